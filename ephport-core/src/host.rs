@@ -1,0 +1,20 @@
+//! What a policy needs to know of the host that it is applied on.
+
+use crate::interface::{InterfaceName, InterfacePattern};
+
+/// Facts of one network namespace, read when a policy is applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// The interfaces that hold a default route, IPv4 or IPv6, in any routing table; sorted.
+    pub uplinks: Vec<InterfaceName>,
+    /// The interfaces that exist; sorted.
+    pub interfaces: Vec<InterfaceName>,
+}
+
+impl HostFacts {
+    /// Whether `pattern` covers an interface that exists.
+    #[must_use]
+    pub fn knows(&self, pattern: &InterfacePattern) -> bool {
+        self.interfaces.iter().any(|name| pattern.matches(name))
+    }
+}

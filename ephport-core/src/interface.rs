@@ -1,0 +1,198 @@
+//! Network interface names, and patterns of them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// The longest name in bytes: `IFNAMSIZ` (linux/if.h) less the closing NUL.
+pub const MAX_NAME_LEN: usize = 15;
+
+/// The name of a network interface, as the kernel's `dev_valid_name` takes it: 1 to 15 bytes,
+/// neither `.` nor `..`, without `/`, `:`, white space or control characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceName(Box<str>);
+
+impl InterfaceName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this is the loopback interface, which no policy touches.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        &*self.0 == "lo"
+    }
+}
+
+impl FromStr for InterfaceName {
+    type Err = InterfaceError;
+
+    fn from_str(text: &str) -> Result<Self, InterfaceError> {
+        let text = checked(text)?;
+        if text.contains('*') {
+            return Err(InterfaceError::Wildcard { text: text.into() });
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// One interface by name, or all whose name starts with a prefix (`wg*`), present or not.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InterfacePattern {
+    /// Just this interface.
+    Name(InterfaceName),
+    /// Every interface whose name starts with these 1 to 15 bytes.
+    Prefix(Box<str>),
+}
+
+impl InterfacePattern {
+    /// Whether the pattern covers the interface `name`.
+    #[must_use]
+    pub fn matches(&self, name: &InterfaceName) -> bool {
+        match self {
+            Self::Name(own) => own == name,
+            Self::Prefix(prefix) => name.as_str().starts_with(&**prefix),
+        }
+    }
+}
+
+/// A name, or a prefix followed by `*`.
+impl FromStr for InterfacePattern {
+    type Err = InterfaceError;
+
+    fn from_str(text: &str) -> Result<Self, InterfaceError> {
+        match text.strip_suffix('*') {
+            Some("") => Err(InterfaceError::BareWildcard),
+            Some(prefix) if prefix.contains('*') => {
+                Err(InterfaceError::Wildcard { text: text.into() })
+            }
+            Some(prefix) => checked(prefix).map(|prefix| Self::Prefix(prefix.into())),
+            None => text.parse().map(Self::Name),
+        }
+    }
+}
+
+impl fmt::Display for InterfacePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "{name}"),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+        }
+    }
+}
+
+impl fmt::Debug for InterfacePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// `dev_valid_name` of net/core/dev.c; quotes and backslashes, which nft cannot print, are out too.
+fn checked(text: &str) -> Result<&str, InterfaceError> {
+    if text.is_empty() {
+        return Err(InterfaceError::Empty);
+    }
+    if text.len() > MAX_NAME_LEN {
+        return Err(InterfaceError::TooLong { text: text.into(), len: text.len() });
+    }
+    if text == "." || text == ".." {
+        return Err(InterfaceError::Reserved { text: text.into() });
+    }
+    let forbidden =
+        |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '"' | '\\');
+    match text.chars().find(|c| forbidden(*c)) {
+        Some(found) => Err(InterfaceError::Forbidden { text: text.into(), found }),
+        None => Ok(text),
+    }
+}
+
+/// Why a text is not the name of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum InterfaceError {
+    /// No name at all.
+    #[error("empty interface name: expected a name like eth0 or a prefix like wg*")]
+    Empty,
+    /// More bytes than the kernel keeps.
+    #[error("interface name `{text}` has {len} bytes: the kernel takes at most {MAX_NAME_LEN}")]
+    TooLong {
+        /// What was written.
+        text: Box<str>,
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// `.` and `..` would be directories in sysfs.
+    #[error("`{text}` cannot be an interface name: expected a name like eth0")]
+    Reserved {
+        /// What was written.
+        text: Box<str>,
+    },
+    /// A character that no interface name can have.
+    #[error("interface name `{text}` contains {found:?}, which the kernel forbids in a name")]
+    Forbidden {
+        /// What was written.
+        text: Box<str>,
+        /// The first character at fault.
+        found: char,
+    },
+    /// A `*` elsewhere than at the end of a pattern.
+    #[error("`{text}`: a `*` may only end a prefix, like wg*")]
+    Wildcard {
+        /// What was written.
+        text: Box<str>,
+    },
+    /// A `*` alone.
+    #[error("`*` alone would include loopback: write `any` for every interface but loopback")]
+    BareWildcard,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_names_the_fault() {
+        let cases = [
+            ("", "empty interface name: expected a name like eth0 or a prefix like wg*"),
+            (
+                "0123456789abcdef",
+                "interface name `0123456789abcdef` has 16 bytes: the kernel takes at most 15",
+            ),
+            ("..", "`..` cannot be an interface name: expected a name like eth0"),
+            ("a/b", "interface name `a/b` contains '/', which the kernel forbids in a name"),
+            ("e 0", "interface name `e 0` contains ' ', which the kernel forbids in a name"),
+            ("w*g", "`w*g`: a `*` may only end a prefix, like wg*"),
+            ("w*g*", "`w*g*`: a `*` may only end a prefix, like wg*"),
+            ("*", "`*` alone would include loopback: write `any` for every interface but loopback"),
+        ];
+        for (text, message) in cases {
+            assert_eq!(text.parse::<InterfacePattern>().unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn patterns_match_by_name_or_prefix() {
+        let name = |text: &str| text.parse::<InterfaceName>().unwrap();
+        let wg: InterfacePattern = "wg*".parse().unwrap();
+        assert!(wg.matches(&name("wg")) && wg.matches(&name("wg-home")));
+        assert!(!wg.matches(&name("w")));
+        let eth0: InterfacePattern = "eth0".parse().unwrap();
+        assert!(eth0.matches(&name("eth0")) && !eth0.matches(&name("eth01")));
+        assert_eq!((wg.to_string(), eth0.to_string()), ("wg*".into(), "eth0".into()));
+    }
+}

@@ -1,0 +1,240 @@
+//! A policy: from which source ports the connections in its scope may leave.
+//!
+//! ```
+//! use ephport_core::{Policy, PolicySpec, Target};
+//!
+//! // The original one-liner's range, for every TCP and UDP connection by the uplinks.
+//! let range = "49152-61000".parse()?;
+//! let policy = Policy::new(PolicySpec::to(Target::Ports(range)))?;
+//! assert_eq!(policy.source_ports.to_string(), "1024-65535");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::fmt;
+use std::ops::Deref;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use crate::port::PortRange;
+use crate::port_set::PortSet;
+use crate::scope::Scope;
+
+/// The longest policy name in bytes: with it, the comment on a rule stays readable.
+pub const MAX_NAME_LEN: usize = 32;
+
+/// What a policy is called in comments, chains and messages: a letter, then letters, digits, `_`,
+/// `-` and `.`, at most 32 bytes, so that nft can read it as an identifier.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyName(Box<str>);
+
+impl PolicyName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for PolicyName {
+    /// The name of a policy that is given by flags alone.
+    fn default() -> Self {
+        Self("default".into())
+    }
+}
+
+impl FromStr for PolicyName {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        let fits = (1..=MAX_NAME_LEN).contains(&text.len());
+        let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic());
+        let is_identifier =
+            text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+        if fits && starts_well && is_identifier {
+            Ok(Self(text.into()))
+        } else {
+            Err(PolicyError::Name { text: text.into() })
+        }
+    }
+}
+
+impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// What one says of a policy; [`Policy::new`] checks that its parts fit together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicySpec {
+    /// What it is called.
+    pub name: PolicyName,
+    /// Which connections it speaks of.
+    pub scope: Scope,
+    /// The source ports that it moves; the ephemeral ports unless narrowed.
+    pub source_ports: PortSet,
+    /// Where to.
+    pub target: Target,
+    /// How the kernel picks a port there.
+    pub choice: Choice,
+    /// From which packets of a TCP connection it may start.
+    pub pick_up: PickUp,
+}
+
+impl PolicySpec {
+    /// A policy with this target, and the default for all else.
+    #[must_use]
+    pub fn to(target: Target) -> Self {
+        Self {
+            name: PolicyName::default(),
+            scope: Scope::default(),
+            source_ports: PortRange::EPHEMERAL.into(),
+            target,
+            choice: Choice::default(),
+            pick_up: PickUp::default(),
+        }
+    }
+}
+
+/// The ports that a policy allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// These ports; not empty.
+    Ports(PortSet),
+}
+
+/// How the kernel picks a port among the allowed ones.
+///
+/// Without `random` and `fully_random`, a source port that is allowed already is kept while it is
+/// free. The three are the NAT flags of `linux/netfilter/nf_nat.h`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Choice {
+    /// `NF_NAT_RANGE_PROTO_RANDOM`: a random port, also for a connection that could keep its own.
+    pub random: bool,
+    /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`: the same, and never by a hash of the addresses.
+    pub fully_random: bool,
+    /// `NF_NAT_RANGE_PERSISTENT`: the same address for all connections of a client.
+    pub persistent: bool,
+}
+
+impl Choice {
+    /// Whether a port that is allowed already is kept while it is free.
+    #[must_use]
+    pub fn keeps_allowed_ports(self) -> bool {
+        !self.random && !self.fully_random
+    }
+}
+
+/// From which packets of a TCP connection a policy may start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PickUp {
+    /// The opening segment alone (SYN without ACK, RST or FIN): connections that were open before
+    /// the policy came keep their port.
+    #[default]
+    Opening,
+    /// Any packet that conntrack takes for the first, as iptables does it. The first NAT rule on a
+    /// host then breaks the TCP connections that are open.
+    Any,
+}
+
+/// A policy whose parts fit together; they are read through [`PolicySpec`]'s fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy(PolicySpec);
+
+impl Policy {
+    /// Checks that the parts fit together.
+    pub fn new(spec: PolicySpec) -> Result<Self, PolicyError> {
+        let Target::Ports(ports) = &spec.target;
+        if ports.is_empty() {
+            return Err(PolicyError::NothingAllowed);
+        }
+        if spec.source_ports.is_empty() {
+            return Err(PolicyError::NothingMoved);
+        }
+        if spec.scope.protocols.is_empty() {
+            return Err(PolicyError::NoProtocol);
+        }
+        Ok(Self(spec))
+    }
+}
+
+impl Deref for Policy {
+    type Target = PolicySpec;
+
+    fn deref(&self) -> &PolicySpec {
+        &self.0
+    }
+}
+
+/// Why the parts of a policy do not fit together.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// Not usable as an identifier.
+    #[error(
+        "`{text}` cannot name a policy: expected a letter, then letters, digits, `_`, `-` or `.`, \
+         at most {MAX_NAME_LEN} in all"
+    )]
+    Name {
+        /// What was written.
+        text: Box<str>,
+    },
+    /// The target holds no port.
+    #[error("no port is allowed: name at least one to go to, like 49152-61000")]
+    NothingAllowed,
+    /// The source ports to move are none.
+    #[error("no source port is moved: name at least one, like 1024-65535")]
+    NothingMoved,
+    /// The scope holds no protocol.
+    #[error("no protocol is named: expected tcp, udp, udplite or sctp")]
+    NoProtocol,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_says_what_was_expected() {
+        let good = PolicySpec::to(Target::Ports(PortRange::EPHEMERAL.into()));
+        let mut no_protocol = good.clone();
+        no_protocol.scope.protocols = std::iter::empty().collect();
+        let cases = [
+            (
+                PolicySpec { target: Target::Ports(PortSet::EMPTY), ..good.clone() },
+                "no port is allowed: name at least one to go to, like 49152-61000",
+            ),
+            (
+                PolicySpec { source_ports: PortSet::EMPTY, ..good },
+                "no source port is moved: name at least one, like 1024-65535",
+            ),
+            (no_protocol, "no protocol is named: expected tcp, udp, udplite or sctp"),
+        ];
+        for (spec, message) in cases {
+            assert_eq!(Policy::new(spec).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn names_are_identifiers_of_nft() {
+        for name in ["default", "builds", "a", "A-b_c.9", &"x".repeat(32)] {
+            assert_eq!(name.parse::<PolicyName>().unwrap().as_str(), name);
+        }
+        for name in ["", "9a", "-a", "a b", "a\"b", "é", &"x".repeat(33)] {
+            assert_eq!(
+                name.parse::<PolicyName>().unwrap_err().to_string(),
+                format!(
+                    "`{name}` cannot name a policy: expected a letter, then letters, digits, `_`, \
+                     `-` or `.`, at most 32 in all"
+                )
+            );
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The transport protocols whose source port the kernel's NAT can translate.
+//!
+//! DCCP has ports too, but since Linux 6.16 the kernel tracks it without them: its address is
+//! translated, its port is not. It is refused by name rather than accepted in vain.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// A transport protocol with translatable ports; its number is the IANA protocol number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp = 6,
+    /// RFC 768.
+    Udp = 17,
+    /// RFC 9260.
+    Sctp = 132,
+    /// RFC 3828. The kernel tracks it for local connections; forwarded ones it calls invalid.
+    UdpLite = 136,
+}
+
+impl Protocol {
+    /// All of them, by number.
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::Sctp, Self::UdpLite];
+
+    /// The IANA protocol number, as in the IPv4 protocol and IPv6 next header fields.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The protocol with this IANA number, if its ports are translatable.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.number() == number)
+    }
+
+    /// The name that nft and iptables use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+            Self::UdpLite => "udplite",
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = ProtocolError;
+
+    fn from_str(text: &str) -> Result<Self, ProtocolError> {
+        let known = Self::ALL.into_iter().find(|protocol| protocol.name() == text);
+        known.ok_or_else(|| match text {
+            "dccp" => ProtocolError::Dccp,
+            "icmp" | "icmpv6" | "ipv6-icmp" | "gre" | "esp" | "ah" => {
+                ProtocolError::WithoutPorts { text: text.into() }
+            }
+            _ => ProtocolError::Unknown { text: text.into() },
+        })
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A set of protocols, in order of their numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Protocols(u8);
+
+impl Protocols {
+    /// TCP and UDP: what a policy governs unless it says otherwise.
+    pub const DEFAULT: Self = Self(0b0011);
+
+    fn bit(protocol: Protocol) -> u8 {
+        Protocol::ALL.iter().zip(0u8..).find(|(p, _)| **p == protocol).map_or(0, |(_, i)| 1 << i)
+    }
+
+    /// Whether `protocol` is in the set.
+    #[must_use]
+    pub fn contains(self, protocol: Protocol) -> bool {
+        self.0 & Self::bit(protocol) != 0
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Each protocol, by number.
+    pub fn iter(self) -> impl Iterator<Item = Protocol> {
+        Protocol::ALL.into_iter().filter(move |protocol| self.contains(*protocol))
+    }
+}
+
+impl FromIterator<Protocol> for Protocols {
+    fn from_iter<I: IntoIterator<Item = Protocol>>(protocols: I) -> Self {
+        Self(protocols.into_iter().fold(0, |bits, protocol| bits | Self::bit(protocol)))
+    }
+}
+
+/// Names joined by commas: `tcp,udp`.
+impl FromStr for Protocols {
+    type Err = ProtocolError;
+
+    fn from_str(text: &str) -> Result<Self, ProtocolError> {
+        text.split(',').map(|name| name.trim().parse()).collect()
+    }
+}
+
+impl fmt::Display for Protocols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.iter().map(Protocol::name).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+impl fmt::Debug for Protocols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// Why a text does not name a protocol that a policy can govern.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// Not a name that we know.
+    #[error("unknown protocol `{text}`: expected tcp, udp, udplite or sctp")]
+    Unknown {
+        /// What was written.
+        text: Box<str>,
+    },
+    /// A protocol without ports.
+    #[error("{text} has no ports to translate: expected tcp, udp, udplite or sctp")]
+    WithoutPorts {
+        /// The protocol's name.
+        text: Box<str>,
+    },
+    /// The kernel does not translate DCCP's ports.
+    #[error(
+        "the kernel translates the address of dccp but not its ports: \
+         expected tcp, udp, udplite or sctp"
+    )]
+    Dccp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_print_and_parse() {
+        for bits in 1..16 {
+            let set = Protocols(bits);
+            assert_eq!(set.to_string().parse(), Ok(set));
+            assert_eq!(set.iter().collect::<Protocols>(), set);
+        }
+        assert_eq!(Protocols::DEFAULT.to_string(), "tcp,udp");
+    }
+
+    #[test]
+    fn every_message_names_what_is_expected() {
+        let cases = [
+            ("quic", "unknown protocol `quic`: expected tcp, udp, udplite or sctp"),
+            ("", "unknown protocol ``: expected tcp, udp, udplite or sctp"),
+            ("icmp", "icmp has no ports to translate: expected tcp, udp, udplite or sctp"),
+            (
+                "dccp",
+                "the kernel translates the address of dccp but not its ports: \
+                 expected tcp, udp, udplite or sctp",
+            ),
+        ];
+        for (text, message) in cases {
+            assert_eq!(text.parse::<Protocols>().unwrap_err().to_string(), message);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Which connections a policy speaks of.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use crate::interface::{InterfaceError, InterfacePattern};
+use crate::protocol::Protocols;
+
+/// Which connections a policy speaks of; each part must hold.
+///
+/// Multicast and broadcast destinations and the loopback interface are never in scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// The interfaces by which the connection leaves.
+    pub egress: Egress,
+    /// The address families.
+    pub families: Families,
+    /// The transport protocols; not empty.
+    pub protocols: Protocols,
+}
+
+impl Default for Scope {
+    /// TCP and UDP, both families, by the uplinks.
+    fn default() -> Self {
+        Self { egress: Egress::Uplinks, families: Families::Both, protocols: Protocols::DEFAULT }
+    }
+}
+
+/// By which interfaces a connection leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Egress {
+    /// The interfaces that hold a default route when the policy is applied.
+    Uplinks,
+    /// Every interface but loopback.
+    Any,
+    /// The interfaces that one of these patterns covers; not empty, without doubles.
+    Interfaces(Vec<InterfacePattern>),
+}
+
+/// `any`, or names and prefixes joined by commas: `eth0,wg*`.
+impl FromStr for Egress {
+    type Err = InterfaceError;
+
+    fn from_str(text: &str) -> Result<Self, InterfaceError> {
+        if text == "any" {
+            return Ok(Self::Any);
+        }
+        let mut patterns = Vec::new();
+        for pattern in text.split(',') {
+            let pattern = pattern.trim().parse()?;
+            if !patterns.contains(&pattern) {
+                patterns.push(pattern);
+            }
+        }
+        Ok(Self::Interfaces(patterns))
+    }
+}
+
+impl fmt::Display for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uplinks => f.write_str("uplinks"),
+            Self::Any => f.write_str("any"),
+            Self::Interfaces(patterns) => {
+                let names: Vec<_> = patterns.iter().map(ToString::to_string).collect();
+                f.write_str(&names.join(","))
+            }
+        }
+    }
+}
+
+/// One of the two address families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4 (RFC 791).
+    Ipv4,
+    /// IPv6 (RFC 8200).
+    Ipv6,
+}
+
+impl Family {
+    /// The family of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
+}
+
+/// Which address families a policy speaks of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Families {
+    /// IPv4 and IPv6.
+    #[default]
+    Both,
+    /// IPv4 alone.
+    Ipv4,
+    /// IPv6 alone.
+    Ipv6,
+}
+
+impl Families {
+    /// Whether `family` is one of them.
+    #[must_use]
+    pub fn contains(self, family: Family) -> bool {
+        match self {
+            Self::Both => true,
+            Self::Ipv4 => family == Family::Ipv4,
+            Self::Ipv6 => family == Family::Ipv6,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn egress_prints_and_parses() {
+        for text in ["any", "eth0", "eth0,wg*"] {
+            assert_eq!(text.parse::<Egress>().unwrap().to_string(), text);
+        }
+        assert_eq!("eth0, eth0".parse::<Egress>().unwrap().to_string(), "eth0");
+        assert!("eth0,".parse::<Egress>().is_err());
+    }
+}
