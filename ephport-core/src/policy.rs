@@ -113,7 +113,7 @@ pub enum Target {
 /// How the kernel picks a port among the allowed ones.
 ///
 /// Without `random` and `fully_random`, a source port that is allowed already is kept while it is
-/// free. The three are the NAT flags of `linux/netfilter/nf_nat.h`.
+/// free. The three are the NAT flags of linux/netfilter/nf_nat.h.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Choice {
     /// `NF_NAT_RANGE_PROTO_RANDOM`: a random port, also for a connection that could keep its own.

@@ -1,0 +1,5 @@
+//! doc
+pub mod client;
+mod sys;
+pub mod uapi;
+pub mod wire;

@@ -1,0 +1,138 @@
+//! A netlink socket.
+
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::{ReceiveTimeout, SndBuf, SndBufForce};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockopt,
+    recvmsg, sendto, setsockopt, socket,
+};
+use nix::sys::time::TimeVal;
+
+use super::transport::{NetlinkError, Transport};
+use crate::sys::enable_netlink_option;
+use crate::uapi::{NETLINK_CAP_ACK, NETLINK_EXT_ACK};
+
+/// How long the kernel has to answer, in seconds. It answers at once; this only ends a hang.
+const PATIENCE: u32 = 10;
+
+/// Larger than any datagram of a dump, which the kernel cuts at 32 KiB (`NLMSG_GOODSIZE`).
+const RECEIVE_ROOM: usize = 64 * 1024;
+
+/// What the kernel takes of the send buffer for itself (`netlink_sendmsg`).
+const SEND_OVERHEAD: usize = 32;
+
+/// A socket to one of the kernel's netlink families.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+impl Socket {
+    /// A socket to nfnetlink, in the network namespace of this thread.
+    pub fn netfilter() -> Result<Self, NetlinkError> {
+        Self::open(SockProtocol::NetlinkNetFilter)
+    }
+
+    /// A socket to rtnetlink, in the network namespace of this thread.
+    pub fn route() -> Result<Self, NetlinkError> {
+        Self::open(SockProtocol::NetlinkRoute)
+    }
+
+    fn open(protocol: SockProtocol) -> Result<Self, NetlinkError> {
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
+            .map_err(|errno| NetlinkError::Open { errno })?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))
+            .map_err(|errno| NetlinkError::Open { errno })?;
+        for (option, name) in
+            [(NETLINK_EXT_ACK, "NETLINK_EXT_ACK"), (NETLINK_CAP_ACK, "NETLINK_CAP_ACK")]
+        {
+            enable_netlink_option(fd.as_fd(), option)
+                .map_err(|errno| NetlinkError::Option { option: name, errno })?;
+        }
+        setsockopt(&fd, ReceiveTimeout, &TimeVal::new(PATIENCE.into(), 0))
+            .map_err(|errno| NetlinkError::Option { option: "SO_RCVTIMEO", errno })?;
+        Ok(Self(fd))
+    }
+
+    /// Makes the send buffer hold a datagram of `len` bytes, and checks that it does: the kernel
+    /// grants less than asked without a word.
+    fn make_room(&self, len: usize) -> Result<(), NetlinkError> {
+        let room = || getsockopt(&self.0, SndBuf).unwrap_or(0).saturating_sub(SEND_OVERHEAD);
+        if len <= room() {
+            return Ok(());
+        }
+        let wanted = len + SEND_OVERHEAD;
+        // The first needs CAP_NET_ADMIN in the initial user namespace; the second is bounded by
+        // net.core.wmem_max. Whether either was enough is seen in the size alone.
+        let _ = setsockopt(&self.0, SndBufForce, &wanted);
+        if len > room() {
+            let _ = setsockopt(&self.0, SndBuf, &wanted);
+        }
+        if len > room() {
+            return Err(NetlinkError::TooLarge { len, room: room() });
+        }
+        Ok(())
+    }
+
+    fn receive_with(&self, flags: MsgFlags) -> Result<Vec<u8>, Errno> {
+        let mut buffer = vec![0; RECEIVE_ROOM];
+        loop {
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let received = retry(|| {
+                recvmsg::<NetlinkAddr>(self.0.as_raw_fd(), &mut parts, None, flags)
+                    .map(|r| (r.bytes, r.flags, r.address))
+            })?;
+            let (len, flags, sender) = received;
+            if flags.contains(MsgFlags::MSG_TRUNC) {
+                return Err(Errno::EMSGSIZE);
+            }
+            // Only the kernel has port id 0: what another process sends us is not an answer.
+            if sender.is_none_or(|address| address.pid() == 0) {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+        }
+    }
+}
+
+impl Transport for Socket {
+    fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError> {
+        let len = datagram.len();
+        self.make_room(len)?;
+        let kernel = NetlinkAddr::new(0, 0);
+        let sent = retry(|| sendto(self.0.as_raw_fd(), datagram, &kernel, MsgFlags::empty()))
+            .map_err(|errno| NetlinkError::Send { len, errno })?;
+        if sent == len { Ok(()) } else { Err(NetlinkError::Send { len, errno: Errno::EMSGSIZE }) }
+    }
+
+    fn poll(&mut self) -> Result<Option<Vec<u8>>, NetlinkError> {
+        match self.receive_with(MsgFlags::MSG_DONTWAIT) {
+            Ok(datagram) => Ok(Some(datagram)),
+            Err(Errno::EAGAIN) => Ok(None),
+            Err(errno) => Err(receive_error(errno)),
+        }
+    }
+
+    fn receive(&mut self) -> Result<Vec<u8>, NetlinkError> {
+        self.receive_with(MsgFlags::empty()).map_err(receive_error)
+    }
+}
+
+fn receive_error(errno: Errno) -> NetlinkError {
+    match errno {
+        Errno::EAGAIN => NetlinkError::Silent { seconds: PATIENCE },
+        Errno::EMSGSIZE => NetlinkError::Cut { room: RECEIVE_ROOM },
+        errno => NetlinkError::Receive { errno },
+    }
+}
+
+/// A signal may interrupt any system call; the call is then simply made again.
+fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
