@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::flow::{Cast, Flow, Segment};
-use crate::port::Port;
-use crate::port_set::PortSet;
+
+use crate::port::{Port, PortRange};
 use crate::resolve::Resolved;
 
 /// What a policy does with a connection.
@@ -13,7 +13,7 @@ pub enum Decision {
     /// It leaves with one of `ports`.
     Moved {
         /// The ports that it can get.
-        ports: PortSet,
+        ports: PortRange,
         /// The port that it gets if that is free: its own, when it is allowed and the policy
         /// keeps such ports.
         kept: Option<Port>,
@@ -81,6 +81,6 @@ impl Resolved {
 
     fn translation(&self, port: Port) -> Decision {
         let keeps = self.choice.keeps_allowed_ports() && self.allowed.contains(port);
-        Decision::Moved { ports: self.allowed.clone(), kept: keeps.then_some(port) }
+        Decision::Moved { ports: self.allowed, kept: keeps.then_some(port) }
     }
 }

@@ -9,7 +9,7 @@
 //! ```
 //! use ephport_core::{Decision, Flow, HostFacts, Policy, PolicySpec, Protocol, Target};
 //!
-//! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
+//! let policy = Policy::new(PolicySpec::to(Target::Range("49152-61000".parse()?)))?;
 //! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
 //! let flow = Flow::new(
 //!     Protocol::Tcp,

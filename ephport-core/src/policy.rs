@@ -5,7 +5,7 @@
 //!
 //! // The original one-liner's range, for every TCP and UDP connection by the uplinks.
 //! let range = "49152-61000".parse()?;
-//! let policy = Policy::new(PolicySpec::to(Target::Ports(range)))?;
+//! let policy = Policy::new(PolicySpec::to(Target::Range(range)))?;
 //! assert_eq!(policy.source_ports.to_string(), "1024-65535");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -106,8 +106,8 @@ impl PolicySpec {
 /// The ports that a policy allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// These ports; not empty.
-    Ports(PortSet),
+    /// One range.
+    Range(PortRange),
 }
 
 /// How the kernel picks a port among the allowed ones.
@@ -151,10 +151,6 @@ pub struct Policy(PolicySpec);
 impl Policy {
     /// Checks that the parts fit together.
     pub fn new(spec: PolicySpec) -> Result<Self, PolicyError> {
-        let Target::Ports(ports) = &spec.target;
-        if ports.is_empty() {
-            return Err(PolicyError::NothingAllowed);
-        }
         if spec.source_ports.is_empty() {
             return Err(PolicyError::NothingMoved);
         }
@@ -186,9 +182,6 @@ pub enum PolicyError {
         /// What was written.
         text: Box<str>,
     },
-    /// The target holds no port.
-    #[error("no port is allowed: name at least one to go to, like 49152-61000")]
-    NothingAllowed,
     /// The source ports to move are none.
     #[error("no source port is moved: name at least one, like 1024-65535")]
     NothingMoved,
@@ -203,14 +196,10 @@ mod tests {
 
     #[test]
     fn every_message_says_what_was_expected() {
-        let good = PolicySpec::to(Target::Ports(PortRange::EPHEMERAL.into()));
+        let good = PolicySpec::to(Target::Range(PortRange::EPHEMERAL));
         let mut no_protocol = good.clone();
         no_protocol.scope.protocols = std::iter::empty().collect();
         let cases = [
-            (
-                PolicySpec { target: Target::Ports(PortSet::EMPTY), ..good.clone() },
-                "no port is allowed: name at least one to go to, like 49152-61000",
-            ),
             (
                 PolicySpec { source_ports: PortSet::EMPTY, ..good },
                 "no source port is moved: name at least one, like 1024-65535",

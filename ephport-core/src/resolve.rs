@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::host::HostFacts;
 use crate::interface::{InterfaceName, InterfacePattern};
 use crate::policy::{Choice, PickUp, Policy, PolicyName, Target};
+use crate::port::PortRange;
 use crate::port_set::PortSet;
 use crate::protocol::Protocols;
 use crate::scope::{Egress, Families};
@@ -22,8 +23,8 @@ pub struct Resolved {
     pub protocols: Protocols,
     /// The source ports that are moved; not empty.
     pub moved: PortSet,
-    /// The ports they are moved to; not empty.
-    pub allowed: PortSet,
+    /// The ports they are moved to.
+    pub allowed: PortRange,
     /// How the kernel picks among them.
     pub choice: Choice,
     /// From which packets of a TCP connection the policy may start.
@@ -56,14 +57,14 @@ impl Policy {
     /// # Errors
     /// [`ResolveError::NoUplink`] when it speaks of the uplinks and the host has none.
     pub fn resolve(&self, host: &HostFacts) -> Result<Resolved, ResolveError> {
-        let Target::Ports(allowed) = &self.target;
+        let Target::Range(allowed) = self.target;
         Ok(Resolved {
             name: self.name.clone(),
             egress: exits(&self.scope.egress, host)?,
             families: self.scope.families,
             protocols: self.scope.protocols,
             moved: self.source_ports.clone(),
-            allowed: allowed.clone(),
+            allowed,
             choice: self.choice,
             pick_up: self.pick_up,
         })
@@ -99,7 +100,7 @@ mod tests {
     use crate::policy::PolicySpec;
 
     fn policy() -> Policy {
-        Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()))).unwrap()
+        Policy::new(PolicySpec::to(Target::Range("49152-61000".parse().unwrap()))).unwrap()
     }
 
     #[test]

@@ -97,7 +97,7 @@ pub fn policies() -> impl Strategy<Value = Policy> {
                 name: PolicyName::default(),
                 scope,
                 source_ports: from.into(),
-                target: Target::Ports(to.into()),
+                target: Target::Range(to),
                 choice,
                 pick_up,
             })

@@ -1,6 +1,150 @@
-//! client
+//! The kernel's side: reading the table, and changing it in one transaction.
+
+mod error;
+mod readback;
 mod socket;
+mod transaction;
 mod transport;
 
+pub use error::Error;
 pub use socket::Socket;
+pub use transaction::{Batch, Operation};
 pub use transport::{NetlinkError, Transport, dump, exchange};
+
+use transaction::Outcome;
+
+use crate::object::Generation;
+use crate::ruleset::{FAMILY, Ruleset, Signature, TABLE};
+
+/// How often a change is tried anew when somebody else changed the ruleset in between.
+const MAX_TRIES: u32 = 32;
+
+/// A handle on the nf_tables of one network namespace.
+#[derive(Debug)]
+pub struct Nftables<T = Socket> {
+    transport: T,
+    seq: u32,
+}
+
+/// What stands in the kernel under the name `inet ephport`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Installed {
+    /// Nothing.
+    Absent,
+    /// A table that ephport did not make.
+    Foreign(Ruleset),
+    /// A table that ephport made.
+    Ours {
+        /// All that is in it now.
+        ruleset: Ruleset,
+        /// Who signed it.
+        signature: Signature,
+        /// Whether it still is what was signed.
+        intact: bool,
+    },
+}
+
+/// What [`Nftables::apply`] did, or would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The kernel held it already; nothing was sent.
+    Unchanged,
+    /// There was no table before.
+    Installed,
+    /// Another table of ours, or a changed one, was replaced.
+    Replaced,
+}
+
+impl Nftables<Socket> {
+    /// The nf_tables of this thread's network namespace.
+    pub fn open() -> Result<Self, Error> {
+        Ok(Self::over(Socket::netfilter()?))
+    }
+}
+
+impl<T: Transport> Nftables<T> {
+    /// Speaks over `transport`.
+    pub fn over(transport: T) -> Self {
+        Self { transport, seq: 0 }
+    }
+
+    /// What stands in the kernel under our table's name.
+    pub fn installed(&mut self) -> Result<Installed, Error> {
+        Ok(self.snapshot()?.0)
+    }
+
+    /// What [`Nftables::apply`] would do now.
+    pub fn plan(&mut self, desired: &Ruleset) -> Result<Applied, Error> {
+        difference(&self.installed()?, desired)
+    }
+
+    /// Makes the kernel hold `desired`. A second time changes nothing.
+    pub fn apply(&mut self, desired: &Ruleset) -> Result<Applied, Error> {
+        self.change(|installed| {
+            let difference = difference(installed, desired)?;
+            let batch = (difference != Applied::Unchanged).then(|| Batch::replace(desired));
+            Ok((difference, batch))
+        })
+    }
+
+    /// Takes our table away; `false` when there is none.
+    pub fn remove(&mut self) -> Result<bool, Error> {
+        self.change(|installed| match installed {
+            Installed::Absent => Ok((false, None)),
+            Installed::Foreign(_) => Err(Error::Foreign),
+            Installed::Ours { ruleset, .. } => Ok((true, Some(Batch::delete(&ruleset.table)))),
+        })
+    }
+
+    /// Reads, decides, and commits what was decided if nobody else wrote in between.
+    fn change<R>(
+        &mut self,
+        mut decide: impl FnMut(&Installed) -> Result<(R, Option<Batch>), Error>,
+    ) -> Result<R, Error> {
+        for _ in 0..MAX_TRIES {
+            let (installed, generation) = self.snapshot()?;
+            let (result, batch) = decide(&installed)?;
+            let Some(batch) = batch else { return Ok(result) };
+            if self.commit(&batch, generation)? == Outcome::Committed {
+                return Ok(result);
+            }
+        }
+        Err(Error::Busy { tries: MAX_TRIES })
+    }
+
+    fn commit(&mut self, batch: &Batch, generation: Generation) -> Result<Outcome, Error> {
+        let seq = self.next_seq();
+        self.seq = seq.wrapping_add(batch.len()).wrapping_add(1);
+        let datagram = batch.encode(seq, generation)?;
+        let answers = exchange(&mut self.transport, &datagram)?;
+        batch.verdict(seq, &answers)
+    }
+
+    fn snapshot(&mut self) -> Result<(Installed, Generation), Error> {
+        let (ruleset, generation) = self.read_table(FAMILY, TABLE)?;
+        Ok((classify(ruleset)?, generation))
+    }
+
+    fn next_seq(&mut self) -> u32 {
+        self.seq = self.seq.wrapping_add(1);
+        self.seq
+    }
+}
+
+fn classify(ruleset: Option<Ruleset>) -> Result<Installed, Error> {
+    let Some(ruleset) = ruleset else { return Ok(Installed::Absent) };
+    let Some(signature) = ruleset.signature() else { return Ok(Installed::Foreign(ruleset)) };
+    let intact = ruleset.digest()? == signature.digest;
+    Ok(Installed::Ours { ruleset, signature, intact })
+}
+
+fn difference(installed: &Installed, desired: &Ruleset) -> Result<Applied, Error> {
+    match installed {
+        Installed::Absent => Ok(Applied::Installed),
+        Installed::Foreign(_) => Err(Error::Foreign),
+        Installed::Ours { ruleset, .. } if ruleset.essence() == desired.essence() => {
+            Ok(Applied::Unchanged)
+        }
+        Installed::Ours { .. } => Ok(Applied::Replaced),
+    }
+}

@@ -6,6 +6,7 @@
 //! trusting any length in it.
 
 mod ack;
+pub(crate) mod field;
 mod message;
 mod reader;
 mod writer;

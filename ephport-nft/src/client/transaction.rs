@@ -1,0 +1,153 @@
+//! Transactions: a batch of operations that the kernel carries out whole or not at all.
+//!
+//! The kernel answers each operation that fails and, where asked, those that succeed; a batch with
+//! one failure is dropped whole although other operations in it were acknowledged. We ask for one
+//! acknowledgement, of the last operation: success is that one and no failure.
+
+use nix::errno::Errno;
+
+use super::error::Error;
+use crate::object::{Chain, Generation, Rule, Table};
+use crate::ruleset::Ruleset;
+use crate::uapi::{
+    NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES,
+    NFPROTO_UNSPEC, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWTABLE,
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
+};
+use crate::wire::{Ack, Header, NfGenMsg, WireError, Writer};
+
+/// One change of the ruleset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Adds a table, or does nothing when it exists.
+    AddTable(Table),
+    /// Deletes a table with all that is in it.
+    DeleteTable(Table),
+    /// Adds a chain.
+    AddChain(Chain),
+    /// Adds a rule at the end of its chain.
+    AppendRule(Rule),
+}
+
+impl Operation {
+    fn header(&self, seq: u32) -> Header {
+        let (message, flags) = match self {
+            Self::AddTable(_) => (NFT_MSG_NEWTABLE, NLM_F_CREATE),
+            Self::DeleteTable(_) => (NFT_MSG_DELTABLE, 0),
+            Self::AddChain(_) => (NFT_MSG_NEWCHAIN, NLM_F_CREATE),
+            Self::AppendRule(_) => (NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND),
+        };
+        Header::nf_tables(message, NLM_F_REQUEST | flags, seq)
+    }
+
+    fn write(&self, w: &mut Writer) {
+        match self {
+            Self::AddTable(table) | Self::DeleteTable(table) => table.write(w),
+            Self::AddChain(chain) => chain.write(w),
+            Self::AppendRule(rule) => rule.write(w),
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::AddTable(table) => format!("add table {}", table.name),
+            Self::DeleteTable(table) => format!("delete table {}", table.name),
+            Self::AddChain(chain) => format!("add chain {}", chain.name),
+            Self::AppendRule(rule) => {
+                let comment = rule.comment();
+                let policy = comment.as_ref().map_or("guard", |comment| comment.as_str());
+                format!("add a rule of policy {policy} to chain {}", rule.chain)
+            }
+        }
+    }
+}
+
+/// Operations that are carried out together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch(Vec<Operation>);
+
+impl Batch {
+    /// Puts `ruleset` in the place of whatever stands under its table's name: no packet and no
+    /// reader sees the table missing.
+    #[must_use]
+    pub fn replace(ruleset: &Ruleset) -> Self {
+        let plain = Table::new(ruleset.table.family, &ruleset.table.name);
+        // Deleting what does not exist is an error, adding what exists is not.
+        let mut operations = vec![
+            Operation::AddTable(plain.clone()),
+            Operation::DeleteTable(plain),
+            Operation::AddTable(ruleset.table.clone()),
+        ];
+        operations.extend(ruleset.chains.iter().cloned().map(Operation::AddChain));
+        operations.extend(ruleset.rules.iter().cloned().map(Operation::AppendRule));
+        Self(operations)
+    }
+
+    /// Deletes a table with all that is in it.
+    #[must_use]
+    pub fn delete(table: &Table) -> Self {
+        Self(vec![Operation::DeleteTable(Table::new(table.family, &table.name))])
+    }
+
+    /// As one datagram. The messages are numbered from `seq`, which the batch's beginning has; it
+    /// holds only if the ruleset is still at `generation`.
+    pub(super) fn encode(&self, seq: u32, generation: Generation) -> Result<Vec<u8>, WireError> {
+        let body = NfGenMsg { family: NFPROTO_UNSPEC, resource: NFNL_SUBSYS_NFTABLES }.to_bytes();
+        let mut w = Writer::new();
+        let begin = Header { kind: NFNL_MSG_BATCH_BEGIN, flags: NLM_F_REQUEST, seq };
+        w.message(begin, |w| {
+            w.raw(&body);
+            w.u32_be(NFNL_BATCH_GENID, generation.0);
+        });
+        let last = seq.wrapping_add(self.len());
+        for (operation, seq) in self.0.iter().zip(seq.wrapping_add(1)..) {
+            let mut header = operation.header(seq);
+            if seq == last {
+                header.flags |= NLM_F_ACK;
+            }
+            w.message(header, |w| operation.write(w));
+        }
+        let end =
+            Header { kind: NFNL_MSG_BATCH_END, flags: NLM_F_REQUEST, seq: last.wrapping_add(1) };
+        w.message(end, |w| w.raw(&body));
+        w.finish()
+    }
+
+    /// How many operations.
+    pub(super) fn len(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
+    /// What the kernel's answers to the batch that began at `seq` mean.
+    pub(super) fn verdict(&self, seq: u32, answers: &[Ack]) -> Result<Outcome, Error> {
+        // An operation that fails makes later ones fail: the first failure is the cause.
+        let failures = answers.iter().filter(|ack| ack.errno.is_some());
+        let Some(failure) = failures.min_by_key(|ack| ack.seq.wrapping_sub(seq)) else {
+            let last = seq.wrapping_add(self.len());
+            let confirmed = answers.iter().any(|ack| ack.seq == last);
+            return if confirmed { Ok(Outcome::Committed) } else { Err(Error::Unconfirmed) };
+        };
+        let index = failure.seq.wrapping_sub(seq).checked_sub(1);
+        let operation = index.and_then(|index| self.0.get(usize::try_from(index).ok()?));
+        match (failure.errno.unwrap_or(Errno::UnknownErrno), operation) {
+            (Errno::ERESTART, _) => Ok(Outcome::Outdated),
+            (Errno::EPERM, _) => Err(Error::NotPermitted { task: "change the ruleset" }),
+            (Errno::EOPNOTSUPP, None) => Err(Error::NoNfTables),
+            (errno, operation) => Err(Error::Refused {
+                operation: operation.map_or("take a transaction".into(), Operation::describe),
+                errno,
+                message: failure.message.clone(),
+                offset: failure.offset,
+            }),
+        }
+    }
+}
+
+/// What became of a batch that the kernel found no fault with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// All of it was carried out.
+    Committed,
+    /// Nothing was: somebody else changed the ruleset since its generation was read.
+    Outdated,
+}

@@ -1,0 +1,148 @@
+//! The instructions of nf_tables' virtual machine, one file each.
+//!
+//! A rule is a list of expressions that run in order over registers; an expression that does not
+//! match ends its rule. All numbers are in network order on the wire, and so are packet data and
+//! the values they are compared with (net/netfilter/nft_*.c, linux/netfilter/nf_tables.h).
+//!
+//! An expression that we do not know, or one of a known kind that holds an attribute we do not
+//! know, is kept whole as [`Opaque`].
+
+mod bitwise;
+mod cmp;
+mod counter;
+mod data;
+mod fib;
+mod immediate;
+mod masq;
+mod meta;
+mod opaque;
+mod payload;
+mod range;
+mod register;
+
+pub use bitwise::Bitwise;
+pub use cmp::{Cmp, CmpOp};
+pub use counter::Counter;
+pub use data::{Data, Verdict};
+pub use fib::Fib;
+pub use immediate::Immediate;
+pub use masq::Masq;
+pub use meta::Meta;
+pub use opaque::Opaque;
+pub use payload::Payload;
+pub use range::{Range, RangeOp};
+pub use register::Register;
+
+use std::fmt;
+
+use crate::uapi::{NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_LIST_ELEM};
+use crate::wire::field::set;
+use crate::wire::{Attr, WireError, Writer};
+
+macro_rules! expressions {
+    ($($name:ident,)*) => {
+        /// One expression of a rule.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Expr {
+            $(
+                #[allow(missing_docs)] // The struct documents itself.
+                $name($name),
+            )*
+            /// One that we have no name for, whole.
+            Opaque(Opaque),
+        }
+
+        impl Expr {
+            /// The kernel's name for its kind.
+            #[must_use]
+            pub fn name(&self) -> &str {
+                match self {
+                    $( Self::$name(_) => $name::NAME, )*
+                    Self::Opaque(opaque) => opaque.name(),
+                }
+            }
+
+            fn write_data(&self, w: &mut Writer) {
+                match self {
+                    $( Self::$name(expr) => w.nested(NFTA_EXPR_DATA, |w| expr.write(w)), )*
+                    Self::Opaque(opaque) => opaque.write_data(w),
+                }
+            }
+
+            fn read_known(name: &str, data: Attr<'_>) -> Result<Self, WireError> {
+                match name {
+                    $( $name::NAME => $name::read(data.nested()).map(Self::$name), )*
+                    _ => Err(WireError::Unknown { object: "expression", kind: data.kind }),
+                }
+            }
+        }
+
+        $(
+            impl From<$name> for Expr {
+                fn from(expr: $name) -> Self {
+                    Self::$name(expr)
+                }
+            }
+        )*
+
+        /// As `nft --debug=netlink` prints it.
+        impl fmt::Display for Expr {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $( Self::$name(expr) => write!(f, "[ {expr} ]"), )*
+                    Self::Opaque(opaque) => write!(f, "[ {opaque} ]"),
+                }
+            }
+        }
+    };
+}
+
+expressions! { Bitwise, Cmp, Counter, Fib, Immediate, Masq, Meta, Payload, Range, }
+
+impl Expr {
+    /// Writes it as an element of a list of expressions.
+    pub fn write(&self, w: &mut Writer) {
+        w.nested(NFTA_LIST_ELEM, |w| {
+            w.string(NFTA_EXPR_NAME, self.name());
+            self.write_data(w);
+        });
+    }
+
+    /// Reads an element of a list of expressions. What we cannot name is kept as [`Opaque`].
+    ///
+    /// # Errors
+    /// Only when the element itself has no name or is cut off.
+    pub fn read(element: Attr<'_>) -> Result<Self, WireError> {
+        const OBJECT: &str = "expression";
+        let mut name: Option<String> = None;
+        let mut data: Option<Attr<'_>> = None;
+        for attr in element.nested() {
+            let attr = attr?;
+            match attr.kind {
+                NFTA_EXPR_NAME => set(&mut name, attr, OBJECT)?,
+                NFTA_EXPR_DATA if data.is_none() => data = Some(attr),
+                kind => return Err(WireError::Unknown { object: OBJECT, kind }),
+            }
+        }
+        let name = name.ok_or(WireError::Missing { object: OBJECT, kind: NFTA_EXPR_NAME })?;
+        let known = data.and_then(|data| Self::read_known(&name, data).ok());
+        Ok(known.unwrap_or_else(|| Opaque::new(name, data.map(|data| data.value.to_vec())).into()))
+    }
+}
+
+impl From<Opaque> for Expr {
+    fn from(opaque: Opaque) -> Self {
+        Self::Opaque(opaque)
+    }
+}
+
+/// Bytes as nft prints register contents: 32-bit words in the order of this machine, the last one
+/// filled up with zeros.
+fn words(bytes: &[u8]) -> String {
+    let word = |chunk: &[u8]| {
+        let mut word = [0; 4];
+        word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+        format!("{:#010x}", u32::from_ne_bytes(word))
+    };
+    bytes.chunks(4).map(word).collect::<Vec<_>>().join(" ")
+}

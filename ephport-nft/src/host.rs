@@ -1,0 +1,112 @@
+//! Facts of this thread's network namespace, over rtnetlink.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ephport_core::{HostFacts, InterfaceName};
+
+use crate::client::{NetlinkError, Socket, Transport, dump};
+use crate::uapi::{
+    IFLA_IFNAME, NLM_F_DUMP, NLM_F_REQUEST, RTA_MULTIPATH, RTA_OIF, RTM_GETLINK, RTM_GETROUTE,
+    RTM_NEWLINK, RTM_NEWROUTE, RTN_UNICAST,
+};
+use crate::wire::{Header, Reader, WireError, Writer};
+
+/// Length of `struct ifinfomsg` and of `struct rtmsg` (linux/rtnetlink.h).
+const IFINFOMSG_LEN: usize = 16;
+const RTMSG_LEN: usize = 12;
+
+/// Reads the facts that policies depend on.
+pub fn facts() -> Result<HostFacts, NetlinkError> {
+    let mut socket = Socket::route()?;
+    let names = links(&mut socket)?;
+    let mut uplinks = BTreeSet::new();
+    list(&mut socket, 2, RTM_GETROUTE, RTMSG_LEN, |kind, body| {
+        if kind == RTM_NEWROUTE {
+            uplinks.extend(default_route_exits(body)?.iter().filter_map(|index| names.get(index)));
+        }
+        Ok(())
+    })?;
+    let uplinks = uplinks.into_iter().filter(|name| !name.is_loopback()).cloned().collect();
+    let mut interfaces: Vec<_> = names.values().cloned().collect();
+    interfaces.sort();
+    Ok(HostFacts { uplinks, interfaces })
+}
+
+/// The interfaces by number. One whose name is not UTF-8 cannot be named in a policy.
+fn links(socket: &mut Socket) -> Result<BTreeMap<u32, InterfaceName>, NetlinkError> {
+    let mut names = BTreeMap::new();
+    list(socket, 1, RTM_GETLINK, IFINFOMSG_LEN, |kind, body| {
+        if kind == RTM_NEWLINK {
+            names.extend(link(body)?);
+        }
+        Ok(())
+    })?;
+    Ok(names)
+}
+
+fn list(
+    socket: &mut impl Transport,
+    seq: u32,
+    kind: u16,
+    fixed_len: usize,
+    visit: impl FnMut(u16, &[u8]) -> Result<(), WireError>,
+) -> Result<(), NetlinkError> {
+    let mut w = Writer::new();
+    w.message(Header { kind, flags: NLM_F_REQUEST | NLM_F_DUMP, seq }, |w| {
+        w.raw(&vec![0; fixed_len]); // any address family
+    });
+    dump(socket, &w.finish()?, seq, visit)
+}
+
+/// Number and name of the interface that an `RTM_NEWLINK` speaks of.
+fn link(body: &[u8]) -> Result<Option<(u32, InterfaceName)>, WireError> {
+    let mut reader = Reader::new(body);
+    let _family_and_type = reader.u32_ne("ifinfomsg")?;
+    let index = reader.u32_ne("ifinfomsg")?;
+    reader.slice("ifinfomsg", IFINFOMSG_LEN - 8)?;
+    for attr in reader.attrs() {
+        let attr = attr?;
+        if attr.kind == IFLA_IFNAME {
+            let name = attr.string().ok().and_then(|name| name.parse().ok());
+            return Ok(name.map(|name| (index, name)));
+        }
+    }
+    Ok(None)
+}
+
+/// The numbers of the interfaces by which the route of an `RTM_NEWROUTE` leaves, if it is a default
+/// route to somewhere.
+fn default_route_exits(body: &[u8]) -> Result<Vec<u32>, WireError> {
+    let mut reader = Reader::new(body);
+    let [_family, dst_len, _src_len, _tos, _table, _protocol, _scope, kind] =
+        reader.array("rtmsg")?;
+    let _flags = reader.u32_ne("rtmsg")?;
+    let mut exits = Vec::new();
+    if dst_len != 0 || kind != RTN_UNICAST {
+        return Ok(exits);
+    }
+    for attr in reader.attrs() {
+        let attr = attr?;
+        match attr.kind {
+            RTA_OIF => exits.push(attr.u32_ne()?),
+            RTA_MULTIPATH => exits.extend(next_hops(attr.value)?),
+            _ => {}
+        }
+    }
+    Ok(exits)
+}
+
+/// The interfaces of a run of `struct rtnexthop`, each followed by attributes of its own.
+fn next_hops(bytes: &[u8]) -> Result<Vec<u32>, WireError> {
+    const LEN: usize = 8;
+    let mut reader = Reader::new(bytes);
+    let mut exits = Vec::new();
+    while !reader.rest().is_empty() {
+        let len = usize::from(reader.u16_ne("rtnexthop")?);
+        let _flags_and_weight = reader.u16_ne("rtnexthop")?;
+        exits.push(reader.u32_ne("rtnexthop")?);
+        let attributes = len.next_multiple_of(4).saturating_sub(LEN);
+        reader.slice("rtnexthop", attributes)?;
+    }
+    Ok(exits)
+}
