@@ -9,7 +9,7 @@ use std::fmt;
 use super::Ruleset;
 use super::bytecode::family;
 use crate::expr::{Bitwise, Cmp, CmpOp, Data, Expr, Immediate, Masq, Payload, Register};
-use crate::object::{Chain, Comment, Rule};
+use crate::object::{Chain, Rule};
 use crate::uapi::{
     ARPHRD_LOOPBACK, NF_ACCEPT, NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC, NF_NAT_RANGE_PERSISTENT,
     NF_NAT_RANGE_PROTO_RANDOM, NF_NAT_RANGE_PROTO_RANDOM_FULLY, NFPROTO_IPV4, NFPROTO_IPV6,
@@ -48,7 +48,7 @@ impl Listing<'_> {
             writeln!(f, "\t\ttype {kind} hook {at} priority {priority}; policy {policy};")?;
         }
         for rule in self.0.rules_of(&chain.name) {
-            writeln!(f, "\t\t{}", RuleListing(rule))?;
+            writeln!(f, "\t\t{rule}")?;
         }
         writeln!(f, "\t}}")
     }
@@ -68,20 +68,19 @@ impl fmt::Display for Priority {
     }
 }
 
-/// Prints one rule on one line.
-pub(crate) struct RuleListing<'a>(pub(crate) &'a Rule);
-
-impl fmt::Display for RuleListing<'_> {
+/// One line that `nft` reads, or a comment where nft has no words for the rule.
+impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let comment = self.0.comment();
-        let comment = comment.as_ref().map(Comment::as_str);
-        if let Some(statements) = statements(&self.0.exprs) {
+        if let Some(statements) = statements(&self.exprs) {
             f.write_str(&statements.join(" "))?;
-            return comment.map_or(Ok(()), |text| write!(f, " comment \"{text}\""));
+        } else {
+            f.write_str("# nft has no words for this rule:")?;
+            self.exprs.iter().try_for_each(|expr| write!(f, " {expr}"))?;
         }
-        f.write_str("# nft has no words for this rule:")?;
-        self.0.exprs.iter().try_for_each(|expr| write!(f, " {expr}"))?;
-        comment.map_or(Ok(()), |text| write!(f, " comment \"{text}\""))
+        match self.comment() {
+            Some(comment) => write!(f, " comment \"{}\"", comment.as_str()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,0 +1,47 @@
+//! `ephport-nft apply`
+
+use std::io::Write;
+
+use ephport_nft::{Applied, Nftables};
+use serde_json::json;
+
+use super::{Failure, Request};
+use crate::Exit;
+use crate::args::ApplyArgs;
+use crate::render;
+
+pub(crate) fn run(
+    args: ApplyArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<Exit, Failure> {
+    let request = Request::new(args.policy, err)?;
+    let mut nftables = Nftables::open()?;
+    let applied = if args.dry_run {
+        nftables.plan(&request.ruleset)?
+    } else {
+        nftables.apply(&request.ruleset)?
+    };
+    if args.output.json {
+        let result = json!({
+            "result": word(applied, false),
+            "dry_run": args.dry_run,
+            "policies": [render::policy_json(&request.policy)],
+        });
+        writeln!(out, "{result:#}")?;
+    } else {
+        writeln!(out, "{} table inet ephport", word(applied, args.dry_run))?;
+        writeln!(out, "  {}", render::policy(&request.policy))?;
+    }
+    Ok(Exit::Success)
+}
+
+fn word(applied: Applied, dry_run: bool) -> &'static str {
+    match (applied, dry_run) {
+        (Applied::Unchanged, _) => "unchanged",
+        (Applied::Installed, false) => "installed",
+        (Applied::Installed, true) => "would install",
+        (Applied::Replaced, false) => "replaced",
+        (Applied::Replaced, true) => "would replace",
+    }
+}
