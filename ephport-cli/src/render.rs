@@ -1,6 +1,6 @@
 //! Policies and rules as text for people and as JSON for programs.
 
-use ephport_core::{Exits, Families, PickUp, Resolved};
+use ephport_core::{Exits, Families, PickUp, Protocol, Resolved};
 use ephport_nft::Ruleset;
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ pub(crate) fn policy(policy: &Resolved) -> String {
 pub(crate) fn policy_json(policy: &Resolved) -> Value {
     json!({
         "name": policy.name.as_str(),
-        "protocols": policy.protocols.iter().map(|protocol| protocol.name()).collect::<Vec<_>>(),
+        "protocols": policy.protocols.iter().map(Protocol::name).collect::<Vec<_>>(),
         "interfaces": match &policy.egress {
             Exits::Any => Value::from("any"),
             Exits::Matching(_) => exits(&policy.egress).into(),

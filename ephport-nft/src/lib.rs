@@ -20,6 +20,8 @@ pub mod expr;
 pub mod host;
 pub mod object;
 pub mod ruleset;
+#[cfg(any(test, feature = "proptest"))]
+pub mod strategies;
 mod sys;
 pub mod uapi;
 pub mod wire;

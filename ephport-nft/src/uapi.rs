@@ -105,7 +105,12 @@ pub const NFT_USERDATA_MAXLEN: usize = 256;
 
 pub const NFTA_META_DREG: u16 = 1;
 pub const NFTA_META_KEY: u16 = 2;
+pub const NFT_META_MARK: u32 = 3;
+pub const NFT_META_IIF: u32 = 4;
+pub const NFT_META_OIF: u32 = 5;
+pub const NFT_META_IIFNAME: u32 = 6;
 pub const NFT_META_OIFNAME: u32 = 7;
+pub const NFT_META_IIFTYPE: u32 = 8;
 pub const NFT_META_OIFTYPE: u32 = 9;
 pub const NFT_META_NFPROTO: u32 = 15;
 pub const NFT_META_L4PROTO: u32 = 16;

@@ -60,7 +60,7 @@ fn print(out: &mut dyn Write, installed: &Installed, state: &str) -> io::Result<
 
 fn print_rules(out: &mut dyn Write, ruleset: &Ruleset) -> io::Result<()> {
     writeln!(out, "{:>12}  rule", "connections")?;
-    for rule in ruleset.rules.iter() {
+    for rule in &ruleset.rules {
         let count = rule.counter().map_or(String::new(), |counter| counter.packets.to_string());
         writeln!(out, "{count:>12}  {}", rule.essence())?;
     }

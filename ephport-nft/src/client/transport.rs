@@ -147,3 +147,65 @@ pub fn dump(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_says_what_to_do() {
+        let cases = [
+            (
+                NetlinkError::Open { errno: Errno::EPROTONOSUPPORT },
+                "cannot open a netlink socket (EPROTONOSUPPORT: Protocol not supported): the kernel \
+                 has no nfnetlink; load it with `modprobe nfnetlink`, or use a kernel with \
+                 CONFIG_NETFILTER_NETLINK",
+            ),
+            (
+                NetlinkError::Open { errno: Errno::EMFILE },
+                "cannot open a netlink socket (EMFILE: Too many open files): too many files are open",
+            ),
+            (
+                NetlinkError::Open { errno: Errno::EACCES },
+                "cannot open a netlink socket (EACCES: Permission denied): the system forbids it",
+            ),
+            (
+                NetlinkError::Option { option: "NETLINK_EXT_ACK", errno: Errno::ENOPROTOOPT },
+                "cannot set the netlink socket's NETLINK_EXT_ACK (ENOPROTOOPT: Protocol not available)",
+            ),
+            (
+                NetlinkError::TooLarge { len: 300_000, room: 212_960 },
+                "a transaction of 300000 bytes does not fit the socket's send buffer of 212960: raise \
+                 net.core.wmem_max above 300000, or run with CAP_NET_ADMIN in the initial namespace",
+            ),
+            (
+                NetlinkError::Send { len: 20, errno: Errno::ECONNREFUSED },
+                "cannot send 20 bytes over netlink (ECONNREFUSED: Connection refused)",
+            ),
+            (
+                NetlinkError::Receive { errno: Errno::ENOBUFS },
+                "cannot receive from netlink (ENOBUFS: No buffer space available)",
+            ),
+            (
+                NetlinkError::Cut { room: 65_536 },
+                "the kernel sent a netlink datagram larger than 65536 bytes",
+            ),
+            (
+                NetlinkError::Silent { seconds: 10 },
+                "the kernel did not answer a netlink request within 10 s",
+            ),
+            (
+                NetlinkError::Refused { errno: Errno::EPERM },
+                "the kernel refused to list its objects (EPERM: Operation not permitted)",
+            ),
+            (NetlinkError::Interrupted, "the kernel's objects changed while they were listed"),
+            (
+                NetlinkError::Wire(WireError::NotAString { kind: 1 }),
+                "the kernel's answer cannot be read: attribute 1 is not a NUL-terminated UTF-8 string",
+            ),
+        ];
+        for (error, message) in cases {
+            assert_eq!(error.to_string(), message);
+        }
+    }
+}

@@ -28,6 +28,14 @@ impl Masq {
         let specified = self.flags.unwrap_or(0) & NF_NAT_RANGE_PROTO_SPECIFIED != 0;
         self.proto_min.is_some() && !specified
     }
+
+    /// For a single port the kernel lists the lower register as the upper one too.
+    pub(super) fn essence(&self) -> Self {
+        Self {
+            proto_max: self.proto_max.filter(|max| Some(*max) != self.proto_min),
+            ..self.clone()
+        }
+    }
 }
 
 impl fmt::Display for Masq {

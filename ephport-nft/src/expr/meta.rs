@@ -3,7 +3,10 @@
 use std::fmt;
 
 use super::Register;
-use crate::uapi::{NFT_META_L4PROTO, NFT_META_NFPROTO, NFT_META_OIFNAME, NFT_META_OIFTYPE};
+use crate::uapi::{
+    NFT_META_IIF, NFT_META_IIFNAME, NFT_META_IIFTYPE, NFT_META_L4PROTO, NFT_META_MARK,
+    NFT_META_NFPROTO, NFT_META_OIF, NFT_META_OIFNAME, NFT_META_OIFTYPE,
+};
 use crate::wire::field::attributes;
 
 attributes! {
@@ -17,11 +20,16 @@ attributes! {
 }
 
 impl Meta {
-    /// The name that nft has for the fact, if it is one that we print.
+    /// The name that nft has for the fact, if we know it.
     #[must_use]
     pub fn key_name(&self) -> Option<&'static str> {
         match self.key {
+            NFT_META_MARK => Some("mark"),
+            NFT_META_IIF => Some("iif"),
+            NFT_META_OIF => Some("oif"),
+            NFT_META_IIFNAME => Some("iifname"),
             NFT_META_OIFNAME => Some("oifname"),
+            NFT_META_IIFTYPE => Some("iiftype"),
             NFT_META_OIFTYPE => Some("oiftype"),
             NFT_META_NFPROTO => Some("nfproto"),
             NFT_META_L4PROTO => Some("l4proto"),

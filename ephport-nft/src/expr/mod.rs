@@ -100,6 +100,17 @@ macro_rules! expressions {
 expressions! { Bitwise, Cmp, Counter, Fib, Immediate, Masq, Meta, Payload, Range, }
 
 impl Expr {
+    /// The expression as it was asked for: counters at zero, and no upper register where the kernel
+    /// filled in the lower one.
+    #[must_use]
+    pub fn essence(&self) -> Self {
+        match self {
+            Self::Counter(_) => Counter::default().into(),
+            Self::Masq(masq) => masq.essence().into(),
+            other => other.clone(),
+        }
+    }
+
     /// Writes it as an element of a list of expressions.
     pub fn write(&self, w: &mut Writer) {
         w.nested(NFTA_LIST_ELEM, |w| {

@@ -116,11 +116,7 @@ impl Rule {
     /// The rule as it was asked for: without the kernel's own numbers, its counters at zero.
     #[must_use]
     pub fn essence(&self) -> Self {
-        let at_zero = |expr: &Expr| match expr {
-            Expr::Counter(_) => Counter::default().into(),
-            other => other.clone(),
-        };
-        let exprs = self.exprs.iter().map(at_zero).collect();
+        let exprs = self.exprs.iter().map(Expr::essence).collect();
         Self { handle: None, position: None, exprs, ..self.clone() }
     }
 }

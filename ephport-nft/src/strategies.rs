@@ -1,0 +1,164 @@
+//! Proptest strategies for what nf_tables is made of, for the property tests of this crate and of
+//! others (feature `proptest`).
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use crate::expr::{
+    Bitwise, Cmp, CmpOp, Counter, Data, Expr, Fib, Immediate, Masq, Meta, Opaque, Payload, Range,
+    RangeOp, Register, Verdict,
+};
+use crate::object::{Chain, Hook, RawAttr, Rule, Table};
+use crate::wire::Writer;
+
+/// The name of a table, chain or the like.
+pub fn names() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9_-]{0,14}"
+}
+
+/// Any register number, those that do not exist included.
+pub fn registers() -> impl Strategy<Value = Register> {
+    prop_oneof![4 => 0..24u32, 1 => any::<u32>()].prop_map(Register)
+}
+
+/// Any verdict; [`Verdict::Other`] has no number of its own name.
+pub fn verdicts() -> impl Strategy<Value = Verdict> {
+    prop_oneof![
+        Just(Verdict::Accept),
+        Just(Verdict::Drop),
+        Just(Verdict::Continue),
+        Just(Verdict::Break),
+        Just(Verdict::Return),
+        names().prop_map(Verdict::Jump),
+        names().prop_map(Verdict::Goto),
+        (2..0x00ff_ffffu32).prop_map(Verdict::Other),
+    ]
+}
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..20)
+}
+
+/// Any value or verdict.
+pub fn data() -> impl Strategy<Value = Data> {
+    prop_oneof![bytes().prop_map(Data::Value), verdicts().prop_map(Data::Verdict)]
+}
+
+/// Any expression.
+pub fn exprs() -> impl Strategy<Value = Expr> {
+    let cmp_op = prop::sample::select(vec![
+        CmpOp::Eq,
+        CmpOp::Neq,
+        CmpOp::Lt,
+        CmpOp::Lte,
+        CmpOp::Gt,
+        CmpOp::Gte,
+    ]);
+    let range_op = prop::sample::select(vec![RangeOp::Eq, RangeOp::Neq]);
+    prop_oneof![
+        (any::<u32>(), registers()).prop_map(|(key, dreg)| Meta { key, dreg }.into()),
+        (registers(), cmp_op, data()).prop_map(|(sreg, op, data)| Cmp { sreg, op, data }.into()),
+        (registers(), range_op, data(), data()).prop_map(|(sreg, op, from, to)| Range {
+            sreg,
+            op,
+            from,
+            to
+        }
+        .into()),
+        (registers(), any::<(u32, u32, u32)>()).prop_map(|(dreg, (base, offset, len))| Payload {
+            dreg,
+            base,
+            offset,
+            len
+        }
+        .into()),
+        (registers(), registers(), any::<(u32, Option<u32>)>(), data(), data()).prop_map(
+            |(sreg, dreg, (len, op), mask, xor)| Bitwise { sreg, dreg, len, op, mask, xor }.into()
+        ),
+        (registers(), data()).prop_map(|(dreg, data)| Immediate { dreg, data }.into()),
+        any::<(u64, u64)>().prop_map(|(bytes, packets)| Counter { bytes, packets }.into()),
+        (registers(), any::<(u32, u32)>()).prop_map(|(dreg, (result, flags))| Fib {
+            dreg,
+            result,
+            flags
+        }
+        .into()),
+        (any::<Option<u32>>(), option::of(registers()), option::of(registers()))
+            .prop_map(|(flags, proto_min, proto_max)| Masq { flags, proto_min, proto_max }.into()),
+        opaques(),
+    ]
+}
+
+/// Expressions of kinds that we do not know, and of known kinds with an attribute we do not know.
+fn opaques() -> impl Strategy<Value = Expr> {
+    let name = prop_oneof![names().prop_map(|name| format!("x_{name}")), Just("masq".to_string())];
+    let data = option::of(bytes().prop_map(|bytes| {
+        let mut w = Writer::new();
+        w.bytes(99, &bytes);
+        w.finish().unwrap_or_default()
+    }));
+    (name, data).prop_map(|(name, data)| Opaque::new(name, data).into())
+}
+
+/// Attributes with numbers that no object of ours has.
+fn other() -> impl Strategy<Value = Vec<RawAttr>> {
+    vec((90..120u16, bytes()).prop_map(|(kind, value)| RawAttr { kind, value }), 0..3)
+}
+
+/// Any table.
+pub fn tables() -> impl Strategy<Value = Table> {
+    (
+        any::<u8>(),
+        names(),
+        option::of(1..=u32::MAX),
+        any::<Option<u64>>(),
+        option::of(bytes()),
+        other(),
+    )
+        .prop_map(|(family, name, flags, handle, userdata, other)| Table {
+            family,
+            name,
+            flags,
+            handle,
+            userdata,
+            other,
+        })
+}
+
+/// Any chain.
+pub fn chains() -> impl Strategy<Value = Chain> {
+    let hook = any::<(u32, i32)>().prop_map(|(number, priority)| Hook { number, priority });
+    let place = (any::<u8>(), names(), names(), any::<Option<u64>>());
+    let base = (option::of(hook), any::<Option<u32>>(), option::of(names()), any::<Option<u32>>());
+    (place, base, other()).prop_map(
+        |((family, table, name, handle), (hook, policy, kind, flags), other)| Chain {
+            family,
+            table,
+            name,
+            handle,
+            hook,
+            policy,
+            kind,
+            flags,
+            other,
+        },
+    )
+}
+
+/// Any rule.
+pub fn rules() -> impl Strategy<Value = Rule> {
+    let place = (any::<u8>(), names(), names(), any::<(Option<u64>, Option<u64>)>());
+    (place, vec(exprs(), 0..12), option::of(bytes()), other()).prop_map(
+        |((family, table, chain, (handle, position)), exprs, userdata, other)| Rule {
+            family,
+            table,
+            chain,
+            handle,
+            position,
+            exprs,
+            userdata,
+            other,
+        },
+    )
+}
