@@ -23,6 +23,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod allocation;
 pub mod decision;
 pub mod flow;
 pub mod host;
@@ -36,6 +37,8 @@ pub mod scope;
 #[cfg(any(test, feature = "proptest"))]
 pub mod strategies;
 
+pub use allocation::map_e::{Allocation, BasicMappingRule, MapE, MapEError};
+pub use allocation::psid::{PsidError, PsidRule};
 pub use decision::{Decision, Reason};
 pub use flow::{Cast, Flow, FlowError, Segment};
 pub use host::HostFacts;

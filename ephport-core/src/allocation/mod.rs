@@ -1,0 +1,15 @@
+//! Which ports belong to whom, when one address is shared.
+//!
+//! [`psid`] and [`map_e`] work out the ports that a provider left to this host (RFC 7597).
+
+mod key_values;
+pub mod map_e;
+pub mod psid;
+
+use crate::port::{Port, PortRange};
+
+/// The range between two numbers, if both are ports and in order.
+fn range(first: u32, last: u32) -> Option<PortRange> {
+    let port = |number: u32| Port::new(u16::try_from(number).ok()?).ok();
+    PortRange::new(port(first)?, port(last)?).ok()
+}
