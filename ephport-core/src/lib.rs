@@ -37,6 +37,9 @@ pub mod scope;
 #[cfg(any(test, feature = "proptest"))]
 pub mod strategies;
 
+pub use allocation::address_range::{AddressRange, AddressRangeError};
+pub use allocation::block_table::{BlockTable, ExplicitBlocks};
+pub use allocation::blocks::{Block, BlockError, BlockPlan};
 pub use allocation::map_e::{Allocation, BasicMappingRule, MapE, MapEError};
 pub use allocation::psid::{PsidError, PsidRule};
 pub use decision::{Decision, Reason};

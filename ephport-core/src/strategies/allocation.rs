@@ -1,12 +1,16 @@
-//! Strategies for shared addresses.
+//! Strategies for shared addresses: port sets, plans and tables of blocks.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 
+use crate::allocation::address_range::AddressRange;
+use crate::allocation::block_table::{BlockTable, ExplicitBlocks};
+use crate::allocation::blocks::{Block, BlockPlan};
 use crate::allocation::map_e::{BasicMappingRule, MapE};
 use crate::allocation::psid::PsidRule;
+use crate::strategies::{port_ranges, port_sets};
 
 /// Any port set that a PSID names.
 pub fn psid_rules() -> impl Strategy<Value = PsidRule> {
@@ -49,4 +53,67 @@ pub fn map_es() -> impl Strategy<Value = MapE> {
         },
     );
     prop_oneof![psid_rules().prop_map(MapE::Psid), allocations]
+}
+
+/// Any range of addresses; short ones and whole networks come often.
+pub fn address_ranges() -> impl Strategy<Value = AddressRange> {
+    let v4 = (any::<u32>(), any::<u32>())
+        .prop_map(|(a, b)| (IpAddr::from(Ipv4Addr::from(a)), Ipv4Addr::from(b).into()));
+    let v6 = (any::<u128>(), any::<u128>())
+        .prop_map(|(a, b)| (IpAddr::from(Ipv6Addr::from(a)), Ipv6Addr::from(b).into()));
+    let pairs = prop_oneof![v4, v6].prop_filter_map("never", |(a, b): (IpAddr, IpAddr)| {
+        AddressRange::new(a.min(b), a.max(b)).ok()
+    });
+    let networks = prop_oneof![
+        (any::<u32>(), 0..=32u8)
+            .prop_map(|(bits, len)| IpNet::V4(Ipv4Net::new_assert(bits.into(), len))),
+        (any::<u128>(), 0..=128u8)
+            .prop_map(|(bits, len)| IpNet::V6(Ipv6Net::new_assert(bits.into(), len))),
+    ];
+    prop_oneof![pairs, networks.prop_map(AddressRange::from), short_ranges(300)]
+}
+
+/// A range of at most `most` addresses.
+fn short_ranges(most: u32) -> impl Strategy<Value = AddressRange> {
+    (any::<bool>(), any::<u128>(), 0..most).prop_filter_map(
+        "past the end",
+        |(is_v4, bits, more)| {
+            let (first, last) = if is_v4 {
+                let first = u32::try_from(bits >> 96).ok()?;
+                (Ipv4Addr::from(first).into(), Ipv4Addr::from(first.checked_add(more)?).into())
+            } else {
+                let last = bits.checked_add(more.into())?;
+                (IpAddr::from(Ipv6Addr::from(bits)), Ipv6Addr::from(last).into())
+            };
+            AddressRange::new(first, last).ok()
+        },
+    )
+}
+
+/// Any plan of blocks for at most 300 sources, with and without outside addresses.
+pub fn block_plans() -> impl Strategy<Value = BlockPlan> {
+    let outside = prop::option::of(short_ranges(20));
+    let size = prop_oneof![1..100u16, 1..=u16::MAX];
+    (short_ranges(300), size, outside, port_sets()).prop_filter_map(
+        "too few blocks",
+        |(sources, size, outside, ports)| {
+            let outside = outside.filter(|range| range.family() == sources.family());
+            BlockPlan::new(sources, size, outside, ports).ok()
+        },
+    )
+}
+
+/// Any table of blocks.
+pub fn block_tables() -> impl Strategy<Value = BlockTable> {
+    let lines = prop::collection::vec((any::<u32>(), port_ranges()), 1..20);
+    let explicit = lines.prop_filter_map("overlap", |lines| {
+        // Each source has its own outside address, so no two blocks overlap.
+        let block = |(i, (source, ports)): (u32, (u32, _))| Block {
+            source: Ipv4Addr::from(source).into(),
+            outside: Some(Ipv4Addr::from(i).into()),
+            ports,
+        };
+        ExplicitBlocks::new((0..).zip(lines).map(block).collect()).ok()
+    });
+    prop_oneof![block_plans().prop_map(BlockTable::Plan), explicit.prop_map(BlockTable::Explicit)]
 }
