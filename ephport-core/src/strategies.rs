@@ -2,6 +2,7 @@
 //! (feature `proptest`).
 
 pub mod allocation;
+pub mod import;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -26,6 +26,15 @@ pub struct AddressRange {
 }
 
 impl AddressRange {
+    /// Every IPv4 address.
+    pub const ALL_IPV4: Self =
+        Self { first: IpAddr::V4(Ipv4Addr::UNSPECIFIED), last: IpAddr::V4(Ipv4Addr::BROADCAST) };
+    /// Every IPv6 address.
+    pub const ALL_IPV6: Self = Self {
+        first: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        last: IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)),
+    };
+
     /// The addresses from `first` to `last`.
     pub fn new(first: IpAddr, last: IpAddr) -> Result<Self, AddressRangeError> {
         if first.is_ipv4() != last.is_ipv4() {
