@@ -106,6 +106,16 @@ fn a_denial_for_one_address_counts_for_all() {
     assert_eq!(ports(&acls, Protocol::Tcp, &[]), "1-65535");
 }
 
+/// An allowance for some addresses is not one for the addresses before or behind them.
+#[test]
+fn an_allowance_for_some_is_not_for_all() {
+    for network in ["0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/8"] {
+        let acls = parse(&[acl("acl-1", &[&format!("100 allow 6 1024-65535 {network}")])]);
+        assert_eq!(ports(&acls, Protocol::Tcp, EVERYBODY), "none", "{network}");
+        assert_eq!(ports(&acls, Protocol::Tcp, &[network.parse().unwrap()]), "1024-65535");
+    }
+}
+
 #[test]
 fn two_halves_make_a_whole() {
     let entries = ["100 allow 6 1024-40000 0.0.0.0/1", "200 allow 6 2000-65535 128.0.0.0/1"];
@@ -228,7 +238,7 @@ fn gets_through(acl: &NetworkAcl, protocol: Protocol, remote: IpAddr, port: Port
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     /// The networks of the strategy are in and around these eight addresses, so that the sample is
     /// complete.
