@@ -23,9 +23,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod allocation;
 pub mod decision;
 pub mod flow;
 pub mod host;
+pub mod import;
 pub mod interface;
 pub mod policy;
 pub mod port;
@@ -36,9 +38,15 @@ pub mod scope;
 #[cfg(any(test, feature = "proptest"))]
 pub mod strategies;
 
+pub use allocation::address_range::{AddressRange, AddressRangeError};
+pub use allocation::block_table::{BlockTable, ExplicitBlocks};
+pub use allocation::blocks::{Block, BlockError, BlockPlan};
+pub use allocation::map_e::{Allocation, BasicMappingRule, MapE, MapEError};
+pub use allocation::psid::{PsidError, PsidRule};
 pub use decision::{Decision, Reason};
 pub use flow::{Cast, Flow, FlowError, Segment};
 pub use host::HostFacts;
+pub use import::nacl::{NaclError, NetworkAcl, NetworkAcls};
 pub use interface::{InterfaceError, InterfaceName, InterfacePattern};
 pub use policy::{Choice, PickUp, Policy, PolicyError, PolicyName, PolicySpec, Target};
 pub use port::{Port, PortError, PortRange};

@@ -1,6 +1,9 @@
 //! Proptest strategies for the model, for the property tests of this crate and of others
 //! (feature `proptest`).
 
+pub mod allocation;
+pub mod import;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proptest::collection::vec;

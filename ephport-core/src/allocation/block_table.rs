@@ -1,0 +1,292 @@
+//! Which block of ports each source has, by a plan or line by line.
+//!
+//! ```
+//! use ephport_core::BlockTable;
+//!
+//! let planned: BlockTable = "10.0.0.0/30=1000@1024-65535".parse()?;
+//! let explicit: BlockTable = "
+//!     10.0.0.1 = 10000-39999   # the build host
+//!     10.0.0.2 = 1024-2047
+//! ".parse()?;
+//! assert_eq!((planned.count(), explicit.count()), (4, 2));
+//! # Ok::<(), ephport_core::BlockError>(())
+//! ```
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use crate::allocation::blocks::{Block, BlockError, BlockPlan};
+use crate::port::Port;
+use crate::port_set::PortSet;
+
+/// Which block of ports each source has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BlockTable {
+    /// By arithmetic.
+    Plan(BlockPlan),
+    /// Line by line.
+    Explicit(ExplicitBlocks),
+}
+
+impl BlockTable {
+    /// How many sources have a block.
+    #[must_use]
+    pub fn count(&self) -> u128 {
+        match self {
+            Self::Plan(plan) => plan.sources().count(),
+            Self::Explicit(blocks) => blocks.by_source.len() as u128,
+        }
+    }
+
+    /// The block of `source`, if it has one.
+    #[must_use]
+    pub fn block_of(&self, source: IpAddr) -> Option<Block> {
+        match self {
+            Self::Plan(plan) => plan.block_of(source),
+            Self::Explicit(blocks) => blocks.block_of(source),
+        }
+    }
+
+    /// Who uses `port` of the address `outside`, if anybody. Where the table names no outside
+    /// addresses, every address is the one.
+    #[must_use]
+    pub fn source_of(&self, outside: IpAddr, port: Port) -> Option<IpAddr> {
+        match self {
+            Self::Plan(plan) => plan.source_of(outside, port),
+            Self::Explicit(blocks) => blocks.source_of(outside, port),
+        }
+    }
+
+    /// Every block, by source.
+    #[must_use]
+    pub fn iter(&self) -> Box<dyn Iterator<Item = Block> + '_> {
+        match self {
+            Self::Plan(plan) => Box::new(plan.iter()),
+            Self::Explicit(blocks) => Box::new(blocks.by_source.iter().copied()),
+        }
+    }
+
+    /// The ports of all blocks; never none.
+    #[must_use]
+    pub fn ports(&self) -> PortSet {
+        match self {
+            // The next outside addresses have the same blocks again.
+            Self::Plan(plan) => {
+                plan.iter().take(plan.sources_per_address()).map(|block| block.ports).collect()
+            }
+            Self::Explicit(blocks) => blocks.by_source.iter().map(|block| block.ports).collect(),
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a BlockTable {
+    type Item = Block;
+    type IntoIter = Box<dyn Iterator<Item = Block> + 'a>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Blocks of any size for any sources; no source has two and no port is in two, and there is at
+/// least one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ExplicitBlocks {
+    by_source: Vec<Block>,
+    /// By outside address and first port.
+    by_place: Vec<Block>,
+}
+
+impl ExplicitBlocks {
+    /// The table of these blocks, in any order.
+    pub fn new(blocks: Vec<Block>) -> Result<Self, BlockError> {
+        let mut by_source = blocks;
+        by_source.sort_unstable();
+        let mut by_place = by_source.clone();
+        by_place.sort_unstable_by_key(|block| (block.outside, block.ports));
+        Self::check(&by_source, &by_place)?;
+        Ok(Self { by_source, by_place })
+    }
+
+    fn check(by_source: &[Block], by_place: &[Block]) -> Result<(), BlockError> {
+        // `None` sorts before every address, so a mixture shows at the ends.
+        let (Some(&without), Some(&with)) = (by_place.first(), by_place.last()) else {
+            return Err(BlockError::Empty);
+        };
+        if without.outside.is_none() && with.outside.is_some() {
+            return Err(BlockError::MixedOutside { with, without });
+        }
+        if let Some((first, second)) = pair(by_source, |a, b| a.source == b.source) {
+            return Err(BlockError::SourceTwice { first, second });
+        }
+        let overlap = |a: &Block, b: &Block| {
+            a.outside == b.outside && a.ports.intersection(b.ports).is_some()
+        };
+        match pair(by_place, overlap) {
+            Some((first, second)) => Err(BlockError::Overlap { first, second }),
+            None => Ok(()),
+        }
+    }
+
+    fn block_of(&self, source: IpAddr) -> Option<Block> {
+        let at = self.by_source.binary_search_by_key(&source, |block| block.source).ok()?;
+        self.by_source.get(at).copied()
+    }
+
+    fn source_of(&self, outside: IpAddr, port: Port) -> Option<IpAddr> {
+        let outside = self.by_place.first()?.outside.map(|_| outside);
+        let at = self.by_place.partition_point(|b| (b.outside, b.ports.last()) < (outside, port));
+        let block = self.by_place.get(at)?;
+        (block.outside == outside && block.ports.contains(port)).then_some(block.source)
+    }
+}
+
+/// The first two neighbours of which `wrong` holds.
+fn pair(blocks: &[Block], wrong: impl Fn(&Block, &Block) -> bool) -> Option<(Block, Block)> {
+    let neighbours = blocks.iter().zip(blocks.iter().skip(1));
+    neighbours.map(|(a, b)| (*a, *b)).find(|(a, b)| wrong(a, b))
+}
+
+/// A plan, as [`BlockPlan`] is written, or lines of `SOURCE=PORTS` or `SOURCE=OUTSIDE:PORTS`. Empty
+/// lines, and what follows a `#`, are for people.
+impl FromStr for BlockTable {
+    type Err = BlockError;
+
+    fn from_str(text: &str) -> Result<Self, BlockError> {
+        let plan = text.split('#').next().unwrap_or(text).trim();
+        if plan.contains('@') && plan.lines().count() == 1 {
+            return plan.parse().map(Self::Plan);
+        }
+        text.parse().map(Self::Explicit)
+    }
+}
+
+impl FromStr for ExplicitBlocks {
+    type Err = BlockError;
+
+    fn from_str(text: &str) -> Result<Self, BlockError> {
+        let mut blocks = Vec::new();
+        for (line, text) in (1..).zip(text.lines()) {
+            let text = text.split('#').next().unwrap_or(text).trim();
+            if !text.is_empty() {
+                let block = text.parse();
+                blocks.push(block.map_err(|e| BlockError::Line { line, error: Box::new(e) })?);
+            }
+        }
+        Self::new(blocks)
+    }
+}
+
+impl fmt::Display for BlockTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plan(plan) => write!(f, "{plan}"),
+            Self::Explicit(blocks) => write!(f, "{blocks}"),
+        }
+    }
+}
+
+impl fmt::Display for ExplicitBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.by_source.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::strategies::allocation::block_tables;
+
+    #[test]
+    fn lines_become_blocks_both_ways() {
+        let text = "10.0.0.2 = 2000-2999 # second\n\n10.0.0.1=1024-1999\n";
+        let table: BlockTable = text.parse().unwrap();
+        assert_eq!(table.to_string(), "10.0.0.1=1024-1999\n10.0.0.2=2000-2999");
+        assert_eq!(table.ports().to_string(), "1024-2999");
+        let any = "203.0.113.7".parse().unwrap();
+        let who = |port: &str| table.source_of(any, port.parse().unwrap());
+        assert_eq!(who("1999"), Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(who("2000"), Some("10.0.0.2".parse().unwrap()));
+        assert_eq!((who("1023"), who("3000")), (None, None));
+    }
+
+    #[test]
+    fn outside_addresses_have_their_own_ports() {
+        let text = "10.0.0.1=192.0.2.1:1024-1999\n10.0.0.2=192.0.2.2:1024-1999";
+        let table: BlockTable = text.parse().unwrap();
+        assert_eq!(table.to_string(), text);
+        let who = |outside: &str| table.source_of(outside.parse().unwrap(), Port::MIN);
+        assert_eq!(who("192.0.2.1"), None);
+        let who =
+            |outside: &str| table.source_of(outside.parse().unwrap(), "1500".parse().unwrap());
+        assert_eq!(who("192.0.2.2"), Some("10.0.0.2".parse().unwrap()));
+        assert_eq!(who("192.0.2.3"), None);
+    }
+
+    #[test]
+    fn every_message_says_what_was_expected() {
+        let cases = [
+            (
+                "",
+                "the table holds no block: expected lines of SOURCE=PORTS, \
+                 like 10.0.0.1=1024-2047",
+            ),
+            (
+                "\n10.0.0.1",
+                "line 2: `10.0.0.1` is not a block: expected SOURCE=PORTS, \
+                 like 10.0.0.1=1024-2047",
+            ),
+            (
+                "10.0.0.0/24=1",
+                "line 1: `10.0.0.0/24` is not an address: expected one like 10.0.0.1",
+            ),
+            ("10.0.0.1=0", "line 1: port 0 is not a port: expected 1 to 65535"),
+            (
+                "10.0.0.1=[::1]:5",
+                "line 1: 10.0.0.1 cannot leave as ::1: expected addresses of one family",
+            ),
+            (
+                "10.0.0.1=1\n10.0.0.1=2",
+                "10.0.0.1=1 and 10.0.0.1=2 are for the same source: expected one block for each",
+            ),
+            (
+                "10.0.0.1=1-9\n10.0.0.2=9",
+                "10.0.0.1=1-9 and 10.0.0.2=9 overlap: expected each port in one block",
+            ),
+            (
+                "10.0.0.1=1\n10.0.0.2=192.0.2.1:2",
+                "10.0.0.2=192.0.2.1:2 names an outside address and 10.0.0.1=1 does not: \
+                 expected it for all or none",
+            ),
+        ];
+        for (text, message) in cases {
+            assert_eq!(text.parse::<BlockTable>().unwrap_err().to_string(), message);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_parses_back(table in block_tables()) {
+            prop_assert_eq!(table.to_string().parse(), Ok(table));
+        }
+
+        #[test]
+        fn a_plan_written_out_means_the_same(table in block_tables()) {
+            let blocks: Vec<_> = table.iter().take(200).collect();
+            let explicit = BlockTable::Explicit(ExplicitBlocks::new(blocks.clone()).unwrap());
+            for block in blocks {
+                let outside = block.outside.unwrap_or(block.source);
+                prop_assert_eq!(explicit.block_of(block.source), Some(block));
+                prop_assert_eq!(table.block_of(block.source), Some(block));
+                for port in [block.ports.first(), block.ports.last()] {
+                    prop_assert_eq!(explicit.source_of(outside, port), Some(block.source));
+                    prop_assert_eq!(table.source_of(outside, port), Some(block.source));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What other systems' rules say of ports.
+
+pub mod nacl;

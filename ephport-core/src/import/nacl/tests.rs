@@ -1,0 +1,280 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::port::Port;
+use crate::strategies::import::network_acls;
+
+const EVERYBODY: &[AddressRange] = &[AddressRange::ALL_IPV4];
+
+/// An ACL of inbound entries `NUMBER ACTION PROTOCOL PORTS NETWORK`, and the denial at the end.
+fn acl(id: &str, entries: &[&str]) -> String {
+    let mut json: Vec<String> = entries.iter().map(|entry| entry_json(entry, false)).collect();
+    json.push(entry_json("32767 deny -1 all 0.0.0.0/0", false));
+    format!(r#"{{"NetworkAclId": "{id}", "Entries": [{}]}}"#, json.join(","))
+}
+
+fn entry_json(entry: &str, egress: bool) -> String {
+    let [number, action, protocol, ports, network] =
+        entry.split(' ').collect::<Vec<_>>().try_into().unwrap();
+    let ports = ports.split_once('-').map_or(String::new(), |(from, to)| {
+        format!(r#""PortRange": {{"From": {from}, "To": {to}}},"#)
+    });
+    let field = if network.contains(':') { "Ipv6CidrBlock" } else { "CidrBlock" };
+    format!(
+        r#"{{"RuleNumber": {number}, "Egress": {egress}, "Protocol": "{protocol}", {ports}
+            "RuleAction": "{action}", "{field}": "{network}"}}"#
+    )
+}
+
+fn parse(acls: &[String]) -> NetworkAcls {
+    format!(r#"{{"NetworkAcls": [{}]}}"#, acls.join(",")).parse().unwrap()
+}
+
+fn ports(acls: &NetworkAcls, protocol: Protocol, remotes: &[AddressRange]) -> String {
+    acls.reply_ports(protocol, remotes).to_string()
+}
+
+/// *Amazon VPC User Guide*, Custom network ACL, the inbound table of the IPv4 example.
+#[test]
+fn custom_network_acl_of_the_user_guide() {
+    let acls = parse(&[acl(
+        "acl-5fb85d36",
+        &[
+            "100 allow 6 80-80 0.0.0.0/0",
+            "110 allow 6 443-443 0.0.0.0/0",
+            "120 allow 6 22-22 192.0.2.0/24",
+            "130 allow 6 3389-3389 192.0.2.0/24",
+            "140 allow 6 32768-65535 0.0.0.0/0",
+        ],
+    )]);
+    assert_eq!(ports(&acls, Protocol::Tcp, EVERYBODY), "80,443,32768-65535");
+    assert_eq!(ports(&acls, Protocol::Udp, EVERYBODY), "none");
+    let home = ["192.0.2.0/24".parse().unwrap()];
+    assert_eq!(ports(&acls, Protocol::Tcp, &home), "22,80,443,3389,32768-65535");
+    let notes: Vec<_> = acls.notes(EVERYBODY).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        notes,
+        [
+            "acl-5fb85d36: rule 120: allow tcp to 22 from 192.0.2.0/24, \
+             which is some of the remote addresses and not all",
+            "acl-5fb85d36: rule 130: allow tcp to 3389 from 192.0.2.0/24, \
+             which is some of the remote addresses and not all",
+            "acl-5fb85d36: there is no port to which udp replies get through from all",
+        ]
+    );
+}
+
+/// The last example of aws-cli's `describe-network-acls`: both families, outbound denied.
+#[test]
+fn example_of_the_aws_cli() {
+    let entries = [
+        entry_json("32767 deny -1 all 0.0.0.0/0", true),
+        entry_json("32768 deny -1 all ::/0", true),
+        entry_json("100 allow -1 all 0.0.0.0/0", false),
+        entry_json("101 allow -1 all ::/0", false),
+        entry_json("32767 deny -1 all 0.0.0.0/0", false),
+        entry_json("32768 deny -1 all ::/0", false),
+    ];
+    let acls = parse(&[format!(
+        r#"{{"Associations": [], "NetworkAclId": "acl-6da75208", "VpcId": "vpc-4e20d42b",
+             "Tags": [], "Entries": [{}], "IsDefault": true}}"#,
+        entries.join(",")
+    )]);
+    let both = [AddressRange::ALL_IPV4, AddressRange::ALL_IPV6];
+    assert_eq!(ports(&acls, Protocol::Tcp, &both), "1-65535");
+    assert_eq!(ports(&acls, Protocol::Udp, &both), "1-65535");
+    assert_eq!(acls.notes(&both), []);
+}
+
+#[test]
+fn the_lowest_number_wins_wherever_it_stands() {
+    let entries = ["200 allow 6 1024-65535 0.0.0.0/0", "100 deny 6 30000-32767 0.0.0.0/0"];
+    let acls = parse(&[acl("acl-1", &entries)]);
+    assert_eq!(ports(&acls, Protocol::Tcp, EVERYBODY), "1024-29999,32768-65535");
+    let entries = ["100 allow 6 1024-65535 0.0.0.0/0", "200 deny 6 30000-32767 0.0.0.0/0"];
+    let acls = parse(&[acl("acl-1", &entries)]);
+    assert_eq!(ports(&acls, Protocol::Tcp, EVERYBODY), "1024-65535");
+}
+
+#[test]
+fn a_denial_for_one_address_counts_for_all() {
+    let entries = ["100 deny -1 all 198.51.100.7/32", "200 allow 17 1024-65535 0.0.0.0/0"];
+    let acls = parse(&[acl("acl-1", &entries)]);
+    assert_eq!(ports(&acls, Protocol::Udp, EVERYBODY), "none");
+    let others = ["198.51.100.8-198.51.100.255".parse().unwrap()];
+    assert_eq!(ports(&acls, Protocol::Udp, &others), "1024-65535");
+    assert_eq!(ports(&acls, Protocol::Tcp, &[]), "1-65535");
+}
+
+/// An allowance for some addresses is not one for the addresses before or behind them.
+#[test]
+fn an_allowance_for_some_is_not_for_all() {
+    for network in ["0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/8"] {
+        let acls = parse(&[acl("acl-1", &[&format!("100 allow 6 1024-65535 {network}")])]);
+        assert_eq!(ports(&acls, Protocol::Tcp, EVERYBODY), "none", "{network}");
+        assert_eq!(ports(&acls, Protocol::Tcp, &[network.parse().unwrap()]), "1024-65535");
+    }
+}
+
+#[test]
+fn two_halves_make_a_whole() {
+    let entries = ["100 allow 6 1024-40000 0.0.0.0/1", "200 allow 6 2000-65535 128.0.0.0/1"];
+    let acls = parse(&[acl("acl-1", &entries)]);
+    assert_eq!(ports(&acls, Protocol::Tcp, EVERYBODY), "2000-40000");
+}
+
+#[test]
+fn several_acls_have_their_common_ports() {
+    let acls = parse(&[
+        acl("acl-1", &["100 allow 6 1024-50000 0.0.0.0/0"]),
+        acl("acl-2", &["100 allow 6 32768-65535 0.0.0.0/0"]),
+    ]);
+    let each = acls.acls().iter();
+    let each: Vec<_> = each.map(|acl| (acl.id(), acl.entries().len())).collect();
+    assert_eq!(each, [("acl-1", 2), ("acl-2", 2)]);
+    assert_eq!(ports(&acls, Protocol::Tcp, EVERYBODY), "32768-50000");
+}
+
+#[test]
+fn other_protocols_match_neither_and_port_0_is_no_port() {
+    let entries = [
+        "90 deny 1 all 0.0.0.0/0",
+        "95 deny 50 1-65535 0.0.0.0/0",
+        "97 deny quic 1-65535 0.0.0.0/0",
+        "100 allow 6 0-65535 0.0.0.0/0",
+        "110 allow 17 0-0 0.0.0.0/0",
+        "120 allow 132 5-6 0.0.0.0/0",
+    ];
+    let acls = parse(&[acl("acl-1", &entries)]);
+    assert_eq!(ports(&acls, Protocol::Tcp, EVERYBODY), "1-65535");
+    assert_eq!(ports(&acls, Protocol::Udp, EVERYBODY), "none");
+    assert_eq!(ports(&acls, Protocol::Sctp, EVERYBODY), "1-65535");
+    assert_eq!(
+        acls.notes(EVERYBODY)[0].to_string(),
+        "acl-1: rule 97: deny protocol `quic` from 0.0.0.0/0: \
+         the protocol is not known and the rule was passed over"
+    );
+}
+
+#[test]
+fn every_message_says_where_and_what_was_expected() {
+    let good = entry_json("100 allow 6 1-2 10.0.0.0/8", false);
+    let cases = [
+        (good.replace(r#""RuleNumber": 100,"#, ""), "RuleNumber is missing"),
+        (good.replace(r#""Egress": false,"#, ""), "Egress is missing"),
+        (good.replace(r#""Protocol": "6","#, ""), "Protocol is missing"),
+        (good.replace(r#""RuleAction": "allow","#, ""), "RuleAction is missing"),
+        (good.replace("CidrBlock", "Cidr"), "CidrBlock is missing"),
+        (good.replace(r#""From": 1,"#, ""), "PortRange.From is missing"),
+        (good.replace(r#", "To": 2"#, ""), "PortRange.To is missing"),
+        (
+            good.replace("\"CidrBlock\"", "\"Ipv6CidrBlock\": \"::/0\", \"CidrBlock\""),
+            "has CidrBlock and Ipv6CidrBlock: expected one of them",
+        ),
+        (good.replace("/8", "/33"), "CidrBlock `10.0.0.0/33`: expected a network like 10.0.0.0/16"),
+        (
+            good.replace("CidrBlock", "Ipv6CidrBlock"),
+            "Ipv6CidrBlock `10.0.0.0/8`: expected a network like 2001:db8::/32",
+        ),
+        (good.replace("allow", "permit"), "RuleAction `permit`: expected allow or deny"),
+        (
+            good.replace(r#""From": 1"#, r#""From": 3"#),
+            "PortRange from 3 to 2: expected 0 <= From <= To <= 65535",
+        ),
+        (
+            good.replace(r#""To": 2"#, r#""To": 65536"#),
+            "PortRange from 1 to 65536: expected 0 <= From <= To <= 65535",
+        ),
+    ];
+    for (entry, message) in cases {
+        let json = format!(
+            r#"{{"NetworkAcls": [{}, {{"NetworkAclId": "acl-2", "Entries": [{good}, {entry}]}}]}}"#,
+            acl("acl-1", &[])
+        );
+        let error = json.parse::<NetworkAcls>().unwrap_err();
+        assert_eq!(error.to_string(), format!(".NetworkAcls[1].Entries[1]: {message}"));
+    }
+}
+
+#[test]
+fn every_message_about_the_document_says_what_was_expected() {
+    let cases = [
+        (
+            "{\n  \"NetworkAcls\": [,",
+            "expected value at line 2 column 19: \
+             expected what `aws ec2 describe-network-acls` prints",
+        ),
+        (
+            r#"{"NetworkAcls": 1}"#,
+            "invalid type: integer `1`, expected a sequence at line 1 column 17: \
+             expected what `aws ec2 describe-network-acls` prints",
+        ),
+        (
+            "{}",
+            "there is no network ACL in .NetworkAcls: \
+             expected what `aws ec2 describe-network-acls` prints",
+        ),
+        (r#"{"NetworkAcls": [{"Entries": []}]}"#, ".NetworkAcls[0]: NetworkAclId is missing"),
+        (r#"{"NetworkAcls": [{"NetworkAclId": "a"}]}"#, ".NetworkAcls[0]: Entries is missing"),
+    ];
+    for (json, message) in cases {
+        assert_eq!(json.parse::<NetworkAcls>().unwrap_err().to_string(), message);
+    }
+}
+
+/// The rule as AWS states it, one packet at a time.
+fn gets_through(acl: &NetworkAcl, protocol: Protocol, remote: IpAddr, port: Port) -> bool {
+    let matches = |entry: &&Entry| {
+        let is_spoken_of = match &entry.traffic {
+            Traffic::All => true,
+            Traffic::Protocol { number, ports } => {
+                *number == protocol.number() && ports.contains(port)
+            }
+            Traffic::Unknown(_) => false,
+        };
+        entry.remote.contains(&remote) && is_spoken_of
+    };
+    acl.entries.iter().find(matches).is_some_and(|entry| entry.action == Action::Allow)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// The networks of the strategy are in and around these eight addresses, so that the sample is
+    /// complete.
+    #[test]
+    fn ports_are_those_that_get_through_from_each_address(acl in network_acls()) {
+        for remotes in ["10.0.0.8/29", "2001:db8::8/125"] {
+            let remotes: AddressRange = remotes.parse().unwrap();
+            let ports = acl.reply_ports(Protocol::Tcp, &[remotes]);
+            let addresses: Vec<_> = (0..8).filter_map(|i| remotes.nth(i)).collect();
+            for port in PortRange::ALL.ports() {
+                let mut each = addresses.iter();
+                let expected = each.all(|from| gets_through(&acl, Protocol::Tcp, *from, port));
+                prop_assert_eq!(ports.contains(port), expected, "{} from {}", port, remotes);
+            }
+        }
+    }
+
+    /// Over the whole internet, no sampled address is refused.
+    #[test]
+    fn no_good_port_is_refused_anywhere(acl in network_acls(), more in any::<[u32; 8]>()) {
+        let ports = acl.reply_ports(Protocol::Udp, EVERYBODY);
+        let edges = acl.entries.iter().flat_map(|e| [e.remote.network(), e.remote.broadcast()]);
+        let random = more.map(|bits| IpAddr::V4(bits.into()));
+        for remote in edges.filter(IpAddr::is_ipv4).chain(random) {
+            for range in ports.ranges() {
+                for port in [range.first(), range.last()] {
+                    prop_assert!(gets_through(&acl, Protocol::Udp, remote, port), "{remote} {port}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn broken_documents_are_errors(cut in 0..400usize) {
+        let whole = format!(r#"{{"NetworkAcls": [{}]}}"#, acl("acl-1", &["1 allow 6 1-2 ::/0"]));
+        let cut = cut % whole.len();
+        prop_assert!(whole[..cut].parse::<NetworkAcls>().is_err());
+    }
+}
