@@ -140,13 +140,15 @@ impl PolicyArgs {
                 egress: self.out_interface.unwrap_or(Egress::Uplinks),
                 families,
                 protocols: self.protocol,
+                ..Scope::default()
             },
             source_ports: self.sport.into(),
-            target: Target::Range(self.to_ports),
+            target: Target::Ports(self.to_ports.into()),
             choice: Choice {
                 random: self.random,
                 fully_random: self.fully_random,
                 persistent: self.persistent,
+                ..Choice::default()
             },
             pick_up: match self.pick_up {
                 PickUpArg::Opening => PickUp::Opening,

@@ -1,11 +1,21 @@
 //! What a policy does with a connection, and why: the meaning that the kernel program must have.
 
 use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use crate::flow::{Cast, Flow, Segment};
-
+use crate::policy::{Address, PickUp};
 use crate::port::{Port, PortRange};
-use crate::resolve::Resolved;
+use crate::port_set::PortSet;
+use crate::resolve::{Allowed, Resolved};
+use crate::scope::Origin;
+
+/// The smallest of several ranges in which a port that is allowed already is kept. A connection
+/// that is kept in its range cannot get into another when its port is taken, and a small range is
+/// soon full.
+pub const MIN_KEPT_RANGE: u32 = 64;
 
 /// What a policy does with a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,10 +23,12 @@ pub enum Decision {
     /// It leaves with one of `ports`.
     Moved {
         /// The ports that it can get.
-        ports: PortRange,
+        ports: PortSet,
         /// The port that it gets if that is free: its own, when it is allowed and the policy
         /// keeps such ports.
         kept: Option<Port>,
+        /// What becomes of its source address.
+        address: Address,
     },
     /// The policy does not speak of it.
     Untouched(Reason),
@@ -34,10 +46,18 @@ pub enum Reason {
     Family,
     /// It is of another protocol.
     Protocol,
+    /// It begins elsewhere.
+    Origin,
+    /// Its source is in none of the networks.
+    Source,
+    /// Its destination is excepted.
+    Destination,
     /// It was open before conntrack saw it.
     MidStream,
     /// Its source port is not one of those that are moved.
     SourcePort,
+    /// Its source has no block of ports.
+    NoBlock,
 }
 
 impl fmt::Display for Reason {
@@ -47,8 +67,12 @@ impl fmt::Display for Reason {
             Self::Interface => "it leaves by an interface out of scope",
             Self::Family => "its address family is out of scope",
             Self::Protocol => "its protocol is out of scope",
+            Self::Origin => "its origin is out of scope",
+            Self::Source => "its source address is out of scope",
+            Self::Destination => "its destination address is excepted",
             Self::MidStream => "it was open before the policy came",
             Self::SourcePort => "its source port is not one that is moved",
+            Self::NoBlock => "its source has no block of ports",
         })
     }
 }
@@ -57,30 +81,72 @@ impl Resolved {
     /// What the policy does with a connection that opens with `flow`.
     #[must_use]
     pub fn decide(&self, flow: &Flow) -> Decision {
-        match self.first_miss(flow) {
+        let conditions = [
+            (self.picks_up(flow.segment()), Reason::MidStream),
+            (self.moved.contains(flow.source_port()), Reason::SourcePort),
+        ];
+        match self.out_of_scope(flow).or_else(|| first_miss(&conditions)) {
             Some(reason) => Decision::Untouched(reason),
-            None => self.translation(flow.source_port()),
+            None => self.translation(flow),
         }
     }
 
-    fn first_miss(&self, flow: &Flow) -> Option<Reason> {
-        let conditions = [
+    /// Why the policy does not speak of `flow` whatever its source port, if it does not.
+    #[must_use]
+    pub fn out_of_scope(&self, flow: &Flow) -> Option<Reason> {
+        let among = |nets: &[IpNet], address: IpAddr| nets.iter().any(|net| net.contains(&address));
+        let (source, destination) = (flow.source().ip(), flow.destination().ip());
+        first_miss(&[
             (flow.cast() == Cast::Unicast, Reason::NotUnicast),
             (self.egress.contains(flow.out_interface()), Reason::Interface),
             (self.families.contains(flow.family()), Reason::Family),
             (self.protocols.contains(flow.protocol()), Reason::Protocol),
-            (self.picks_up(flow.segment()), Reason::MidStream),
-            (self.moved.contains(flow.source_port()), Reason::SourcePort),
-        ];
-        conditions.into_iter().find(|(holds, _)| !holds).map(|(_, reason)| reason)
+            (self.comes_from(flow), Reason::Origin),
+            (self.sources.is_empty() || among(&self.sources, source), Reason::Source),
+            (!among(&self.except_destinations, destination), Reason::Destination),
+        ])
+    }
+
+    fn comes_from(&self, flow: &Flow) -> bool {
+        match self.origin {
+            Origin::Both => true,
+            Origin::Local => flow.in_interface().is_none(),
+            Origin::Forwarded => flow.in_interface().is_some(),
+        }
     }
 
     fn picks_up(&self, segment: Segment) -> bool {
-        segment == Segment::Opening || self.pick_up == crate::policy::PickUp::Any
+        segment == Segment::Opening || self.pick_up == PickUp::Any
     }
 
-    fn translation(&self, port: Port) -> Decision {
-        let keeps = self.choice.keeps_allowed_ports() && self.allowed.contains(port);
-        Decision::Moved { ports: self.allowed, kept: keeps.then_some(port) }
+    fn translation(&self, flow: &Flow) -> Decision {
+        let keeps = self.choice.keeps_allowed_ports();
+        let port = flow.source_port();
+        match &self.allowed {
+            Allowed::Ports(ports) => {
+                let own = kept_range(ports, port).filter(|_| keeps);
+                let ports = own.map_or_else(|| ports.clone(), PortSet::from);
+                Decision::Moved { ports, kept: own.map(|_| port), address: self.address }
+            }
+            Allowed::Blocks(blocks) => match blocks.block_of(flow.source().ip()) {
+                None => Decision::Untouched(Reason::NoBlock),
+                Some(block) => Decision::Moved {
+                    ports: block.ports.into(),
+                    kept: Some(port).filter(|port| keeps && block.ports.contains(*port)),
+                    address: block.outside.map_or(self.address, Address::Fixed),
+                },
+            },
+        }
     }
+}
+
+/// The range in which a connection stays whose port is allowed already.
+#[must_use]
+pub fn kept_range(allowed: &PortSet, port: Port) -> Option<PortRange> {
+    let is_only = allowed.ranges().len() == 1;
+    allowed.range_of(port).filter(|range| is_only || range.count() >= MIN_KEPT_RANGE)
+}
+
+fn first_miss(conditions: &[(bool, Reason)]) -> Option<Reason> {
+    conditions.iter().find(|(holds, _)| !holds).map(|(_, reason)| *reason)
 }

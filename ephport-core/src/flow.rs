@@ -17,6 +17,7 @@ pub struct Flow {
     source: SocketAddr,
     destination: SocketAddr,
     out_interface: InterfaceName,
+    in_interface: Option<InterfaceName>,
     segment: Segment,
     cast: Cast,
 }
@@ -43,7 +44,7 @@ pub enum Cast {
 }
 
 impl Flow {
-    /// An opening packet.
+    /// The opening packet of a connection that begins at a socket of this host.
     ///
     /// # Errors
     /// [`FlowError`] when the addresses are of two families or a port is 0.
@@ -67,7 +68,14 @@ impl Flow {
             _ => Cast::Unicast,
         };
         let segment = Segment::Opening;
-        Ok(Self { protocol, source, destination, out_interface, segment, cast })
+        let in_interface = None;
+        Ok(Self { protocol, source, destination, out_interface, in_interface, segment, cast })
+    }
+
+    /// The same flow, forwarded: it came in by this interface.
+    #[must_use]
+    pub fn with_in_interface(self, name: InterfaceName) -> Self {
+        Self { in_interface: Some(name), ..self }
     }
 
     /// The same flow, first seen at this kind of segment.
@@ -112,6 +120,12 @@ impl Flow {
         &self.out_interface
     }
 
+    /// The interface by which it came in; none for a connection that begins here.
+    #[must_use]
+    pub fn in_interface(&self) -> Option<&InterfaceName> {
+        self.in_interface.as_ref()
+    }
+
     /// What conntrack takes it for; for other protocols than TCP always the opening.
     #[must_use]
     pub fn segment(&self) -> Segment {
@@ -135,8 +149,14 @@ impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { protocol, source, destination, out_interface, .. } = self;
         write!(f, "{protocol} {source} -> {destination} oif {out_interface}")?;
+        if let Some(name) = &self.in_interface {
+            write!(f, " iif {name}")?;
+        }
         if self.segment() == Segment::MidStream {
             f.write_str(" mid-stream")?;
+        }
+        if self.cast == Cast::Broadcast {
+            f.write_str(" broadcast")?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What a policy needs to know of the host that it is applied on.
 
 use crate::interface::{InterfaceName, InterfacePattern};
+use crate::port::PortRange;
 
 /// Facts of one network namespace, read when a policy is applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,6 +10,8 @@ pub struct HostFacts {
     pub uplinks: Vec<InterfaceName>,
     /// The interfaces that exist; sorted.
     pub interfaces: Vec<InterfaceName>,
+    /// The sysctl `net.ipv4.ip_local_port_range`, which rules IPv6 sockets too.
+    pub local_ports: Option<PortRange>,
 }
 
 impl HostFacts {

@@ -7,9 +7,9 @@
 //! There is no input, output, clock or socket here; `ephport-nft` tells the kernel.
 //!
 //! ```
-//! use ephport_core::{Decision, Flow, HostFacts, Policy, PolicySpec, Protocol, Target};
+//! use ephport_core::{Address, Decision, Flow, HostFacts, Policy, PolicySpec, Protocol, Target};
 //!
-//! let policy = Policy::new(PolicySpec::to(Target::Range("49152-61000".parse()?)))?;
+//! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
 //! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
 //! let flow = Flow::new(
 //!     Protocol::Tcp,
@@ -18,7 +18,11 @@
 //!     "eth0".parse()?,
 //! )?;
 //! let decision = policy.resolve(&host)?.decide(&flow);
-//! assert_eq!(decision, Decision::Moved { ports: "49152-61000".parse()?, kept: None });
+//! assert_eq!(decision, Decision::Moved {
+//!     ports: "49152-61000".parse()?,
+//!     kept: None,
+//!     address: Address::Masquerade,
+//! });
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
@@ -48,9 +52,9 @@ pub use flow::{Cast, Flow, FlowError, Segment};
 pub use host::HostFacts;
 pub use import::nacl::{NaclError, NetworkAcl, NetworkAcls};
 pub use interface::{InterfaceError, InterfaceName, InterfacePattern};
-pub use policy::{Choice, PickUp, Policy, PolicyError, PolicyName, PolicySpec, Target};
+pub use policy::{Address, Choice, PickUp, Policy, PolicyError, PolicyName, PolicySpec, Target};
 pub use port::{Port, PortError, PortRange};
 pub use port_set::PortSet;
 pub use protocol::{Protocol, ProtocolError, Protocols};
-pub use resolve::{Exits, ResolveError, Resolved};
-pub use scope::{Egress, Families, Family, Scope};
+pub use resolve::{Allowed, Exits, ResolveError, Resolved};
+pub use scope::{Egress, Families, Family, Origin, Scope};

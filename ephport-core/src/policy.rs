@@ -5,20 +5,22 @@
 //!
 //! // The original one-liner's range, for every TCP and UDP connection by the uplinks.
 //! let range = "49152-61000".parse()?;
-//! let policy = Policy::new(PolicySpec::to(Target::Range(range)))?;
+//! let policy = Policy::new(PolicySpec::to(Target::Ports(range)))?;
 //! assert_eq!(policy.source_ports.to_string(), "1024-65535");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::allocation::block_table::BlockTable;
 use crate::port::PortRange;
 use crate::port_set::PortSet;
-use crate::scope::Scope;
+use crate::scope::{Families, Family, Scope};
 
 /// The longest policy name in bytes: with it, the comment on a rule stays readable.
 pub const MAX_NAME_LEN: usize = 32;
@@ -80,12 +82,20 @@ pub struct PolicySpec {
     pub scope: Scope,
     /// The source ports that it moves; the ephemeral ports unless narrowed.
     pub source_ports: PortSet,
+    /// Of these, the ones that keep their meaning and are not moved.
+    pub exempt: PortSet,
     /// Where to.
     pub target: Target,
+    /// Ports taken out of the target.
+    pub except_ports: PortSet,
     /// How the kernel picks a port there.
     pub choice: Choice,
+    /// What becomes of the source address.
+    pub address: Address,
     /// From which packets of a TCP connection it may start.
     pub pick_up: PickUp,
+    /// Whether what would still leave by another port is dropped.
+    pub enforce: bool,
 }
 
 impl PolicySpec {
@@ -96,9 +106,13 @@ impl PolicySpec {
             name: PolicyName::default(),
             scope: Scope::default(),
             source_ports: PortRange::EPHEMERAL.into(),
+            exempt: PortSet::EMPTY,
             target,
+            except_ports: PortSet::EMPTY,
             choice: Choice::default(),
+            address: Address::default(),
             pick_up: PickUp::default(),
+            enforce: false,
         }
     }
 }
@@ -106,15 +120,20 @@ impl PolicySpec {
 /// The ports that a policy allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// One range.
-    Range(PortRange),
+    /// These ports; not empty.
+    Ports(PortSet),
+    /// The host's own `ip_local_port_range`, as it is when the policy is applied.
+    Local,
+    /// To each source its own block.
+    Blocks(BlockTable),
 }
 
 /// How the kernel picks a port among the allowed ones.
 ///
 /// Without `random` and `fully_random`, a source port that is allowed already is kept while it is
-/// free. The three are the NAT flags of linux/netfilter/nf_nat.h.
+/// free. The first three are the NAT flags of linux/netfilter/nf_nat.h.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[allow(clippy::struct_excessive_bools)] // They are flags.
 pub struct Choice {
     /// `NF_NAT_RANGE_PROTO_RANDOM`: a random port, also for a connection that could keep its own.
     pub random: bool,
@@ -122,6 +141,9 @@ pub struct Choice {
     pub fully_random: bool,
     /// `NF_NAT_RANGE_PERSISTENT`: the same address for all connections of a client.
     pub persistent: bool,
+    /// Among several ranges, the one that a hash of the source's address and port names: so a
+    /// socket has one port for all destinations (endpoint-independent mapping, RFC 4787 §4.1).
+    pub per_source_stable: bool,
 }
 
 impl Choice {
@@ -130,6 +152,18 @@ impl Choice {
     pub fn keeps_allowed_ports(self) -> bool {
         !self.random && !self.fully_random
     }
+}
+
+/// What becomes of the source address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// It becomes the primary address of the interface that the connection leaves by.
+    #[default]
+    Masquerade,
+    /// It stays.
+    Keep,
+    /// It becomes this one; only connections of its family are in scope.
+    Fixed(IpAddr),
 }
 
 /// From which packets of a TCP connection a policy may start.
@@ -151,13 +185,49 @@ pub struct Policy(PolicySpec);
 impl Policy {
     /// Checks that the parts fit together.
     pub fn new(spec: PolicySpec) -> Result<Self, PolicyError> {
-        if spec.source_ports.is_empty() {
+        if spec.source_ports.is_subset(&spec.exempt) {
             return Err(PolicyError::NothingMoved);
         }
         if spec.scope.protocols.is_empty() {
             return Err(PolicyError::NoProtocol);
         }
-        Ok(Self(spec))
+        if let Address::Fixed(address) = spec.address
+            && !spec.scope.families.contains(Family::of(address))
+        {
+            return Err(PolicyError::AddressFamily { address });
+        }
+        match &spec.target {
+            Target::Ports(ports) if ports.is_subset(&spec.except_ports) => {
+                Err(PolicyError::NothingAllowed)
+            }
+            Target::Blocks(blocks) => spec.check_blocks(blocks).map(|()| Self(spec)),
+            _ => Ok(Self(spec)),
+        }
+    }
+
+    /// The families that its address leaves in scope.
+    #[must_use]
+    pub fn families(&self) -> Families {
+        match self.address {
+            Address::Fixed(address) => Family::of(address).into(),
+            Address::Masquerade | Address::Keep => self.scope.families,
+        }
+    }
+}
+
+impl PolicySpec {
+    fn check_blocks(&self, blocks: &BlockTable) -> Result<(), PolicyError> {
+        if !self.except_ports.is_empty() {
+            return Err(PolicyError::ExceptFromBlocks);
+        }
+        if self.choice.per_source_stable {
+            return Err(PolicyError::StableBlocks);
+        }
+        let names_addresses = blocks.iter().next().is_some_and(|block| block.outside.is_some());
+        if names_addresses && self.address != Address::Masquerade {
+            return Err(PolicyError::TwoAddresses);
+        }
+        Ok(())
     }
 }
 
@@ -185,6 +255,24 @@ pub enum PolicyError {
     /// The source ports to move are none.
     #[error("no source port is moved: name at least one, like 1024-65535")]
     NothingMoved,
+    /// The target holds no port.
+    #[error("no port is allowed: name at least one to go to, like 49152-61000")]
+    NothingAllowed,
+    /// The fixed address is of a family out of scope.
+    #[error("address {address} is of a family that the policy leaves alone: name one of its own")]
+    AddressFamily {
+        /// The fixed address.
+        address: IpAddr,
+    },
+    /// A block table says itself which ports there are.
+    #[error("ports cannot be taken out of a block table: leave them out of its own ports instead")]
+    ExceptFromBlocks,
+    /// Both the block table and the policy name addresses.
+    #[error("the block table names the outside addresses: do not name another one for the policy")]
+    TwoAddresses,
+    /// A block table has no spread.
+    #[error("each source has one block: per-source-stable means nothing for a block table")]
+    StableBlocks,
     /// The scope holds no protocol.
     #[error("no protocol is named: expected tcp, udp, udplite or sctp")]
     NoProtocol,
@@ -196,13 +284,53 @@ mod tests {
 
     #[test]
     fn every_message_says_what_was_expected() {
-        let good = PolicySpec::to(Target::Range(PortRange::EPHEMERAL));
+        let good = PolicySpec::to(Target::Ports(PortRange::EPHEMERAL.into()));
+        let table = "10.0.0.0/30=64@192.0.2.1:1024-65535".parse().unwrap();
+        let blocks = PolicySpec::to(Target::Blocks(table));
         let mut no_protocol = good.clone();
         no_protocol.scope.protocols = std::iter::empty().collect();
         let cases = [
             (
-                PolicySpec { source_ports: PortSet::EMPTY, ..good },
+                PolicySpec { source_ports: PortSet::EMPTY, ..good.clone() },
                 "no source port is moved: name at least one, like 1024-65535",
+            ),
+            (
+                PolicySpec { target: Target::Ports(PortSet::EMPTY), ..good.clone() },
+                "no port is allowed: name at least one to go to, like 49152-61000",
+            ),
+            (
+                PolicySpec { except_ports: PortRange::EPHEMERAL.into(), ..good.clone() },
+                "no port is allowed: name at least one to go to, like 49152-61000",
+            ),
+            (
+                PolicySpec { exempt: PortRange::ALL.into(), ..good.clone() },
+                "no source port is moved: name at least one, like 1024-65535",
+            ),
+            (
+                PolicySpec {
+                    address: Address::Fixed("192.0.2.1".parse().unwrap()),
+                    scope: Scope { families: Families::Ipv6, ..Scope::default() },
+                    ..good.clone()
+                },
+                "address 192.0.2.1 is of a family that the policy leaves alone: \
+                 name one of its own",
+            ),
+            (
+                PolicySpec { except_ports: PortRange::PRIVILEGED.into(), ..blocks.clone() },
+                "ports cannot be taken out of a block table: \
+                 leave them out of its own ports instead",
+            ),
+            (
+                PolicySpec { address: Address::Keep, ..blocks.clone() },
+                "the block table names the outside addresses: \
+                 do not name another one for the policy",
+            ),
+            (
+                PolicySpec {
+                    choice: Choice { per_source_stable: true, ..Choice::default() },
+                    ..blocks
+                },
+                "each source has one block: per-source-stable means nothing for a block table",
             ),
             (no_protocol, "no protocol is named: expected tcp, udp, udplite or sctp"),
         ];

@@ -1,14 +1,16 @@
 //! From a policy as it is written to what it means on one host.
 
+use ipnet::IpNet;
 use thiserror::Error;
 
+use crate::allocation::block_table::BlockTable;
 use crate::host::HostFacts;
 use crate::interface::{InterfaceName, InterfacePattern};
-use crate::policy::{Choice, PickUp, Policy, PolicyName, Target};
+use crate::policy::{Address, Choice, PickUp, Policy, PolicyName, Target};
 use crate::port::PortRange;
 use crate::port_set::PortSet;
 use crate::protocol::Protocols;
-use crate::scope::{Egress, Families};
+use crate::scope::{Egress, Families, Origin};
 
 /// A policy in which nothing depends on the host any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,14 +23,27 @@ pub struct Resolved {
     pub families: Families,
     /// The transport protocols; not empty.
     pub protocols: Protocols,
+    /// The networks that the source is in; none means all.
+    pub sources: Vec<IpNet>,
+    /// The networks whose destinations are left alone.
+    pub except_destinations: Vec<IpNet>,
+    /// Where the connection begins.
+    pub origin: Origin,
     /// The source ports that are moved; not empty.
     pub moved: PortSet,
     /// The ports they are moved to.
-    pub allowed: PortRange,
+    pub allowed: Allowed,
+    /// The source ports that connections in scope may leave with when the policy is enforced: the
+    /// allowed and the exempt ones, and the privileged ones that are not moved.
+    pub leaves: PortSet,
     /// How the kernel picks among them.
     pub choice: Choice,
+    /// What becomes of the source address.
+    pub address: Address,
     /// From which packets of a TCP connection the policy may start.
     pub pick_up: PickUp,
+    /// Whether what would still leave by another port is dropped.
+    pub enforce: bool,
 }
 
 /// The interfaces by which a connection leaves.
@@ -51,23 +66,64 @@ impl Exits {
     }
 }
 
+/// The ports that connections are moved to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// The same for all; not empty.
+    Ports(PortSet),
+    /// To each source its own.
+    Blocks(BlockTable),
+}
+
+impl Allowed {
+    /// Those of all sources together.
+    #[must_use]
+    pub fn ports(&self) -> PortSet {
+        match self {
+            Self::Ports(ports) => ports.clone(),
+            Self::Blocks(blocks) => blocks.ports(),
+        }
+    }
+}
+
 impl Policy {
     /// What the policy means on a host with these facts.
     ///
     /// # Errors
-    /// [`ResolveError::NoUplink`] when it speaks of the uplinks and the host has none.
+    /// [`ResolveError`] when it speaks of the uplinks or of the local ports and the host has none.
     pub fn resolve(&self, host: &HostFacts) -> Result<Resolved, ResolveError> {
-        let Target::Range(allowed) = self.target;
+        let allowed = self.allowed(host)?;
+        let moved = self.source_ports.difference(&self.exempt);
+        let unmoved = PortSet::from(PortRange::PRIVILEGED).difference(&moved);
         Ok(Resolved {
             name: self.name.clone(),
             egress: exits(&self.scope.egress, host)?,
-            families: self.scope.families,
+            families: self.families(),
             protocols: self.scope.protocols,
-            moved: self.source_ports.clone(),
+            sources: self.scope.sources.clone(),
+            except_destinations: self.scope.except_destinations.clone(),
+            origin: self.scope.origin,
+            leaves: allowed.ports().union(&self.exempt).union(&unmoved),
+            moved,
             allowed,
             choice: self.choice,
+            address: self.address,
             pick_up: self.pick_up,
+            enforce: self.enforce,
         })
+    }
+
+    fn allowed(&self, host: &HostFacts) -> Result<Allowed, ResolveError> {
+        let ports = match &self.target {
+            Target::Blocks(blocks) => return Ok(Allowed::Blocks(blocks.clone())),
+            Target::Ports(ports) => ports.clone(),
+            Target::Local => host.local_ports.ok_or(ResolveError::NoLocalPorts)?.into(),
+        };
+        let left = ports.difference(&self.except_ports);
+        if left.is_empty() {
+            return Err(ResolveError::NothingLeft { ports, except: self.except_ports.clone() });
+        }
+        Ok(Allowed::Ports(left))
     }
 }
 
@@ -92,32 +148,92 @@ pub enum ResolveError {
          name the interfaces with `-o eth0`, or take all of them with `-o any`"
     )]
     NoUplink,
+    /// The sysctl cannot be read.
+    #[error(
+        "the host's own range, net.ipv4.ip_local_port_range, cannot be read: \
+         name the ports instead, like 32768-60999"
+    )]
+    NoLocalPorts,
+    /// All of the host's own ports are excepted.
+    #[error("no port of {ports} is left when {except} is taken out: allow others")]
+    NothingLeft {
+        /// The ports that the target names.
+        ports: PortSet,
+        /// The ports taken out.
+        except: PortSet,
+    },
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::policy::PolicySpec;
+    use crate::scope::Scope;
 
     fn policy() -> Policy {
-        Policy::new(PolicySpec::to(Target::Range("49152-61000".parse().unwrap()))).unwrap()
+        Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()))).unwrap()
+    }
+
+    fn host() -> HostFacts {
+        let eth0: InterfaceName = "eth0".parse().unwrap();
+        let local_ports = Some("32768-60999".parse().unwrap());
+        HostFacts { uplinks: vec![eth0.clone()], interfaces: vec![eth0], local_ports }
     }
 
     #[test]
     fn uplinks_are_those_of_the_host() {
-        let eth0: InterfaceName = "eth0".parse().unwrap();
-        let host = HostFacts { uplinks: vec![eth0.clone()], interfaces: vec![eth0.clone()] };
-        let resolved = policy().resolve(&host).unwrap();
-        assert_eq!(resolved.egress, Exits::Matching(vec![InterfacePattern::Name(eth0)]));
+        let resolved = policy().resolve(&host()).unwrap();
+        let eth0 = InterfacePattern::Name("eth0".parse().unwrap());
+        assert_eq!(resolved.egress, Exits::Matching(vec![eth0]));
     }
 
     #[test]
-    fn no_uplink_says_what_to_do() {
-        let error = policy().resolve(&HostFacts::default()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "no uplink found: no interface holds a default route; \
-             name the interfaces with `-o eth0`, or take all of them with `-o any`"
-        );
+    fn local_ports_are_those_of_the_host_less_the_excepted() {
+        let except_ports = "40000-40009".parse().unwrap();
+        let spec = PolicySpec { except_ports, ..PolicySpec::to(Target::Local) };
+        let resolved = Policy::new(spec).unwrap().resolve(&host()).unwrap();
+        assert_eq!(resolved.allowed.ports().to_string(), "32768-39999,40010-60999");
+    }
+
+    #[test]
+    fn privileged_and_exempt_ports_may_leave_unless_they_are_moved() {
+        let spec = PolicySpec {
+            source_ports: "500-65535".parse().unwrap(),
+            exempt: "4500".parse().unwrap(),
+            ..(*policy()).clone()
+        };
+        let resolved = Policy::new(spec).unwrap().resolve(&host()).unwrap();
+        assert_eq!(resolved.moved.to_string(), "500-4499,4501-65535");
+        assert_eq!(resolved.leaves.to_string(), "1-499,4500,49152-61000");
+    }
+
+    #[test]
+    fn every_message_says_what_to_do() {
+        let local = |except: &str| {
+            let except_ports = except.parse().unwrap();
+            let scope = Scope { egress: Egress::Any, ..policy().scope.clone() };
+            let spec = PolicySpec { scope, except_ports, ..PolicySpec::to(Target::Local) };
+            Policy::new(spec).unwrap()
+        };
+        let nothing = HostFacts::default();
+        let cases = [
+            (
+                policy().resolve(&nothing),
+                "no uplink found: no interface holds a default route; \
+                 name the interfaces with `-o eth0`, or take all of them with `-o any`",
+            ),
+            (
+                local("none").resolve(&nothing),
+                "the host's own range, net.ipv4.ip_local_port_range, cannot be read: \
+                 name the ports instead, like 32768-60999",
+            ),
+            (
+                local("1024-65535").resolve(&host()),
+                "no port of 32768-60999 is left when 1024-65535 is taken out: allow others",
+            ),
+        ];
+        for (result, message) in cases {
+            assert_eq!(result.unwrap_err().to_string(), message);
+        }
     }
 }

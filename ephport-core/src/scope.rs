@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::IpNet;
+
 use crate::interface::{InterfaceError, InterfacePattern};
 use crate::protocol::Protocols;
 
@@ -18,12 +20,25 @@ pub struct Scope {
     pub families: Families,
     /// The transport protocols; not empty.
     pub protocols: Protocols,
+    /// The networks that the source address is in, as it was before NAT; none means all.
+    pub sources: Vec<IpNet>,
+    /// The networks whose destinations are left alone.
+    pub except_destinations: Vec<IpNet>,
+    /// Where the connection begins.
+    pub origin: Origin,
 }
 
 impl Default for Scope {
-    /// TCP and UDP, both families, by the uplinks.
+    /// TCP and UDP, both families, from anywhere, by the uplinks.
     fn default() -> Self {
-        Self { egress: Egress::Uplinks, families: Families::Both, protocols: Protocols::DEFAULT }
+        Self {
+            egress: Egress::Uplinks,
+            families: Families::Both,
+            protocols: Protocols::DEFAULT,
+            sources: Vec::new(),
+            except_destinations: Vec::new(),
+            origin: Origin::Both,
+        }
     }
 }
 
@@ -109,6 +124,27 @@ impl Families {
             Self::Ipv6 => family == Family::Ipv6,
         }
     }
+}
+
+impl From<Family> for Families {
+    fn from(family: Family) -> Self {
+        match family {
+            Family::Ipv4 => Self::Ipv4,
+            Family::Ipv6 => Self::Ipv6,
+        }
+    }
+}
+
+/// Where a connection begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Here or elsewhere.
+    #[default]
+    Both,
+    /// At a socket of this network namespace.
+    Local,
+    /// Elsewhere: it came in by an interface, from a container, a pod or a network behind this host.
+    Forwarded,
 }
 
 #[cfg(test)]

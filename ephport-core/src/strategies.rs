@@ -6,16 +6,17 @@ pub mod import;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::flow::{Flow, Segment};
 use crate::interface::{InterfaceName, InterfacePattern};
-use crate::policy::{Choice, PickUp, Policy, PolicyName, PolicySpec, Target};
+use crate::policy::{Address, Choice, PickUp, Policy, PolicyName, PolicySpec, Target};
 use crate::port::{Port, PortRange};
 use crate::port_set::PortSet;
 use crate::protocol::{Protocol, Protocols};
-use crate::scope::{Egress, Families, Scope};
+use crate::scope::{Egress, Families, Origin, Scope};
 
 /// Any port; the ends of the privileged, the ephemeral and the whole range come often.
 pub fn ports() -> impl Strategy<Value = Port> {
@@ -73,71 +74,135 @@ pub fn egress() -> impl Strategy<Value = Egress> {
 
 /// Any choice of NAT flags.
 pub fn choices() -> impl Strategy<Value = Choice> {
-    any::<(bool, bool, bool)>().prop_map(|(random, fully_random, persistent)| Choice {
-        random,
-        fully_random,
-        persistent,
-    })
+    any::<(bool, bool, bool, bool)>().prop_map(
+        |(random, fully_random, persistent, per_source_stable)| Choice {
+            random,
+            fully_random,
+            persistent,
+            per_source_stable,
+        },
+    )
+}
+
+/// One of a few networks around the addresses of [`flows`].
+fn networks() -> impl Strategy<Value = IpNet> {
+    prop::sample::select(vec![
+        "192.0.2.0/24",
+        "192.0.2.1/32",
+        "198.51.100.0/25",
+        "203.0.113.9/32",
+        "2001:db8::/48",
+        "2001:db8::1/128",
+        "0.0.0.0/0",
+    ])
+    .prop_filter_map("never", |net| net.parse().ok())
+}
+
+/// Up to three networks, mostly none.
+fn network_lists() -> impl Strategy<Value = Vec<IpNet>> {
+    prop_oneof![2 => Just(Vec::new()), 1 => vec(networks(), 1..4)]
 }
 
 /// Any scope that does not depend on the host.
 pub fn scopes() -> impl Strategy<Value = Scope> {
     let families = prop::sample::select(vec![Families::Both, Families::Ipv4, Families::Ipv6]);
-    (egress(), families, protocols()).prop_map(|(egress, families, protocols)| Scope {
-        egress,
-        families,
-        protocols,
-    })
-}
-
-/// Any policy that does not depend on the host.
-pub fn policies() -> impl Strategy<Value = Policy> {
-    let pick_up = prop::sample::select(vec![PickUp::Opening, PickUp::Any]);
-    (scopes(), port_ranges(), port_ranges(), choices(), pick_up).prop_filter_map(
-        "never",
-        |(scope, from, to, choice, pick_up)| {
-            Policy::new(PolicySpec {
-                name: PolicyName::default(),
-                scope,
-                source_ports: from.into(),
-                target: Target::Range(to),
-                choice,
-                pick_up,
-            })
-            .ok()
+    let origin = prop::sample::select(vec![Origin::Both, Origin::Local, Origin::Forwarded]);
+    (egress(), families, protocols(), network_lists(), network_lists(), origin).prop_map(
+        |(egress, families, protocols, sources, except_destinations, origin)| Scope {
+            egress,
+            families,
+            protocols,
+            sources,
+            except_destinations,
+            origin,
         },
     )
 }
 
+/// Any target that does not depend on the host; block tables have blocks for sources of [`flows`].
+pub fn targets() -> impl Strategy<Value = Target> {
+    let blocks = prop::sample::select(vec![
+        "192.0.2.0/30=64@1024-65535",
+        "192.0.2.0/30=64@203.0.113.1:1024-65535",
+        "2001:db8::/126=1000@49152-61000",
+        "192.0.2.1 = 1024-2047\n2001:db8::2 = 5000-5063",
+    ])
+    .prop_filter_map("never", |text| text.parse().ok().map(Target::Blocks));
+    prop_oneof![
+        3 => port_ranges().prop_map(|range| Target::Ports(range.into())),
+        3 => port_sets().prop_map(Target::Ports),
+        1 => blocks,
+    ]
+}
+
+/// Any address.
+pub fn addresses() -> impl Strategy<Value = Address> {
+    prop_oneof![
+        4 => Just(Address::Masquerade),
+        1 => Just(Address::Keep),
+        1 => Just(Address::Fixed(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)))),
+        1 => Just(Address::Fixed(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1)))),
+    ]
+}
+
+/// Any policy that does not depend on the host.
+pub fn policies() -> impl Strategy<Value = Policy> {
+    let moved = prop_oneof![
+        3 => Just(PortSet::from(PortRange::EPHEMERAL)),
+        3 => port_ranges().prop_map(PortSet::from),
+        1 => port_sets(),
+    ];
+    let exempt = prop_oneof![3 => Just(PortSet::EMPTY), 1 => port_sets()];
+    let except = prop_oneof![3 => Just(PortSet::EMPTY), 1 => port_ranges().prop_map(PortSet::from)];
+    let pick_up = prop::sample::select(vec![PickUp::Opening, PickUp::Any]);
+    let ports = (moved, exempt, targets(), except);
+    let manner = (choices(), addresses(), pick_up, any::<bool>());
+    (scopes(), ports, manner).prop_filter_map("parts that do not fit", |(scope, ports, manner)| {
+        let (source_ports, exempt, target, except_ports) = ports;
+        let (choice, address, pick_up, enforce) = manner;
+        let name = PolicyName::default();
+        Policy::new(PolicySpec {
+            name,
+            scope,
+            source_ports,
+            exempt,
+            target,
+            except_ports,
+            choice,
+            address,
+            pick_up,
+            enforce,
+        })
+        .ok()
+    })
+}
+
 /// Any opening packet between documentation addresses (RFC 5737, RFC 3849), groups and broadcast.
 pub fn flows() -> impl Strategy<Value = Flow> {
-    let v4 = prop::sample::select(vec![
-        (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(203, 0, 113, 9)),
-        (Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(198, 51, 100, 9)),
-        (Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(224, 0, 0, 251)),
-        (Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::BROADCAST),
-    ])
-    .prop_map(|(a, b)| (IpAddr::V4(a), IpAddr::V4(b)));
-    let v6 = prop::sample::select(vec![
-        (
-            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
-            Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 9),
-        ),
-        (
-            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2),
-            Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb),
-        ),
-    ])
-    .prop_map(|(a, b)| (IpAddr::V6(a), IpAddr::V6(b)));
+    let pairs = prop::sample::select(vec![
+        ("192.0.2.1", "203.0.113.9"),
+        ("192.0.2.2", "198.51.100.9"),
+        ("192.0.2.200", "198.51.100.200"),
+        ("192.0.2.2", "224.0.0.251"),
+        ("192.0.2.2", "255.255.255.255"),
+        ("2001:db8::1", "2001:db8:0:1::9"),
+        ("2001:db8::2", "2001:db8:1:1::9"),
+        ("2001:db8::2", "ff02::fb"),
+    ]);
+    let ends = (pairs, ports(), ports()).prop_filter_map("never", |((from, to), sport, dport)| {
+        let source = SocketAddr::new(from.parse().ok()?, sport.get());
+        Some((source, SocketAddr::new(to.parse().ok()?, dport.get())))
+    });
+    let came_in = prop::option::of(interface_names());
     let segment = prop_oneof![3 => Just(Segment::Opening), 1 => Just(Segment::MidStream)];
-    (protocol(), prop_oneof![v4, v6], ports(), ports(), interface_names(), segment).prop_filter_map(
+    (protocol(), ends, interface_names(), came_in, segment).prop_filter_map(
         "never",
-        |(protocol, (from, to), sport, dport, out, segment)| {
-            let source = SocketAddr::new(from, sport.get());
-            let destination = SocketAddr::new(to, dport.get());
-            Flow::new(protocol, source, destination, out)
-                .ok()
-                .map(|flow| flow.with_segment(segment))
+        |(protocol, (source, destination), out, came_in, segment)| {
+            let flow = Flow::new(protocol, source, destination, out).ok()?.with_segment(segment);
+            Some(match came_in {
+                Some(name) => flow.with_in_interface(name),
+                None => flow,
+            })
         },
     )
 }

@@ -3,7 +3,7 @@
 //! ```
 //! use ephport_core::{HostFacts, Policy, PolicySpec, Target};
 //!
-//! let policy = Policy::new(PolicySpec::to(Target::Range("49152-61000".parse()?)))?;
+//! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
 //! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
 //! let ruleset = ephport_nft::compile(&[policy.resolve(&host)?])?;
 //! assert!(ruleset.listing().to_string().contains(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ephport_core::{HostFacts, InterfaceName};
+use ephport_core::{HostFacts, InterfaceName, PortRange};
 
 use crate::client::{NetlinkError, Socket, Transport, dump};
 use crate::uapi::{
@@ -29,7 +29,14 @@ pub fn facts() -> Result<HostFacts, NetlinkError> {
     let uplinks = uplinks.into_iter().filter(|name| !name.is_loopback()).cloned().collect();
     let mut interfaces: Vec<_> = names.values().cloned().collect();
     interfaces.sort();
-    Ok(HostFacts { uplinks, interfaces })
+    Ok(HostFacts { uplinks, interfaces, local_ports: local_ports() })
+}
+
+/// The sysctl `net.ipv4.ip_local_port_range` of this thread's network namespace.
+fn local_ports() -> Option<PortRange> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut ends = text.split_whitespace().map(|port| port.parse().ok());
+    PortRange::new(ends.next()??, ends.next()??).ok()
 }
 
 /// The interfaces by number. One whose name is not UTF-8 cannot be named in a policy.

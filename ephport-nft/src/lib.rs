@@ -7,7 +7,7 @@
 //! use ephport_core::{Policy, PolicySpec, Target};
 //! use ephport_nft::{Nftables, compile, host};
 //!
-//! let policy = Policy::new(PolicySpec::to(Target::Range("49152-61000".parse()?)))?;
+//! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
 //! let ruleset = compile(&[policy.resolve(&host::facts()?)?])?;
 //! let applied = Nftables::open()?.apply(&ruleset)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -196,7 +196,7 @@ impl Transport for &mut Kernel {
 }
 
 fn ruleset(range: &str) -> Ruleset {
-    let policy = Policy::new(PolicySpec::to(Target::Range(range.parse().unwrap()))).unwrap();
+    let policy = Policy::new(PolicySpec::to(Target::Ports(range.parse().unwrap()))).unwrap();
     let uplinks = vec!["eth0".parse().unwrap()];
     compile(&[policy.resolve(&HostFacts { uplinks, ..HostFacts::default() }).unwrap()]).unwrap()
 }
