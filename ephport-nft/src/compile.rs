@@ -14,7 +14,7 @@
 //! ```
 
 use ephport_core::{
-    Choice, Exits, Families, InterfacePattern, PickUp, PortRange, Protocol, Resolved,
+    Allowed, Choice, Exits, Families, InterfacePattern, PickUp, PortRange, Protocol, Resolved,
 };
 
 use crate::expr::{
@@ -88,7 +88,9 @@ fn policy_rules(policy: &Resolved) -> Vec<Rule> {
                 exprs.extend(opening_match(protocol, policy.pick_up));
                 exprs.extend(source_port_match(*moved));
                 exprs.push(Counter::default().into());
-                exprs.extend(masquerade(policy.allowed, policy.choice));
+                let Allowed::Ports(ports) = &policy.allowed else { continue };
+                let [only] = ports.ranges() else { continue };
+                exprs.extend(masquerade(*only, policy.choice));
                 rules.push(Rule::new(FAMILY, TABLE, POSTROUTING, exprs).with_comment(&comment));
             }
         }
