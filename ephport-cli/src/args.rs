@@ -2,8 +2,8 @@
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use ephport_core::{
-    Choice, Egress, Families, PickUp, Policy, PolicyError, PolicyName, PolicySpec, PortRange,
-    Protocols, Scope, Target,
+    Choice, Egress, Families, PickUp, Policy, PolicyError, PolicySpec, PortRange, Protocols, Scope,
+    Target,
 };
 
 /// Decides which source ports this host's outgoing connections use, containers' included.
@@ -135,7 +135,6 @@ impl PolicyArgs {
             _ => Families::Both,
         };
         Policy::new(PolicySpec {
-            name: PolicyName::default(),
             scope: Scope {
                 egress: self.out_interface.unwrap_or(Egress::Uplinks),
                 families,
@@ -143,17 +142,17 @@ impl PolicyArgs {
                 ..Scope::default()
             },
             source_ports: self.sport.into(),
-            target: Target::Ports(self.to_ports.into()),
             choice: Choice {
                 random: self.random,
                 fully_random: self.fully_random,
                 persistent: self.persistent,
-                ..Choice::default()
+                per_source_stable: false,
             },
             pick_up: match self.pick_up {
                 PickUpArg::Opening => PickUp::Opening,
                 PickUpArg::Any => PickUp::Any,
             },
+            ..PolicySpec::to(Target::Ports(self.to_ports.into()))
         })
     }
 }

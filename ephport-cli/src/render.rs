@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 /// A policy in one line.
 pub(crate) fn policy(policy: &Resolved) -> String {
-    let Resolved { name, protocols, moved, allowed, .. } = policy;
+    let Resolved { name, protocols, moved, .. } = policy;
+    let allowed = policy.allowed.ports();
     let family = match policy.families {
         Families::Both => "",
         Families::Ipv4 => " over IPv4",
@@ -28,7 +29,7 @@ pub(crate) fn policy_json(policy: &Resolved) -> Value {
         "ipv4": policy.families != Families::Ipv6,
         "ipv6": policy.families != Families::Ipv4,
         "source_ports": policy.moved.to_string(),
-        "to_ports": policy.allowed.to_string(),
+        "to_ports": policy.allowed.ports().to_string(),
         "random": policy.choice.random,
         "fully_random": policy.choice.fully_random,
         "persistent": policy.choice.persistent,
