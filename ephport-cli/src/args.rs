@@ -24,6 +24,9 @@ pub(crate) enum Command {
     Status(OutputArgs),
     /// Prints what apply would install, without privileges and without touching the kernel's rules
     Show(ShowArgs),
+    /// Shows what a policy does to real packets, in private namespaces: needs no privileges,
+    /// touches nothing
+    Demo(OutputArgs),
 }
 
 #[derive(Debug, ClapArgs)]

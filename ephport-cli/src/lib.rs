@@ -1,9 +1,15 @@
 //! The command line of ephport: arguments become a request, the library does it, the result is
 //! printed. The binary `ephport-nft` calls [`run`].
+//!
+//! [`lab`] makes whole networks inside this process, out of private namespaces; [`demo`] shows in
+//! one of them what a policy does to real packets. Neither needs privileges, and neither touches
+//! the host.
 #![forbid(unsafe_code)]
 
 mod args;
 mod command;
+pub mod demo;
+pub mod lab;
 mod render;
 
 use std::ffi::OsString;
@@ -54,6 +60,7 @@ pub fn run(
         Command::Remove(args) => command::remove::run(args, out),
         Command::Status(args) => command::status::run(args, out),
         Command::Show(args) => command::show::run(args, out, err),
+        Command::Demo(args) => command::demo::run(args, out),
     };
     result.unwrap_or_else(|failure| fail(&failure, err))
 }

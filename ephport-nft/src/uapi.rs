@@ -184,3 +184,38 @@ pub const RTN_MULTICAST: u8 = 5;
 pub const RTA_OIF: u16 = 4;
 pub const RTA_MULTIPATH: u16 = 9;
 pub const IFLA_IFNAME: u16 = 3;
+
+// The lab's own networks.
+
+// linux/capability.h
+pub const CAP_NET_ADMIN: u32 = 12;
+pub const CAP_SYS_ADMIN: u32 = 21;
+
+// sys/socket.h
+pub const AF_UNSPEC: u8 = 0;
+pub const AF_INET: u8 = 2;
+pub const AF_INET6: u8 = 10;
+
+// linux/if.h
+pub const IFF_UP: u32 = 1;
+pub const IF_OPER_UP: u8 = 6;
+
+// linux/if_link.h, linux/veth.h
+pub const IFLA_OPERSTATE: u16 = 16;
+pub const IFLA_LINKINFO: u16 = 18;
+pub const IFLA_NET_NS_FD: u16 = 28;
+pub const IFLA_INFO_KIND: u16 = 1;
+pub const IFLA_INFO_DATA: u16 = 2;
+pub const VETH_INFO_PEER: u16 = 1;
+
+// linux/if_addr.h, linux/rtnetlink.h
+pub const RTM_NEWADDR: u16 = 20;
+pub const IFA_ADDRESS: u16 = 1;
+pub const IFA_LOCAL: u16 = 2;
+pub const IFA_F_NODAD: u8 = 0x02;
+pub const RTA_DST: u16 = 1;
+pub const RTA_GATEWAY: u16 = 5;
+pub const RTN_LOCAL: u8 = 2;
+pub const RT_TABLE_MAIN: u8 = 254;
+pub const RT_SCOPE_UNIVERSE: u8 = 0;
+pub const RTPROT_STATIC: u8 = 4;

@@ -15,7 +15,7 @@ pub(crate) fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<Exit, Failure> {
-    let request = Request::new(args.policy, err)?;
+    let request = Request::new(&args.policy.policy()?, err)?;
     let mut nftables = Nftables::open()?;
     let applied = if args.dry_run {
         nftables.plan(&request.ruleset)?

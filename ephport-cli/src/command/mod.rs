@@ -1,19 +1,20 @@
 //! The commands, one file each.
 
 pub(crate) mod apply;
+pub(crate) mod demo;
 pub(crate) mod remove;
 pub(crate) mod show;
 pub(crate) mod status;
 
 use std::io::{self, Write};
 
-use ephport_core::{Exits, PolicyError, ResolveError, Resolved};
+use ephport_core::{Exits, Policy, PolicyError, ResolveError, Resolved};
 use ephport_nft::client::NetlinkError;
 use ephport_nft::wire::WireError;
 use ephport_nft::{Ruleset, compile, host};
 use thiserror::Error;
 
-use crate::args::PolicyArgs;
+use crate::demo::DemoError;
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -28,6 +29,8 @@ pub(crate) enum Failure {
     Kernel(#[from] ephport_nft::Error),
     #[error("the policy cannot be encoded: {0}")]
     Encode(#[from] WireError),
+    #[error(transparent)]
+    Demo(#[from] DemoError),
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
 }
@@ -38,7 +41,7 @@ impl Failure {
     }
 }
 
-/// What the flags mean on this host.
+/// What a policy means on this host.
 pub(crate) struct Request {
     pub(crate) policy: Resolved,
     pub(crate) ruleset: Ruleset,
@@ -46,9 +49,9 @@ pub(crate) struct Request {
 
 impl Request {
     /// Binds the policy to this host, and warns of interfaces that do not exist now.
-    pub(crate) fn new(args: PolicyArgs, err: &mut dyn Write) -> Result<Self, Failure> {
+    pub(crate) fn new(policy: &Policy, err: &mut dyn Write) -> Result<Self, Failure> {
         let facts = host::facts().map_err(Failure::Host)?;
-        let policy = args.policy()?.resolve(&facts)?;
+        let policy = policy.resolve(&facts)?;
         if let Exits::Matching(patterns) = &policy.egress {
             for pattern in patterns.iter().filter(|pattern| !facts.knows(pattern)) {
                 writeln!(

@@ -15,7 +15,7 @@ pub(crate) fn run(
     err: &mut dyn Write,
 ) -> Result<Exit, Failure> {
     let format = if args.json { Format::Json } else { args.format };
-    let Request { policy, ruleset } = Request::new(args.policy, err)?;
+    let Request { policy, ruleset } = Request::new(&args.policy.policy()?, err)?;
     match format {
         Format::Nft => write!(out, "{}", ruleset.listing())?,
         Format::Bytecode => write!(out, "{}", ruleset.bytecode())?,

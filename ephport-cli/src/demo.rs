@@ -1,0 +1,288 @@
+//! `ephport-nft demo`: what a policy does to real packets, in a network that nobody else sees.
+//!
+//! A client behind a router plays the container, the router its host. Both open connections to a
+//! server on the far side, before and after a policy is installed on the router, and the server
+//! tells which source ports it saw. All hosts are private namespaces of this process
+//! ([`lab`](crate::lab)), so it needs no privilege and leaves nothing behind.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+
+use thiserror::Error;
+
+use crate::lab::{
+    Connection, Host, LabError, Protocol, Routed, SERVER_V4, SERVER_V6, Server, Source,
+    TrafficError, connect, enter_user_namespace, may_make_networks,
+};
+
+/// The source ports that the policy of the demonstration allows, as the original post had them.
+pub const ALLOWED: RangeInclusive<u16> = 49_152..=61_000;
+
+/// How many connections each host opens over each protocol and family.
+const CONNECTIONS: usize = 16;
+
+/// Source ports of the first of them; the kernel chooses the others. None is allowed, so that
+/// there always is something to see.
+const OUTSIDE: [u16; 4] = [1024, 20_000, 40_000, 65_535];
+
+const PORT: u16 = 443;
+
+const GREEN: &str = "\x1b[32m";
+const RED: &str = "\x1b[31m";
+const RESET: &str = "\x1b[0m";
+
+/// How the demonstration is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style {
+    /// Whether ports inside are green and ports outside red (ECMA-48).
+    pub colour: bool,
+}
+
+/// Installs the policy on the host that it is called on; gives the lines that say what it did.
+pub type Install<'a> = dyn Fn() -> Result<Vec<String>, Box<dyn Error + Send + Sync>> + Sync + 'a;
+
+/// What the server saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Without the policy.
+    pub before: Vec<Group>,
+    /// With it; the same groups in the same order.
+    pub after: Vec<Group>,
+    /// Whether every connection had an allowed source port in the end.
+    pub all_inside: bool,
+}
+
+/// The connections of one host over one protocol and family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Who opened them.
+    pub opener: Opener,
+    /// Over what.
+    pub protocol: Protocol,
+    /// Whether over IPv6.
+    pub ipv6: bool,
+    /// The source ports that the server saw, ascending.
+    pub ports: Vec<u16>,
+}
+
+/// Who opens connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Opener {
+    /// The client, whose packets the router forwards.
+    Container,
+    /// The router itself.
+    Host,
+}
+
+/// Why the demonstration cannot be given.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DemoError {
+    /// Its network cannot be made.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// A connection failed.
+    #[error("{when} the policy, from the {}: {source}", opener.name())]
+    Traffic {
+        /// `before` or `after`.
+        when: &'static str,
+        /// Who opened it.
+        opener: Opener,
+        /// Why.
+        source: TrafficError,
+    },
+    /// The policy cannot be installed.
+    #[error("cannot install the policy on the demo's own host: {0}")]
+    Install(Box<dyn Error + Send + Sync>),
+    /// The report cannot be written.
+    #[error("cannot write the report: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Gives the demonstration and writes it to `out`. `install` is called within the router.
+///
+/// A process without the privilege to make networks becomes root of a user namespace of its own
+/// and stays it; it must have one thread only.
+pub fn run(out: &mut dyn Write, style: Style, install: &Install<'_>) -> Result<Summary, DemoError> {
+    if !may_make_networks() {
+        enter_user_namespace()?;
+    }
+    let net = Routed::new()?;
+    let server = Server::start(&net.server, PORT)?;
+    let (first, last) = ALLOWED.into_inner();
+    writeln!(
+        out,
+        "A container and its host open {CONNECTIONS} connections each to a server.\n\
+         Which of them leave with a source port in {first}-{last}?\n"
+    )?;
+    let before = observe(&net, "before")?;
+    let installed = net.router.run(install).map_err(DemoError::Install)?;
+    let after = observe(&net, "after")?;
+    drop(server);
+    let all_inside = after.iter().all(|group| group.inside() == group.ports.len());
+    let summary = Summary { before, after, all_inside };
+    if !installed.is_empty() {
+        writeln!(out, "The policy, on the host:")?;
+        for line in installed {
+            writeln!(out, "  {line}")?;
+        }
+        writeln!(out)?;
+    }
+    summary.write(out, style)?;
+    Ok(summary)
+}
+
+fn observe(net: &Routed, when: &'static str) -> Result<Vec<Group>, DemoError> {
+    let mut groups = Vec::new();
+    for (opener, host) in [(Opener::Container, &net.client), (Opener::Host, &net.router)] {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for server in [SERVER_V4, SERVER_V6] {
+                let ports = ports_seen(host, protocol, SocketAddr::new(server, PORT))
+                    .map_err(|source| DemoError::Traffic { when, opener, source })?;
+                groups.push(Group { opener, protocol, ipv6: server.is_ipv6(), ports });
+            }
+        }
+    }
+    Ok(groups)
+}
+
+/// Opens all connections before it ends any, so that each needs a port of its own.
+fn ports_seen(
+    host: &Host,
+    protocol: Protocol,
+    server: SocketAddr,
+) -> Result<Vec<u16>, TrafficError> {
+    let sources = OUTSIDE.map(Source::Port).into_iter().chain(std::iter::repeat(Source::Any));
+    let open = host.run(|| {
+        sources
+            .take(CONNECTIONS)
+            .map(|source| connect(protocol, source, server))
+            .collect::<Result<Vec<Connection>, _>>()
+    })?;
+    let mut ports: Vec<_> = open.iter().map(|connection| connection.seen.port()).collect();
+    ports.sort_unstable();
+    Ok(ports)
+}
+
+impl Opener {
+    /// What it is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Host => "host",
+        }
+    }
+}
+
+impl Group {
+    /// How many of the ports are allowed.
+    #[must_use]
+    pub fn inside(&self) -> usize {
+        self.ports.iter().filter(|port| ALLOWED.contains(port)).count()
+    }
+
+    /// As `3 of 16  (1024 to 65535)`, padded to one width.
+    fn cell(&self, style: Style) -> String {
+        let (inside, all) = (self.inside(), self.ports.len());
+        let span = match self.ports.as_slice() {
+            [first, .., last] => format!("({first} to {last})"),
+            _ => String::new(),
+        };
+        let text = format!("{inside:>2} of {all}  {span:<16}");
+        if !style.colour {
+            return text;
+        }
+        let colour = if inside == all { GREEN } else { RED };
+        format!("{colour}{text}{RESET}")
+    }
+}
+
+impl Summary {
+    fn write(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
+        writeln!(out, "{:22}{:28}with the policy", "", "without the policy")?;
+        for (before, after) in self.before.iter().zip(&self.after) {
+            let (opener, protocol) = (before.opener.name(), before.protocol);
+            let family = if before.ipv6 { "IPv6" } else { "IPv4" };
+            let line = format!(
+                "  {opener:<10}{protocol} {family}  {}    {}",
+                before.cell(style),
+                after.cell(style)
+            );
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        writeln!(out, "\n{}", self.verdict())
+    }
+
+    fn verdict(&self) -> String {
+        let (first, last) = ALLOWED.into_inner();
+        let count = |of: fn(&Group) -> usize| self.after.iter().map(of).sum::<usize>();
+        let (inside, all) = (count(Group::inside), count(|group| group.ports.len()));
+        if self.all_inside {
+            format!("With the policy all {all} connections left with a port in {first}-{last}.")
+        } else {
+            let outside = all - inside;
+            format!(
+                "With the policy {outside} of {all} connections still left with a port outside \
+                 {first}-{last}."
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(opener: Opener, ports: &[u16]) -> Group {
+        Group { opener, protocol: Protocol::Tcp, ipv6: false, ports: ports.into() }
+    }
+
+    fn written(summary: &Summary, colour: bool) -> String {
+        let mut out = Vec::new();
+        summary.write(&mut out, Style { colour }).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_has_a_verdict() {
+        let summary = Summary {
+            before: vec![
+                group(Opener::Container, &[1024, 50_000, 65_535]),
+                group(Opener::Host, &[49_152, 61_000]),
+            ],
+            after: vec![
+                group(Opener::Container, &[49_152, 50_000, 61_000]),
+                group(Opener::Host, &[49_152, 61_000]),
+            ],
+            all_inside: true,
+        };
+        let expected = "                      \
+            without the policy          with the policy
+  container TCP IPv4   1 of 3  (1024 to 65535)      3 of 3  (49152 to 61000)
+  host      TCP IPv4   2 of 2  (49152 to 61000)     2 of 2  (49152 to 61000)
+
+With the policy all 5 connections left with a port in 49152-61000.
+";
+        assert_eq!(written(&summary, false), expected);
+        let coloured = written(&summary, true);
+        assert_eq!((coloured.matches(GREEN).count(), coloured.matches(RED).count()), (3, 1));
+    }
+
+    #[test]
+    fn the_verdict_does_not_hide_a_failure() {
+        let after = vec![group(Opener::Host, &[1024, 49_152, 61_001])];
+        let summary = Summary { before: after.clone(), after, all_inside: false };
+        assert!(written(&summary, false).ends_with(
+            "\nWith the policy 2 of 3 connections still left with a port outside 49152-61000.\n"
+        ));
+    }
+
+    #[test]
+    fn none_of_the_fixed_ports_is_allowed() {
+        assert!(OUTSIDE.len() <= CONNECTIONS);
+        assert!(OUTSIDE.iter().all(|port| !ALLOWED.contains(port)));
+    }
+}

@@ -1,0 +1,223 @@
+//! The lab itself: its networks carry, tell the truth, and vanish.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ephport_tests::{
+    CLIENT_V4, CLIENT_V6, Host, LabError, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4,
+    Server, TrafficError, connect, connect_within, of_family, seen, ways,
+};
+
+const PORT: u16 = 443;
+
+fn network() -> (Routed, Server) {
+    let net = Routed::new().unwrap();
+    let server = Server::start(&net.server, PORT).unwrap();
+    (net, server)
+}
+
+#[test]
+fn the_server_sees_the_true_source() {
+    let (net, _server) = network();
+    for (protocol, address) in ways() {
+        let to = SocketAddr::new(address, PORT);
+        let client = of_family(address, CLIENT_V4, CLIENT_V6);
+        let router = of_family(address, ROUTER_V4, ROUTER_V6);
+        for port in [1, 1024, 40_000, 65_535] {
+            assert_eq!(seen(&net.client, protocol, port, to), SocketAddr::new(client, port));
+            assert_eq!(seen(&net.router, protocol, port, to), SocketAddr::new(router, port));
+        }
+    }
+}
+
+#[test]
+fn the_kernel_chooses_when_nothing_is_asked() {
+    let (net, _server) = network();
+    for (protocol, address) in ways() {
+        let client = of_family(address, CLIENT_V4, CLIENT_V6);
+        let connection = net
+            .client
+            .run(|| connect(protocol, SocketAddr::new(client, 0), (address, PORT)))
+            .unwrap();
+        assert_eq!(connection.seen, connection.local().unwrap());
+        assert!((32_768..=60_999).contains(&connection.seen.port()));
+    }
+}
+
+#[test]
+fn one_source_can_be_used_again_at_once() {
+    let (net, _server) = network();
+    for (protocol, address) in ways() {
+        for _ in 0..100 {
+            assert_eq!(seen(&net.client, protocol, 5000, (address, PORT).into()).port(), 5000);
+        }
+    }
+}
+
+#[test]
+fn hundreds_of_connections_stay_open() {
+    let (net, _server) = network();
+    let open: Vec<_> = (10_000..10_060)
+        .flat_map(|port| ways().map(|(protocol, address)| (protocol, port, address)))
+        .map(|(protocol, port, address)| {
+            net.client.run(|| connect(protocol, port, (address, PORT))).unwrap()
+        })
+        .collect();
+    let payload = vec![7; 60_000];
+    for connection in &open {
+        assert_eq!(connection.exchange(&payload[..1000]).unwrap(), connection.seen);
+    }
+    open[0].exchange(&payload).unwrap();
+    for connection in open {
+        connection.close().unwrap();
+    }
+}
+
+#[test]
+fn udp_answers_come_from_the_address_that_was_asked() {
+    let (net, _server) = network();
+    for (address, question) in
+        [("198.51.100.7/32", "198.51.100.7:443"), ("fd00::7/128", "[fd00::7]:443")]
+    {
+        net.server.address("lo", address).unwrap();
+        let question: SocketAddr = question.parse().unwrap();
+        let unbound = if question.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let from = net.router.run(|| {
+            let socket = UdpSocket::bind(unbound).unwrap(); // not connected: takes any answer
+            socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+            socket.send_to(b"x", question).unwrap();
+            socket.recv_from(&mut [0; 100]).unwrap().1
+        });
+        assert_eq!(from, question);
+    }
+}
+
+#[test]
+fn a_server_that_stopped_refuses() {
+    let (net, server) = network();
+    let open = net.client.run(|| connect(Protocol::Tcp, 5000, (SERVER_V4, PORT))).unwrap();
+    drop(server);
+    assert!(matches!(open.exchange(b"x"), Err(TrafficError::Failed { .. })));
+    for (protocol, address) in ways() {
+        let error = net.client.run(|| connect(protocol, 5001, (address, PORT))).unwrap_err();
+        assert!(error.to_string().contains("ECONNREFUSED"), "{error}");
+    }
+}
+
+#[test]
+fn silence_is_told_in_bounded_time() {
+    let (net, _server) = network();
+    net.router.sysctl("net/ipv4/ip_forward", "0").unwrap();
+    let patience = Duration::from_millis(100);
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let to = SocketAddr::new(SERVER_V4, PORT);
+        let error = net.client.run(|| connect_within(patience, protocol, 5000, to)).unwrap_err();
+        assert_eq!(error, TrafficError::NoReply { protocol, to, patience });
+    }
+}
+
+#[test]
+fn other_topologies_are_made_from_parts() {
+    let (left, right) = (Host::new("left").unwrap(), Host::new("right").unwrap());
+    left.link("a", &right, "b").unwrap();
+    left.address("a", "192.0.2.1/31").unwrap();
+    right.address("b", "192.0.2.0/31").unwrap();
+    right.address("lo", "198.18.0.1/32").unwrap();
+    left.route("198.18.0.0/15", "192.0.2.0").unwrap();
+    let _server = Server::start(&right, 53).unwrap();
+    let to: SocketAddr = "198.18.0.1:53".parse().unwrap();
+    assert_eq!(seen(&left, Protocol::Udp, 53, to), "192.0.2.1:53".parse().unwrap());
+}
+
+#[test]
+fn what_the_kernel_refuses_is_named() {
+    let host = Host::new("h").unwrap();
+    let (peer, told) =
+        (Host::new("p").unwrap(), |result: Result<(), LabError>| result.unwrap_err().to_string());
+    host.link("eth0", &peer, "eth0").unwrap();
+    let exists = told(host.link("eth0", &peer, "eth1"));
+    assert!(exists.starts_with("h: the kernel refused link eth0 to eth1 of p (EEXIST"), "{exists}");
+    assert_eq!(told(host.up("eth9")), "h has no link `eth9`; make it with Host::link first");
+    let route = told(host.route("default", "192.0.2.1"));
+    assert!(
+        route.starts_with("h: the kernel refused route to 0.0.0.0/0 via 192.0.2.1 (ENETUNREACH"),
+        "{route}"
+    );
+    assert!(told(host.address("eth0", "10.0.0.1")).contains("is no address"));
+}
+
+#[test]
+fn only_a_hosts_own_network_can_be_set() {
+    let host = Host::new("h").unwrap();
+    for name in ["kernel/hostname", "net/../kernel/hostname", "/kernel/hostname"] {
+        assert!(matches!(host.sysctl(name, "x"), Err(LabError::Proc { .. })), "{name}");
+    }
+}
+
+#[test]
+fn processes_inside_are_inside() {
+    let host = Host::new("h").unwrap();
+    let namespace = |of: &str| std::fs::read_link(of).unwrap();
+    let outside = namespace("/proc/self/ns/net");
+    let inside = host.run(|| namespace("/proc/thread-self/ns/net"));
+    let process = host.run(|| {
+        Command::new("readlink").arg("/proc/self/ns/net").output().expect("readlink").stdout
+    });
+    assert_ne!(inside, outside);
+    assert_eq!(String::from_utf8(process).unwrap().trim(), inside.to_str().unwrap());
+    let spawned = host.spawn(|| std::fs::read_link("/proc/thread-self/ns/net").unwrap()).unwrap();
+    assert_eq!(spawned.join().unwrap(), inside);
+    assert_eq!(namespace("/proc/thread-self/ns/net"), outside);
+}
+
+#[test]
+fn a_host_vanishes_with_its_value() {
+    let witness = Host::new("witness").unwrap();
+    let host = Host::new("h").unwrap();
+    witness.link("eth0", &host, "eth0").unwrap();
+    drop(host);
+    await_loss(&witness, "eth0");
+}
+
+#[test]
+fn a_host_vanishes_when_the_work_in_it_panics() {
+    let witness = Host::new("witness").unwrap();
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        let host = Host::new("h").unwrap();
+        witness.link("eth0", &host, "eth0").unwrap();
+        let _server = Server::start(&host, PORT).unwrap();
+        host.run(|| panic!("as it happens"))
+    }))
+    .unwrap_err();
+    assert_eq!(panic.downcast_ref(), Some(&"as it happens"));
+    await_loss(&witness, "eth0");
+}
+
+/// A link goes when the namespace of its other end does; the kernel does that in its own time.
+fn await_loss(witness: &Host, link: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !matches!(witness.up(link), Err(LabError::NoLink { .. })) {
+        assert!(Instant::now() < deadline, "the namespace is still there");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn many_labs_live_side_by_side() {
+    let work = || {
+        let (net, _server) = network();
+        for (protocol, address) in ways() {
+            let expected: IpAddr = of_family(address, CLIENT_V4, CLIENT_V6);
+            let seen = seen(&net.client, protocol, 40_000, (address, PORT).into());
+            assert_eq!(seen, SocketAddr::new(expected, 40_000));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(work);
+        }
+    });
+}
