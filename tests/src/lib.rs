@@ -4,9 +4,14 @@
 //! root, or as any user under `unshare -Ur`. Nothing of the machine's own network is touched.
 #![forbid(unsafe_code)]
 
+pub mod random;
+pub mod tool;
+
 use std::net::{IpAddr, SocketAddr};
 
 pub use ephport_cli::lab::*;
+use ephport_cli::{Exit, run};
+use ephport_nft::{Applied, Nftables, Ruleset};
 
 /// Both protocols over both families: the server's addresses of [`Routed`].
 #[must_use]
@@ -38,4 +43,46 @@ pub fn seen(
 ) -> SocketAddr {
     let from = from.into();
     host.run(|| connect(protocol, from, to)).expect("a connection").seen
+}
+
+/// How a command line of `ephport-nft` ended, and what it printed.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub exit: Exit,
+    /// On standard output.
+    pub out: String,
+    /// On standard error.
+    pub err: String,
+}
+
+/// Runs a command line of `ephport-nft` on `host`, in this process. Words are split at spaces.
+///
+/// # Panics
+/// When it prints something else than UTF-8.
+#[must_use]
+pub fn ephport(host: &Host, line: &str) -> Ended {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let words = ["ephport-nft"].into_iter().chain(line.split_whitespace()).map(Into::into);
+    let exit = host.run(|| run(words, &mut out, &mut err));
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Ended { exit, out: text(out), err: text(err) }
+}
+
+/// The same, which must succeed; what it printed on standard output.
+///
+/// # Panics
+/// When it fails.
+pub fn ephport_ok(host: &Host, line: &str) -> String {
+    let ended = ephport(host, line);
+    assert_eq!(ended.exit, Exit::Success, "{line}: {}", ended.err);
+    ended.out
+}
+
+/// Applies a ruleset on `host`.
+///
+/// # Panics
+/// When the kernel refuses it.
+pub fn apply(host: &Host, ruleset: &Ruleset) -> Applied {
+    host.run(|| Nftables::open().and_then(|mut nft| nft.apply(ruleset))).expect("applied")
 }

@@ -1,0 +1,76 @@
+//! The judges from outside: nft, iptables, conntrack, strace. `tests/run` installs them.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use crate::Host;
+
+/// What a tool printed.
+#[derive(Debug)]
+pub struct Printed {
+    /// On standard output.
+    pub out: String,
+    /// On standard error.
+    pub err: String,
+    /// Whether it ended with 0.
+    pub success: bool,
+}
+
+/// Runs a tool on `host` with this standard input.
+///
+/// # Panics
+/// When the tool is not installed.
+#[must_use]
+pub fn tool(host: &Host, program: &str, args: &[&str], input: &str) -> Printed {
+    let output = host.run(|| {
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program}: {error}; `tests/run` installs it"));
+        let mut stdin = child.stdin.take().expect("a pipe");
+        // A tool that does not read its input may be gone by now.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        child.wait_with_output().expect("its output")
+    });
+    let Output { status, stdout, stderr } = output;
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    Printed { out: text(&stdout), err: text(&stderr), success: status.success() }
+}
+
+/// Runs a tool that must succeed without a word on standard error; what it printed.
+///
+/// # Panics
+/// When it does not.
+pub fn ok(host: &Host, line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let program = words.next().expect("a program");
+    let printed = tool(host, program, &words.collect::<Vec<_>>(), "");
+    assert!(printed.success && printed.err.is_empty(), "{line}: {printed:?}");
+    printed.out
+}
+
+/// Loads a ruleset with `nft -f`, without a word on standard error.
+///
+/// # Panics
+/// When nft does not take it.
+pub fn nft_load(host: &Host, ruleset: &str) {
+    let printed = tool(host, "nft", &["-f", "-"], ruleset);
+    assert!(printed.success && printed.err.is_empty(), "{printed:?}\n{ruleset}");
+}
+
+/// The binary `ephport-nft` of this build.
+///
+/// # Panics
+/// When it has not been built.
+#[must_use]
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("this test's own path");
+    let built = test.ancestors().nth(2).expect("the target directory").join("ephport-nft");
+    assert!(built.exists(), "{} is missing; `tests/run` builds it", built.display());
+    built
+}

@@ -1,0 +1,118 @@
+//! Real packets, forwarded and local, TCP and UDP, IPv4 and IPv6.
+
+use std::net::SocketAddr;
+
+use ephport_tests::tool::ok;
+use ephport_tests::{
+    CLIENT_V4, Connection, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, Server,
+    connect, ephport_ok, of_family, ways,
+};
+
+const PORT: u16 = 443;
+const INSIDE: std::ops::RangeInclusive<u16> = 49_152..=61_000;
+
+fn open(host: &Host, protocol: Protocol, from: &[u16], to: SocketAddr) -> Vec<Connection> {
+    host.run(|| {
+        let connection = |port: &u16| connect(protocol, *port, to).expect("a connection");
+        from.iter().map(connection).collect()
+    })
+}
+
+#[test]
+fn every_connection_arrives_from_inside_and_keeps_its_port_where_it_can() {
+    let net = Routed::new().unwrap();
+    let _server = Server::start(&net.server, PORT).unwrap();
+    ephport_ok(&net.router, "apply --to-ports 49152-61000");
+    let outside: Vec<u16> =
+        (0..100).map(|i| 1024 + i * 400).chain((0..100).map(|i| 61_001 + i)).collect();
+    for (protocol, server) in ways() {
+        let to = SocketAddr::new(server, PORT);
+        let router = of_family(server, ROUTER_V4, ROUTER_V6);
+        // First those whose ports are inside, other ports for each host: all of them are free.
+        let mut kept = Vec::new();
+        for (host, offset) in [(&net.client, 0), (&net.router, 1)] {
+            let inside: Vec<u16> = (0..200).map(|i| 49_152 + i * 59 + offset).collect();
+            kept.extend(open(host, protocol, &inside, to));
+            for (connection, port) in kept.iter().rev().zip(inside.iter().rev()) {
+                assert_eq!(connection.seen, SocketAddr::new(router, *port), "{protocol}");
+            }
+        }
+        for host in [&net.client, &net.router] {
+            let moved = open(host, protocol, &outside, to);
+            for connection in &moved {
+                assert!(INSIDE.contains(&connection.seen.port()), "{protocol} {}", connection.seen);
+                assert_eq!(connection.seen.ip(), router);
+            }
+            // Payload went both ways when they opened, and it still does.
+            for connection in kept.iter().chain(&moved) {
+                assert_eq!(connection.exchange(b"more"), Ok(connection.seen));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_moved_inside_the_range() {
+    let net = Routed::new().unwrap();
+    let _server = Server::start(&net.server, PORT).unwrap();
+    ephport_ok(&net.router, "apply --to-ports 50000-50009");
+    let to = SocketAddr::new(SERVER_V4, PORT);
+    let first = open(&net.client, Protocol::Udp, &[50_000], to);
+    let second = open(&net.router, Protocol::Udp, &[50_000], to);
+    assert_eq!(first[0].seen, SocketAddr::new(ROUTER_V4, 50_000));
+    assert!((50_001..=50_009).contains(&second[0].seen.port()), "{}", second[0].seen);
+}
+
+/// Opens connections, changes the host, and counts those that still carry payload both ways.
+fn survivors(change: impl FnOnce(&Host)) -> usize {
+    let net = Routed::new().unwrap();
+    let _server = Server::start(&net.server, PORT).unwrap();
+    let to = SocketAddr::new(SERVER_V4, PORT);
+    let connections = open(&net.client, Protocol::Tcp, &[40_000, 40_001, 40_002, 40_003], to);
+    assert!(connections.iter().all(|c| c.seen.ip() == CLIENT_V4));
+    change(&net.router);
+    connections.iter().filter(|c| c.exchange(b"still there?").is_ok()).count()
+}
+
+#[test]
+fn open_connections_survive_the_first_apply() {
+    let alive = survivors(|router| {
+        ephport_ok(router, "apply --sport 32768-61000 --to-ports 49152-61000 -o any");
+    });
+    assert_eq!(alive, 4);
+}
+
+#[test]
+fn open_connections_break_when_the_original_line_is_loaded() {
+    let alive = survivors(|router| {
+        ok(
+            router,
+            "iptables-nft -t nat -I POSTROUTING -p tcp -m tcp --sport 32768:61000 \
+             -j MASQUERADE --to-ports 49152-61000",
+        );
+    });
+    assert_eq!(alive, 0);
+}
+
+#[test]
+fn picking_up_any_segment_breaks_them_as_iptables_does() {
+    let alive = survivors(|router| {
+        let line = "--sport 32768-61000 --to-ports 49152-61000 -o any --pick-up any";
+        ephport_ok(router, &format!("apply {line}"));
+    });
+    assert_eq!(alive, 0);
+}
+
+#[test]
+fn what_is_removed_moves_nothing_any_more() {
+    let net = Routed::new().unwrap();
+    let _server = Server::start(&net.server, PORT).unwrap();
+    let to = SocketAddr::new(SERVER_V4, PORT);
+    ephport_ok(&net.router, "apply --to-ports 49152-61000");
+    assert_eq!(open(&net.client, Protocol::Udp, &[40_000], to)[0].seen.ip(), ROUTER_V4);
+    assert_eq!(ephport_ok(&net.router, "remove"), "removed table inet ephport\n");
+    assert_eq!(
+        open(&net.client, Protocol::Udp, &[40_001], to)[0].seen,
+        SocketAddr::new(CLIENT_V4, 40_001)
+    );
+}

@@ -1,0 +1,75 @@
+//! The binary as a process: what it starts, and what it needs.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output};
+use std::{env, fs, process};
+
+use ephport_tests::tool::{binary, ok};
+use ephport_tests::{Host, Routed};
+
+/// Runs a command line on `host` under strace; the system calls that start a process.
+fn started(host: &Host, line: &str) -> Vec<String> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let log = env::temp_dir().join(format!("ephport-strace-{}-{}", process::id(), words[0]));
+    let output = host.run(|| {
+        Command::new("strace")
+            .args(["-f", "-qq", "-e", "trace=execve,execveat,fork,vfork,clone,clone3", "-o"])
+            .arg(&log)
+            .arg(binary())
+            .args(&words)
+            .output()
+            .expect("strace; `tests/run` installs it")
+    });
+    assert!(output.status.success(), "{output:?}");
+    let calls = fs::read_to_string(&log).expect("strace's log");
+    fs::remove_file(&log).expect("removed");
+    calls.lines().map(Into::into).collect()
+}
+
+#[test]
+fn no_process_is_ever_started() {
+    let net = Routed::new().unwrap();
+    for line in
+        ["apply --to-ports 49152-61000", "status", "apply --to-ports 1-2", "show --to 1", "remove"]
+    {
+        let calls = started(&net.router, line);
+        // The one is strace's own start of the binary.
+        assert_eq!(calls.len(), 1, "{line}: {calls:#?}");
+        assert!(calls[0].contains("execve(") && calls[0].ends_with("= 0"), "{calls:#?}");
+    }
+    assert!(!ok(&net.router, "nft list ruleset").contains("ephport"));
+}
+
+/// Runs the demo as somebody who is nobody, under these words.
+fn demo_as_nobody(before: &str) -> Output {
+    let path = env::temp_dir().join(format!("ephport-nft-{}", process::id()));
+    fs::copy(binary(), &path).expect("a copy that nobody may read");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("readable");
+    let output = Command::new("sh")
+        .args([
+            "-c",
+            &format!(
+                "{before} exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" demo"
+            ),
+        ])
+        .arg(&path)
+        .output()
+        .expect("sh");
+    fs::remove_file(&path).expect("removed");
+    output
+}
+
+#[test]
+fn the_demo_needs_no_privilege() {
+    let output = demo_as_nobody("");
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    assert!(
+        out.contains("default: tcp,udp leaving by wan0: source ports 1024-65535 -> 49152-61000")
+    );
+    assert!(
+        out.ends_with("With the policy all 128 connections left with a port in 49152-61000.\n")
+    );
+    assert!(!out.contains('\x1b'), "colour without a terminal");
+}
