@@ -30,6 +30,8 @@
 pub mod allocation;
 pub mod decision;
 pub mod flow;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod host;
 pub mod import;
 pub mod interface;

@@ -17,6 +17,8 @@
 pub mod client;
 pub mod compile;
 pub mod expr;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod host;
 pub mod object;
 pub mod ruleset;
