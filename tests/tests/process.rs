@@ -73,3 +73,23 @@ fn the_demo_needs_no_privilege() {
     );
     assert!(!out.contains('\x1b'), "colour without a terminal");
 }
+
+#[test]
+fn where_user_namespaces_are_forbidden_the_demo_says_what_to_do() {
+    // Forbidden within a user namespace of this test's own, without any capability in it.
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
+                  exec setpriv --securebits +noroot --bounding-set -all --inh-caps -all \"$0\" demo";
+    let output = Command::new("unshare")
+        .args(["-Ur", "sh", "-c", script])
+        .arg(binary())
+        .output()
+        .expect("unshare, of util-linux");
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "error: cannot make a private user namespace: unshare(CLONE_NEWUSER) failed \
+         (ENOSPC: No space left on device); user.max_user_namespaces is 0, set it with \
+         `sysctl -w user.max_user_namespaces=1000`. Or run as root with all capabilities: \
+         that touches nothing of this host either\n"
+    );
+}
