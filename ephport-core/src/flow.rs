@@ -1,13 +1,22 @@
 //! The opening packet of a connection, as postrouting sees it.
+//!
+//! ```
+//! use ephport_core::Flow;
+//!
+//! let flow: Flow = "tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0 iif docker0".parse()?;
+//! assert_eq!(flow.source_port().get(), 40_000);
+//! # Ok::<(), ephport_core::FlowError>(())
+//! ```
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::interface::InterfaceName;
+use crate::interface::{InterfaceError, InterfaceName};
 use crate::port::Port;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, ProtocolError};
 use crate::scope::Family;
 
 /// The opening packet of a connection, as postrouting sees it before source NAT.
@@ -78,16 +87,20 @@ impl Flow {
         Self { in_interface: Some(name), ..self }
     }
 
-    /// The same flow, first seen at this kind of segment.
+    /// The same flow, first seen at this kind of segment; for other protocols than TCP it is always
+    /// the opening.
     #[must_use]
     pub fn with_segment(self, segment: Segment) -> Self {
+        let segment = if self.protocol == Protocol::Tcp { segment } else { Segment::Opening };
         Self { segment, ..self }
     }
 
-    /// The same flow to a directed broadcast address, which the address alone does not tell.
+    /// The same flow to a directed broadcast address, which the address alone does not tell. IPv6
+    /// has none, and its flows stay what they are.
     #[must_use]
     pub fn with_broadcast(self) -> Self {
-        Self { cast: Cast::Broadcast, ..self }
+        let cast = if self.source.is_ipv4() { Cast::Broadcast } else { self.cast };
+        Self { cast, ..self }
     }
 
     /// The transport protocol.
@@ -129,7 +142,7 @@ impl Flow {
     /// What conntrack takes it for; for other protocols than TCP always the opening.
     #[must_use]
     pub fn segment(&self) -> Segment {
-        if self.protocol == Protocol::Tcp { self.segment } else { Segment::Opening }
+        self.segment
     }
 
     /// To how many it is sent.
@@ -143,6 +156,53 @@ impl Flow {
     pub fn family(&self) -> Family {
         Family::of(self.source.ip())
     }
+}
+
+/// `tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0`, then in any order `iif NAME` for a forwarded
+/// flow, `mid-stream` and `broadcast`. IPv6 is written `[2001:db8::1]:40000`.
+impl FromStr for Flow {
+    type Err = FlowError;
+
+    fn from_str(text: &str) -> Result<Self, FlowError> {
+        let words: Vec<_> = text.split_whitespace().collect();
+        let [protocol, source, "->", destination, "oif", out, more @ ..] = words.as_slice() else {
+            return Err(FlowError::Shape { text: text.into() });
+        };
+        let (source, destination) = (endpoint(source)?, endpoint(destination)?);
+        let flow = Self::new(protocol.parse()?, source, destination, out.parse()?)?;
+        flow.with_words(more)
+    }
+}
+
+impl Flow {
+    fn with_words(mut self, words: &[&str]) -> Result<Self, FlowError> {
+        let mut seen = Vec::new();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            if seen.contains(word) {
+                return Err(FlowError::Repeated { word: (*word).into() });
+            }
+            seen.push(*word);
+            self = match *word {
+                "iif" => {
+                    let name = words.next().ok_or(FlowError::NoInterface)?;
+                    self.with_in_interface(name.parse()?)
+                }
+                "mid-stream" if self.protocol == Protocol::Tcp => {
+                    self.with_segment(Segment::MidStream)
+                }
+                "mid-stream" => return Err(FlowError::MidStream { protocol: self.protocol }),
+                "broadcast" if self.source.is_ipv4() => self.with_broadcast(),
+                "broadcast" => return Err(FlowError::Broadcast { to: self.destination }),
+                word => return Err(FlowError::UnknownWord { word: word.into() }),
+            };
+        }
+        Ok(self)
+    }
+}
+
+fn endpoint(text: &str) -> Result<SocketAddr, FlowError> {
+    text.parse().map_err(|_| FlowError::Endpoint { text: text.into() })
 }
 
 impl fmt::Display for Flow {
@@ -162,7 +222,7 @@ impl fmt::Display for Flow {
     }
 }
 
-/// Why addresses do not make a flow.
+/// Why addresses or a text do not make a flow.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FlowError {
@@ -180,4 +240,135 @@ pub enum FlowError {
         /// The end at fault.
         address: SocketAddr,
     },
+    /// Not written as a flow.
+    #[error(
+        "`{text}` is not a flow: expected one like \
+         tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0 iif docker0"
+    )]
+    Shape {
+        /// What was written.
+        text: Box<str>,
+    },
+    /// An end of the flow is not an address with a port.
+    #[error(
+        "`{text}` is not an address with a port: \
+         expected one like 172.17.0.2:40000 or [2001:db8::1]:40000"
+    )]
+    Endpoint {
+        /// What was written.
+        text: Box<str>,
+    },
+    /// Not a protocol that a policy can govern.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// Not an interface.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// `iif` ends the text.
+    #[error("no interface after `iif`: expected a name, like iif docker0")]
+    NoInterface,
+    /// A word that may not stand after the interface.
+    #[error("`{word}` says nothing of a flow: expected iif NAME, mid-stream or broadcast")]
+    UnknownWord {
+        /// The word.
+        word: Box<str>,
+    },
+    /// A word that stands there twice.
+    #[error("`{word}` is given twice: expected once")]
+    Repeated {
+        /// The word.
+        word: Box<str>,
+    },
+    /// The kernel takes every packet of this protocol for an opening.
+    #[error("a {protocol} flow has no mid-stream: only tcp has segments that open nothing")]
+    MidStream {
+        /// The protocol.
+        protocol: Protocol,
+    },
+    /// IPv6 has no broadcast.
+    #[error("{to} is no broadcast address: only IPv4 has them")]
+    Broadcast {
+        /// The destination.
+        to: SocketAddr,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::strategies::flows;
+
+    #[test]
+    fn every_message_says_what_was_expected() {
+        let cases = [
+            (
+                "tcp 10.0.0.1:1 -> [::1]:2 oif eth0",
+                "10.0.0.1:1 and [::1]:2 are of two address families: expected both ends of one",
+            ),
+            ("tcp 10.0.0.1:0 -> 10.0.0.2:2 oif eth0", "10.0.0.1:0 has port 0: expected 1 to 65535"),
+            (
+                "tcp 10.0.0.1:1 10.0.0.2:2",
+                "`tcp 10.0.0.1:1 10.0.0.2:2` is not a flow: expected one like \
+                 tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0 iif docker0",
+            ),
+            (
+                "tcp 10.0.0.1 -> 10.0.0.2:2 oif eth0",
+                "`10.0.0.1` is not an address with a port: \
+                 expected one like 172.17.0.2:40000 or [2001:db8::1]:40000",
+            ),
+            (
+                "icmp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0",
+                "icmp has no ports to translate: expected tcp, udp, udplite or sctp",
+            ),
+            ("tcp 10.0.0.1:1 -> 10.0.0.2:2 oif e*", "`e*`: a `*` may only end a prefix, like wg*"),
+            (
+                "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif",
+                "no interface after `iif`: expected a name, like iif docker0",
+            ),
+            (
+                "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 late",
+                "`late` says nothing of a flow: expected iif NAME, mid-stream or broadcast",
+            ),
+            (
+                "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif a iif b",
+                "`iif` is given twice: expected once",
+            ),
+            (
+                "udp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mid-stream",
+                "a udp flow has no mid-stream: only tcp has segments that open nothing",
+            ),
+            (
+                "udp [::1]:1 -> [::2]:2 oif eth0 broadcast",
+                "[::2]:2 is no broadcast address: only IPv4 has them",
+            ),
+        ];
+        for (text, message) in cases {
+            assert_eq!(text.parse::<Flow>().unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn words_after_the_interface_come_in_any_order() {
+        let text = "tcp 10.0.0.1:1 -> 10.0.0.255:2 oif eth0 broadcast mid-stream iif docker0";
+        let flow: Flow = text.parse().unwrap();
+        assert_eq!((flow.cast(), flow.segment()), (Cast::Broadcast, Segment::MidStream));
+        assert_eq!(
+            flow.to_string(),
+            "tcp 10.0.0.1:1 -> 10.0.0.255:2 oif eth0 iif docker0 mid-stream broadcast"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_parses_back(flow in flows()) {
+            prop_assert_eq!(flow.to_string().parse(), Ok(flow));
+        }
+
+        #[test]
+        fn parsing_never_panics(text in "(tcp |[0-9.:\\[\\]]{0,9}| -> |oif |iif |[a-z ]{0,5}){0,9}") {
+            let _ = text.parse::<Flow>();
+        }
+    }
 }

@@ -29,6 +29,7 @@
 
 pub mod allocation;
 pub mod decision;
+pub mod document;
 pub mod flow;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
@@ -50,6 +51,10 @@ pub use allocation::blocks::{Block, BlockError, BlockPlan};
 pub use allocation::map_e::{Allocation, BasicMappingRule, MapE, MapEError};
 pub use allocation::psid::{PsidError, PsidRule};
 pub use decision::{Decision, Reason};
+pub use document::{
+    Document, DocumentError, Outcome, PassedOver, ResolveDocumentError, TomlError, TomlProblem,
+    Winner, decide, lets_out,
+};
 pub use flow::{Cast, Flow, FlowError, Segment};
 pub use host::HostFacts;
 pub use import::nacl::{NaclError, NetworkAcl, NetworkAcls};

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::document::Document;
 use crate::flow::{Flow, Segment};
 use crate::interface::{InterfaceName, InterfacePattern};
 use crate::policy::{Address, Choice, PickUp, Policy, PolicyName, PolicySpec, Target};
@@ -174,6 +175,17 @@ pub fn policies() -> impl Strategy<Value = Policy> {
             enforce,
         })
         .ok()
+    })
+}
+
+/// Any document of up to four policies that do not depend on the host.
+pub fn documents() -> impl Strategy<Value = Document> {
+    vec(policies(), 1..5).prop_filter_map("never", |policies| {
+        let named = policies.iter().zip('a'..).map(|(policy, letter)| {
+            let name = format!("policy-{letter}").parse().ok()?;
+            Policy::new(PolicySpec { name, ..(**policy).clone() }).ok()
+        });
+        Document::new(named.collect::<Option<_>>()?).ok()
     })
 }
 
