@@ -57,6 +57,7 @@ pub use document::{
 };
 pub use flow::{Cast, Flow, FlowError, Segment};
 pub use host::HostFacts;
+pub use import::iptables::{Imported, LeftOut, Refusal};
 pub use import::nacl::{NaclError, NetworkAcl, NetworkAcls};
 pub use interface::{InterfaceError, InterfaceName, InterfacePattern};
 pub use policy::{Address, Choice, PickUp, Policy, PolicyError, PolicyName, PolicySpec, Target};

@@ -1,3 +1,4 @@
 //! What other systems' rules say of ports.
 
+pub mod iptables;
 pub mod nacl;
