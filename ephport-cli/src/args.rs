@@ -1,10 +1,11 @@
 //! The arguments.
 
+use std::path::PathBuf;
+
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use ephport_core::{
-    Choice, Egress, Families, PickUp, Policy, PolicyError, PolicySpec, PortRange, Protocols, Scope,
-    Target,
-};
+use ephport_core::Flow;
+
+use crate::policy_args::PolicyArgs;
 
 /// Decides which source ports this host's outgoing connections use, containers' included.
 #[derive(Debug, Parser)]
@@ -22,17 +23,35 @@ pub(crate) enum Command {
     Remove(OutputArgs),
     /// Tells whether the policy is installed and intact (exit 0), or drifted or absent (exit 3)
     Status(OutputArgs),
+    /// Tells what apply would change: nothing (exit 0), or something (exit 3)
+    Diff(RequestArgs),
     /// Prints what apply would install, without privileges and without touching the kernel's rules
     Show(ShowArgs),
+    /// Tells what becomes of one connection, and why: by the policy's meaning and by its program
+    Explain(ExplainArgs),
+    /// Turns somebody else's rules into a policy file, on standard output
+    #[command(subcommand)]
+    Import(Import),
     /// Shows what a policy does to real packets, in private namespaces: needs no privileges,
     /// touches nothing
     Demo(OutputArgs),
 }
 
+/// A policy, from a file or in flags.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SourceArgs {
+    /// The policy file [default without policy flags: /etc/ephport/policy.toml]
+    #[arg(conflicts_with = "PolicyArgs")]
+    pub(crate) file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ApplyArgs {
     #[command(flatten)]
-    pub(crate) policy: PolicyArgs,
+    pub(crate) source: SourceArgs,
 
     /// Say what would change, and change nothing
     #[arg(long)]
@@ -43,9 +62,18 @@ pub(crate) struct ApplyArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct RequestArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct ShowArgs {
     #[command(flatten)]
-    pub(crate) policy: PolicyArgs,
+    pub(crate) source: SourceArgs,
 
     /// How to print it
     #[arg(long, value_enum, default_value_t = Format::Nft)]
@@ -62,8 +90,48 @@ pub(crate) enum Format {
     Nft,
     /// The instructions, as `nft --debug=netlink` prints them
     Bytecode,
-    /// Both, for programs
+    /// The policy and its rules, for programs
     Json,
+    /// The policy file
+    Toml,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+
+    /// The connection's opening packet, like "tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0";
+    /// `iif NAME` for a forwarded one, `mid-stream`, `broadcast`
+    #[arg(long)]
+    pub(crate) flow: Flow,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Import {
+    /// From the masquerading rules of iptables: one command after `--`, or an iptables-save dump
+    /// or commands, one a line, on standard input
+    Iptables {
+        /// The command, after `--`
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<String>,
+    },
+    /// From AWS network ACLs: the JSON of `aws ec2 describe-network-acls` on standard input
+    Nacl {
+        /// The remote networks whose replies must get through [default: all of IPv4]
+        #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+        remote: Vec<ephport_core::AddressRange>,
+    },
+    /// From MAP-E parameters: psid=52,psid-len=8,offset=4, or the rule and the delegated prefix:
+    /// ipv6-prefix=..,ipv4-prefix=..,ea-len=..,offset=..,delegated=..
+    MapE {
+        /// The parameters
+        #[arg(value_name = "PARAMETERS")]
+        map_e: ephport_core::MapE,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ClapArgs)]
@@ -71,91 +139,4 @@ pub(crate) struct OutputArgs {
     /// Print JSON, for programs
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// A policy in flags.
-#[derive(Debug, ClapArgs)]
-#[command(next_help_heading = "Policy")]
-#[allow(clippy::struct_excessive_bools)] // They are flags.
-pub(crate) struct PolicyArgs {
-    /// Protocols: tcp, udp, udplite, sctp, joined by commas
-    #[arg(short, long, value_name = "PROTOCOLS", default_value_t = Protocols::DEFAULT)]
-    protocol: Protocols,
-
-    /// The source ports that are moved
-    #[arg(long, value_name = "PORTS", default_value_t = PortRange::EPHEMERAL)]
-    sport: PortRange,
-
-    /// The source ports that are allowed, like 49152-61000; one that is allowed already is kept
-    /// while it is free
-    #[arg(long, visible_alias = "to", value_name = "PORTS")]
-    to_ports: PortRange,
-
-    /// The interfaces by which connections leave: names, prefixes like `wg*`, or `any` for all but
-    /// loopback, joined by commas [default: the uplinks, which hold a default route]
-    #[arg(short, long, value_name = "INTERFACES")]
-    out_interface: Option<Egress>,
-
-    /// IPv4 connections only
-    #[arg(long)]
-    ipv4: bool,
-
-    /// IPv6 connections only
-    #[arg(long)]
-    ipv6: bool,
-
-    /// Pick a random port, also where one could be kept
-    #[arg(long)]
-    random: bool,
-
-    /// The same, and never by a hash of the addresses
-    #[arg(long)]
-    fully_random: bool,
-
-    /// Give a client the same address for each of its connections
-    #[arg(long)]
-    persistent: bool,
-
-    /// The TCP packets that a connection may be picked up from
-    #[arg(long, value_enum, default_value_t = PickUpArg::Opening)]
-    pick_up: PickUpArg,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum PickUpArg {
-    /// The opening segment: connections that are open now stay as they are
-    Opening,
-    /// Any, as iptables does it: the first NAT rule on a host breaks its open connections
-    Any,
-}
-
-impl PolicyArgs {
-    /// The policy that the flags describe.
-    pub(crate) fn policy(self) -> Result<Policy, PolicyError> {
-        let families = match (self.ipv4, self.ipv6) {
-            (true, false) => Families::Ipv4,
-            (false, true) => Families::Ipv6,
-            _ => Families::Both,
-        };
-        Policy::new(PolicySpec {
-            scope: Scope {
-                egress: self.out_interface.unwrap_or(Egress::Uplinks),
-                families,
-                protocols: self.protocol,
-                ..Scope::default()
-            },
-            source_ports: self.sport.into(),
-            choice: Choice {
-                random: self.random,
-                fully_random: self.fully_random,
-                persistent: self.persistent,
-                per_source_stable: false,
-            },
-            pick_up: match self.pick_up {
-                PickUpArg::Opening => PickUp::Opening,
-                PickUpArg::Any => PickUp::Any,
-            },
-            ..PolicySpec::to(Target::Ports(self.to_ports.into()))
-        })
-    }
 }

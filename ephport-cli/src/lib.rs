@@ -10,6 +10,7 @@ mod args;
 mod command;
 pub mod demo;
 pub mod lab;
+mod policy_args;
 mod render;
 
 use std::ffi::OsString;
@@ -59,6 +60,9 @@ pub fn run(
         Command::Apply(args) => command::apply::run(args, out, err),
         Command::Remove(args) => command::remove::run(args, out),
         Command::Status(args) => command::status::run(args, out),
+        Command::Diff(args) => command::diff::run(args, out, err),
+        Command::Explain(args) => command::explain::run(args, out, err),
+        Command::Import(args) => command::import::run(args, out, err),
         Command::Show(args) => command::show::run(args, out, err),
         Command::Demo(args) => command::demo::run(args, out),
     };

@@ -1,24 +1,53 @@
 //! Policies and rules as text for people and as JSON for programs.
 
-use ephport_core::{Exits, Families, PickUp, Protocol, Resolved};
+use ephport_core::{Address, Allowed, Exits, Families, Origin, PickUp, Protocol, Resolved};
 use ephport_nft::Ruleset;
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 /// A policy in one line.
 pub(crate) fn policy(policy: &Resolved) -> String {
     let Resolved { name, protocols, moved, .. } = policy;
-    let allowed = policy.allowed.ports();
     let family = match policy.families {
         Families::Both => "",
         Families::Ipv4 => " over IPv4",
         Families::Ipv6 => " over IPv6",
     };
+    let origin = match policy.origin {
+        Origin::Both => "",
+        Origin::Local => " from this host",
+        Origin::Forwarded => " from behind this host",
+    };
+    let sources = listed(" from ", &policy.sources);
+    let excepted = listed(" but not to ", &policy.except_destinations);
     let exits = exits(&policy.egress).join(", ");
-    format!("{name}: {protocols}{family} leaving by {exits}: source ports {moved} -> {allowed}")
+    let target = match &policy.allowed {
+        Allowed::Ports(ports) => ports.to_string(),
+        Allowed::Blocks(blocks) => format!("a block for each of {} sources", blocks.count()),
+    };
+    let enforced = if policy.enforce { ", enforced" } else { "" };
+    format!(
+        "{name}: {protocols}{family}{origin}{sources}{excepted} leaving by {exits}: \
+         source ports {moved} -> {target}{enforced}"
+    )
 }
 
-/// A policy for programs.
-pub(crate) fn policy_json(policy: &Resolved) -> Value {
+/// What becomes of the source address.
+pub(crate) fn address(address: Address) -> String {
+    match address {
+        Address::Masquerade => "masqueraded".into(),
+        Address::Keep => "the address stays".into(),
+        Address::Fixed(address) => format!("the address becomes {address}"),
+    }
+}
+
+/// Policies for programs.
+pub(crate) fn policies_json(policies: &[Resolved]) -> Vec<Value> {
+    policies.iter().map(policy_json).collect()
+}
+
+fn policy_json(policy: &Resolved) -> Value {
+    let texts = |nets: &[IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
     json!({
         "name": policy.name.as_str(),
         "protocols": policy.protocols.iter().map(Protocol::name).collect::<Vec<_>>(),
@@ -28,12 +57,30 @@ pub(crate) fn policy_json(policy: &Resolved) -> Value {
         },
         "ipv4": policy.families != Families::Ipv6,
         "ipv6": policy.families != Families::Ipv4,
+        "sources": texts(&policy.sources),
+        "except_destinations": texts(&policy.except_destinations),
+        "origin": match policy.origin {
+            Origin::Both => "both",
+            Origin::Local => "local",
+            Origin::Forwarded => "forwarded",
+        },
         "source_ports": policy.moved.to_string(),
         "to_ports": policy.allowed.ports().to_string(),
+        "blocks": match &policy.allowed {
+            Allowed::Ports(_) => Value::Null,
+            Allowed::Blocks(blocks) => blocks.to_string().into(),
+        },
+        "address": match policy.address {
+            Address::Masquerade => "masquerade".to_string(),
+            Address::Keep => "keep".to_string(),
+            Address::Fixed(address) => address.to_string(),
+        },
         "random": policy.choice.random,
         "fully_random": policy.choice.fully_random,
         "persistent": policy.choice.persistent,
+        "per_source_stable": policy.choice.per_source_stable,
         "pick_up": if policy.pick_up == PickUp::Any { "any" } else { "opening" },
+        "enforce": policy.enforce,
     })
 }
 
@@ -44,7 +91,7 @@ pub(crate) fn rules_json(ruleset: &Ruleset) -> Vec<Value> {
         json!({
             "chain": rule.chain,
             "policy": rule.comment().map(|comment| comment.as_str().to_string()),
-            "nft": rule.essence().to_string(),
+            "nft": ruleset.rule_listing(&rule.essence()).to_string(),
             "bytecode": rule.exprs.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "packets": counter.map(|counter| counter.packets),
             "bytes": counter.map(|counter| counter.bytes),
@@ -58,4 +105,12 @@ fn exits(exits: &Exits) -> Vec<String> {
         Exits::Any => vec!["any interface but loopback".into()],
         Exits::Matching(patterns) => patterns.iter().map(ToString::to_string).collect(),
     }
+}
+
+fn listed(before: &str, nets: &[IpNet]) -> String {
+    if nets.is_empty() {
+        return String::new();
+    }
+    let nets: Vec<_> = nets.iter().map(ToString::to_string).collect();
+    format!("{before}{}", nets.join(", "))
 }

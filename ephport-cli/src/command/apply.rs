@@ -5,7 +5,7 @@ use std::io::Write;
 use ephport_nft::{Applied, Nftables};
 use serde_json::json;
 
-use super::{Failure, Request};
+use super::{Failure, Request, document};
 use crate::Exit;
 use crate::args::ApplyArgs;
 use crate::render;
@@ -15,7 +15,7 @@ pub(crate) fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<Exit, Failure> {
-    let request = Request::new(&args.policy.policy()?, err)?;
+    let request = Request::new(&document(args.source)?, err)?;
     let mut nftables = Nftables::open()?;
     let applied = if args.dry_run {
         nftables.plan(&request.ruleset)?
@@ -26,12 +26,14 @@ pub(crate) fn run(
         let result = json!({
             "result": word(applied, false),
             "dry_run": args.dry_run,
-            "policies": [render::policy_json(&request.policy)],
+            "policies": render::policies_json(&request.policies),
         });
         writeln!(out, "{result:#}")?;
     } else {
         writeln!(out, "{} table inet ephport", word(applied, args.dry_run))?;
-        writeln!(out, "  {}", render::policy(&request.policy))?;
+        for policy in &request.policies {
+            writeln!(out, "  {}", render::policy(policy))?;
+        }
     }
     Ok(Exit::Success)
 }

@@ -30,9 +30,9 @@ fn install() -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
     let (first, last) = demo::ALLOWED.into_inner();
     let range = PortRange::new(first.try_into()?, last.try_into()?)?;
     let policy = Policy::new(PolicySpec::to(Target::Ports(range.into())))?;
-    let request = Request::new(&policy, &mut io::sink())?;
+    let request = Request::new(&policy.into(), &mut io::sink())?;
     Nftables::open()?.apply(&request.ruleset)?;
-    Ok(vec![render::policy(&request.policy)])
+    Ok(request.policies.iter().map(render::policy).collect())
 }
 
 fn summary_json(summary: &Summary) -> Value {

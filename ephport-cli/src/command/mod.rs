@@ -2,33 +2,57 @@
 
 pub(crate) mod apply;
 pub(crate) mod demo;
+pub(crate) mod diff;
+pub(crate) mod explain;
+pub(crate) mod import;
 pub(crate) mod remove;
 pub(crate) mod show;
 pub(crate) mod status;
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
-use ephport_core::{Exits, Policy, PolicyError, ResolveError, Resolved};
+use ephport_core::document::ResolveDocumentError;
+use ephport_core::{Document, DocumentError, Exits, HostFacts, NaclError, PolicyError, Resolved, TomlError};
 use ephport_nft::client::NetlinkError;
-use ephport_nft::wire::WireError;
+use ephport_nft::compile::CompileError;
+use ephport_nft::interpret::InterpretError;
 use ephport_nft::{Ruleset, compile, host};
 use thiserror::Error;
 
+use crate::args::SourceArgs;
 use crate::demo::DemoError;
+
+/// The policy file where no other is named.
+const DEFAULT_FILE: &str = "/etc/ephport/policy.toml";
 
 /// Why a command failed.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    #[error("cannot read {} ({source}): write a policy there, or name the ports with --to-ports", path.display())]
+    NoFile { path: PathBuf, source: io::Error },
+    #[error("{}:{source}", path.display())]
+    File { path: PathBuf, source: TomlError },
     #[error(transparent)]
-    Resolve(#[from] ResolveError),
+    Document(#[from] DocumentError),
+    #[error(transparent)]
+    Resolve(#[from] ResolveDocumentError),
     #[error("cannot read the interfaces and routes: {0}")]
     Host(#[source] NetlinkError),
     #[error(transparent)]
     Kernel(#[from] ephport_nft::Error),
-    #[error("the policy cannot be encoded: {0}")]
-    Encode(#[from] WireError),
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    #[error(transparent)]
+    Interpret(#[from] InterpretError),
+    #[error("cannot read standard input: {0}")]
+    Input(#[source] io::Error),
+    #[error(transparent)]
+    Nacl(#[from] NaclError),
+    #[error("no port is left that all replies get through to: the network ACLs allow none inbound")]
+    NoReplyPorts,
     #[error(transparent)]
     Demo(#[from] DemoError),
     #[error("cannot print: {0}")]
@@ -41,27 +65,50 @@ impl Failure {
     }
 }
 
-/// What a policy means on this host.
+/// The policies of the flags or of the file.
+pub(crate) fn document(source: SourceArgs) -> Result<Document, Failure> {
+    if let Some(policy) = source.policy.policy()? {
+        return Ok(policy.into());
+    }
+    let path = source.file.unwrap_or_else(|| Path::new(DEFAULT_FILE).into());
+    match std::fs::read_to_string(&path) {
+        Ok(text) => text.parse().map_err(|source| Failure::File { path, source }),
+        Err(source) => Err(Failure::NoFile { path, source }),
+    }
+}
+
+/// What a document means on this host.
 pub(crate) struct Request {
-    pub(crate) policy: Resolved,
+    pub(crate) policies: Vec<Resolved>,
     pub(crate) ruleset: Ruleset,
 }
 
 impl Request {
-    /// Binds the policy to this host, and warns of interfaces that do not exist now.
-    pub(crate) fn new(policy: &Policy, err: &mut dyn Write) -> Result<Self, Failure> {
+    /// Binds the policies to this host, and warns of interfaces that do not exist now.
+    pub(crate) fn new(document: &Document, err: &mut dyn Write) -> Result<Self, Failure> {
         let facts = host::facts().map_err(Failure::Host)?;
-        let policy = policy.resolve(&facts)?;
-        if let Exits::Matching(patterns) = &policy.egress {
-            for pattern in patterns.iter().filter(|pattern| !facts.knows(pattern)) {
-                writeln!(
-                    err,
-                    "warning: no interface matches `{pattern}` now; \
-                     the policy will hold for it as soon as there is one"
-                )?;
-            }
+        let policies = document.resolve(&facts)?;
+        for policy in &policies {
+            warn_of_absent(policy, &facts, err)?;
         }
-        let ruleset = compile(std::slice::from_ref(&policy))?;
-        Ok(Self { policy, ruleset })
+        let ruleset = compile(&policies)?;
+        Ok(Self { policies, ruleset })
     }
+}
+
+fn warn_of_absent(policy: &Resolved, facts: &HostFacts, err: &mut dyn Write) -> io::Result<()> {
+    let Exits::Matching(patterns) = &policy.egress else { return Ok(()) };
+    for pattern in patterns.iter().filter(|pattern| !facts.knows(pattern)) {
+        writeln!(
+            err,
+            "warning: no interface matches `{pattern}` now; \
+             the policy will hold for it as soon as there is one"
+        )?;
+    }
+    Ok(())
+}
+
+/// All of standard input.
+fn read_input() -> Result<String, Failure> {
+    io::read_to_string(io::stdin()).map_err(Failure::Input)
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::{Failure, Request};
+use super::{Failure, Request, document};
 use crate::Exit;
 use crate::args::{Format, ShowArgs};
 use crate::render;
@@ -15,15 +15,20 @@ pub(crate) fn run(
     err: &mut dyn Write,
 ) -> Result<Exit, Failure> {
     let format = if args.json { Format::Json } else { args.format };
-    let Request { policy, ruleset } = Request::new(&args.policy.policy()?, err)?;
+    let document = document(args.source)?;
+    if format == Format::Toml {
+        write!(out, "{}", document.to_toml())?;
+        return Ok(Exit::Success);
+    }
+    let Request { policies, ruleset } = Request::new(&document, err)?;
     match format {
-        Format::Nft => write!(out, "{}", ruleset.listing())?,
         Format::Bytecode => write!(out, "{}", ruleset.bytecode())?,
         Format::Json => {
-            let policies = [render::policy_json(&policy)];
+            let policies = render::policies_json(&policies);
             let rules = render::rules_json(&ruleset);
             writeln!(out, "{:#}", json!({ "policies": policies, "rules": rules }))?;
         }
+        Format::Nft | Format::Toml => write!(out, "{}", ruleset.listing())?,
     }
     Ok(Exit::Success)
 }

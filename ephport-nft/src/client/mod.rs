@@ -75,13 +75,13 @@ impl<T: Transport> Nftables<T> {
 
     /// What [`Nftables::apply`] would do now.
     pub fn plan(&mut self, desired: &Ruleset) -> Result<Applied, Error> {
-        difference(&self.installed()?, desired)
+        self.installed()?.difference(desired)
     }
 
     /// Makes the kernel hold `desired`. A second time changes nothing.
     pub fn apply(&mut self, desired: &Ruleset) -> Result<Applied, Error> {
         self.change(|installed| {
-            let difference = difference(installed, desired)?;
+            let difference = installed.difference(desired)?;
             let batch = (difference != Applied::Unchanged).then(|| Batch::replace(desired));
             Ok((difference, batch))
         })
@@ -138,13 +138,19 @@ fn classify(ruleset: Option<Ruleset>) -> Result<Installed, Error> {
     Ok(Installed::Ours { ruleset, signature, intact })
 }
 
-fn difference(installed: &Installed, desired: &Ruleset) -> Result<Applied, Error> {
-    match installed {
-        Installed::Absent => Ok(Applied::Installed),
-        Installed::Foreign(_) => Err(Error::Foreign),
-        Installed::Ours { ruleset, .. } if ruleset.essence() == desired.essence() => {
-            Ok(Applied::Unchanged)
+impl Installed {
+    /// What it takes to make the kernel hold `desired` instead.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] when the table is not ours to change.
+    pub fn difference(&self, desired: &Ruleset) -> Result<Applied, Error> {
+        match self {
+            Self::Absent => Ok(Applied::Installed),
+            Self::Foreign(_) => Err(Error::Foreign),
+            Self::Ours { ruleset, .. } if ruleset.essence() == desired.essence() => {
+                Ok(Applied::Unchanged)
+            }
+            Self::Ours { .. } => Ok(Applied::Replaced),
         }
-        Installed::Ours { .. } => Ok(Applied::Replaced),
     }
 }

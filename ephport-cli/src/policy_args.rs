@@ -1,0 +1,215 @@
+//! A policy in flags.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use ephport_core::{
+    Address, BlockTable, Choice, Egress, Families, MapE, Origin, PickUp, Policy, PolicyError,
+    PolicySpec, PortError, PortRange, PortSet, Protocols, Scope, Target,
+};
+use ipnet::IpNet;
+
+/// A policy in flags; without a target they are none.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Policy")]
+#[allow(clippy::struct_excessive_bools)] // They are flags.
+pub(crate) struct PolicyArgs {
+    /// Protocols: tcp, udp, udplite, sctp, joined by commas
+    #[arg(short, long, value_name = "PROTOCOLS", default_value_t = Protocols::DEFAULT, requires = "target")]
+    protocol: Protocols,
+
+    /// The source ports that are moved: ranges joined by commas
+    #[arg(long, value_name = "PORTS", default_value_t = PortRange::EPHEMERAL.into(), requires = "target")]
+    sport: PortSet,
+
+    /// Of these, the ones that keep their meaning and are not moved
+    #[arg(long, value_name = "PORTS", default_value_t = PortSet::EMPTY, requires = "target")]
+    exempt_sport: PortSet,
+
+    /// The source ports that are allowed, like 49152-61000 or 1024-29999,32768-65535, or `local`:
+    /// the host's own ip_local_port_range; a port that is allowed already is kept while it is free
+    #[arg(long, visible_alias = "to", value_name = "PORTS", group = "target")]
+    to_ports: Option<PortsArg>,
+
+    /// The ports of a MAP-E rule: psid=52,psid-len=8,offset=4, or the rule and the delegated
+    /// prefix: ipv6-prefix=..,ipv4-prefix=..,ea-len=..,offset=..,delegated=..
+    #[arg(long, value_name = "PARAMETERS", group = "target")]
+    map_e: Option<MapE>,
+
+    /// A block of ports for each source, like 10.0.0.0/22=63@1024-65535: in order, each address of
+    /// the network gets the next 63 of the ports
+    #[arg(long, value_name = "BLOCKS", group = "target")]
+    blocks: Option<BlockTable>,
+
+    /// Ports taken out of the allowed ones
+    #[arg(long, visible_alias = "except", value_name = "PORTS", default_value_t = PortSet::EMPTY, requires = "target")]
+    except_ports: PortSet,
+
+    /// The interfaces by which connections leave: names, prefixes like `wg*`, or `any` for all but
+    /// loopback, joined by commas [default: the uplinks, which hold a default route]
+    #[arg(short, long, value_name = "INTERFACES", requires = "target")]
+    out_interface: Option<Egress>,
+
+    /// The networks that connections come from, joined by commas [default: all]
+    #[arg(short, long, value_name = "CIDR", value_delimiter = ',', value_parser = network, requires = "target")]
+    source: Vec<IpNet>,
+
+    /// The networks whose destinations are left alone, joined by commas
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = network, requires = "target")]
+    except_destination: Vec<IpNet>,
+
+    /// Where connections begin
+    #[arg(long, value_enum, default_value_t = OriginArg::Both, requires = "target")]
+    origin: OriginArg,
+
+    /// IPv4 connections only
+    #[arg(long, requires = "target")]
+    ipv4: bool,
+
+    /// IPv6 connections only
+    #[arg(long, requires = "target")]
+    ipv6: bool,
+
+    /// Pick a random port, also where one could be kept
+    #[arg(long, requires = "target")]
+    random: bool,
+
+    /// The same, and never by a hash of the addresses
+    #[arg(long, requires = "target")]
+    fully_random: bool,
+
+    /// Give a client the same address for each of its connections
+    #[arg(long, requires = "target")]
+    persistent: bool,
+
+    /// Among several ranges, pick by a hash of the source: a socket has one port for all
+    /// destinations
+    #[arg(long, requires = "target")]
+    per_source_stable: bool,
+
+    /// What becomes of the source address: `masquerade`, `keep` or an address
+    #[arg(long, value_name = "ADDRESS", default_value = "masquerade", requires = "target")]
+    address: AddressArg,
+
+    /// The TCP packets that a connection may be picked up from
+    #[arg(long, value_enum, default_value_t = PickUpArg::Opening, requires = "target")]
+    pick_up: PickUpArg,
+
+    /// Drop what would still leave by another port
+    #[arg(long, requires = "target")]
+    enforce: bool,
+}
+
+/// Ports, or the host's own.
+#[derive(Clone, Debug)]
+enum PortsArg {
+    Ports(PortSet),
+    Local,
+}
+
+impl FromStr for PortsArg {
+    type Err = PortError;
+
+    fn from_str(text: &str) -> Result<Self, PortError> {
+        if text == "local" { Ok(Self::Local) } else { text.parse().map(Self::Ports) }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct AddressArg(Address);
+
+impl FromStr for AddressArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "masquerade" => Ok(Self(Address::Masquerade)),
+            "keep" => Ok(Self(Address::Keep)),
+            _ => text.parse::<IpAddr>().map(|address| Self(Address::Fixed(address))).map_err(|_| {
+                "expected masquerade, keep or an IPv4 or IPv6 address".into()
+            }),
+        }
+    }
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = |text: &str| text.parse::<IpAddr>().ok().map(IpNet::from);
+    let net = text.parse().ok().or_else(|| address(text));
+    net.ok_or_else(|| "expected a network like 10.0.0.0/8 or 2001:db8::/32, or an address".into())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OriginArg {
+    /// Here or elsewhere
+    Both,
+    /// At a socket of this host
+    Local,
+    /// Elsewhere: in a container, a pod or a network behind this host
+    Forwarded,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PickUpArg {
+    /// The opening segment: connections that are open now stay as they are
+    Opening,
+    /// Any, as iptables does it: the first NAT rule on a host breaks its open connections
+    Any,
+}
+
+impl PolicyArgs {
+    /// The policy that the flags describe; none without a target.
+    pub(crate) fn policy(self) -> Result<Option<Policy>, PolicyError> {
+        let Some(target) = self.target() else { return Ok(None) };
+        Policy::new(PolicySpec {
+            source_ports: self.sport.clone(),
+            exempt: self.exempt_sport.clone(),
+            except_ports: self.except_ports.clone(),
+            choice: Choice {
+                random: self.random,
+                fully_random: self.fully_random,
+                persistent: self.persistent,
+                per_source_stable: self.per_source_stable,
+            },
+            address: self.address.0,
+            pick_up: match self.pick_up {
+                PickUpArg::Opening => PickUp::Opening,
+                PickUpArg::Any => PickUp::Any,
+            },
+            enforce: self.enforce,
+            scope: self.scope(),
+            ..PolicySpec::to(target)
+        })
+        .map(Some)
+    }
+
+    fn target(&self) -> Option<Target> {
+        let ports = self.to_ports.clone().map(|ports| match ports {
+            PortsArg::Ports(ports) => Target::Ports(ports),
+            PortsArg::Local => Target::Local,
+        });
+        let map_e = || self.map_e.as_ref().map(|map_e| Target::Ports(map_e.ports()));
+        let blocks = || self.blocks.clone().map(Target::Blocks);
+        ports.or_else(map_e).or_else(blocks)
+    }
+
+    fn scope(self) -> Scope {
+        Scope {
+            egress: self.out_interface.unwrap_or(Egress::Uplinks),
+            families: match (self.ipv4, self.ipv6) {
+                (true, false) => Families::Ipv4,
+                (false, true) => Families::Ipv6,
+                _ => Families::Both,
+            },
+            protocols: self.protocol,
+            sources: self.source,
+            except_destinations: self.except_destination,
+            origin: match self.origin {
+                OriginArg::Both => Origin::Both,
+                OriginArg::Local => Origin::Local,
+                OriginArg::Forwarded => Origin::Forwarded,
+            },
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! From policies to the program that the kernel runs.
+//!
+//! Connections are translated in the base chain `postrouting`, before every other known tool: each
+//! policy has one rule there for each way out, family and protocol of its scope. Several ranges
+//! of ports have a chain each, and a chain of the policy's own to pick one of them. Enforcing
+//! policies have their rules in a second base chain, which sees the ports after translation.
+//!
+//! ```
+//! use ephport_core::{HostFacts, Policy, PolicySpec, Target};
+//!
+//! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
+//! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
+//! let ruleset = ephport_nft::compile(&[policy.resolve(&host)?])?;
+//! assert!(ruleset.listing().to_string().contains(
+//!     "oifname \"eth0\" meta l4proto udp th sport 1024-65535 \
+//!      counter packets 0 bytes 0 masquerade to :49152-61000 comment \"default\""
+//! ));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod enforce;
+mod scope;
+mod spread;
+mod translate;
+
+use ephport_core::{Allowed, PolicyName, Resolved};
+use thiserror::Error;
+
+use crate::expr::{Cmp, CmpOp, Expr, Fib, Immediate, Verdict};
+use crate::object::{Chain, Comment, Hook, Rule, Set, Table};
+use crate::ruleset::{FAMILY, FilledSet, Ruleset, SetName, TABLE};
+use crate::uapi::{
+    NF_ACCEPT, NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC, RTN_BROADCAST, RTN_MULTICAST,
+};
+use crate::wire::WireError;
+
+use scope::{Packets, Source};
+
+/// The chain in which connections are translated.
+pub const POSTROUTING: &str = "postrouting";
+
+/// Before Docker, kube-proxy and iptables at 100, systemd-networkd at 101 and firewalld at 110:
+/// among nat chains the first that binds a connection wins.
+pub const PRIORITY: i32 = NF_IP_PRI_NAT_SRC - 10;
+
+/// The chain in which what would leave by another port is dropped.
+pub const ENFORCE: &str = "enforce";
+
+/// After translation, which is done at 100 whatever the priority of the chain that asked for it.
+pub const ENFORCE_PRIORITY: i32 = NF_IP_PRI_NAT_SRC + 10;
+
+/// The table that does what `policies` say, the first that speaks of a connection before the next.
+pub fn compile(policies: &[Resolved]) -> Result<Ruleset, CompileError> {
+    let mut program = Program::default();
+    program.base_chain(POSTROUTING, "nat", PRIORITY);
+    for (i, policy) in policies.iter().enumerate() {
+        if policies[..i].iter().any(|earlier| earlier.name == policy.name) {
+            return Err(CompileError::SameName { name: policy.name.clone() });
+        }
+        program.policy(policy);
+    }
+    program.enforce(policies);
+    Ok(program.finish().signed()?)
+}
+
+/// Why policies make no program.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// Chains are named after policies.
+    #[error("two policies are called {name}: give each a name of its own")]
+    SameName {
+        /// That name.
+        name: PolicyName,
+    },
+    /// A rule is too long for netlink.
+    #[error("the policies cannot be encoded: {0}")]
+    Wire(#[from] WireError),
+}
+
+/// The table as it grows.
+#[derive(Default)]
+struct Program {
+    chains: Vec<Chain>,
+    sets: Vec<FilledSet>,
+    rules: Vec<Rule>,
+    anonymous_sets: u32,
+}
+
+impl Program {
+    fn finish(self) -> Ruleset {
+        let Self { chains, sets, rules, .. } = self;
+        Ruleset { table: Table::new(FAMILY, TABLE), chains, sets, rules }
+    }
+
+    /// A base chain of postrouting that leaves groups and whole networks alone.
+    fn base_chain(&mut self, name: &str, kind: &str, priority: i32) {
+        self.chains.push(Chain {
+            hook: Some(Hook { number: NF_INET_POST_ROUTING, priority }),
+            policy: Some(NF_ACCEPT),
+            kind: Some(kind.into()),
+            ..Chain::regular(FAMILY, TABLE, name)
+        });
+        for address_type in [RTN_MULTICAST, RTN_BROADCAST] {
+            let exprs = vec![
+                Fib::DESTINATION_TYPE.into(),
+                Cmp::new(CmpOp::Eq, &u32::from(address_type).to_ne_bytes()).into(),
+                Immediate::verdict(Verdict::Return).into(),
+            ];
+            self.rule(name, exprs);
+        }
+    }
+
+    fn chain(&mut self, name: &str) {
+        self.chains.push(Chain::regular(FAMILY, TABLE, name));
+    }
+
+    fn rule(&mut self, chain: &str, exprs: Vec<Expr>) {
+        self.rules.push(Rule::new(FAMILY, TABLE, chain, exprs));
+    }
+
+    /// A rule of a base chain, which is where an admin looks for the policy's name.
+    fn rule_of(&mut self, policy: &Resolved, chain: &str, exprs: Vec<Expr>) {
+        let comment = Comment::new(policy.name.as_str());
+        self.rules.push(Rule::new(FAMILY, TABLE, chain, exprs).with_comment(&comment));
+    }
+
+    /// Adds the set that `fill` makes for one rule.
+    fn anonymous_set(&mut self, fill: impl FnOnce(SetName<'static>) -> FilledSet) -> Set {
+        let name = SetName::Anonymous(self.anonymous_sets);
+        self.anonymous_sets += 1;
+        self.set(fill(name))
+    }
+
+    fn set(&mut self, filled: FilledSet) -> Set {
+        let set = filled.set.clone();
+        self.sets.push(filled);
+        set
+    }
+
+    fn policy(&mut self, policy: &Resolved) {
+        let spread = match &policy.allowed {
+            Allowed::Ports(ports) if ports.ranges().len() > 1 => Some(self.spread(policy, ports)),
+            _ => None,
+        };
+        for packets in Packets::of(policy).into_iter().filter(|packets| packets.have_ports(policy)) {
+            for protocol in policy.protocols.iter() {
+                let mut exprs = self.scope(policy, &packets, Source::Packet);
+                exprs.extend(scope::protocol(protocol));
+                exprs.extend(scope::opening(protocol, policy.pick_up));
+                exprs.extend(self.source_ports(&policy.moved));
+                exprs.extend(self.action(policy, &packets, spread.as_deref()));
+                self.rule_of(policy, POSTROUTING, exprs);
+            }
+        }
+    }
+}

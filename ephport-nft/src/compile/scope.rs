@@ -1,0 +1,202 @@
+//! Which packets a rule is for.
+
+use ephport_core::{
+    Address, Allowed, Exits, Families, Family, InterfacePattern, Origin, PickUp, PortSet, Protocol,
+    Resolved,
+};
+
+use super::Program;
+use crate::expr::{Bitwise, Cmp, CmpOp, Ct, Expr, Lookup, Meta, Payload, Register};
+use crate::ruleset::FilledSet;
+use crate::uapi::{
+    ARPHRD_LOOPBACK, NFPROTO_IPV4, NFPROTO_IPV6, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_NFPROTO,
+    NFT_META_OIFNAME, NFT_META_OIFTYPE,
+};
+
+/// TCP's FIN, SYN, RST and ACK bits (RFC 9293 §3.1).
+const TCP_STATE_FLAGS: u8 = 0x17;
+const TCP_SYN: u8 = 0x02;
+
+/// The room of an interface name in a register (`IFNAMSIZ`, linux/if.h).
+const IFNAMSIZ: usize = 16;
+
+/// One way out and one family, where a rule must know which.
+pub(super) struct Packets<'a> {
+    exit: Option<&'a InterfacePattern>,
+    pub(super) family: Option<Family>,
+}
+
+impl<'a> Packets<'a> {
+    /// All that a policy's scope holds.
+    pub(super) fn of(policy: &'a Resolved) -> Vec<Self> {
+        let exits: Vec<_> = match &policy.egress {
+            Exits::Any => vec![None],
+            Exits::Matching(patterns) => patterns.iter().map(Some).collect(),
+        };
+        let families = families(policy);
+        let each = |exit| families.iter().map(move |family| Self { exit, family: *family });
+        exits.into_iter().flat_map(each).collect()
+    }
+}
+
+impl Packets<'_> {
+    /// Whether the policy has ports for any of them: a table of blocks may have none for a family.
+    pub(super) fn have_ports(&self, policy: &Resolved) -> bool {
+        let Allowed::Blocks(blocks) = &policy.allowed else { return true };
+        blocks.iter().any(|block| Some(Family::of(block.source)) == self.family)
+    }
+
+    /// What can be told of a packet that conntrack cannot place.
+    pub(super) fn exit_and_family(&self) -> Vec<Expr> {
+        let mut exprs = exit(self.exit).to_vec();
+        exprs.extend(self.family.into_iter().flat_map(self::family));
+        exprs
+    }
+}
+
+/// The families that need rules of their own; `None` is both in one rule.
+fn families(policy: &Resolved) -> Vec<Option<Family>> {
+    let needs_family = !policy.sources.is_empty()
+        || !policy.except_destinations.is_empty()
+        || matches!(policy.allowed, Allowed::Blocks(_))
+        || matches!(policy.address, Address::Fixed(_))
+        || policy.families != Families::Both;
+    if !needs_family {
+        return vec![None];
+    }
+    let has_source = |family| {
+        policy.sources.is_empty()
+            || policy.sources.iter().any(|net| Family::of(net.addr()) == family)
+    };
+    let in_scope = |family: &Family| policy.families.contains(*family) && has_source(*family);
+    [Family::Ipv4, Family::Ipv6].into_iter().filter(in_scope).map(Some).collect()
+}
+
+/// Where the source address stands that it had before translation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// In the packet.
+    Packet,
+    /// In conntrack, after translation.
+    Connection,
+}
+
+impl Program {
+    /// Interface, family, origin and addresses.
+    pub(super) fn scope(
+        &mut self,
+        policy: &Resolved,
+        packets: &Packets<'_>,
+        source: Source,
+    ) -> Vec<Expr> {
+        let mut exprs = packets.exit_and_family();
+        exprs.extend(origin(policy.origin));
+        let Some(family) = packets.family else { return exprs };
+        if !policy.sources.is_empty() {
+            let set =
+                self.anonymous_set(|name| FilledSet::networks(name, family, &policy.sources));
+            exprs.push(match source {
+                Source::Packet => source_address(family, Register::R1),
+                Source::Connection if family == Family::Ipv4 => Ct::ORIGINAL_SOURCE_V4.into(),
+                Source::Connection => Ct::ORIGINAL_SOURCE_V6.into(),
+            });
+            exprs.push(Lookup::within(&set).into());
+        }
+        let excepted = &policy.except_destinations;
+        if excepted.iter().any(|net| Family::of(net.addr()) == family) {
+            let set = self.anonymous_set(|name| FilledSet::networks(name, family, excepted));
+            exprs.extend([destination_address(family), Lookup::outside(&set).into()]);
+        }
+        exprs
+    }
+
+    /// Whether the source port is one of these.
+    pub(super) fn source_ports(&mut self, ports: &PortSet) -> Vec<Expr> {
+        let mut exprs = vec![Payload::SOURCE_PORT.into()];
+        match ports.ranges() {
+            [range] if range.first() == range.last() => {
+                exprs.push(Cmp::new(CmpOp::Eq, &range.first().get().to_be_bytes()).into());
+            }
+            [range] => {
+                exprs.push(Cmp::new(CmpOp::Gte, &range.first().get().to_be_bytes()).into());
+                exprs.push(Cmp::new(CmpOp::Lte, &range.last().get().to_be_bytes()).into());
+            }
+            _ => {
+                let set = self.anonymous_set(|name| FilledSet::ports(name, ports));
+                exprs.push(Lookup::within(&set).into());
+            }
+        }
+        exprs
+    }
+}
+
+fn load_meta(key: u32) -> Expr {
+    Meta { key, dreg: Register::R1 }.into()
+}
+
+/// A whole name is compared with its closing NULs, a prefix without.
+fn exit(pattern: Option<&InterfacePattern>) -> [Expr; 2] {
+    let bytes = match pattern {
+        None => {
+            let loopback = ARPHRD_LOOPBACK.to_ne_bytes();
+            return [load_meta(NFT_META_OIFTYPE), Cmp::new(CmpOp::Neq, &loopback).into()];
+        }
+        Some(InterfacePattern::Name(name)) => {
+            let mut bytes = name.as_str().as_bytes().to_vec();
+            bytes.resize(IFNAMSIZ, 0);
+            bytes
+        }
+        Some(InterfacePattern::Prefix(prefix)) => prefix.as_bytes().to_vec(),
+    };
+    [load_meta(NFT_META_OIFNAME), Cmp::new(CmpOp::Eq, &bytes).into()]
+}
+
+pub(super) fn family(family: Family) -> [Expr; 2] {
+    let number = match family {
+        Family::Ipv4 => NFPROTO_IPV4,
+        Family::Ipv6 => NFPROTO_IPV6,
+    };
+    [load_meta(NFT_META_NFPROTO), Cmp::new(CmpOp::Eq, &[number]).into()]
+}
+
+/// What begins here came in by no interface.
+fn origin(origin: Origin) -> Vec<Expr> {
+    let op = match origin {
+        Origin::Both => return Vec::new(),
+        Origin::Local => CmpOp::Eq,
+        Origin::Forwarded => CmpOp::Neq,
+    };
+    vec![load_meta(NFT_META_IIF), Cmp::new(op, &0u32.to_ne_bytes()).into()]
+}
+
+/// Always before the ports are read: an ICMP echo id stands where a port would.
+pub(super) fn protocol(protocol: Protocol) -> [Expr; 2] {
+    [load_meta(NFT_META_L4PROTO), Cmp::new(CmpOp::Eq, &[protocol.number()]).into()]
+}
+
+pub(super) fn opening(protocol: Protocol, pick_up: PickUp) -> Vec<Expr> {
+    if protocol != Protocol::Tcp || pick_up == PickUp::Any {
+        return Vec::new();
+    }
+    vec![
+        Payload::TCP_FLAGS.into(),
+        Bitwise::mask(&[TCP_STATE_FLAGS]).into(),
+        Cmp::new(CmpOp::Eq, &[TCP_SYN]).into(),
+    ]
+}
+
+/// RFC 791 §3.1, RFC 8200 §3.
+pub(super) fn source_address(family: Family, dreg: Register) -> Expr {
+    let load = match family {
+        Family::Ipv4 => Payload::IPV4_SOURCE,
+        Family::Ipv6 => Payload::IPV6_SOURCE,
+    };
+    Payload { dreg, ..load }.into()
+}
+
+fn destination_address(family: Family) -> Expr {
+    match family {
+        Family::Ipv4 => Payload::IPV4_DESTINATION.into(),
+        Family::Ipv6 => Payload::IPV6_DESTINATION.into(),
+    }
+}
