@@ -53,7 +53,7 @@ pub fn compile(policies: &[Resolved]) -> Result<Ruleset, WireError> {
     let mut rules: Vec<_> = [RTN_MULTICAST, RTN_BROADCAST].map(leave_alone).into();
     rules.extend(policies.iter().flat_map(policy_rules));
     let chains = vec![postrouting()];
-    Ruleset { table: Table::new(FAMILY, TABLE), chains, rules }.signed()
+    Ruleset { table: Table::new(FAMILY, TABLE), chains, sets: Vec::new(), rules }.signed()
 }
 
 fn postrouting() -> Chain {
