@@ -6,10 +6,10 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::expr::{
-    Bitwise, Cmp, CmpOp, Counter, Data, Expr, Fib, Immediate, Masq, Meta, Opaque, Payload, Range,
-    RangeOp, Register, Verdict,
+    Bitwise, Byteorder, Cmp, CmpOp, Counter, Ct, Data, Expr, Fib, Hash, Immediate, Lookup, Masq,
+    Meta, Nat, Numgen, Opaque, Payload, Range, RangeOp, Register, Verdict,
 };
-use crate::object::{Chain, Hook, RawAttr, Rule, Table};
+use crate::object::{Chain, Element, Elements, Hook, RawAttr, Rule, Set, Table};
 use crate::wire::Writer;
 
 /// The name of a table, chain or the like.
@@ -86,8 +86,46 @@ pub fn exprs() -> impl Strategy<Value = Expr> {
         .into()),
         (any::<Option<u32>>(), option::of(registers()), option::of(registers()))
             .prop_map(|(flags, proto_min, proto_max)| Masq { flags, proto_min, proto_max }.into()),
+        set_exprs(),
+        nats(),
         opaques(),
     ]
+}
+
+/// Expressions that make a key, or look one up.
+fn set_exprs() -> impl Strategy<Value = Expr> {
+    let hash = (registers(), registers(), any::<(u32, u32, Option<u32>, Option<u32>, u32)>());
+    prop_oneof![
+        (names(), registers(), option::of(registers()), any::<(Option<u32>, Option<u32>)>())
+            .prop_map(|(set, sreg, dreg, (set_id, flags))| {
+                Lookup { set, sreg, dreg, set_id, flags }.into()
+            }),
+        (registers(), any::<(u32, u32, u32)>()).prop_map(|(dreg, (modulus, kind, offset))| {
+            Numgen { dreg, modulus, kind, offset }.into()
+        }),
+        hash.prop_map(|(sreg, dreg, (len, modulus, seed, offset, kind))| {
+            Hash { sreg, dreg, len, modulus, seed, offset, kind }.into()
+        }),
+        (registers(), registers(), any::<(u32, u32, u32)>()).prop_map(
+            |(sreg, dreg, (op, len, size))| Byteorder { sreg, dreg, op, len, size }.into()
+        ),
+        (registers(), any::<(u32, Option<u8>)>()).prop_map(|(dreg, (key, direction))| Ct {
+            dreg,
+            key,
+            direction
+        }
+        .into()),
+    ]
+}
+
+fn nats() -> impl Strategy<Value = Expr> {
+    let addresses = (option::of(registers()), option::of(registers()));
+    let ports = (option::of(registers()), option::of(registers()));
+    (any::<(u32, u32, Option<u32>)>(), addresses, ports).prop_map(
+        |((kind, family, flags), (addr_min, addr_max), (proto_min, proto_max))| {
+            Nat { kind, family, addr_min, addr_max, proto_min, proto_max, flags }.into()
+        },
+    )
 }
 
 /// Expressions of kinds that we do not know, and of known kinds with an attribute we do not know.
@@ -160,5 +198,46 @@ pub fn rules() -> impl Strategy<Value = Rule> {
             userdata,
             other,
         },
+    )
+}
+
+/// Any set.
+pub fn sets() -> impl Strategy<Value = Set> {
+    let place = (any::<u8>(), names(), names(), any::<Option<u64>>());
+    let kinds = any::<[Option<u32>; 7]>();
+    (place, kinds, option::of(bytes()), other()).prop_map(
+        |((family, table, name, handle), kinds, userdata, other)| {
+            let [flags, key_type, key_len, data_type, data_len, id, size] = kinds;
+            Set {
+                family,
+                table,
+                name,
+                handle,
+                flags,
+                key_type,
+                key_len,
+                data_type,
+                data_len,
+                id,
+                userdata,
+                size,
+                other,
+            }
+        },
+    )
+}
+
+/// Any element of a set.
+pub fn elements() -> impl Strategy<Value = Element> {
+    let content = (option::of(data()), option::of(data()), any::<Option<u32>>());
+    (content, option::of(bytes()), other()).prop_map(|((key, data, flags), userdata, other)| {
+        Element { key, data, flags, userdata, other }
+    })
+}
+
+/// Any list of elements.
+pub fn element_lists() -> impl Strategy<Value = Elements> {
+    (any::<u8>(), names(), names(), any::<Option<u32>>(), vec(elements(), 0..12)).prop_map(
+        |(family, table, set, set_id, elements)| Elements { family, table, set, set_id, elements },
     )
 }

@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 
 use ephport_core::{HostFacts, Policy, PolicySpec, Target};
 use ephport_nft::client::{NetlinkError, Transport};
-use ephport_nft::object::{Chain, Comment, Rule, Table};
+use ephport_nft::expr::{Expr, Lookup, Payload, Register, Verdict};
+use ephport_nft::object::{Chain, Comment, Elements, Rule, Set, Table};
+use ephport_nft::ruleset::{FilledSet, SetName, TABLE};
 use ephport_nft::uapi::{
     NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN,
-    NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN, NFT_MSG_NEWRULE,
-    NFT_MSG_NEWTABLE, NFTA_GEN_ID, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_MULTI, NLMSG_DONE,
+    NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, NFT_MSG_NEWCHAIN,
+    NFT_MSG_NEWGEN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
+    NFTA_GEN_ID, NFTA_SET_ELEM_LIST_SET, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_MULTI, NLMSG_DONE,
     NLMSG_ERROR,
 };
 use ephport_nft::wire::{Header, Message, Messages, NfGenMsg, Reader, Writer};
@@ -83,7 +86,7 @@ impl Kernel {
         });
     }
 
-    fn get(&mut self, request: Header) {
+    fn get(&mut self, request: Header, asked: &[u8]) {
         let ruleset = self.ruleset.clone();
         let body = |write: &dyn Fn(&mut Writer)| {
             let mut w = Writer::new();
@@ -109,6 +112,20 @@ impl Kernel {
                 let chains = ruleset.iter().flat_map(|r| &r.chains);
                 let bodies = chains.map(|chain| body(&|w| chain.write(w))).collect();
                 self.list(request, NFT_MSG_NEWCHAIN, bodies);
+            }
+            Some(NFT_MSG_GETSET) => {
+                let sets = ruleset.iter().flat_map(|r| &r.sets);
+                let bodies = sets.map(|filled| body(&|w| filled.set.write(w))).collect();
+                self.list(request, NFT_MSG_NEWSET, bodies);
+            }
+            Some(NFT_MSG_GETSETELEM) => {
+                let name = set_name(asked);
+                let mut sets = ruleset.iter().flat_map(|r| &r.sets);
+                let Some(filled) = sets.find(|filled| filled.set.name == name) else {
+                    return self.acknowledge(request, Errno::ENOENT as i32);
+                };
+                let bodies = messages_of(filled).into_iter().map(|part| body(&|w| part.write(w)));
+                self.list(request, NFT_MSG_NEWSETELEM, bodies.collect());
             }
             Some(NFT_MSG_GETRULE) => {
                 let rules = ruleset.iter().flat_map(|r| &r.rules);
@@ -152,12 +169,26 @@ impl Kernel {
         match message.header.nf_tables_message() {
             Some(NFT_MSG_NEWTABLE) => {
                 let table = Table::read(message.body).unwrap();
-                let new = || Ruleset { table, chains: Vec::new(), rules: Vec::new() };
+                let new =
+                    || Ruleset { table, chains: Vec::new(), sets: Vec::new(), rules: Vec::new() };
                 self.ruleset.get_or_insert_with(new);
             }
             Some(NFT_MSG_DELTABLE) => self.ruleset = None,
             Some(NFT_MSG_NEWCHAIN) => {
                 self.ruleset.as_mut().unwrap().chains.push(Chain::read(message.body).unwrap());
+            }
+            Some(NFT_MSG_NEWSET) => {
+                let set = Set::read(message.body).unwrap();
+                assert!(set.id.is_some(), "the kernel asks for a number");
+                let set = Set { id: None, ..set };
+                let sets = &mut self.ruleset.as_mut().unwrap().sets;
+                sets.push(FilledSet { set, elements: Vec::new() });
+            }
+            Some(NFT_MSG_NEWSETELEM) => {
+                let Elements { set, elements, .. } = Elements::read(message.body).unwrap();
+                let mut sets = self.ruleset.as_mut().unwrap().sets.iter_mut();
+                let filled = sets.find(|filled| filled.set.name == set).unwrap();
+                filled.elements.extend(elements);
             }
             Some(NFT_MSG_NEWRULE) => {
                 self.ruleset.as_mut().unwrap().rules.push(Rule::read(message.body).unwrap());
@@ -165,6 +196,30 @@ impl Kernel {
             other => panic!("unexpected operation {other:?}"),
         }
     }
+}
+
+/// The set that is asked for.
+fn set_name(asked: &[u8]) -> String {
+    let mut reader = Reader::new(asked);
+    NfGenMsg::read(&mut reader).unwrap();
+    let mut attrs = reader.attrs().map(Result::unwrap);
+    let name = attrs.find(|attr| attr.kind == NFTA_SET_ELEM_LIST_SET).unwrap();
+    name.string().unwrap().into()
+}
+
+/// Its elements as the kernel lists them: from the last one, in several messages.
+fn messages_of(filled: &FilledSet) -> Vec<Elements> {
+    let Set { family, table, name, .. } = &filled.set;
+    let (family, table, set) = (*family, table.clone(), name.clone());
+    let message = |elements| Elements {
+        family,
+        table: table.clone(),
+        set: set.clone(),
+        set_id: None,
+        elements,
+    };
+    let elements: Vec<_> = filled.elements.iter().rev().cloned().collect();
+    elements.chunks(500).map(|part| message(part.to_vec())).collect()
 }
 
 fn batch_generation(body: &[u8]) -> u32 {
@@ -181,7 +236,7 @@ impl Transport for &mut Kernel {
         if messages[0].header.kind == NFNL_MSG_BATCH_BEGIN {
             self.batch(&messages);
         } else {
-            self.get(messages[0].header);
+            self.get(messages[0].header, messages[0].body);
         }
         Ok(())
     }
@@ -215,6 +270,50 @@ fn apply_installs_then_changes_nothing_then_replaces_then_remove_takes_away() {
     assert_eq!(Nftables::over(&mut kernel).remove(), Ok(true));
     assert_eq!(Nftables::over(&mut kernel).remove(), Ok(false));
     assert_eq!((kernel.ruleset, kernel.batches), (None, 3));
+}
+
+/// A ruleset with a large anonymous map, and a rule that uses it.
+fn ruleset_with_a_set() -> Ruleset {
+    let verdicts = vec![Verdict::Accept; 5000];
+    let map = FilledSet::number_verdicts(SetName::Anonymous(7), &verdicts);
+    let plain = ruleset("49152-61000");
+    let exprs =
+        vec![Payload::SOURCE_PORT.into(), Lookup::value(&map.set, Register::VERDICT).into()];
+    let mut rules = plain.rules;
+    rules.push(Rule::new(map.set.family, TABLE, "postrouting", exprs));
+    Ruleset { rules, sets: vec![map], ..plain }.signed().unwrap()
+}
+
+#[test]
+fn sets_are_applied_before_the_rules_that_use_them_and_read_back_whatever_their_name() {
+    let desired = ruleset_with_a_set();
+    let mut kernel = Kernel::default();
+    assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Installed));
+    assert_eq!(kernel.ruleset.as_ref(), Some(&desired));
+    let held = kernel.ruleset.as_mut().unwrap();
+    held.sets[0].set.name = "__map0".into();
+    let Some(Expr::Lookup(lookup)) = held.rules.last_mut().unwrap().exprs.last_mut() else {
+        panic!("no lookup");
+    };
+    lookup.set = "__map0".into();
+    assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Unchanged));
+    kernel.ruleset.as_mut().unwrap().sets[0].elements.pop();
+    assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Replaced));
+    assert_eq!(kernel.ruleset.as_ref(), Some(&desired));
+}
+
+#[test]
+fn a_failure_names_the_set() {
+    let cases = [
+        (5, "the kernel refused to add set __map7 (EEXIST: File exists)"),
+        (6, "the kernel refused to add 1536 elements to set __map7 (EEXIST: File exists)"),
+    ];
+    for (at, message) in cases {
+        let fault = BatchFault::Fails { at: vec![(at, Errno::EEXIST)], acked: false };
+        let mut kernel = Kernel { batch_faults: [fault].into(), ..Kernel::default() };
+        let error = Nftables::over(&mut kernel).apply(&ruleset_with_a_set()).unwrap_err();
+        assert_eq!(error.to_string(), message);
+    }
 }
 
 #[test]

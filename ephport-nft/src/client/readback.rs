@@ -1,6 +1,6 @@
 //! Reading a table with all that is in it.
 //!
-//! The kernel lists chains and rules in several answers, between which others may write; now and
+//! The kernel lists chains, sets and rules in several answers, between which others may write; now and
 //! then it lists nothing at all without a word. So the reading is bracketed by the generation: it
 //! counts only when the generation before and after is the same.
 
@@ -9,11 +9,12 @@ use nix::errno::Errno;
 use super::error::Error;
 use super::transport::{NetlinkError, Transport, dump};
 use super::{MAX_TRIES, Nftables};
-use crate::object::{Chain, Generation, Rule, Table};
-use crate::ruleset::Ruleset;
+use crate::object::{Chain, Element, Elements, Generation, Rule, Set, Table};
+use crate::ruleset::{FilledSet, Ruleset};
 use crate::uapi::{
-    NFPROTO_UNSPEC, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETRULE, NFT_MSG_GETTABLE,
-    NFTA_RULE_TABLE, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST,
+    NFPROTO_UNSPEC, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETRULE, NFT_MSG_GETSET,
+    NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, NFTA_RULE_TABLE, NFTA_SET_ELEM_LIST_SET,
+    NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_TABLE, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST,
 };
 use crate::wire::{Header, NfGenMsg, WireError, Writer};
 
@@ -40,7 +41,7 @@ impl<T: Transport> Nftables<T> {
     /// The number that every committed transaction raises.
     pub fn generation(&mut self) -> Result<Generation, Error> {
         let mut generation = None;
-        self.list(NFT_MSG_GETGEN, NLM_F_ACK, NFPROTO_UNSPEC, None, |body| {
+        self.list(NFT_MSG_GETGEN, NLM_F_ACK, NFPROTO_UNSPEC, &[], |body| {
             generation = Some(Generation::read(body)?);
             Ok(())
         })?;
@@ -49,22 +50,52 @@ impl<T: Transport> Nftables<T> {
 
     fn read_once(&mut self, family: u8, name: &str) -> Result<Option<Ruleset>, Error> {
         let mut table = None;
-        self.list(NFT_MSG_GETTABLE, NLM_F_DUMP, family, None, |body| {
+        self.list(NFT_MSG_GETTABLE, NLM_F_DUMP, family, &[], |body| {
             table = table.take().or(Some(Table::read(body)?).filter(|table| table.name == name));
             Ok(())
         })?;
         let Some(table) = table else { return Ok(None) };
         let mut chains = Vec::new();
-        self.list(NFT_MSG_GETCHAIN, NLM_F_DUMP, family, None, |body| {
+        self.list(NFT_MSG_GETCHAIN, NLM_F_DUMP, family, &[], |body| {
             chains.extend(Some(Chain::read(body)?).filter(|chain| chain.table == name));
             Ok(())
         })?;
+        let sets = self.read_sets(family, name)?;
         let mut rules = Vec::new();
-        self.list(NFT_MSG_GETRULE, NLM_F_DUMP, family, Some(name), |body| {
+        self.list(NFT_MSG_GETRULE, NLM_F_DUMP, family, &[(NFTA_RULE_TABLE, name)], |body| {
             rules.extend(Some(Rule::read(body)?).filter(|rule| rule.table == name));
             Ok(())
         })?;
-        Ok(Some(Ruleset { table, chains, rules }))
+        Ok(Some(Ruleset { table, chains, sets, rules }))
+    }
+
+    fn read_sets(&mut self, family: u8, table: &str) -> Result<Vec<FilledSet>, Error> {
+        let mut sets = Vec::new();
+        self.list(NFT_MSG_GETSET, NLM_F_DUMP, family, &[(NFTA_SET_TABLE, table)], |body| {
+            sets.extend(Some(Set::read(body)?).filter(|set| set.table == table));
+            Ok(())
+        })?;
+        let filled = sets.into_iter().map(|set| {
+            let elements = self.read_elements(&set)?;
+            Ok(FilledSet { set, elements })
+        });
+        filled.collect()
+    }
+
+    fn read_elements(&mut self, set: &Set) -> Result<Vec<Element>, Error> {
+        let names = [(NFTA_SET_ELEM_LIST_TABLE, &*set.table), (NFTA_SET_ELEM_LIST_SET, &*set.name)];
+        let mut elements = Vec::new();
+        let listed = self.list(NFT_MSG_GETSETELEM, NLM_F_DUMP, set.family, &names, |body| {
+            elements.extend(Elements::read(body)?.elements);
+            Ok(())
+        });
+        match listed {
+            // Somebody took the set away since it was listed.
+            Err(Error::Netlink(NetlinkError::Refused { errno: Errno::ENOENT })) => {
+                Err(NetlinkError::Interrupted.into())
+            }
+            listed => listed.map(|()| elements),
+        }
     }
 
     /// Asks for objects of one kind and gives the body of each answer to `visit`.
@@ -73,15 +104,15 @@ impl<T: Transport> Nftables<T> {
         message: u16,
         flags: u16,
         family: u8,
-        table: Option<&str>,
+        names: &[(u16, &str)],
         mut visit: impl FnMut(&[u8]) -> Result<(), WireError>,
     ) -> Result<(), Error> {
         let seq = self.next_seq();
         let mut w = Writer::new();
         w.message(Header::nf_tables(message, NLM_F_REQUEST | flags, seq), |w| {
             w.raw(&NfGenMsg::new(family).to_bytes());
-            if let Some(table) = table {
-                w.string(NFTA_RULE_TABLE, table);
+            for (kind, name) in names {
+                w.string(*kind, name);
             }
         });
         let result = dump(&mut self.transport, &w.finish()?, seq, |_, body| visit(body));

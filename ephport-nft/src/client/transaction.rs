@@ -7,12 +7,12 @@
 use nix::errno::Errno;
 
 use super::error::Error;
-use crate::object::{Chain, Generation, Rule, Table};
-use crate::ruleset::Ruleset;
+use crate::object::{Chain, Elements, Generation, Rule, Set, Table};
+use crate::ruleset::{FilledSet, Ruleset};
 use crate::uapi::{
     NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES,
-    NFPROTO_UNSPEC, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWTABLE,
-    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
+    NFPROTO_UNSPEC, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET,
+    NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
 };
 use crate::wire::{Ack, Header, NfGenMsg, WireError, Writer};
 
@@ -25,6 +25,10 @@ pub enum Operation {
     DeleteTable(Table),
     /// Adds a chain.
     AddChain(Chain),
+    /// Adds a set or map without elements.
+    AddSet(Set),
+    /// Adds elements to a set or map.
+    AddElements(Elements),
     /// Adds a rule at the end of its chain.
     AppendRule(Rule),
 }
@@ -35,6 +39,8 @@ impl Operation {
             Self::AddTable(_) => (NFT_MSG_NEWTABLE, NLM_F_CREATE),
             Self::DeleteTable(_) => (NFT_MSG_DELTABLE, 0),
             Self::AddChain(_) => (NFT_MSG_NEWCHAIN, NLM_F_CREATE),
+            Self::AddSet(_) => (NFT_MSG_NEWSET, NLM_F_CREATE),
+            Self::AddElements(_) => (NFT_MSG_NEWSETELEM, NLM_F_CREATE),
             Self::AppendRule(_) => (NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND),
         };
         Header::nf_tables(message, NLM_F_REQUEST | flags, seq)
@@ -44,6 +50,8 @@ impl Operation {
         match self {
             Self::AddTable(table) | Self::DeleteTable(table) => table.write(w),
             Self::AddChain(chain) => chain.write(w),
+            Self::AddSet(set) => set.write(w),
+            Self::AddElements(elements) => elements.write(w),
             Self::AppendRule(rule) => rule.write(w),
         }
     }
@@ -53,6 +61,10 @@ impl Operation {
             Self::AddTable(table) => format!("add table {}", table.name),
             Self::DeleteTable(table) => format!("delete table {}", table.name),
             Self::AddChain(chain) => format!("add chain {}", chain.name),
+            Self::AddSet(set) => format!("add set {}", set.name),
+            Self::AddElements(Elements { elements, set, .. }) => {
+                format!("add {} elements to set {set}", elements.len())
+            }
             Self::AppendRule(rule) => {
                 let comment = rule.comment();
                 let policy = comment.as_ref().map_or("guard", |comment| comment.as_str());
@@ -79,6 +91,9 @@ impl Batch {
             Operation::AddTable(ruleset.table.clone()),
         ];
         operations.extend(ruleset.chains.iter().cloned().map(Operation::AddChain));
+        for (filled, id) in ruleset.sets.iter().zip(1..) {
+            operations.extend(fill(filled, id));
+        }
         operations.extend(ruleset.rules.iter().cloned().map(Operation::AppendRule));
         Self(operations)
     }
@@ -141,6 +156,14 @@ impl Batch {
             }),
         }
     }
+}
+
+/// A set, then its elements. The kernel asks for a number in the transaction.
+fn fill(filled: &FilledSet, id: u32) -> impl Iterator<Item = Operation> {
+    let set = Set { id: Some(id), ..filled.set.clone() };
+    let portions = filled.portions().into_iter();
+    let portions = portions.map(move |portion| Elements { set_id: Some(id), ..portion });
+    [Operation::AddSet(set)].into_iter().chain(portions.map(Operation::AddElements))
 }
 
 /// What became of a batch that the kernel found no fault with.

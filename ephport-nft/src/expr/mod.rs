@@ -8,26 +8,38 @@
 //! know, is kept whole as [`Opaque`].
 
 mod bitwise;
+mod byteorder;
 mod cmp;
 mod counter;
+mod ct;
 mod data;
 mod fib;
+mod hash;
 mod immediate;
+mod lookup;
 mod masq;
 mod meta;
+mod nat;
+mod numgen;
 mod opaque;
 mod payload;
 mod range;
 mod register;
 
 pub use bitwise::Bitwise;
+pub use byteorder::Byteorder;
 pub use cmp::{Cmp, CmpOp};
 pub use counter::Counter;
+pub use ct::Ct;
 pub use data::{Data, Verdict};
 pub use fib::Fib;
+pub use hash::Hash;
 pub use immediate::Immediate;
+pub use lookup::Lookup;
 pub use masq::Masq;
 pub use meta::Meta;
+pub use nat::Nat;
+pub use numgen::Numgen;
 pub use opaque::Opaque;
 pub use payload::Payload;
 pub use range::{Range, RangeOp};
@@ -97,16 +109,22 @@ macro_rules! expressions {
     };
 }
 
-expressions! { Bitwise, Cmp, Counter, Fib, Immediate, Masq, Meta, Payload, Range, }
+expressions! {
+    Bitwise, Byteorder, Cmp, Counter, Ct, Fib, Hash, Immediate, Lookup, Masq, Meta, Nat, Numgen,
+    Payload, Range,
+}
 
 impl Expr {
-    /// The expression as it was asked for: counters at zero, and no upper register where the kernel
-    /// filled in the lower one.
+    /// The expression as it was asked for: counters at zero, and without what the kernel fills in
+    /// by itself.
     #[must_use]
     pub fn essence(&self) -> Self {
         match self {
             Self::Counter(_) => Counter::default().into(),
+            Self::Hash(hash) => hash.essence().into(),
+            Self::Lookup(lookup) => lookup.essence().into(),
             Self::Masq(masq) => masq.essence().into(),
+            Self::Nat(nat) => nat.essence().into(),
             other => other.clone(),
         }
     }
@@ -149,7 +167,7 @@ impl From<Opaque> for Expr {
 
 /// Bytes as nft prints register contents: 32-bit words in the order of this machine, the last one
 /// filled up with zeros.
-fn words(bytes: &[u8]) -> String {
+pub(crate) fn words(bytes: &[u8]) -> String {
     let word = |chunk: &[u8]| {
         let mut word = [0; 4];
         word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);

@@ -5,14 +5,19 @@
 
 mod chain;
 mod comment;
+pub mod datatype;
+mod element;
 mod generation;
 mod rule;
+mod set;
 mod table;
 
 pub use chain::{Chain, Hook};
 pub use comment::Comment;
+pub use element::{Element, Elements};
 pub use generation::Generation;
 pub use rule::Rule;
+pub use set::Set;
 pub use table::Table;
 
 use crate::wire::{Attr, Writer};

@@ -2,10 +2,15 @@
 //! says it has.
 
 mod bytecode;
+mod essence;
+mod filled_set;
 mod listing;
+mod sets;
 
 pub use bytecode::Bytecode;
+pub use filled_set::FilledSet;
 pub use listing::Listing;
+pub use sets::SetName;
 
 use std::fmt;
 
@@ -19,13 +24,15 @@ pub const TABLE: &str = "ephport";
 /// That table's family: IPv4 and IPv6 together.
 pub const FAMILY: u8 = NFPROTO_INET;
 
-/// A table with its chains and rules.
+/// A table with its chains, sets and rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruleset {
     /// The table.
     pub table: Table,
     /// Its chains, in the order of their creation.
     pub chains: Vec<Chain>,
+    /// Its sets, with their elements.
+    pub sets: Vec<FilledSet>,
     /// Its rules, chain by chain, each in order.
     pub rules: Vec<Rule>,
 }
@@ -36,27 +43,26 @@ impl Ruleset {
         self.rules.iter().filter(move |rule| rule.chain == chain)
     }
 
-    /// The ruleset as it was asked for: without the kernel's own numbers, its counters at zero.
-    /// Two rulesets do the same when their essences are equal.
+    /// The set of this name.
     #[must_use]
-    pub fn essence(&self) -> Self {
-        Self {
-            table: self.table.essence(),
-            chains: self.chains.iter().map(Chain::essence).collect(),
-            rules: self.rules.iter().map(Rule::essence).collect(),
-        }
+    pub fn set(&self, name: &str) -> Option<&FilledSet> {
+        self.sets.iter().find(|filled| filled.set.name == name)
     }
 
-    /// A digest of the chains and rules as they were asked for, to tell whether they were changed.
+    /// A digest of the chains, sets and rules as they were asked for, to tell whether they were changed.
     /// It guards against accidents, not against somebody who changes both.
     ///
     /// # Errors
-    /// When a rule is too long for netlink.
+    /// When a rule or set is too long for netlink.
     pub fn digest(&self) -> Result<Digest, WireError> {
         let essence = self.essence();
         let mut w = Writer::new();
         essence.chains.iter().for_each(|chain| w.nested(0, |w| chain.write(w)));
         essence.rules.iter().for_each(|rule| w.nested(1, |w| rule.write(w)));
+        for filled in &essence.sets {
+            w.nested(2, |w| filled.set.write(w));
+            filled.portions().iter().for_each(|portion| w.nested(3, |w| portion.write(w)));
+        }
         w.finish().map(|bytes| Digest::of(&bytes))
     }
 
@@ -96,7 +102,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct Signature {
     /// The version of ephport-nft.
     pub version: String,
-    /// Of the chains and rules.
+    /// Of the chains, sets and rules.
     pub digest: Digest,
 }
 

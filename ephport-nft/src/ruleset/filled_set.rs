@@ -1,0 +1,149 @@
+//! A set with its elements.
+
+use crate::object::{Element, Elements, Set};
+use crate::wire::Writer;
+
+/// How many bytes of elements go into one message: their list is one attribute, whose length is a
+/// 16-bit number.
+const PORTION: usize = 48 * 1024;
+
+/// A set with all of its elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilledSet {
+    /// The set.
+    pub set: Set,
+    /// Its elements; their order means nothing.
+    pub elements: Vec<Element>,
+}
+
+/// The keys from `first` to `last`, with what a map holds for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KeyRange<'a> {
+    pub(super) first: &'a [u8],
+    pub(super) last: Vec<u8>,
+    pub(super) element: &'a Element,
+}
+
+impl FilledSet {
+    /// The set as it was asked for, with its elements in order. Ends that close nothing, or that
+    /// the beginning of the next range makes superfluous, are left out: some programs send them,
+    /// others do not.
+    #[must_use]
+    pub fn essence(&self) -> Self {
+        let mut elements: Vec<_> = self.elements.iter().map(Element::essence).collect();
+        elements.sort_by(|a, b| rank(a).cmp(&rank(b)));
+        let superfluous = |element: &Element, next: Option<&Element>| {
+            let closes_nothing = element.key_bytes().is_some_and(is_zero);
+            element.is_end() && (closes_nothing || next.is_some_and(|next| next.key == element.key))
+        };
+        let next = elements.iter().skip(1).map(Some).chain([None]);
+        let kept = elements.iter().zip(next).filter(|(element, next)| !superfluous(element, *next));
+        let elements = kept.map(|(element, _)| element.clone()).collect();
+        Self { set: self.set.essence(), elements }
+    }
+
+    /// The elements in messages that netlink can hold.
+    pub(crate) fn portions(&self) -> Vec<Elements> {
+        let Set { family, table, name, id, .. } = &self.set;
+        let (mut portions, mut portion, mut len) = (Vec::new(), Vec::new(), 0);
+        let message = |elements| Elements {
+            family: *family,
+            table: table.clone(),
+            set: name.clone(),
+            set_id: *id,
+            elements,
+        };
+        for element in &self.elements {
+            let mut w = Writer::new();
+            element.write(&mut w);
+            if len + w.len() > PORTION {
+                portions.push(message(std::mem::take(&mut portion)));
+                len = 0;
+            }
+            len += w.len();
+            portion.push(element.clone());
+        }
+        if !portion.is_empty() {
+            portions.push(message(portion));
+        }
+        portions
+    }
+
+    /// The ranges of an interval set, or each key of another; of an essence.
+    pub(super) fn ranges(&self) -> Option<Vec<KeyRange<'_>>> {
+        let mut ranges = Vec::new();
+        let mut elements = self.elements.iter().peekable();
+        while let Some(element) = elements.next() {
+            let first = element.key_bytes()?;
+            if element.is_end() {
+                continue;
+            }
+            let last = match elements.peek() {
+                _ if !self.set.is_interval() => first.to_vec(),
+                Some(next) => below(next.key_bytes()?)?,
+                None => vec![u8::MAX; first.len()],
+            };
+            ranges.push(KeyRange { first, last, element });
+        }
+        Some(ranges)
+    }
+}
+
+/// By key; at the same key the end of one range before the beginning of the next.
+fn rank(element: &Element) -> (Option<&[u8]>, bool) {
+    (element.key_bytes(), !element.is_end())
+}
+
+pub(super) fn is_zero(key: &[u8]) -> bool {
+    key.iter().all(|byte| *byte == 0)
+}
+
+/// The key above, if there is one; keys are numbers in network order.
+pub(super) fn above(key: &[u8]) -> Option<Vec<u8>> {
+    step(key, |byte| byte.checked_add(1), 0)
+}
+
+/// The key below, if there is one.
+fn below(key: &[u8]) -> Option<Vec<u8>> {
+    step(key, |byte| byte.checked_sub(1), u8::MAX)
+}
+
+fn step(key: &[u8], change: impl Fn(u8) -> Option<u8>, carried: u8) -> Option<Vec<u8>> {
+    let mut key = key.to_vec();
+    for byte in key.iter_mut().rev() {
+        if let Some(changed) = change(*byte) {
+            *byte = changed;
+            return Some(key);
+        }
+        *byte = carried;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_carry() {
+        assert_eq!(above(&[1, 255]), Some(vec![2, 0]));
+        assert_eq!(above(&[255, 255]), None);
+        assert_eq!(below(&[2, 0]), Some(vec![1, 255]));
+        assert_eq!(below(&[0, 0]), None);
+    }
+
+    #[test]
+    fn portions_hold_all_elements_in_order_and_fit_an_attribute() {
+        let elements = (0..9000u32).map(|i| Element::new(i.to_be_bytes().to_vec(), None));
+        let filled = FilledSet { set: Set::new(1, "t", "s"), elements: elements.collect() };
+        let portions = filled.portions();
+        assert!(portions.len() > 1);
+        for portion in &portions {
+            let mut w = Writer::new();
+            portion.write(&mut w);
+            assert!(w.finish().is_ok());
+        }
+        let all: Vec<_> = portions.into_iter().flat_map(|portion| portion.elements).collect();
+        assert_eq!(all, filled.elements);
+    }
+}

@@ -1,0 +1,105 @@
+//! A ruleset as text in nft's own syntax.
+//!
+//! A rule is a program over registers; to write it down, each register's content is followed as a
+//! term (`meta l4proto`, `th sport`, a constant) until an expression uses it. A rule that nft has
+//! no words for is printed as a comment, so that the text never says less than the table does.
+
+mod nat;
+mod sets;
+mod statements;
+mod terms;
+mod values;
+
+use std::fmt;
+
+use super::bytecode::family;
+use super::{FilledSet, Ruleset};
+use crate::object::{Chain, Rule};
+use crate::uapi::{NF_ACCEPT, NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC};
+
+/// Prints a ruleset so that `nft -f` loads the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Listing<'a>(pub(super) &'a Ruleset);
+
+impl fmt::Display for Listing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ruleset { table, chains, .. } = self.0;
+        // What a set needs only for its printing is left out here once for all rules.
+        let sets: Vec<_> = self.0.sets.iter().map(FilledSet::essence).collect();
+        writeln!(f, "table {} {} {{", family(table.family), table.name)?;
+        if let Some(comment) = table.comment() {
+            writeln!(f, "\tcomment \"{}\"", comment.as_str())?;
+        }
+        for filled in sets.iter().filter(|filled| !filled.set.is_anonymous()) {
+            sets::declaration(f, filled)?;
+            writeln!(f)?;
+        }
+        for (i, chain) in chains.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            self.chain(f, chain, &sets)?;
+        }
+        writeln!(f, "}}")
+    }
+}
+
+impl Listing<'_> {
+    fn chain(self, f: &mut fmt::Formatter<'_>, chain: &Chain, sets: &[FilledSet]) -> fmt::Result {
+        writeln!(f, "\tchain {} {{", chain.name)?;
+        if let (Some(hook), Some(kind)) = (chain.hook, &chain.kind) {
+            let at = if hook.number == NF_INET_POST_ROUTING { "postrouting" } else { "unknown" };
+            let policy = if chain.policy == Some(NF_ACCEPT) { "accept" } else { "drop" };
+            let priority = Priority(hook.priority);
+            writeln!(f, "\t\ttype {kind} hook {at} priority {priority}; policy {policy};")?;
+        }
+        for rule in self.0.rules_of(&chain.name) {
+            writeln!(f, "\t\t{}", Line { rule, sets })?;
+        }
+        writeln!(f, "\t}}")
+    }
+}
+
+/// A priority as nft writes it in postrouting: relative to where source NAT is.
+struct Priority(i32);
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 - NF_IP_PRI_NAT_SRC {
+            0 => f.write_str("srcnat"),
+            above @ 1..=10 => write!(f, "srcnat + {above}"),
+            below @ -10..=-1 => write!(f, "srcnat - {}", -below),
+            _ => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// One line that `nft` reads, or a comment where nft has no words for the rule.
+struct Line<'a> {
+    rule: &'a Rule,
+    /// Essences.
+    sets: &'a [FilledSet],
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rule, sets } = self;
+        if let Some(statements) = statements::statements(rule, sets) {
+            f.write_str(&statements.join(" "))?;
+        } else {
+            f.write_str("# nft has no words for this rule:")?;
+            rule.exprs.iter().try_for_each(|expr| write!(f, " {expr}"))?;
+        }
+        match rule.comment() {
+            Some(comment) => write!(f, " comment \"{}\"", comment.as_str()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// As in a [`Listing`]; a set that the rule uses is not known here.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Line { rule: self, sets: &[] }.fmt(f)
+    }
+}
