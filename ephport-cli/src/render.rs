@@ -86,18 +86,19 @@ fn policy_json(policy: &Resolved) -> Value {
 
 /// Each rule for programs, with its counters if it has any.
 pub(crate) fn rules_json(ruleset: &Ruleset) -> Vec<Value> {
-    let rule = |rule: &ephport_nft::object::Rule| {
+    let json = |(rule, listing): (&ephport_nft::object::Rule, String)| {
         let counter = rule.counter();
         json!({
             "chain": rule.chain,
             "policy": rule.comment().map(|comment| comment.as_str().to_string()),
-            "nft": ruleset.rule_listing(&rule.essence()).to_string(),
+            "nft": listing,
             "bytecode": rule.exprs.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "packets": counter.map(|counter| counter.packets),
             "bytes": counter.map(|counter| counter.bytes),
         })
     };
-    ruleset.rules.iter().map(rule).collect()
+    let listings = ruleset.essence().rule_listings();
+    ruleset.rules.iter().zip(listings).map(json).collect()
 }
 
 fn exits(exits: &Exits) -> Vec<String> {

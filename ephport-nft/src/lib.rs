@@ -20,6 +20,7 @@ pub mod expr;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod host;
+pub mod interpret;
 pub mod object;
 pub mod ruleset;
 #[cfg(any(test, feature = "proptest"))]

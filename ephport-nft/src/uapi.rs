@@ -132,6 +132,7 @@ pub const NFT_RETURN: i32 = -5;
 pub const NFT_REG_VERDICT: u32 = 0;
 pub const NFT_REG_1: u32 = 1;
 pub const NFT_REG_2: u32 = 2;
+pub const NFT_REG_3: u32 = 3;
 pub const NFT_USERDATA_MAXLEN: usize = 256;
 
 pub const NFTA_META_DREG: u16 = 1;
@@ -271,6 +272,7 @@ pub const NF_NAT_RANGE_PERSISTENT: u32 = 1 << 3;
 pub const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
 
 // linux/if_arp.h
+pub const ARPHRD_ETHER: u16 = 1;
 pub const ARPHRD_LOOPBACK: u16 = 772;
 
 // linux/if_link.h, linux/rtnetlink.h

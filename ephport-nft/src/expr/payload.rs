@@ -30,6 +30,19 @@ impl Payload {
     pub const TCP_FLAGS: Self =
         Self { dreg: Register::R1, base: NFT_PAYLOAD_TRANSPORT_HEADER, offset: 13, len: 1 };
 
+    /// The source address of IPv4 (RFC 791 §3.1).
+    pub const IPV4_SOURCE: Self = Self::network(12, 4);
+    /// The destination address of IPv4.
+    pub const IPV4_DESTINATION: Self = Self::network(16, 4);
+    /// The source address of IPv6 (RFC 8200 §3).
+    pub const IPV6_SOURCE: Self = Self::network(8, 16);
+    /// The destination address of IPv6.
+    pub const IPV6_DESTINATION: Self = Self::network(24, 16);
+
+    const fn network(offset: u32, len: u32) -> Self {
+        Self { dreg: Register::R1, base: NFT_PAYLOAD_NETWORK_HEADER, offset, len }
+    }
+
     /// Whether both load the same bytes, wherever to.
     #[must_use]
     pub fn loads_same(&self, other: &Self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::uapi::{NFT_REG_1, NFT_REG_2, NFT_REG_VERDICT};
+use crate::uapi::{NFT_REG_1, NFT_REG_2, NFT_REG_3, NFT_REG_VERDICT};
 use crate::wire::field::Field;
 use crate::wire::{Attr, WireError, Writer};
 
@@ -18,6 +18,8 @@ impl Register {
     pub const R1: Self = Self(NFT_REG_1);
     /// The second data register.
     pub const R2: Self = Self(NFT_REG_2);
+    /// The third data register.
+    pub const R3: Self = Self(NFT_REG_3);
 }
 
 impl Field for Register {

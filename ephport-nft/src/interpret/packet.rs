@@ -6,7 +6,7 @@ use ephport_core::{Cast, Family, Flow, InterfaceName, Port, Protocol, Segment};
 
 use crate::expr::{Ct, Fib, Meta, Payload};
 use crate::uapi::{
-    ARPHRD_ETHER, ARPHRD_LOOPBACK, IP_CT_DIR_ORIGINAL, NF_CT_STATE_NEW_BIT, NFPROTO_IPV4,
+    ARPHRD_ETHER, ARPHRD_LOOPBACK, IP_CT_DIR_ORIGINAL, IP_CT_NEW, NFPROTO_IPV4,
     NFPROTO_IPV6, NFT_CT_DIRECTION, NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_CT_STATE, NFT_META_IIF,
     NFT_META_L4PROTO, NFT_META_NFPROTO, NFT_META_OIFNAME, NFT_META_OIFTYPE,
     NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER, RTN_BROADCAST, RTN_MULTICAST,
@@ -84,7 +84,7 @@ impl<'a> Packet<'a> {
     /// What `ct` loads of a connection that conntrack has just placed.
     pub(super) fn ct(&self, ct: &Ct) -> Option<Vec<u8>> {
         match (ct.key, self.flow.source().ip()) {
-            (NFT_CT_STATE, _) => Some(NF_CT_STATE_NEW_BIT.to_ne_bytes().into()),
+            (NFT_CT_STATE, _) => Some((1u32 << (IP_CT_NEW + 1)).to_ne_bytes().into()),
             (NFT_CT_DIRECTION, _) => Some(vec![IP_CT_DIR_ORIGINAL]),
             (NFT_CT_SRC_IP, IpAddr::V4(source)) => Some(source.octets().into()),
             (NFT_CT_SRC_IP6, IpAddr::V6(source)) => Some(source.octets().into()),

@@ -97,6 +97,15 @@ impl fmt::Display for Line<'_> {
     }
 }
 
+impl Ruleset {
+    /// Each rule as it stands in the [`Listing`], in the order of `rules`.
+    #[must_use]
+    pub fn rule_listings(&self) -> Vec<String> {
+        let sets: Vec<_> = self.sets.iter().map(FilledSet::essence).collect();
+        self.rules.iter().map(|rule| Line { rule, sets: &sets }.to_string()).collect()
+    }
+}
+
 /// As in a [`Listing`]; a set that the rule uses is not known here.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
