@@ -95,7 +95,8 @@ impl Options {
         }
     }
 
-    /// Cuts `--option=value` and `-ovalue` in two.
+    /// Cuts `--option=value` and `-ovalue` in two. This is what getopt does; iptables 1.8.9 itself
+    /// takes all of `-oeth0` for the name, which nobody means.
     fn cut(&mut self, word: String) -> String {
         let at = match word.find('=') {
             Some(at) if word.starts_with("--") => Some((at, at + 1)),
@@ -294,9 +295,13 @@ impl Options {
                 let source = self.once("--to-source").map(|text| to_source(&text, family));
                 self.rule.to_source = self.kept(source);
             }
-            "--random" if is_masquerade || is_snat => self.rule.choice.random = true,
-            "--random-fully" if is_masquerade || is_snat => self.rule.choice.fully_random = true,
-            "--persistent" if is_snat => self.rule.choice.persistent = true,
+            "--random" if is_masquerade || is_snat => {
+                self.rule.choice.random = self.flag("--random");
+            }
+            "--random-fully" if is_masquerade || is_snat => {
+                self.rule.choice.fully_random = self.flag("--random-fully");
+            }
+            "--persistent" if is_snat => self.rule.choice.persistent = self.flag("--persistent"),
             _ => return false,
         }
         true
@@ -349,11 +354,17 @@ impl Options {
 
     /// The value of an option that may be given once.
     fn once(&mut self, option: &'static str) -> Option<String> {
+        self.flag(option);
+        self.value(option)
+    }
+
+    /// Takes note that an option is given that may be given once.
+    fn flag(&mut self, option: &'static str) -> bool {
         if self.given.contains(&option) {
             self.wrong(Refusal::Repeated { option });
         }
         self.given.push(option);
-        self.value(option)
+        true
     }
 
     fn value(&mut self, option: &'static str) -> Option<String> {

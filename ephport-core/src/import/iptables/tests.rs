@@ -226,7 +226,7 @@ fn rules_that_become_policies() {
 }
 
 #[test]
-fn every_refusal_says_why() {
+fn every_refusal_of_a_match_says_why() {
     let cases = [
         ("-p tcp -d 192.0.2.1", "a policy cannot say `-d`"),
         ("-p tcp ! -s 192.0.2.1", "a policy cannot say `! -s`"),
@@ -250,6 +250,9 @@ fn every_refusal_says_why() {
              expected tcp, udp, udplite or sctp",
         ),
         ("-p 50", "-p: unknown protocol `50`: expected tcp, udp, udplite or sctp"),
+        ("-p 0132", "-p: unknown protocol `0132`: expected tcp, udp, udplite or sctp"),
+        ("-p tcp -s 10.0.0.0/010", "-s `10.0.0.0/010`: expected a network like 10.0.0.0/8"),
+        ("-p tcp -s localhost", "-s `localhost`: expected a network like 10.0.0.0/8"),
         ("-p udplite", NO_PROTOCOL),
         ("-p all", NO_PROTOCOL),
         ("--sport 1 -p tcp", NO_PROTOCOL),
@@ -291,6 +294,10 @@ fn every_refusal_says_why() {
     for (text, expected) in cases {
         assert_eq!(rule("iptables", &format!("{text} -j MASQUERADE --to-ports 9")), expected);
     }
+}
+
+#[test]
+fn every_refusal_of_a_target_says_why() {
     let cases = [
         ("-j MASQUERADE --to-ports 0", "--to-ports `0`: port 0 is not a port: expected 1 to 65535"),
         ("-j MASQUERADE --to-ports 9-5", "--to-ports `9-5`: range 9-5 is reversed: write 5-9"),
@@ -301,6 +308,14 @@ fn every_refusal_says_why() {
         (
             "-j MASQUERADE --to-ports",
             "`--to-ports` needs a value: iptables refuses the rule as it stands",
+        ),
+        (
+            "-j MASQUERADE --to-ports 9 --random --random",
+            "`--random` is given twice: iptables refuses the rule as it stands",
+        ),
+        (
+            "-j MASQUERADE ! --to-ports 9",
+            "`!` is not understood here: expected an option of iptables",
         ),
         (
             "-j MASQUERADE --to-ports 9 --persistent",

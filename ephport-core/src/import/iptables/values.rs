@@ -79,18 +79,23 @@ fn number(option: &'static str, text: &str, part: &str) -> Result<u16, Refusal> 
 /// The protocol of `-p`; `None` for all of them.
 pub(super) fn protocol(text: &str) -> Result<Option<Protocol>, ProtocolError> {
     let text = text.to_ascii_lowercase();
-    match text.parse::<u8>() {
-        Ok(0) => Ok(None),
-        Ok(1) => "icmp".parse().map(Some),
-        Ok(33) => "dccp".parse().map(Some),
-        Ok(58) => "ipv6-icmp".parse().map(Some),
-        Ok(number) => match Protocol::from_number(number) {
+    match decimal(&text) {
+        Some(0) => Ok(None),
+        Some(1) => "icmp".parse().map(Some),
+        Some(33) => "dccp".parse().map(Some),
+        Some(58) => "ipv6-icmp".parse().map(Some),
+        Some(number) => match Protocol::from_number(number) {
             Some(protocol) => Ok(Some(protocol)),
             None => Err(ProtocolError::Unknown { text: text.into() }),
         },
-        Err(_) if text == "all" => Ok(None),
-        Err(_) => text.parse().map(Some),
+        None if text == "all" => Ok(None),
+        None => text.parse().map(Some),
     }
+}
+
+/// A small number that does not begin with a 0, which iptables would take for octal.
+fn decimal(text: &str) -> Option<u8> {
+    text.parse().ok().filter(|_| text == "0" || !text.starts_with(['0', '+']))
 }
 
 /// The interfaces of `-o`: a name, a prefix before `+`, or `+` for all.
@@ -127,9 +132,9 @@ fn ipv4_network(text: &str) -> Option<IpNet> {
     // iptables reads 10/8 as 10.0.0.0/8.
     let missing = 3usize.saturating_sub(address.matches('.').count());
     let address: Ipv4Addr = format!("{address}{}", ".0".repeat(missing)).parse().ok()?;
-    let net = match mask.parse::<u8>() {
-        Ok(len) => Ipv4Net::new(address, len).ok()?,
-        Err(_) => Ipv4Net::with_netmask(address, mask.parse().ok()?).ok()?,
+    let net = match decimal(mask) {
+        Some(len) => Ipv4Net::new(address, len).ok()?,
+        None => Ipv4Net::with_netmask(address, mask.parse().ok()?).ok()?,
     };
     Some(net.trunc().into())
 }
@@ -139,9 +144,9 @@ fn ipv6_network(text: &str) -> Option<IpNet> {
         return text.parse::<Ipv6Addr>().ok().map(|address| Ipv6Net::from(address).into());
     };
     let address: Ipv6Addr = address.parse().ok()?;
-    let net = match mask.parse::<u8>() {
-        Ok(len) => Ipv6Net::new(address, len).ok()?,
-        Err(_) => Ipv6Net::with_netmask(address, mask.parse().ok()?).ok()?,
+    let net = match decimal(mask) {
+        Some(len) => Ipv6Net::new(address, len).ok()?,
+        None => Ipv6Net::with_netmask(address, mask.parse().ok()?).ok()?,
     };
     Some(net.trunc().into())
 }
