@@ -126,9 +126,10 @@ impl FromStr for AddressArg {
         match text {
             "masquerade" => Ok(Self(Address::Masquerade)),
             "keep" => Ok(Self(Address::Keep)),
-            _ => text.parse::<IpAddr>().map(|address| Self(Address::Fixed(address))).map_err(|_| {
-                "expected masquerade, keep or an IPv4 or IPv6 address".into()
-            }),
+            _ => text
+                .parse::<IpAddr>()
+                .map(|address| Self(Address::Fixed(address)))
+                .map_err(|_| "expected masquerade, keep or an IPv4 or IPv6 address".into()),
         }
     }
 }

@@ -133,6 +133,13 @@ impl Flow {
         &self.out_interface
     }
 
+    /// The same flow from another port of its source.
+    #[must_use]
+    pub fn with_source_port(mut self, port: Port) -> Self {
+        self.source.set_port(port.get());
+        self
+    }
+
     /// The interface by which it came in; none for a connection that begins here.
     #[must_use]
     pub fn in_interface(&self) -> Option<&InterfaceName> {

@@ -50,8 +50,7 @@ impl<'a> Explained<'a> {
         };
         let decision = meaning.winner.as_ref().map(|winner| &winner.decision);
         let lets_out = lets_out(&request.policies, &flow, flow.source_port());
-        let program_lets_out =
-            interpret::lets_out(&request.ruleset, &flow, flow.source_port())?;
+        let program_lets_out = interpret::lets_out(&request.ruleset, &flow, flow.source_port())?;
         let agree = effect.agrees_with(decision) && program_lets_out == lets_out;
         let trails = outcomes.iter().map(trail).filter(|trail| !trail.is_empty()).collect();
         Ok(Self { flow, effect, trails, lets_out, agree, meaning })
@@ -64,7 +63,11 @@ impl<'a> Explained<'a> {
         }
         match &self.meaning.winner {
             None => {
-                writeln!(out, "  no policy speaks of it: its port stays {}", self.flow.source_port())?;
+                writeln!(
+                    out,
+                    "  no policy speaks of it: its port stays {}",
+                    self.flow.source_port()
+                )?;
             }
             Some(winner) => {
                 let text = moved(&winner.decision).unwrap_or_default();
@@ -94,7 +97,9 @@ impl<'a> Explained<'a> {
             .collect();
         let winner = self.meaning.winner.as_ref();
         let (ports, kept) = match winner.map(|winner| &winner.decision) {
-            Some(Decision::Moved { ports, kept, .. }) => (Some(ports.to_string()), kept.map(Port::get)),
+            Some(Decision::Moved { ports, kept, .. }) => {
+                (Some(ports.to_string()), kept.map(Port::get))
+            }
             _ => (None, None),
         };
         json!({

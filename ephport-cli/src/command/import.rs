@@ -4,19 +4,15 @@ use std::io::Write;
 
 use ephport_core::import::iptables::Imported;
 use ephport_core::{
-    AddressRange, Document, Families, Family, NetworkAcls, Policy, PolicySpec, PortSet,
-    Protocol, Protocols, Scope, Target,
+    AddressRange, Document, Families, Family, NetworkAcls, Policy, PolicySpec, PortSet, Protocol,
+    Protocols, Scope, Target,
 };
 
 use super::{Failure, read_input};
 use crate::Exit;
 use crate::args::Import;
 
-pub(crate) fn run(
-    args: Import,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> Result<Exit, Failure> {
+pub(crate) fn run(args: Import, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Failure> {
     match args {
         Import::Iptables { command } => {
             let imported = if command.is_empty() {

@@ -13,7 +13,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ephport_core::document::ResolveDocumentError;
-use ephport_core::{Document, DocumentError, Exits, HostFacts, NaclError, PolicyError, Resolved, TomlError};
+use ephport_core::{
+    Document, DocumentError, Exits, HostFacts, NaclError, PolicyError, Resolved, TomlError,
+};
 use ephport_nft::client::NetlinkError;
 use ephport_nft::compile::CompileError;
 use ephport_nft::interpret::InterpretError;

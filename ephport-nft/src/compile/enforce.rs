@@ -16,11 +16,14 @@ impl Program {
         let Some(last) = policies.iter().rposition(|policy| policy.enforce) else { return };
         self.base_chain(ENFORCE, "filter", ENFORCE_PRIORITY);
         // What comes back in connections from elsewhere has the port of a server of ours.
-        self.rule(ENFORCE, vec![
-            Ct::DIRECTION.into(),
-            Cmp::new(CmpOp::Eq, &[IP_CT_DIR_REPLY]).into(),
-            Immediate::verdict(Verdict::Return).into(),
-        ]);
+        self.rule(
+            ENFORCE,
+            vec![
+                Ct::DIRECTION.into(),
+                Cmp::new(CmpOp::Eq, &[IP_CT_DIR_REPLY]).into(),
+                Immediate::verdict(Verdict::Return).into(),
+            ],
+        );
         for policy in &policies[..=last] {
             for packets in Packets::of(policy) {
                 self.enforce_on(policy, &packets);

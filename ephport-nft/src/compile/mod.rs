@@ -143,7 +143,8 @@ impl Program {
             Allowed::Ports(ports) if ports.ranges().len() > 1 => Some(self.spread(policy, ports)),
             _ => None,
         };
-        for packets in Packets::of(policy).into_iter().filter(|packets| packets.have_ports(policy)) {
+        for packets in Packets::of(policy).into_iter().filter(|packets| packets.have_ports(policy))
+        {
             for protocol in policy.protocols.iter() {
                 let mut exprs = self.scope(policy, &packets, Source::Packet);
                 exprs.extend(scope::protocol(protocol));

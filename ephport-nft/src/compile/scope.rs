@@ -93,8 +93,7 @@ impl Program {
         exprs.extend(origin(policy.origin));
         let Some(family) = packets.family else { return exprs };
         if !policy.sources.is_empty() {
-            let set =
-                self.anonymous_set(|name| FilledSet::networks(name, family, &policy.sources));
+            let set = self.anonymous_set(|name| FilledSet::networks(name, family, &policy.sources));
             exprs.push(match source {
                 Source::Packet => source_address(family, Register::R1),
                 Source::Connection if family == Family::Ipv4 => Ct::ORIGINAL_SOURCE_V4.into(),

@@ -10,9 +10,7 @@ use ephport_core::{Families, Family, PortRange, PortSet, Resolved};
 use super::Program;
 use super::scope::{family, protocol, source_address};
 use super::translate::translate;
-use crate::expr::{
-    Byteorder, Expr, Hash, Lookup, Numgen, Payload, Register, Verdict,
-};
+use crate::expr::{Byteorder, Expr, Hash, Lookup, Numgen, Payload, Register, Verdict};
 use crate::ruleset::FilledSet;
 
 /// What the hash begins with: the same on every host and after every start, so that a source keeps

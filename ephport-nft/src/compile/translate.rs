@@ -6,9 +6,7 @@ use ephport_core::{Address, Allowed, BlockTable, Choice, Family, Port, PortRange
 
 use super::Program;
 use super::scope::{Packets, source_address};
-use crate::expr::{
-    Counter, Data, Expr, Immediate, Lookup, Masq, Nat, Register, Verdict,
-};
+use crate::expr::{Counter, Data, Expr, Immediate, Lookup, Masq, Nat, Register, Verdict};
 use crate::ruleset::{FilledSet, SetName};
 use crate::uapi::{
     NF_NAT_RANGE_PERSISTENT, NF_NAT_RANGE_PROTO_RANDOM, NF_NAT_RANGE_PROTO_RANDOM_FULLY,
@@ -64,7 +62,8 @@ impl Program {
                 }
                 Address::Fixed(address) => {
                     let addr_min = Some(Register::R2);
-                    let ports = Nat { proto_min: min, proto_max: max, ..Nat::source(number(family)) };
+                    let ports =
+                        Nat { proto_min: min, proto_max: max, ..Nat::source(number(family)) };
                     let nat = Nat { addr_min, flags: Some(flags), ..ports };
                     vec![immediate_address(Register::R2, address), nat.into()]
                 }

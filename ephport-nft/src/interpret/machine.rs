@@ -92,7 +92,9 @@ impl<'a> Machine<'a> {
             Effect::NoMatch | Effect::Verdict(Verdict::Continue | Verdict::Break) => {
                 return Ok(true);
             }
-            Effect::Translated(translation) => (vec![(End::Translated(translation), here())], false),
+            Effect::Translated(translation) => {
+                (vec![(End::Translated(translation), here())], false)
+            }
             Effect::Verdict(Verdict::Accept) => (vec![(End::Accepted, here())], false),
             Effect::Verdict(Verdict::Drop | Verdict::Other(_)) => {
                 (vec![(End::Dropped, here())], false)
