@@ -26,7 +26,7 @@ fn aimed(policies: &[Resolved], flow: &Flow, at: usize) -> Flow {
         ranges.into_iter().flat_map(|range| [range.first(), range.last()])
     });
     let ends: Vec<_> = ends.collect();
-    if at % 2 == 0 || ends.is_empty() {
+    if at.is_multiple_of(2) || ends.is_empty() {
         return flow.clone();
     }
     flow.clone().with_source_port(ends[at / 2 % ends.len()])

@@ -104,7 +104,8 @@ fn n5_disjoint_ranges_are_used_by_their_size() {
     const FLOWS: u16 = 3_000;
     let (net, _server) = lab("--to-ports 10000-13999,20000-27999,50000-53999 -p udp");
     let seen = ports(&net.client, Protocol::Udp, 1024..1024 + FLOWS);
-    for (range, share) in [(10_000..=13_999, 0.25), (20_000..=27_999, 0.5), (50_000..=53_999, 0.25)]
+    for (range, share) in
+        [(10_000..=13_999u16, 0.25), (20_000..=27_999, 0.5), (50_000..=53_999, 0.25)]
     {
         let count = seen.iter().filter(|port| range.contains(port)).count();
         let expected = f64::from(FLOWS) * share;

@@ -53,7 +53,7 @@ impl<'a> Explained<'a> {
         let program_lets_out = interpret::lets_out(&request.ruleset, &flow, flow.source_port())?;
         let agree = effect.agrees_with(decision) && program_lets_out == lets_out;
         let trails = outcomes.iter().map(trail).filter(|trail| !trail.is_empty()).collect();
-        Ok(Self { flow, effect, trails, lets_out, agree, meaning })
+        Ok(Self { flow, meaning, effect, trails, lets_out, agree })
     }
 
     fn print(&self, out: &mut dyn Write) -> Result<(), Failure> {

@@ -34,21 +34,22 @@ impl Program {
     fn enforce_on(&mut self, policy: &Resolved, packets: &Packets<'_>) {
         for known in policy.protocols.iter() {
             if policy.enforce {
-                // NAT passes over what conntrack cannot place, and so conntrack does not know its
-                // source either.
-                let mut exprs = packets.exit_and_family();
-                exprs.extend(protocol(known));
-                exprs.extend(invalid());
-                exprs.extend(ending(Verdict::Drop));
-                self.rule_of(policy, ENFORCE, exprs);
-
-                let mut exprs = self.scope(policy, packets, Source::Connection);
+                let Some(mut exprs) = self.scope(policy, packets, Source::Connection) else {
+                    return;
+                };
                 exprs.extend(protocol(known));
                 exprs.extend(self.source_ports(&policy.leaves));
                 exprs.extend(ending(Verdict::Return));
+                // NAT passes over what conntrack cannot place, and so conntrack does not know its
+                // source either.
+                let mut unplaced = packets.exit_and_family();
+                unplaced.extend(protocol(known));
+                unplaced.extend(invalid());
+                unplaced.extend(ending(Verdict::Drop));
+                self.rule_of(policy, ENFORCE, unplaced);
                 self.rule_of(policy, ENFORCE, exprs);
             }
-            let mut exprs = self.scope(policy, packets, Source::Connection);
+            let Some(mut exprs) = self.scope(policy, packets, Source::Connection) else { return };
             exprs.extend(protocol(known));
             exprs.extend(ending(if policy.enforce { Verdict::Drop } else { Verdict::Return }));
             self.rule_of(policy, ENFORCE, exprs);

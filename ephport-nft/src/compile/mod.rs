@@ -19,6 +19,7 @@
 //! ```
 
 mod enforce;
+mod networks;
 mod scope;
 mod spread;
 mod translate;
@@ -146,7 +147,9 @@ impl Program {
         for packets in Packets::of(policy).into_iter().filter(|packets| packets.have_ports(policy))
         {
             for protocol in policy.protocols.iter() {
-                let mut exprs = self.scope(policy, &packets, Source::Packet);
+                let Some(mut exprs) = self.scope(policy, &packets, Source::Packet) else {
+                    continue;
+                };
                 exprs.extend(scope::protocol(protocol));
                 exprs.extend(scope::opening(protocol, policy.pick_up));
                 exprs.extend(self.source_ports(&policy.moved));

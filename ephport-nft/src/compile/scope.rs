@@ -6,7 +6,8 @@ use ephport_core::{
 };
 
 use super::Program;
-use crate::expr::{Bitwise, Cmp, CmpOp, Ct, Expr, Lookup, Meta, Payload, Register};
+use super::networks::Of;
+use crate::expr::{Bitwise, Cmp, CmpOp, Expr, Lookup, Meta, Payload, Register};
 use crate::ruleset::FilledSet;
 use crate::uapi::{
     ARPHRD_LOOPBACK, NFPROTO_IPV4, NFPROTO_IPV6, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_NFPROTO,
@@ -82,31 +83,22 @@ pub(super) enum Source {
 }
 
 impl Program {
-    /// Interface, family, origin and addresses.
+    /// Interface, family, origin and addresses; `None` if no packet has them.
     pub(super) fn scope(
         &mut self,
         policy: &Resolved,
         packets: &Packets<'_>,
         source: Source,
-    ) -> Vec<Expr> {
+    ) -> Option<Vec<Expr>> {
         let mut exprs = packets.exit_and_family();
         exprs.extend(origin(policy.origin));
-        let Some(family) = packets.family else { return exprs };
+        let Some(family) = packets.family else { return Some(exprs) };
         if !policy.sources.is_empty() {
-            let set = self.anonymous_set(|name| FilledSet::networks(name, family, &policy.sources));
-            exprs.push(match source {
-                Source::Packet => source_address(family, Register::R1),
-                Source::Connection if family == Family::Ipv4 => Ct::ORIGINAL_SOURCE_V4.into(),
-                Source::Connection => Ct::ORIGINAL_SOURCE_V6.into(),
-            });
-            exprs.push(Lookup::within(&set).into());
+            exprs.extend(self.in_networks(Of::Source(source), family, &policy.sources, true)?);
         }
         let excepted = &policy.except_destinations;
-        if excepted.iter().any(|net| Family::of(net.addr()) == family) {
-            let set = self.anonymous_set(|name| FilledSet::networks(name, family, excepted));
-            exprs.extend([destination_address(family), Lookup::outside(&set).into()]);
-        }
-        exprs
+        exprs.extend(self.in_networks(Of::Destination, family, excepted, false)?);
+        Some(exprs)
     }
 
     /// Whether the source port is one of these.
@@ -191,11 +183,4 @@ pub(super) fn source_address(family: Family, dreg: Register) -> Expr {
         Family::Ipv6 => Payload::IPV6_SOURCE,
     };
     Payload { dreg, ..load }.into()
-}
-
-fn destination_address(family: Family) -> Expr {
-    match family {
-        Family::Ipv4 => Payload::IPV4_DESTINATION.into(),
-        Family::Ipv6 => Payload::IPV6_DESTINATION.into(),
-    }
 }

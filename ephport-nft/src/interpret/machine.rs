@@ -9,7 +9,7 @@ use super::registers::Registers;
 use super::sets::{find, representatives};
 use super::{InterpretError, Translation};
 use crate::expr::{Cmp, CmpOp, Data, Expr, Lookup, Masq, Nat, Range, RangeOp, Register, Verdict};
-use crate::object::Rule;
+use crate::object::{Element, Rule};
 use crate::ruleset::{FilledSet, Ruleset};
 use crate::uapi::{
     NF_NAT_RANGE_PROTO_RANDOM, NF_NAT_RANGE_PROTO_RANDOM_FULLY, NF_NAT_RANGE_PROTO_SPECIFIED,
@@ -189,8 +189,9 @@ impl<'a> Machine<'a> {
         let filled = self.ruleset.sets.iter().find(|filled| filled.set.name == lookup.set);
         let filled = filled.ok_or_else(stuck)?;
         let mut effects = Vec::new();
-        for found in self.found(filled, lookup, registers).ok_or_else(stuck)? {
-            match (found, lookup.dreg) {
+        for element in found(filled, lookup, registers).ok_or_else(stuck)? {
+            let data = element.map(|element| &element.data);
+            match (data, lookup.dreg) {
                 (None, None) if lookup.is_inverted() => {
                     effects.extend(self.exprs(rest, registers.clone())?);
                 }
@@ -211,30 +212,28 @@ impl<'a> Machine<'a> {
         }
         Ok(effects)
     }
+}
 
-    /// What a set holds for the key in a register: nothing, or an element with its data. Several
-    /// answers for a number that is not known.
-    fn found<'s>(
-        &self,
-        filled: &'s FilledSet,
-        lookup: &Lookup,
-        registers: &Registers,
-    ) -> Option<Vec<Option<Option<&'s Data>>>> {
-        let data = |key: &[u8]| find(filled, key).map(|element| element.data.as_ref());
-        let Some(drawn) = registers.drawn(lookup.sreg) else {
-            let len = usize::try_from(filled.set.key_len?).ok()?;
-            return Some(vec![data(registers.bytes(lookup.sreg, len)?)]);
-        };
-        // Neighbouring numbers mostly have the same answer; each answer is needed once.
-        let mut answers: Vec<Option<Option<&Data>>> = Vec::new();
-        for number in representatives(filled, drawn) {
-            let answer = data(&drawn.bytes_of(number));
-            if !answers.contains(&answer) {
-                answers.push(answer);
-            }
+/// What a set holds for the key in a register: nothing or an element; several answers for a number
+/// that is not known.
+fn found<'s>(
+    filled: &'s FilledSet,
+    lookup: &Lookup,
+    registers: &Registers,
+) -> Option<Vec<Option<&'s Element>>> {
+    let Some(drawn) = registers.drawn(lookup.sreg) else {
+        let len = usize::try_from(filled.set.key_len?).ok()?;
+        return Some(vec![find(filled, registers.bytes(lookup.sreg, len)?)]);
+    };
+    // Neighbouring numbers mostly have the same answer; each answer is needed once.
+    let mut answers: Vec<Option<&Element>> = Vec::new();
+    for number in representatives(filled, drawn) {
+        let answer = find(filled, &drawn.bytes_of(number));
+        if !answers.contains(&answer) {
+            answers.push(answer);
         }
-        Some(answers)
     }
+    Some(answers)
 }
 
 /// Loads what a packet has; without it the rule does not match.

@@ -7,9 +7,9 @@ use super::registers::Drawn;
 
 /// The element for `key`: in an interval set the one that begins the range around it.
 pub(super) fn find<'a>(filled: &'a FilledSet, key: &[u8]) -> Option<&'a Element> {
-    let elements = filled.elements.iter();
+    let mut elements = filled.elements.iter();
     if !filled.set.is_interval() {
-        return elements.filter(|element| element.key_bytes() == Some(key)).next_back();
+        return elements.rfind(|element| element.key_bytes() == Some(key));
     }
     // Of two at one key, the beginning of a range follows the end of another.
     elements

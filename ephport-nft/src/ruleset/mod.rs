@@ -11,6 +11,7 @@ pub use bytecode::Bytecode;
 pub use filled_set::FilledSet;
 pub use listing::Listing;
 pub use sets::SetName;
+pub(crate) use sets::merged_networks;
 
 use std::fmt;
 

@@ -156,6 +156,26 @@ fn address_bytes(address: IpAddr) -> Vec<u8> {
     }
 }
 
+/// The addresses of those networks that are of `family`, as ascending ranges, first and last
+/// address, that neither overlap nor touch.
+pub(crate) fn merged_networks(family: Family, networks: &[IpNet]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let of_family = networks.iter().filter(|net| Family::of(net.addr()) == family);
+    let mut ranges: Vec<_> = of_family
+        .map(|net| (address_bytes(net.network()), address_bytes(net.broadcast())))
+        .collect();
+    ranges.sort();
+    let mut merged: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    for (first, last) in ranges {
+        match merged.last_mut() {
+            Some((_, end)) if above(end).is_none_or(|above| first <= above) => {
+                *end = last.max(std::mem::take(end));
+            }
+            _ => merged.push((first, last)),
+        }
+    }
+    merged
+}
+
 impl FilledSet {
     /// A set of ports, for a 2-byte port in a register.
     #[must_use]
@@ -211,21 +231,9 @@ impl FilledSet {
     /// The addresses of those networks that are of `family`, merged.
     #[must_use]
     pub fn networks(name: SetName<'_>, family: Family, networks: &[IpNet]) -> Self {
-        let of_family = networks.iter().filter(|net| Family::of(net.addr()) == family);
-        let mut ranges: Vec<_> = of_family
-            .map(|net| (address_bytes(net.network()), address_bytes(net.broadcast())))
-            .collect();
-        ranges.sort();
-        let mut merged: Vec<Range> = Vec::new();
-        for (first, last) in ranges {
-            match merged.last_mut() {
-                Some((_, end, _)) if above(end).is_none_or(|above| first <= above) => {
-                    *end = last.max(std::mem::take(end));
-                }
-                _ => merged.push((first, last, None)),
-            }
-        }
-        interval(empty(name, Kind::address(family), NFT_SET_INTERVAL), merged)
+        let ranges = merged_networks(family, networks).into_iter();
+        let ranges = ranges.map(|(first, last)| (first, last, None)).collect();
+        interval(empty(name, Kind::address(family), NFT_SET_INTERVAL), ranges)
     }
 
     /// The range of ports of each source of `family`: two registers, the lowest port and the
