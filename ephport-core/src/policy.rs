@@ -157,7 +157,8 @@ impl Choice {
 /// What becomes of the source address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// It becomes the primary address of the interface that the connection leaves by.
+    /// It becomes an address of the interface that the connection leaves by: in IPv4 the primary
+    /// one, in IPv6 the one that source address selection finds (RFC 6724).
     #[default]
     Masquerade,
     /// It stays.
