@@ -8,12 +8,16 @@ use crate::object::{Chain, Rule};
 
 impl Ruleset {
     /// The ruleset as it was asked for: without the kernel's own numbers, its counters at zero, its
-    /// sets in order of their names. Two rulesets do the same when their essences are equal.
+    /// sets in order of their names and its rules chain by chain, as the kernel lists them. Two
+    /// rulesets do the same when their essences are equal.
     ///
     /// An anonymous set has its name from whoever made it; here it is numbered by its first use.
     #[must_use]
     pub fn essence(&self) -> Self {
-        let names = self.names_by_use();
+        let mut rules: Vec<_> = self.rules.iter().map(Rule::essence).collect();
+        let place = |rule: &Rule| self.chains.iter().position(|chain| chain.name == rule.chain);
+        rules.sort_by_cached_key(place);
+        let names = self.names_by_use(&rules);
         let rename = |name: &mut String| {
             if let Some(new) = names.get(name.as_str()) {
                 name.clone_from(new);
@@ -24,7 +28,6 @@ impl Ruleset {
             rename(&mut filled.set.name);
         }
         sets.sort_by(|a, b| a.set.name.cmp(&b.set.name));
-        let mut rules: Vec<_> = self.rules.iter().map(Rule::essence).collect();
         for expr in rules.iter_mut().flat_map(|rule| &mut rule.exprs) {
             if let Expr::Lookup(lookup) = expr {
                 rename(&mut lookup.set);
@@ -39,23 +42,50 @@ impl Ruleset {
     }
 
     /// A new name for each anonymous set, numbered as rules use them.
-    fn names_by_use(&self) -> HashMap<&str, String> {
+    fn names_by_use(&self, rules: &[Rule]) -> HashMap<String, String> {
         let anonymous = self.sets.iter().map(|filled| &filled.set).filter(|set| set.is_anonymous());
         let is_map: HashMap<_, _> =
             anonymous.map(|set| (set.name.as_str(), set.is_map())).collect();
         let mut names = HashMap::new();
         let (mut sets, mut maps) = (0u32.., 0u32..);
-        let exprs = self.rules.iter().flat_map(|rule| &rule.exprs);
+        let exprs = rules.iter().flat_map(|rule| &rule.exprs);
         for expr in exprs {
             let Expr::Lookup(lookup) = expr else { continue };
-            let name = lookup.set.as_str();
-            if let Some(is_map) = is_map.get(name) {
-                names.entry(name).or_insert_with(|| match is_map {
+            if let Some(is_map) = is_map.get(lookup.set.as_str()) {
+                names.entry(lookup.set.clone()).or_insert_with(|| match is_map {
                     true => format!("__map{}", maps.next().unwrap_or(u32::MAX)),
                     false => format!("__set{}", sets.next().unwrap_or(u32::MAX)),
                 });
             }
         }
         names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::{Immediate, Verdict};
+    use crate::object::Table;
+
+    #[test]
+    fn the_order_of_rules_counts_within_their_chain_alone() {
+        let chain = |name| Chain::regular(1, "t", name);
+        let rule =
+            |chain, verdict| Rule::new(1, "t", chain, vec![Immediate::verdict(verdict).into()]);
+        let ruleset = |rules| Ruleset {
+            table: Table::new(1, "t"),
+            chains: vec![chain("b"), chain("a")],
+            sets: Vec::new(),
+            rules,
+        };
+        let (first, second) = (rule("b", Verdict::Drop), rule("b", Verdict::Accept));
+        let other = rule("a", Verdict::Return);
+        let listed = ruleset(vec![first.clone(), second.clone(), other.clone()]);
+        let written = ruleset(vec![other.clone(), first.clone(), second.clone()]);
+        assert_eq!(written.essence(), listed.essence());
+        assert_eq!(written.digest(), listed.digest());
+        let turned = ruleset(vec![second, first, other]);
+        assert_ne!(turned.essence(), listed.essence());
     }
 }
