@@ -7,11 +7,13 @@
 pub mod random;
 pub mod tool;
 
+use std::env;
 use std::net::{IpAddr, SocketAddr};
 
 pub use ephport_cli::lab::*;
 use ephport_cli::{Exit, run};
-use ephport_nft::{Applied, Nftables, Ruleset};
+use ephport_core::{Document, HostFacts};
+use ephport_nft::{Applied, Installed, Nftables, Ruleset, compile};
 
 /// Both protocols over both families: the server's addresses of [`Routed`].
 #[must_use]
@@ -85,4 +87,29 @@ pub fn ephport_ok(host: &Host, line: &str) -> String {
 /// When the kernel refuses it.
 pub fn apply(host: &Host, ruleset: &Ruleset) -> Applied {
     host.run(|| Nftables::open().and_then(|mut nft| nft.apply(ruleset))).expect("applied")
+}
+
+/// What stands in the kernel of `host` under our table's name.
+///
+/// # Panics
+/// When it cannot be read.
+#[must_use]
+pub fn installed(host: &Host) -> Installed {
+    host.run(|| Nftables::open().and_then(|mut nft| nft.installed())).expect("read")
+}
+
+/// A policy file, compiled. It names its interfaces: it knows of no host.
+///
+/// # Panics
+/// When it is wrong.
+#[must_use]
+pub fn compiled(toml: &str) -> Ruleset {
+    let document: Document = toml.parse().expect("a document");
+    compile(&document.resolve(&HostFacts::default()).expect("resolved")).expect("compiled")
+}
+
+/// Whether `tests/run --long` runs: then the scenarios that can go on for longer do.
+#[must_use]
+pub fn is_long() -> bool {
+    env::var_os("EPHPORT_LONG").is_some()
 }
