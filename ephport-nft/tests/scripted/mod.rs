@@ -168,6 +168,15 @@ impl Kernel {
         self.generation += 1;
     }
 
+    /// Gives a handle to rules that were put here by hand.
+    fn number_rules(&mut self) {
+        let rules = self.ruleset.iter_mut().flat_map(|ruleset| &mut ruleset.rules);
+        for rule in rules.filter(|rule| rule.handle.is_none()) {
+            self.handle += 1;
+            rule.handle = Some(self.handle);
+        }
+    }
+
     fn operate(&mut self, message: Message<'_>) {
         match message.header.nf_tables_message() {
             Some(NFT_MSG_NEWTABLE) => {
@@ -270,6 +279,7 @@ fn batch_generation(body: &[u8]) -> u32 {
 
 impl Transport for &mut Kernel {
     fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError> {
+        self.number_rules();
         let messages: Vec<_> = Messages::new(datagram).map(Result::unwrap).collect();
         if messages[0].header.kind == NFNL_MSG_BATCH_BEGIN {
             self.batch(&messages);
