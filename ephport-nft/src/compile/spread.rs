@@ -5,7 +5,7 @@
 //! 34 %. So a range is never cut, equal ranges take turns, and unequal ones are drawn by weight.
 
 use ephport_core::decision::kept_range;
-use ephport_core::{Families, Family, PortRange, PortSet, Resolved};
+use ephport_core::{Family, PortRange, PortSet, Resolved};
 
 use super::Program;
 use super::scope::{family, protocol, source_address};
@@ -60,10 +60,8 @@ impl Program {
         if policy.choice.per_source_stable {
             let in_scope = |family: &Family| policy.families.contains(*family);
             for of in [Family::Ipv4, Family::Ipv6].into_iter().filter(in_scope) {
-                let mut exprs = match policy.families {
-                    Families::Both => family(of).to_vec(),
-                    Families::Ipv4 | Families::Ipv6 => Vec::new(),
-                };
+                // nft lists an address by name where the rule itself says of which family it is.
+                let mut exprs = family(of).to_vec();
                 exprs.extend(source_hash(of, ports.count()));
                 self.by_weight(policy, ranges, chain, exprs);
             }
