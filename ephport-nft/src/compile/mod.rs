@@ -91,6 +91,7 @@ struct Program {
 impl Program {
     fn finish(self) -> Ruleset {
         let Self { chains, sets, mut rules, .. } = self;
+        // Chain by chain, as the kernel lists them.
         rules.sort_by_key(|rule| chains.iter().position(|chain| chain.name == rule.chain));
         Ruleset { table: Table::new(FAMILY, TABLE), chains, sets, rules }
     }

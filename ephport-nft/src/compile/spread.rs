@@ -60,7 +60,7 @@ impl Program {
         if policy.choice.per_source_stable {
             let in_scope = |family: &Family| policy.families.contains(*family);
             for of in [Family::Ipv4, Family::Ipv6].into_iter().filter(in_scope) {
-                // Also where the policy is for one family alone: nft must be told whose address.
+                // nft lists an address by name where the rule itself says of which family it is.
                 let mut exprs = family(of).to_vec();
                 exprs.extend(source_hash(of, ports.count()));
                 self.by_weight(policy, ranges, chain, exprs);
