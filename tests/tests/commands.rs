@@ -133,7 +133,7 @@ fn show_prints_every_format_without_touching_the_kernel() {
     let (host, _peer) = uplinked();
     let nft = on_three(&host, "show").out;
     assert_eq!(on_three(&host, "show --format nft").out, nft);
-    assert!(nft.starts_with("table inet ephport {\n\tcomment \"ephport-nft "), "{nft}");
+    assert!(nft.starts_with("table inet ephport {\n\tcomment \"ephport-nft\"\n"), "{nft}");
     let bytecode = on_three(&host, "show --format bytecode").out;
     assert!(
         bytecode.contains("inet ephport postrouting\n  [ fib daddr type => reg 1 ]\n"),
@@ -200,7 +200,7 @@ fn status_speaks_to_programs() {
     assert_eq!(text.exit, Exit::Differs);
     assert!(
         text.out.starts_with(
-            "drifted: table inet ephport, written by ephport-nft 0.1.0\n  \
+            "drifted: table inet ephport, without its signature\n  \
              somebody changed it since; apply the policy again to mend it\n"
         ),
         "{}",
