@@ -10,7 +10,7 @@ use ephport_core::{Family, PortRange, PortSet, Resolved};
 use super::Program;
 use super::scope::{family, protocol, source_address};
 use super::translate::translate;
-use crate::expr::{Byteorder, Expr, Hash, Lookup, Numgen, Payload, Register, Verdict};
+use crate::expr::{Byteorder, Expr, Hash, Immediate, Lookup, Numgen, Payload, Register, Verdict};
 use crate::ruleset::FilledSet;
 
 /// What the hash begins with: the same on every host and after every start, so that a source keeps
@@ -70,6 +70,12 @@ impl Program {
         } else {
             let draw = vec![Numgen::random(ports.count()).into()];
             self.by_weight(policy, ranges, chain, draw);
+        }
+        // A map leads everywhere but for a packet that is under way while another policy takes its
+        // place: the kernel takes the rules it began with, and the maps of now. It must not leave
+        // by its own port.
+        if let Some(first) = ranges.first() {
+            self.rule(chain, vec![Immediate::verdict(goto(policy, *first)).into()]);
         }
     }
 
