@@ -17,9 +17,12 @@ use ephport_nft::uapi::{
 use ipnet::{IpNet, Ipv4Net};
 use proptest::prelude::*;
 
-/// What an interval set holds for a key: the last element at or below it counts, and at the same
-/// key the beginning of a range (net/netfilter/nft_set_rbtree.c).
+/// What a set holds for a key: in an interval set the last element at or below it counts, and at the
+/// same key the beginning of a range (net/netfilter/nft_set_rbtree.c).
 fn found<'a>(filled: &'a FilledSet, key: &[u8]) -> Option<&'a Element> {
+    if !filled.set.is_interval() {
+        return filled.elements.iter().find(|element| element.key_bytes() == Some(key));
+    }
     let below = filled.elements.iter().filter(|element| element.key_bytes().unwrap() <= key);
     below
         .max_by_key(|element| (element.key_bytes(), !element.is_end()))
