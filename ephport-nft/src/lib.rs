@@ -16,6 +16,7 @@
 
 pub mod client;
 pub mod compile;
+pub mod diff;
 pub mod expr;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;

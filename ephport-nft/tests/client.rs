@@ -8,11 +8,11 @@ use ephport_nft::expr::{Expr, Lookup, Payload, Register, Verdict};
 use ephport_nft::object::{Chain, Comment, Elements, Rule, Set, Table};
 use ephport_nft::ruleset::{FilledSet, SetName, TABLE};
 use ephport_nft::uapi::{
-    NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN,
-    NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, NFT_MSG_NEWCHAIN,
-    NFT_MSG_NEWGEN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
-    NFTA_GEN_ID, NFTA_SET_ELEM_LIST_SET, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_MULTI, NLMSG_DONE,
-    NLMSG_ERROR,
+    NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET,
+    NFT_MSG_DELSETELEM, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETRULE,
+    NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN,
+    NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE, NFTA_GEN_ID,
+    NFTA_SET_ELEM_LIST_SET, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_MULTI, NLMSG_DONE, NLMSG_ERROR,
 };
 use ephport_nft::wire::{Header, Message, Messages, NfGenMsg, Reader, Writer};
 use ephport_nft::{Applied, Error, Installed, Nftables, Ruleset, compile};
@@ -23,6 +23,8 @@ use nix::errno::Errno;
 struct Kernel {
     ruleset: Option<Ruleset>,
     generation: u32,
+    /// Of the newest rule.
+    handle: u64,
     answers: VecDeque<Vec<u8>>,
     batches: u32,
     /// What goes wrong with the next batches.
@@ -191,11 +193,46 @@ impl Kernel {
                 filled.elements.extend(elements);
             }
             Some(NFT_MSG_NEWRULE) => {
-                self.ruleset.as_mut().unwrap().rules.push(Rule::read(message.body).unwrap());
+                self.handle += 1;
+                let rule = Rule::read(message.body).unwrap();
+                let rules = &mut self.ruleset.as_mut().unwrap().rules;
+                let before = rule.position.map(|position| rule_at(rules, position));
+                let rule = Rule { handle: Some(self.handle), position: None, ..rule };
+                rules.insert(before.unwrap_or(rules.len()), rule);
+            }
+            Some(NFT_MSG_DELRULE) => {
+                let handle = Rule::read(message.body).unwrap().handle.unwrap();
+                let ruleset = self.ruleset.as_mut().unwrap();
+                let gone = ruleset.rules.remove(rule_at(&ruleset.rules, handle));
+                // Anonymous sets go with their rule.
+                let uses = |name: &str| {
+                    let is_use = |expr: &Expr| matches!(expr, Expr::Lookup(l) if l.set == name);
+                    gone.exprs.iter().any(is_use)
+                };
+                ruleset.sets.retain(|filled| !filled.set.is_anonymous() || !uses(&filled.set.name));
+            }
+            Some(NFT_MSG_DELCHAIN) => {
+                let name = Chain::read(message.body).unwrap().name;
+                self.ruleset.as_mut().unwrap().chains.retain(|chain| chain.name != name);
+            }
+            Some(NFT_MSG_DELSET) => {
+                let name = Set::read(message.body).unwrap().name;
+                self.ruleset.as_mut().unwrap().sets.retain(|filled| filled.set.name != name);
+            }
+            Some(NFT_MSG_DELSETELEM) => {
+                let Elements { set, elements, .. } = Elements::read(message.body).unwrap();
+                let mut sets = self.ruleset.as_mut().unwrap().sets.iter_mut();
+                let filled = sets.find(|filled| filled.set.name == set).unwrap();
+                filled.elements.retain(|held| elements.iter().all(|gone| gone.key != held.key));
             }
             other => panic!("unexpected operation {other:?}"),
         }
     }
+}
+
+/// Where the rule with this handle stands.
+fn rule_at(rules: &[Rule], handle: u64) -> usize {
+    rules.iter().position(|rule| rule.handle == Some(handle)).expect("ENOENT")
 }
 
 /// The set that is asked for.
@@ -266,7 +303,7 @@ fn apply_installs_then_changes_nothing_then_replaces_then_remove_takes_away() {
     assert_eq!(Nftables::over(&mut kernel).apply(&first), Ok(Applied::Unchanged));
     assert_eq!(kernel.batches, 1);
     assert_eq!(Nftables::over(&mut kernel).apply(&second), Ok(Applied::Replaced));
-    assert_eq!(kernel.ruleset.as_ref(), Some(&second));
+    assert_eq!(kernel.ruleset.as_ref().map(Ruleset::essence), Some(second.essence()));
     assert_eq!(Nftables::over(&mut kernel).remove(), Ok(true));
     assert_eq!(Nftables::over(&mut kernel).remove(), Ok(false));
     assert_eq!((kernel.ruleset, kernel.batches), (None, 3));
@@ -289,7 +326,7 @@ fn sets_are_applied_before_the_rules_that_use_them_and_read_back_whatever_their_
     let desired = ruleset_with_a_set();
     let mut kernel = Kernel::default();
     assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Installed));
-    assert_eq!(kernel.ruleset.as_ref(), Some(&desired));
+    assert_eq!(kernel.ruleset.as_ref().map(Ruleset::essence), Some(desired.essence()));
     let held = kernel.ruleset.as_mut().unwrap();
     held.sets[0].set.name = "__map0".into();
     let Some(Expr::Lookup(lookup)) = held.rules.last_mut().unwrap().exprs.last_mut() else {
@@ -299,7 +336,7 @@ fn sets_are_applied_before_the_rules_that_use_them_and_read_back_whatever_their_
     assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Unchanged));
     kernel.ruleset.as_mut().unwrap().sets[0].elements.pop();
     assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Replaced));
-    assert_eq!(kernel.ruleset.as_ref(), Some(&desired));
+    assert_eq!(kernel.ruleset.as_ref().map(Ruleset::essence), Some(desired.essence()));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use ephport_core::document::{decide, lets_out};
 use ephport_core::strategies::{documents, flows, ports};
 use ephport_core::{Document, Flow, HostFacts, Port, Resolved};
+use ephport_nft::expr::Expr;
 use ephport_nft::interpret;
 use ephport_nft::{Ruleset, compile};
 use proptest::collection::vec;
@@ -55,6 +56,27 @@ fn disagreement(
     None
 }
 
+/// The anonymous sets that rules look up, each as often as it is.
+fn lookups(ruleset: &Ruleset) -> Vec<String> {
+    let exprs = ruleset.rules.iter().flat_map(|rule| &rule.exprs);
+    let mut names: Vec<_> = exprs
+        .filter_map(|expr| match expr {
+            Expr::Lookup(lookup) if lookup.set.starts_with("__") => Some(lookup.set.clone()),
+            _ => None,
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// The anonymous sets that there are.
+fn sets(ruleset: &Ruleset) -> Vec<String> {
+    let anonymous = ruleset.sets.iter().filter(|filled| filled.set.is_anonymous());
+    let mut names: Vec<_> = anonymous.map(|filled| filled.set.name.clone()).collect();
+    names.sort();
+    names
+}
+
 fn compiled(document: &Document) -> Option<(Ruleset, Vec<Resolved>)> {
     let policies = document.resolve(&HostFacts::default()).ok()?;
     Some((compile(&policies).expect("a program"), policies))
@@ -66,6 +88,7 @@ proptest! {
     #[test]
     fn the_program_means_what_the_policies_mean(document in documents(), connections in connections()) {
         let Some((ruleset, policies)) = compiled(&document) else { return Ok(()) };
+        prop_assert_eq!(lookups(&ruleset), sets(&ruleset), "each anonymous set has its one rule");
         for (at, (flow, leaving)) in connections.iter().enumerate() {
             let flow = aimed(&policies, flow, at);
             if let Some(why) = disagreement(&ruleset, &policies, &flow, *leaving) {

@@ -18,7 +18,8 @@ pub(crate) fn run(args: OutputArgs, out: &mut dyn Write) -> Result<Exit, Failure
             Installed::Absent => (None, Vec::new()),
             Installed::Foreign(ruleset) => (None, render::rules_json(ruleset)),
             Installed::Ours { ruleset, signature, .. } => {
-                (Some(signature.version.as_str()), render::rules_json(ruleset))
+                let version = signature.as_ref().map(|signature| signature.version.as_str());
+                (version, render::rules_json(ruleset))
             }
         };
         writeln!(out, "{:#}", json!({ "state": state, "version": version, "rules": rules }))?;
@@ -45,11 +46,11 @@ fn print(out: &mut dyn Write, installed: &Installed, state: &str) -> io::Result<
             writeln!(out, "{state}: table inet ephport exists, but ephport did not make it")
         }
         Installed::Ours { ruleset, signature, intact } => {
-            writeln!(
-                out,
-                "{state}: table inet ephport, written by ephport-nft {}",
-                signature.version
-            )?;
+            let by = match signature {
+                Some(signature) => format!("written by ephport-nft {}", signature.version),
+                None => "without its signature".into(),
+            };
+            writeln!(out, "{state}: table inet ephport, {by}")?;
             if !intact {
                 writeln!(out, "  somebody changed it since; apply the policy again to mend it")?;
             }

@@ -37,8 +37,8 @@ pub enum Installed {
     Ours {
         /// All that is in it now.
         ruleset: Ruleset,
-        /// Who signed it.
-        signature: Signature,
+        /// What it was when it was signed; none if the signature is gone.
+        signature: Option<Signature>,
         /// Whether it still is what was signed.
         intact: bool,
     },
@@ -78,11 +78,35 @@ impl<T: Transport> Nftables<T> {
         self.installed()?.difference(desired)
     }
 
-    /// Makes the kernel hold `desired`. A second time changes nothing.
+    /// Makes the kernel hold `desired`, with as few changes as can be. A second time changes nothing.
     pub fn apply(&mut self, desired: &Ruleset) -> Result<Applied, Error> {
+        let mut is_update = false;
+        let update = |installed: &Ruleset, desired: &Ruleset| {
+            is_update = true;
+            Batch::update(installed, desired)
+        };
+        match self.apply_by(desired, update) {
+            // Some kernels refuse to delete a chain in the transaction that deletes the last rule
+            // which leads to it. All of them take another table in the place of the old one.
+            Err(Error::Refused { .. }) if is_update => {
+                self.apply_by(desired, |_, desired| Batch::replace(desired))
+            }
+            result => result,
+        }
+    }
+
+    fn apply_by(
+        &mut self,
+        desired: &Ruleset,
+        mut batch: impl FnMut(&Ruleset, &Ruleset) -> Batch,
+    ) -> Result<Applied, Error> {
         self.change(|installed| {
             let difference = installed.difference(desired)?;
-            let batch = (difference != Applied::Unchanged).then(|| Batch::replace(desired));
+            let batch = match installed {
+                _ if difference == Applied::Unchanged => None,
+                Installed::Ours { ruleset, .. } => Some(batch(ruleset, desired)),
+                Installed::Absent | Installed::Foreign(_) => Some(Batch::replace(desired)),
+            };
             Ok((difference, batch))
         })
     }
@@ -133,8 +157,12 @@ impl<T: Transport> Nftables<T> {
 
 fn classify(ruleset: Option<Ruleset>) -> Result<Installed, Error> {
     let Some(ruleset) = ruleset else { return Ok(Installed::Absent) };
-    let Some(signature) = ruleset.signature() else { return Ok(Installed::Foreign(ruleset)) };
-    let intact = ruleset.digest()? == signature.digest;
+    if !ruleset.is_ours() {
+        return Ok(Installed::Foreign(ruleset));
+    }
+    let signature = ruleset.signature();
+    let digest = ruleset.digest()?;
+    let intact = signature.as_ref().is_some_and(|signature| signature.digest == digest);
     Ok(Installed::Ours { ruleset, signature, intact })
 }
 

@@ -7,12 +7,14 @@
 use nix::errno::Errno;
 
 use super::error::Error;
+use crate::diff::changes;
 use crate::object::{Chain, Elements, Generation, Rule, Set, Table};
 use crate::ruleset::{FilledSet, Ruleset};
 use crate::uapi::{
     NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES,
-    NFPROTO_UNSPEC, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET,
-    NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
+    NFPROTO_UNSPEC, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM,
+    NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM,
+    NFT_MSG_NEWTABLE, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
 };
 use crate::wire::{Ack, Header, NfGenMsg, WireError, Writer};
 
@@ -31,6 +33,16 @@ pub enum Operation {
     AddElements(Elements),
     /// Adds a rule at the end of its chain.
     AppendRule(Rule),
+    /// Adds a rule before the one whose handle is its position.
+    InsertRule(Rule),
+    /// Deletes the rule with this one's handle.
+    DeleteRule(Rule),
+    /// Deletes a chain that has no rules any more, and to which none leads.
+    DeleteChain(Chain),
+    /// Deletes a set that no rule uses any more.
+    DeleteSet(Set),
+    /// Deletes elements by their keys.
+    DeleteElements(Elements),
 }
 
 impl Operation {
@@ -42,6 +54,11 @@ impl Operation {
             Self::AddSet(_) => (NFT_MSG_NEWSET, NLM_F_CREATE),
             Self::AddElements(_) => (NFT_MSG_NEWSETELEM, NLM_F_CREATE),
             Self::AppendRule(_) => (NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND),
+            Self::InsertRule(_) => (NFT_MSG_NEWRULE, NLM_F_CREATE),
+            Self::DeleteRule(_) => (NFT_MSG_DELRULE, 0),
+            Self::DeleteChain(_) => (NFT_MSG_DELCHAIN, 0),
+            Self::DeleteSet(_) => (NFT_MSG_DELSET, 0),
+            Self::DeleteElements(_) => (NFT_MSG_DELSETELEM, 0),
         };
         Header::nf_tables(message, NLM_F_REQUEST | flags, seq)
     }
@@ -51,9 +68,28 @@ impl Operation {
             Self::AddTable(table) | Self::DeleteTable(table) => table.write(w),
             Self::AddChain(chain) => chain.write(w),
             Self::AddSet(set) => set.write(w),
-            Self::AddElements(elements) => elements.write(w),
-            Self::AppendRule(rule) => rule.write(w),
+            Self::AddElements(elements) | Self::DeleteElements(elements) => elements.write(w),
+            Self::AppendRule(rule) | Self::InsertRule(rule) => rule.write(w),
+            Self::DeleteRule(rule) => Rule {
+                handle: rule.handle,
+                ..Rule::new(rule.family, &rule.table, &rule.chain, Vec::new())
+            }
+            .write(w),
+            Self::DeleteChain(Chain { family, table, name, .. }) => {
+                Chain::regular(*family, table, name).write(w);
+            }
+            Self::DeleteSet(Set { family, table, name, .. }) => {
+                Set::new(*family, table, name).write(w);
+            }
         }
+    }
+
+    /// A set, then its elements. The kernel asks for a number in the transaction.
+    pub(crate) fn fill(filled: &FilledSet, id: u32) -> impl Iterator<Item = Self> {
+        let set = Set { id: Some(id), ..filled.set.clone() };
+        let portions = filled.portions().into_iter();
+        let portions = portions.map(move |portion| Elements { set_id: Some(id), ..portion });
+        [Self::AddSet(set)].into_iter().chain(portions.map(Self::AddElements))
     }
 
     fn describe(&self) -> String {
@@ -65,10 +101,16 @@ impl Operation {
             Self::AddElements(Elements { elements, set, .. }) => {
                 format!("add {} elements to set {set}", elements.len())
             }
-            Self::AppendRule(rule) => {
+            Self::AppendRule(rule) | Self::InsertRule(rule) => {
                 let comment = rule.comment();
                 let policy = comment.as_ref().map_or("guard", |comment| comment.as_str());
                 format!("add a rule of policy {policy} to chain {}", rule.chain)
+            }
+            Self::DeleteRule(rule) => format!("delete a rule of chain {}", rule.chain),
+            Self::DeleteChain(chain) => format!("delete chain {}", chain.name),
+            Self::DeleteSet(set) => format!("delete set {}", set.name),
+            Self::DeleteElements(Elements { elements, set, .. }) => {
+                format!("delete {} elements of set {set}", elements.len())
             }
         }
     }
@@ -92,10 +134,16 @@ impl Batch {
         ];
         operations.extend(ruleset.chains.iter().cloned().map(Operation::AddChain));
         for (filled, id) in ruleset.sets.iter().zip(1..) {
-            operations.extend(fill(filled, id));
+            operations.extend(Operation::fill(filled, id));
         }
         operations.extend(ruleset.rules.iter().cloned().map(Operation::AppendRule));
         Self(operations)
+    }
+
+    /// Changes as little as can be; replaces the table where that cannot be.
+    #[must_use]
+    pub fn update(installed: &Ruleset, desired: &Ruleset) -> Self {
+        changes(installed, desired).map_or_else(|| Self::replace(desired), Self)
     }
 
     /// Deletes a table with all that is in it.
@@ -156,14 +204,6 @@ impl Batch {
             }),
         }
     }
-}
-
-/// A set, then its elements. The kernel asks for a number in the transaction.
-fn fill(filled: &FilledSet, id: u32) -> impl Iterator<Item = Operation> {
-    let set = Set { id: Some(id), ..filled.set.clone() };
-    let portions = filled.portions().into_iter();
-    let portions = portions.map(move |portion| Elements { set_id: Some(id), ..portion });
-    [Operation::AddSet(set)].into_iter().chain(portions.map(Operation::AddElements))
 }
 
 /// What became of a batch that the kernel found no fault with.

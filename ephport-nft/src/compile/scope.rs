@@ -93,11 +93,13 @@ impl Program {
         let mut exprs = packets.exit_and_family();
         exprs.extend(origin(policy.origin));
         let Some(family) = packets.family else { return Some(exprs) };
+        // This may be nothing, and then no set must have been made for the sources.
+        let excepted = &policy.except_destinations;
+        let excepted = self.in_networks(Of::Destination, family, excepted, false)?;
         if !policy.sources.is_empty() {
             exprs.extend(self.in_networks(Of::Source(source), family, &policy.sources, true)?);
         }
-        let excepted = &policy.except_destinations;
-        exprs.extend(self.in_networks(Of::Destination, family, excepted, false)?);
+        exprs.extend(excepted);
         Some(exprs)
     }
 

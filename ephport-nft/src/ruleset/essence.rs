@@ -8,12 +8,15 @@ use crate::object::{Chain, Rule};
 
 impl Ruleset {
     /// The ruleset as it was asked for: without the kernel's own numbers, its counters at zero, its
-    /// sets in order of their names. Two rulesets do the same when their essences are equal.
+    /// chains and sets in order of their names. Two rulesets do the same when their essences are
+    /// equal.
     ///
     /// An anonymous set has its name from whoever made it; here it is numbered by its first use.
     #[must_use]
     pub fn essence(&self) -> Self {
-        let names = self.names_by_use();
+        let mut rules: Vec<_> = self.rules.iter().map(Rule::essence).collect();
+        rules.sort_by(|a, b| a.chain.cmp(&b.chain));
+        let names = self.names_by_use(&rules);
         let rename = |name: &mut String| {
             if let Some(new) = names.get(name.as_str()) {
                 name.clone_from(new);
@@ -24,33 +27,29 @@ impl Ruleset {
             rename(&mut filled.set.name);
         }
         sets.sort_by(|a, b| a.set.name.cmp(&b.set.name));
-        let mut rules: Vec<_> = self.rules.iter().map(Rule::essence).collect();
         for expr in rules.iter_mut().flat_map(|rule| &mut rule.exprs) {
             if let Expr::Lookup(lookup) = expr {
                 rename(&mut lookup.set);
             }
         }
-        Self {
-            table: self.table.essence(),
-            chains: self.chains.iter().map(Chain::essence).collect(),
-            sets,
-            rules,
-        }
+        let mut chains: Vec<_> = self.chains.iter().map(Chain::essence).collect();
+        chains.sort_by(|a, b| a.name.cmp(&b.name));
+        Self { table: self.table.essence(), chains, sets, rules }
     }
 
-    /// A new name for each anonymous set, numbered as rules use them.
-    fn names_by_use(&self) -> HashMap<&str, String> {
+    /// A new name for each anonymous set, numbered as these rules use them.
+    fn names_by_use(&self, rules: &[Rule]) -> HashMap<String, String> {
         let anonymous = self.sets.iter().map(|filled| &filled.set).filter(|set| set.is_anonymous());
         let is_map: HashMap<_, _> =
             anonymous.map(|set| (set.name.as_str(), set.is_map())).collect();
         let mut names = HashMap::new();
         let (mut sets, mut maps) = (0u32.., 0u32..);
-        let exprs = self.rules.iter().flat_map(|rule| &rule.exprs);
+        let exprs = rules.iter().flat_map(|rule| &rule.exprs);
         for expr in exprs {
             let Expr::Lookup(lookup) = expr else { continue };
             let name = lookup.set.as_str();
             if let Some(is_map) = is_map.get(name) {
-                names.entry(name).or_insert_with(|| match is_map {
+                names.entry(name.to_string()).or_insert_with(|| match is_map {
                     true => format!("__map{}", maps.next().unwrap_or(u32::MAX)),
                     false => format!("__set{}", sets.next().unwrap_or(u32::MAX)),
                 });

@@ -133,9 +133,10 @@ fn interval(set: Set, ranges: Vec<Range>) -> FilledSet {
     FilledSet { set, elements }
 }
 
-/// A hash set or map, which declares its size: the kernel then makes its table once.
+/// A hash set or map, which declares its size: the kernel then makes its table once. The power of
+/// two leaves room for others without another table.
 fn hashed(set: Set, elements: Vec<Element>) -> FilledSet {
-    let size = u32::try_from(elements.len()).ok();
+    let size = u32::try_from(elements.len().next_power_of_two()).ok();
     FilledSet { set: Set { size, ..set }, elements }
 }
 

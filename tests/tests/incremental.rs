@@ -1,0 +1,116 @@
+//! Applying another document changes no more than what differs.
+
+use ephport_core::strategies::documents;
+use ephport_core::{Document, HostFacts};
+use ephport_nft::client::Operation;
+use ephport_nft::diff::changes;
+use ephport_nft::{Applied, Installed, Nftables, Ruleset, compile};
+use ephport_tests::random::samples;
+use ephport_tests::tool::ok;
+use ephport_tests::{Host, Protocol, Routed, SERVER_V4, Server, apply, ephport_ok, seen};
+
+fn compiled(document: &Document) -> Ruleset {
+    compile(&document.resolve(&HostFacts::default()).unwrap()).unwrap()
+}
+
+fn parsed(toml: &str) -> Ruleset {
+    compiled(&toml.parse().unwrap())
+}
+
+/// What stands on `host`, which must be ours and intact.
+fn installed(host: &Host) -> Ruleset {
+    match host.run(|| Nftables::open()?.installed()).unwrap() {
+        Installed::Ours { ruleset, intact: true, .. } => ruleset,
+        Installed::Ours { ruleset, .. } => panic!("drifted: {}", ruleset.essence().listing()),
+        Installed::Absent | Installed::Foreign(_) => panic!("not there"),
+    }
+}
+
+#[test]
+fn every_document_follows_every_other() {
+    let host = Host::new("host").unwrap();
+    let mut incremental = 0;
+    let mut last: Option<Ruleset> = None;
+    for document in samples(&documents(), 150) {
+        let desired = compiled(&document);
+        let expected = last.as_ref().is_some_and(|last| last.essence() == desired.essence());
+        let before = last.is_some().then(|| installed(&host));
+        incremental += u32::from(before.is_some_and(|old| changes(&old, &desired).is_some()));
+        let applied = apply(&host, &desired);
+        assert_eq!(applied == Applied::Unchanged, expected);
+        let is_held = installed(&host).essence() == desired.essence();
+        assert!(is_held, "{}", desired.listing());
+        assert_eq!(apply(&host, &desired), Applied::Unchanged);
+        last = Some(desired);
+    }
+    assert!(incremental > 100, "{incremental} of 149 without replacing the table");
+}
+
+/// The handles of all chains, sets and rules.
+fn handles(ruleset: &Ruleset) -> Vec<u64> {
+    let chains = ruleset.chains.iter().filter_map(|chain| chain.handle);
+    let sets = ruleset.sets.iter().filter_map(|filled| filled.set.handle);
+    chains.chain(sets).chain(ruleset.rules.iter().filter_map(|rule| rule.handle)).collect()
+}
+
+#[test]
+fn counters_of_untouched_rules_survive() {
+    let net = Routed::new().unwrap();
+    let _server = Server::start(&net.server, 443).unwrap();
+    ephport_ok(&net.router, "apply --to-ports 49152-61000 -p udp");
+    let _ = seen(&net.client, Protocol::Udp, 40_000, (SERVER_V4, 443).into());
+    let before = installed(&net.router);
+    ephport_ok(&net.router, "apply --to-ports 49152-61000 -p tcp,udp");
+    let after = installed(&net.router);
+    let counted = |ruleset: &Ruleset| {
+        ruleset.rules.iter().filter_map(|rule| rule.counter()).map(|c| c.packets).sum::<u64>()
+    };
+    assert_eq!((counted(&before), counted(&after)), (1, 1));
+    // All that was there is there still, but for the rule that holds the signature.
+    let (old, new) = (handles(&before), handles(&after));
+    assert_eq!(old.iter().filter(|handle| !new.contains(handle)).count(), 1);
+}
+
+#[test]
+fn one_changed_block_costs_one_element() {
+    let policy = |last: u16| {
+        let line = |i: u16| {
+            let first = 1024 + 16 * i;
+            let end = if i == 7 { last } else { first + 15 };
+            format!("10.0.{}.{} = {first}-{end}\n", i / 256, i % 256)
+        };
+        let lines = (0..2_000).map(line).collect::<Vec<_>>().concat();
+        parsed(&format!(
+            "[[policy]]\nname = \"blocks\"\nout-interfaces = \"any\"\nblocks = '''\n{lines}'''\n"
+        ))
+    };
+    let (first, second) = (policy(1151), policy(1150));
+    let host = Host::new("host").unwrap();
+    apply(&host, &first);
+    let operations = changes(&installed(&host), &second).expect("no replacement");
+    let elements = operations.iter().map(|operation| match operation {
+        Operation::AddElements(some) | Operation::DeleteElements(some) => some.elements.len(),
+        _ => 0,
+    });
+    assert_eq!(elements.collect::<Vec<_>>().iter().sum::<usize>(), 2, "one away, one new");
+    assert_eq!(apply(&host, &second), Applied::Replaced);
+    assert_eq!(installed(&host).essence(), second.essence());
+}
+
+#[test]
+fn what_was_changed_by_hand_is_mended_alone() {
+    let host = Host::new("host").unwrap();
+    let line = "apply --to-ports 1024-2047,4096-5119 -o any";
+    ephport_ok(&host, line);
+    let before = installed(&host);
+    let rules = ok(&host, "nft -a list chain inet ephport postrouting");
+    let handle =
+        rules.lines().find_map(|l| l.contains("udp").then(|| l.rsplit(' ').next())).flatten();
+    ok(&host, &format!("nft delete rule inet ephport postrouting handle {}", handle.unwrap()));
+    ok(&host, "nft add rule inet ephport postrouting counter accept");
+    assert!(ephport_ok(&host, line).starts_with("replaced"));
+    let after = installed(&host);
+    assert_eq!(after.essence(), before.essence());
+    let lost = handles(&before).into_iter().filter(|handle| !handles(&after).contains(handle));
+    assert_eq!(lost.count(), 1);
+}
