@@ -37,11 +37,12 @@ pub(crate) enum Command {
     Demo(OutputArgs),
 }
 
-/// A policy, from a file or in flags.
+/// A policy, from a file or in flags. It is the last part of a command's arguments, so that its
+/// heading in the help ends with it.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SourceArgs {
     /// The policy file [default without policy flags: /etc/ephport/policy.toml]
-    #[arg(conflicts_with = "PolicyArgs")]
+    #[arg(conflicts_with_all = PolicyArgs::FLAGS)]
     pub(crate) file: Option<PathBuf>,
 
     #[command(flatten)]
@@ -50,31 +51,28 @@ pub(crate) struct SourceArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ApplyArgs {
-    #[command(flatten)]
-    pub(crate) source: SourceArgs,
-
     /// Say what would change, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RequestArgs {
     #[command(flatten)]
-    pub(crate) source: SourceArgs,
+    pub(crate) output: OutputArgs,
 
     #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) source: SourceArgs,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ShowArgs {
-    #[command(flatten)]
-    pub(crate) source: SourceArgs,
-
     /// How to print it
     #[arg(long, value_enum, default_value_t = Format::Nft)]
     pub(crate) format: Format,
@@ -82,6 +80,9 @@ pub(crate) struct ShowArgs {
     /// The same as --format json
     #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -98,9 +99,6 @@ pub(crate) enum Format {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExplainArgs {
-    #[command(flatten)]
-    pub(crate) source: SourceArgs,
-
     /// The connection's opening packet, like "tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0";
     /// `iif NAME` for a forwarded one, `mid-stream`, `broadcast`
     #[arg(long)]
@@ -108,6 +106,9 @@ pub(crate) struct ExplainArgs {
 
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,7 +122,8 @@ pub(crate) enum Import {
     },
     /// From AWS network ACLs: the JSON of `aws ec2 describe-network-acls` on standard input
     Nacl {
-        /// The remote networks whose replies must get through [default: all of IPv4]
+        /// The remote networks whose replies must get through [default: all of each address family
+        /// that the ACLs allow something in]
         #[arg(long, value_name = "CIDR", value_delimiter = ',')]
         remote: Vec<ephport_core::AddressRange>,
     },

@@ -14,7 +14,7 @@ mod policy_args;
 mod render;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -46,9 +46,11 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Runs one command line, the program's name first, and prints to `out` and `err`.
+/// Runs one command line, the program's name first: reads `input` where the command asks for it, and
+/// prints to `out` and `err`.
 pub fn run(
     args: impl IntoIterator<Item = OsString>,
+    input: &mut dyn Read,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Exit {
@@ -62,7 +64,7 @@ pub fn run(
         Command::Status(args) => command::status::run(args, out),
         Command::Diff(args) => command::diff::run(args, out, err),
         Command::Explain(args) => command::explain::run(args, out, err),
-        Command::Import(args) => command::import::run(args, out, err),
+        Command::Import(args) => command::import::run(args, input, out, err),
         Command::Show(args) => command::show::run(args, out, err),
         Command::Demo(args) => command::demo::run(args, out),
     };

@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
-    ephport_cli::run(std::env::args_os(), &mut out, &mut err).into()
+    let (mut input, mut out, mut err) =
+        (io::stdin().lock(), io::stdout().lock(), io::stderr().lock());
+    ephport_cli::run(std::env::args_os(), &mut input, &mut out, &mut err).into()
 }

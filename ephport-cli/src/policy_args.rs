@@ -160,6 +160,30 @@ enum PickUpArg {
 }
 
 impl PolicyArgs {
+    /// Every flag, by its field's name.
+    pub(crate) const FLAGS: [&str; 20] = [
+        "protocol",
+        "sport",
+        "exempt_sport",
+        "to_ports",
+        "map_e",
+        "blocks",
+        "except_ports",
+        "out_interface",
+        "source",
+        "except_destination",
+        "origin",
+        "ipv4",
+        "ipv6",
+        "random",
+        "fully_random",
+        "persistent",
+        "per_source_stable",
+        "address",
+        "pick_up",
+        "enforce",
+    ];
+
     /// The policy that the flags describe; none without a target.
     pub(crate) fn policy(self) -> Result<Option<Policy>, PolicyError> {
         let Some(target) = self.target() else { return Ok(None) };

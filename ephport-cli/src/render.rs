@@ -2,6 +2,7 @@
 
 use ephport_core::{Address, Allowed, Exits, Families, Origin, PickUp, Protocol, Resolved};
 use ephport_nft::Ruleset;
+use ephport_nft::object::Rule;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
@@ -84,9 +85,15 @@ fn policy_json(policy: &Resolved) -> Value {
     })
 }
 
+/// Each rule in nft's words, in the order of `rules`, with counters at zero.
+pub(crate) fn listings(ruleset: &Ruleset) -> Vec<String> {
+    let rules = ruleset.rules.iter().map(Rule::essence).collect();
+    Ruleset { rules, ..ruleset.clone() }.rule_listings()
+}
+
 /// Each rule for programs, with its counters if it has any.
 pub(crate) fn rules_json(ruleset: &Ruleset) -> Vec<Value> {
-    let json = |(rule, listing): (&ephport_nft::object::Rule, String)| {
+    let json = |(rule, listing): (&Rule, String)| {
         let counter = rule.counter();
         json!({
             "chain": rule.chain,
@@ -97,7 +104,7 @@ pub(crate) fn rules_json(ruleset: &Ruleset) -> Vec<Value> {
             "bytes": counter.map(|counter| counter.bytes),
         })
     };
-    let listings = ruleset.essence().rule_listings();
+    let listings = listings(ruleset);
     ruleset.rules.iter().zip(listings).map(json).collect()
 }
 

@@ -168,15 +168,19 @@ pub fn decide<'a>(policies: &'a [Resolved], flow: &Flow) -> Outcome<'a> {
     Outcome { winner: None, passed_over }
 }
 
-/// Whether a connection that opens with `flow` may leave with the source port `leaving`.
-///
-/// The first policy with the connection in its scope, whatever its source port, owns it. If that
-/// policy is enforced, the connection may leave by a port of [`Resolved::leaves`] only; if it is not,
-/// or if no policy owns the connection, by any.
+/// The policy whose enforcement decides on a connection that opens with `flow`: the first with the
+/// connection in its scope, whatever its source port, if that one is enforced.
+#[must_use]
+pub fn enforcer<'a>(policies: &'a [Resolved], flow: &Flow) -> Option<&'a Resolved> {
+    let owner = policies.iter().find(|policy| policy.out_of_scope(flow).is_none());
+    owner.filter(|policy| policy.enforce)
+}
+
+/// Whether a connection that opens with `flow` may leave with the source port `leaving`: by a port
+/// of [`Resolved::leaves`] if there is an [`enforcer`], else by any.
 #[must_use]
 pub fn lets_out(policies: &[Resolved], flow: &Flow, leaving: Port) -> bool {
-    let owner = policies.iter().find(|policy| policy.out_of_scope(flow).is_none());
-    owner.is_none_or(|policy| !policy.enforce || policy.leaves.contains(leaving))
+    enforcer(policies, flow).is_none_or(|policy| policy.leaves.contains(leaving))
 }
 
 /// Why policies do not make a document.

@@ -7,11 +7,15 @@
 pub mod random;
 pub mod tool;
 
+use std::env;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use ephport_cli::lab::*;
 use ephport_cli::{Exit, run};
-use ephport_nft::{Applied, Nftables, Ruleset};
+use ephport_core::{Document, HostFacts};
+use ephport_nft::{Applied, Installed, Nftables, Ruleset, compile};
 
 /// Both protocols over both families: the server's addresses of [`Routed`].
 #[must_use]
@@ -62,9 +66,31 @@ pub struct Ended {
 /// When it prints something else than UTF-8.
 #[must_use]
 pub fn ephport(host: &Host, line: &str) -> Ended {
+    ephport_words(host, line.split_whitespace(), b"")
+}
+
+/// The same with `input` on standard input.
+///
+/// # Panics
+/// When it prints something else than UTF-8.
+#[must_use]
+pub fn ephport_with_input(host: &Host, line: &str, input: &[u8]) -> Ended {
+    ephport_words(host, line.split_whitespace(), input)
+}
+
+/// The same for words that hold spaces.
+///
+/// # Panics
+/// When it prints something else than UTF-8.
+#[must_use]
+pub fn ephport_words<'a>(
+    host: &Host,
+    words: impl IntoIterator<Item = &'a str, IntoIter: Send>,
+    mut input: &[u8],
+) -> Ended {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let words = ["ephport-nft"].into_iter().chain(line.split_whitespace()).map(Into::into);
-    let exit = host.run(|| run(words, &mut out, &mut err));
+    let words = ["ephport-nft"].into_iter().chain(words).map(Into::into);
+    let exit = host.run(|| run(words, &mut input, &mut out, &mut err));
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     Ended { exit, out: text(out), err: text(err) }
 }
@@ -79,10 +105,87 @@ pub fn ephport_ok(host: &Host, line: &str) -> String {
     ended.out
 }
 
+/// A host whose uplink is `eth0`, and the peer at the other end of it.
+///
+/// # Panics
+/// When they cannot be made.
+#[must_use]
+pub fn uplinked() -> (Host, Host) {
+    let (host, peer) = (Host::new("host").expect("a host"), Host::new("peer").expect("a peer"));
+    host.link("eth0", &peer, "eth0").expect("a link");
+    host.address("eth0", "192.0.2.2/24").expect("an address");
+    host.route("default", "192.0.2.1").expect("a route");
+    (host, peer)
+}
+
+/// A policy file that vanishes with the value.
+#[derive(Debug)]
+pub struct PolicyFile(PathBuf);
+
+impl PolicyFile {
+    /// A file with this text, in a directory of its own.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ephport-{}-{number}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir(&directory).expect("a new directory");
+        let file = directory.join("policy.toml");
+        std::fs::write(&file, text).expect("written");
+        Self(file)
+    }
+
+    /// Its path.
+    ///
+    /// # Panics
+    /// When it is not UTF-8.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
+
+impl Drop for PolicyFile {
+    fn drop(&mut self) {
+        if let Some(directory) = self.0.parent() {
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
+}
+
 /// Applies a ruleset on `host`.
 ///
 /// # Panics
 /// When the kernel refuses it.
 pub fn apply(host: &Host, ruleset: &Ruleset) -> Applied {
     host.run(|| Nftables::open().and_then(|mut nft| nft.apply(ruleset))).expect("applied")
+}
+
+/// What stands in the kernel of `host` under our table's name.
+///
+/// # Panics
+/// When it cannot be read.
+#[must_use]
+pub fn installed(host: &Host) -> Installed {
+    host.run(|| Nftables::open().and_then(|mut nft| nft.installed())).expect("read")
+}
+
+/// A policy file, compiled. It names its interfaces: it knows of no host.
+///
+/// # Panics
+/// When it is wrong.
+#[must_use]
+pub fn compiled(toml: &str) -> Ruleset {
+    let document: Document = toml.parse().expect("a document");
+    compile(&document.resolve(&HostFacts::default()).expect("resolved")).expect("compiled")
+}
+
+/// Whether `tests/run --long` runs: then the scenarios that can go on for longer do.
+#[must_use]
+pub fn is_long() -> bool {
+    env::var_os("EPHPORT_LONG").is_some()
 }

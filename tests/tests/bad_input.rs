@@ -1,5 +1,6 @@
 //! Bad input gets one clear error, and the kernel stays as it was.
 
+use std::io::{self, ErrorKind, Write};
 use std::process::Command;
 
 use ephport_cli::Exit;
@@ -79,15 +80,184 @@ fn every_wrong_argument_has_its_message_and_changes_nothing() {
             "invalid value '*' for '--out-interface <INTERFACES>': \
              `*` alone would include loopback: write `any` for every interface but loopback",
         ),
-        ("apply", "the following required arguments were not provided:"),
         ("aply", "unrecognized subcommand 'aply'"),
     ];
+    each_is_wrong_usage(&host, &cases);
+    assert_eq!(ok(&host, "nft list ruleset"), before);
+}
+
+fn each_is_wrong_usage(host: &Host, cases: &[(&str, &str)]) {
     for (line, expected) in cases {
-        let ended = ephport(&host, line);
-        assert_eq!((ended.exit, message(&ended)), (Exit::Usage, expected), "{line}");
+        let ended = ephport(host, line);
+        assert_eq!((ended.exit, message(&ended)), (Exit::Usage, *expected), "{line}");
         assert_eq!(ended.out, "", "{line}");
     }
-    assert_eq!(ok(&host, "nft list ruleset"), before);
+}
+
+#[test]
+fn arguments_that_do_not_go_together_have_their_message() {
+    let cases = [
+        (
+            "apply --to-ports 1024 --map-e psid=52,psid-len=8,offset=4",
+            "the argument '--to-ports <PORTS>' cannot be used with '--map-e <PARAMETERS>'",
+        ),
+        (
+            "apply --blocks 10.0.0.0/30=64@1024-2047 --to-ports local",
+            "the argument '--blocks <BLOCKS>' cannot be used with '--to-ports <PORTS>'",
+        ),
+        (
+            "apply policy.toml --to-ports 1024",
+            "the argument '[FILE]' cannot be used with '--to-ports <PORTS>'",
+        ),
+        (
+            "apply --to-ports 1024 -s 10.0.0.0/33",
+            "invalid value '10.0.0.0/33' for '--source <CIDR>': \
+             expected a network like 10.0.0.0/8 or 2001:db8::/32, or an address",
+        ),
+        (
+            "apply --to-ports 1024 --except-destination home",
+            "invalid value 'home' for '--except-destination <CIDR>': \
+             expected a network like 10.0.0.0/8 or 2001:db8::/32, or an address",
+        ),
+        (
+            "apply --to-ports 1024 --address 10.0.0",
+            "invalid value '10.0.0' for '--address <ADDRESS>': \
+             expected masquerade, keep or an IPv4 or IPv6 address",
+        ),
+        (
+            "apply --map-e psid=52",
+            "invalid value 'psid=52' for '--map-e <PARAMETERS>': `psid-len` is missing: \
+             expected psid=52,psid-len=8,offset=6, or \
+             ipv6-prefix=2001:db8::/40,ipv4-prefix=192.0.2.0/24,ea-len=16,offset=6,\
+             delegated=2001:db8:12:3400::/56",
+        ),
+        (
+            "apply --blocks 10.0.0.0/30=600@1024-2047",
+            "invalid value '10.0.0.0/30=600@1024-2047' for '--blocks <BLOCKS>': \
+             4 sources need a block of 600 ports each, and there are 1: \
+             expected blocks of at most 256 ports",
+        ),
+        ("apply --to-ports 1024 --origin here", "invalid value 'here' for '--origin <ORIGIN>'"),
+        (
+            "show --to-ports 1024 --json --format nft",
+            "the argument '--json' cannot be used with '--format <FORMAT>'",
+        ),
+    ];
+    each_is_wrong_usage(&Host::new("host").unwrap(), &cases);
+}
+
+/// The flags under the heading `Policy` of the help.
+fn policy_flags(host: &Host) -> Vec<String> {
+    let help = ephport_ok(host, "apply --help");
+    let (_, policy) = help.split_once("\nPolicy:\n").expect("the heading");
+    // `  -p, --protocol <PROTOCOLS>` or `      --sport <PORTS>`
+    let long = |line: &str| line.get(6..)?.strip_prefix("--").map(str::to_string);
+    let name = |line: String| line.split(' ').next().expect("a name").to_string();
+    policy.lines().filter_map(long).map(name).collect()
+}
+
+#[test]
+fn every_policy_flag_needs_a_target_and_no_file_beside_it() {
+    let host = Host::new("host").unwrap();
+    let values = [
+        ("protocol", "tcp"),
+        ("sport", "1024"),
+        ("exempt-sport", "1024"),
+        ("to-ports", "1024"),
+        ("map-e", "psid=52,psid-len=8,offset=4"),
+        ("blocks", "10.0.0.0/30=64@1024-2047"),
+        ("except-ports", "1024"),
+        ("out-interface", "eth0"),
+        ("source", "10.0.0.0/8"),
+        ("except-destination", "10.0.0.0/8"),
+        ("origin", "both"),
+        ("ipv4", ""),
+        ("ipv6", ""),
+        ("random", ""),
+        ("fully-random", ""),
+        ("persistent", ""),
+        ("per-source-stable", ""),
+        ("address", "keep"),
+        ("pick-up", "any"),
+        ("enforce", ""),
+    ];
+    assert_eq!(policy_flags(&host), values.map(|(flag, _)| flag));
+    for (flag, value) in values {
+        let ended = ephport(&host, &format!("apply policy.toml --{flag} {value}"));
+        assert_eq!(ended.exit, Exit::Usage, "{flag}");
+        let beside = format!("the argument '[FILE]' cannot be used with '--{flag}");
+        assert!(message(&ended).starts_with(&beside), "{flag}: {}", ended.err);
+        if ["to-ports", "map-e", "blocks"].contains(&flag) {
+            continue;
+        }
+        let ended = ephport(&host, &format!("apply --{flag} {value}"));
+        assert_eq!(ended.exit, Exit::Usage, "{flag}");
+        let expected = "error: the following required arguments were not provided:\n  \
+                        <--to-ports <PORTS>|--map-e <PARAMETERS>|--blocks <BLOCKS>>\n";
+        assert!(ended.err.starts_with(expected), "{flag}: {}", ended.err);
+    }
+}
+
+#[test]
+fn flags_that_do_not_fit_together_are_an_error() {
+    let host = Host::new("host").unwrap();
+    let cases = [
+        (
+            "--to-ports 1024-2047 --except-ports 1024-4095",
+            "no port is allowed: name at least one to go to, like 49152-61000",
+        ),
+        (
+            "--to-ports 1024 --address 192.0.2.1 --ipv6",
+            "address 192.0.2.1 is of a family that the policy leaves alone: name one of its own",
+        ),
+        (
+            "--blocks 10.0.0.0/30=64@1024-2047 --per-source-stable",
+            "each source has one block: per-source-stable means nothing for a block table",
+        ),
+    ];
+    for (flags, expected) in cases {
+        let ended = ephport(&host, &format!("apply -o any {flags}"));
+        assert_eq!((ended.exit, message(&ended)), (Exit::Failure, expected), "{flags}");
+    }
+}
+
+#[test]
+fn what_cannot_be_printed_is_an_error_unless_nobody_reads_it() {
+    struct Full(ErrorKind);
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let host = Host::new("host").unwrap();
+    let cases = [
+        (ErrorKind::StorageFull, "error: cannot print: no storage space\n"),
+        (ErrorKind::BrokenPipe, ""),
+    ];
+    for (kind, expected) in cases {
+        let words = ["ephport-nft", "show", "--to-ports", "1024", "-o", "any"].map(Into::into);
+        let mut err = Vec::new();
+        let exit =
+            host.run(|| ephport_cli::run(words, &mut io::empty(), &mut Full(kind), &mut err));
+        assert_eq!((exit, String::from_utf8(err).unwrap().as_str()), (Exit::Failure, expected));
+    }
+}
+
+#[test]
+fn without_a_socket_for_the_routes_it_says_so() {
+    // With standard input closed and three files at most, none is left when the program runs.
+    let output = Command::new("sh")
+        .args(["-c", "exec <&-; ulimit -n 3; exec \"$0\" show --to-ports 1024"])
+        .arg(binary())
+        .output()
+        .expect("a shell");
+    let expected = "error: cannot read the interfaces and routes: cannot open a netlink socket \
+                    (EMFILE: Too many open files): too many files are open\n";
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), err.as_ref()), (Some(1), expected));
 }
 
 #[test]
@@ -98,7 +268,7 @@ fn without_an_uplink_it_says_what_to_name() {
     assert_eq!(ended.exit, Exit::Failure);
     assert_eq!(
         message(&ended),
-        "no uplink found: no interface holds a default route; \
+        "policy `default`: no uplink found: no interface holds a default route; \
          name the interfaces with `-o eth0`, or take all of them with `-o any`"
     );
     assert_eq!(ok(&host, "nft list ruleset"), before);

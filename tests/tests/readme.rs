@@ -1,28 +1,121 @@
-//! What the README shows is what the commands print.
+//! What README.md and docs/ show is what the commands print, and their policies are policies.
+//!
+//! A console block is one command and its output; `policy.toml` in it is the last TOML block before.
+//! The table's owner and signature, which name a version, are left out.
 
-use ephport_tests::{Host, ephport};
+use std::path::Path;
 
-/// A host with an uplink of the README's name.
-fn host(peer: &Host) -> Host {
-    let host = Host::new("host").unwrap();
-    host.link("eth0", peer, "eth0").unwrap();
-    host.address("eth0", "192.0.2.2/24").unwrap();
-    host.route("default", "192.0.2.1").unwrap();
-    host
+use ephport_core::Document;
+use ephport_tests::{Host, PolicyFile, ephport_ok, ephport_words, uplinked};
+
+/// Name and text of README.md and of each file in docs.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let docs = std::fs::read_dir(root.join("docs")).expect("docs");
+    let mut paths: Vec<_> = docs.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    paths.insert(0, root.join("README.md"));
+    let page = |path: &Path| {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        (name, std::fs::read_to_string(path).expect("its text"))
+    };
+    paths.iter().map(|path| page(path)).collect()
+}
+
+/// Language and text of each block, in order.
+fn blocks(page: &str) -> Vec<(&str, &str)> {
+    let fenced = page.split("```").skip(1).step_by(2);
+    fenced.map(|block| block.split_once('\n').expect("a language")).collect()
+}
+
+/// Splits at spaces, but not between double quotes.
+fn words(line: &str) -> Vec<&str> {
+    let pieces = line.split('"').enumerate();
+    pieces
+        .flat_map(|(i, piece)| match i % 2 {
+            0 => piece.split_whitespace().collect(),
+            _ => vec![piece],
+        })
+        .collect()
 }
 
 #[test]
-fn every_command_of_the_readme_prints_what_it_shows() {
-    let peer = Host::new("peer").unwrap();
-    let host = host(&peer);
-    let readme = include_str!("../../README.md");
-    let blocks: Vec<_> = readme.split("```console\n").skip(1).collect();
-    assert!(blocks.len() >= 5);
-    for block in blocks {
-        let (block, _) = block.split_once("```").expect("the block's end");
-        let (command, shown) = block.split_once('\n').expect("a command");
-        let line = command.strip_prefix("# ephport-nft ").expect("a command of ours");
-        let ended = ephport(&host, line);
-        assert_eq!((ended.out.as_str(), ended.err.as_str()), (shown, ""), "{command}");
+fn every_command_prints_what_is_shown() {
+    let mut count = 0;
+    for (name, page) in pages() {
+        let (host, _peer) = uplinked();
+        let mut policy = None;
+        for (language, block) in blocks(&page) {
+            match language {
+                "toml" => policy = Some(PolicyFile::new(block)),
+                "console" => {
+                    let (command, shown) = block.split_once('\n').expect("a command");
+                    let line = command.strip_prefix("# ephport-nft ").expect("a command of ours");
+                    assert_eq!(printed(&host, line, policy.as_ref()), shown, "{name}: {command}");
+                    count += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(count >= 15, "{count}");
+}
+
+fn printed(host: &Host, line: &str, policy: Option<&PolicyFile>) -> String {
+    let words = words(line).into_iter().map(|word| match word {
+        "policy.toml" => policy.expect("a policy before").path(),
+        word => word,
+    });
+    let ended = ephport_words(host, words.collect::<Vec<_>>(), b"");
+    assert_eq!(ended.err, "", "{line}");
+    let is_owner = |line: &&str| *line == "\tcomment \"ephport-nft\"\n";
+    let lines = ended.out.split_inclusive('\n').filter(|line| !is_owner(line));
+    lines.map(unsigned).collect()
+}
+
+/// A line without the signature in a rule's comment.
+fn unsigned(line: &str) -> String {
+    match line.split_once(" comment \"ephport-nft ") {
+        Some((rule, _)) => format!("{rule}\n"),
+        None => line.into(),
+    }
+}
+
+#[test]
+fn every_policy_is_one_and_is_printed_as_the_same() {
+    let host = Host::new("host").unwrap();
+    let mut count = 0;
+    for (name, page) in pages() {
+        for (_, block) in blocks(&page).into_iter().filter(|(language, _)| *language == "toml") {
+            let file = PolicyFile::new(&whole(block));
+            let printed = ephport_ok(&host, &format!("show --format toml {}", file.path()));
+            let parse = |text: &str| text.parse::<Document>().expect("a document");
+            assert_eq!(parse(&printed), parse(&whole(block)), "{name}:\n{block}");
+            count += 1;
+        }
+    }
+    assert!(count >= 20, "{count}");
+}
+
+/// Lines of a policy with what they need around them.
+fn whole(block: &str) -> String {
+    if block.contains("[[policy]]") {
+        return block.into();
+    }
+    let has_target = ["to-ports", "map-e", "blocks"].iter().any(|key| block.starts_with(key));
+    let target = if has_target { "" } else { "to-ports = \"49152-61000\"\n" };
+    format!("[[policy]]\nname = \"example\"\n{target}{block}")
+}
+
+#[test]
+fn every_key_has_its_example() {
+    let pages = pages();
+    let (_, page) = pages.iter().find(|(name, _)| name == "policy.md").expect("docs/policy.md");
+    // The message for an unknown key names them all.
+    let unknown = "[[policy]]\nkey = 1\n".parse::<Document>().unwrap_err().to_string();
+    let (_, keys) = unknown.split_once("expected ").expect("the keys");
+    let examples: String = blocks(page).into_iter().map(|(_, block)| block).collect();
+    for key in keys.split(", ") {
+        assert!(examples.contains(&format!("\n{key} = ")) || examples.starts_with(key), "{key}");
     }
 }

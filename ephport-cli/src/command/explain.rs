@@ -1,9 +1,10 @@
 //! `ephport-nft explain`
 
+use std::fmt;
 use std::io::Write;
 
-use ephport_core::document::{Outcome as Meaning, decide, lets_out};
-use ephport_core::{Decision, Flow, Port};
+use ephport_core::document::{Outcome as Meaning, decide, enforcer, lets_out};
+use ephport_core::{Decision, Flow, Port, PortRange, PortSet, Resolved};
 use ephport_nft::interpret::{self, Effect};
 use serde_json::{Value, json};
 
@@ -34,26 +35,44 @@ struct Explained<'a> {
     effect: Effect,
     /// The rules that the program comes through, as `postrouting rule 3`; several ways by chance.
     trails: Vec<String>,
-    /// Whether it may leave with its own port, where enforcement decides.
-    lets_out: bool,
+    enforced: Option<Enforced<'a>>,
     agree: bool,
+}
+
+/// What enforcement takes of the ports that the connection can get.
+struct Enforced<'a> {
+    policy: &'a Resolved,
+    dropped: PortSet,
+    /// Whether that is all of them.
+    wholly: bool,
 }
 
 impl<'a> Explained<'a> {
     fn new(request: &'a Request, flow: Flow) -> Result<Self, Failure> {
-        let meaning = decide(&request.policies, &flow);
-        let effect = interpret::effect(&request.ruleset, &flow)?;
-        let outcomes = interpret::outcomes(&request.ruleset, &flow)?;
+        let Request { policies, ruleset } = request;
+        let meaning = decide(policies, &flow);
+        let effect = interpret::effect(ruleset, &flow)?;
+        let outcomes = interpret::outcomes(ruleset, &flow)?;
         let step = |(chain, index): &(String, usize)| format!("{chain} rule {}", index + 1);
         let trail = |outcome: &interpret::Outcome| {
             outcome.trail.iter().map(step).collect::<Vec<_>>().join(" -> ")
         };
-        let decision = meaning.winner.as_ref().map(|winner| &winner.decision);
-        let lets_out = lets_out(&request.policies, &flow, flow.source_port());
-        let program_lets_out = interpret::lets_out(&request.ruleset, &flow, flow.source_port())?;
-        let agree = effect.agrees_with(decision) && program_lets_out == lets_out;
         let trails = outcomes.iter().map(trail).filter(|trail| !trail.is_empty()).collect();
-        Ok(Self { flow, meaning, effect, trails, lets_out, agree })
+        let decision = meaning.winner.as_ref().map(|winner| &winner.decision);
+        let ports = match decision {
+            Some(Decision::Moved { ports, .. }) => ports.clone(),
+            _ => PortRange::from(flow.source_port()).into(),
+        };
+        let mut agree = effect.agrees_with(decision);
+        for port in ports.ranges().iter().flat_map(|range| [range.first(), range.last()]) {
+            let program = interpret::lets_out(ruleset, &flow, port)?;
+            agree &= program == lets_out(policies, &flow, port);
+        }
+        let enforced = enforcer(policies, &flow).map(|policy| {
+            let dropped = ports.difference(&policy.leaves);
+            Enforced { policy, wholly: dropped == ports, dropped }
+        });
+        Ok(Self { flow, meaning, effect, trails, enforced, agree })
     }
 
     fn print(&self, out: &mut dyn Write) -> Result<(), Failure> {
@@ -61,21 +80,15 @@ impl<'a> Explained<'a> {
         for passed in &self.meaning.passed_over {
             writeln!(out, "  policy {}: not it: {}", passed.policy.name, passed.reason)?;
         }
-        match &self.meaning.winner {
-            None => {
-                writeln!(
-                    out,
-                    "  no policy speaks of it: its port stays {}",
-                    self.flow.source_port()
-                )?;
-            }
-            Some(winner) => {
-                let text = moved(&winner.decision).unwrap_or_default();
-                writeln!(out, "  policy {}: {text}", winner.policy.name)?;
-            }
+        if let Some(winner) = &self.meaning.winner {
+            let text = moved(&winner.decision).unwrap_or_default();
+            writeln!(out, "  policy {}: {text}", winner.policy.name)?;
+        } else {
+            let port = self.flow.source_port();
+            writeln!(out, "  no policy speaks of it: its port stays {port}")?;
         }
-        if self.meaning.winner.is_none() && !self.lets_out {
-            writeln!(out, "  enforcement: dropped, since that port may not leave")?;
+        if let Some(enforced) = &self.enforced {
+            writeln!(out, "  {enforced}")?;
         }
         for trail in &self.trails {
             writeln!(out, "  program: {trail}")?;
@@ -89,12 +102,9 @@ impl<'a> Explained<'a> {
     }
 
     fn json(&self) -> Value {
-        let passed: Vec<_> = self
-            .meaning
-            .passed_over
-            .iter()
-            .map(|passed| json!({ "policy": passed.policy.name.as_str(), "reason": passed.reason.to_string() }))
-            .collect();
+        let passed = self.meaning.passed_over.iter().map(|passed| {
+            json!({ "policy": passed.policy.name.as_str(), "reason": passed.reason.to_string() })
+        });
         let winner = self.meaning.winner.as_ref();
         let (ports, kept) = match winner.map(|winner| &winner.decision) {
             Some(Decision::Moved { ports, kept, .. }) => {
@@ -102,16 +112,31 @@ impl<'a> Explained<'a> {
             }
             _ => (None, None),
         };
+        let enforced = self.enforced.as_ref();
         json!({
             "flow": self.flow.to_string(),
             "policy": winner.map(|winner| winner.policy.name.as_str()),
             "ports": ports,
             "kept": kept,
-            "passed_over": passed,
-            "lets_own_port_out": self.lets_out,
+            "passed_over": passed.collect::<Vec<_>>(),
+            "enforced_by": enforced.map(|enforced| enforced.policy.name.as_str()),
+            "dropped": enforced.filter(|e| !e.dropped.is_empty()).map(|e| e.dropped.to_string()),
             "program": self.trails,
             "agree": self.agree,
         })
+    }
+}
+
+impl fmt::Display for Enforced<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policy, dropped, wholly } = self;
+        let (name, leaves) = (&policy.name, &policy.leaves);
+        write!(f, "enforcement of policy {name}: ")?;
+        match wholly {
+            _ if dropped.is_empty() => f.write_str("let out"),
+            true => write!(f, "dropped: it lets out {leaves} only"),
+            false => write!(f, "dropped if it gets one of {dropped}: it lets out {leaves} only"),
+        }
     }
 }
 

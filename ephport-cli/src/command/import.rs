@@ -1,28 +1,34 @@
 //! `ephport-nft import`
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use ephport_core::import::iptables::Imported;
+use ephport_core::import::nacl::Action;
 use ephport_core::{
-    AddressRange, Document, Families, Family, NetworkAcls, Policy, PolicySpec, PortSet, Protocol,
-    Protocols, Scope, Target,
+    AddressRange, Document, Families, Family, NetworkAcl, NetworkAcls, Policy, PolicySpec,
+    PortRange, PortSet, Protocol, Protocols, Scope, Target,
 };
 
 use super::{Failure, read_input};
 use crate::Exit;
 use crate::args::Import;
 
-pub(crate) fn run(args: Import, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Failure> {
+pub(crate) fn run(
+    args: Import,
+    input: &mut dyn Read,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<Exit, Failure> {
     match args {
         Import::Iptables { command } => {
             let imported = if command.is_empty() {
-                Imported::of_text(&read_input()?)
+                Imported::of_text(&read_input(input)?)
             } else {
                 Imported::of_command(&command)
             };
             iptables(&imported, out, err)
         }
-        Import::Nacl { remote } => nacl(&read_input()?.parse()?, remote, out, err),
+        Import::Nacl { remote } => nacl(&read_input(input)?.parse()?, &remote, out, err),
         Import::MapE { map_e } => {
             let scope = Scope { families: Families::Ipv4, ..Scope::default() };
             let target = Target::Ports(map_e.ports());
@@ -59,51 +65,77 @@ struct Replies {
 /// agree.
 fn nacl(
     acls: &NetworkAcls,
-    remote: Vec<AddressRange>,
+    remote: &[AddressRange],
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<Exit, Failure> {
-    let remotes = match remote.as_slice() {
-        [] => vec![AddressRange::ALL_IPV4, AddressRange::ALL_IPV6],
-        _ => remote,
-    };
-    for note in acls.notes(&remotes) {
-        writeln!(err, "note: {note}")?;
+    let mut found = Vec::new();
+    let families = families(acls, remote);
+    for (family, remotes) in &families {
+        let over = match family {
+            _ if families.len() == 1 => "",
+            Family::Ipv4 => "over IPv4: ",
+            Family::Ipv6 => "over IPv6: ",
+        };
+        for note in acls.notes(remotes) {
+            writeln!(err, "note: {over}{note}")?;
+        }
+        let ports = |protocol| client_ports(&acls.reply_ports(protocol, remotes));
+        found.push((*family, Replies { tcp: ports(Protocol::Tcp), udp: ports(Protocol::Udp) }));
     }
-    let replies = |family| {
-        let of_family: Vec<_> =
-            remotes.iter().copied().filter(|range| range.family() == family).collect();
-        let ports = |protocol| acls.reply_ports(protocol, &of_family);
-        let replies = Replies { tcp: ports(Protocol::Tcp), udp: ports(Protocol::Udp) };
-        (!of_family.is_empty()).then_some(replies)
+    let policies: Vec<_> = match found.as_slice() {
+        [(_, v4), (_, v6)] if v4 == v6 => reply_policies("", Families::Both, v4)?,
+        found => {
+            let policies = found.iter().map(|(family, replies)| match family {
+                Family::Ipv4 => reply_policies("ipv4-", Families::Ipv4, replies),
+                Family::Ipv6 => reply_policies("ipv6-", Families::Ipv6, replies),
+            });
+            policies.collect::<Result<Vec<_>, _>>()?.concat()
+        }
     };
-    let (v4, v6) = (replies(Family::Ipv4), replies(Family::Ipv6));
-    let mut policies = Vec::new();
-    if v4 == v6 {
-        policies.extend(v4.map(|v4| reply_policies("", Families::Both, v4)).transpose()?);
-    } else {
-        policies.extend(v4.map(|v4| reply_policies("ipv4-", Families::Ipv4, v4)).transpose()?);
-        policies.extend(v6.map(|v6| reply_policies("ipv6-", Families::Ipv6, v6)).transpose()?);
-    }
-    let policies: Vec<_> = policies.into_iter().flatten().collect();
     if policies.is_empty() {
         return Err(Failure::NoReplyPorts);
     }
     print(&Document::new(policies)?, out)
 }
 
+/// The remote networks by family; without any, all of each family that the ACLs allow something in.
+fn families(acls: &NetworkAcls, remote: &[AddressRange]) -> Vec<(Family, Vec<AddressRange>)> {
+    let entries = || acls.acls().iter().flat_map(NetworkAcl::entries);
+    let allowed = |family| {
+        entries()
+            .any(|entry| entry.action == Action::Allow && Family::of(entry.remote.addr()) == family)
+    };
+    let of_family = |family, all| {
+        let mut named = remote.to_vec();
+        named.retain(|range| range.family() == family);
+        if remote.is_empty() && allowed(family) {
+            named.push(all);
+        }
+        (family, named)
+    };
+    let v4 = of_family(Family::Ipv4, AddressRange::ALL_IPV4);
+    let v6 = of_family(Family::Ipv6, AddressRange::ALL_IPV6);
+    [v4, v6].into_iter().filter(|(_, remotes)| !remotes.is_empty()).collect()
+}
+
+/// Privileged ports are let in for the sake of servers.
+fn client_ports(ports: &PortSet) -> PortSet {
+    ports.intersection(&PortRange::EPHEMERAL.into())
+}
+
 fn reply_policies(
     prefix: &str,
     families: Families,
-    replies: Replies,
+    replies: &Replies,
 ) -> Result<Vec<Policy>, Failure> {
     let targets = if replies.tcp == replies.udp {
-        vec![("replies", Protocols::DEFAULT, replies.tcp)]
+        vec![("replies", Protocols::DEFAULT, &replies.tcp)]
     } else {
         let only = |protocol| [protocol].into_iter().collect();
         vec![
-            ("tcp-replies", only(Protocol::Tcp), replies.tcp),
-            ("udp-replies", only(Protocol::Udp), replies.udp),
+            ("tcp-replies", only(Protocol::Tcp), &replies.tcp),
+            ("udp-replies", only(Protocol::Udp), &replies.udp),
         ]
     };
     let usable = targets.into_iter().filter(|(_, _, ports)| !ports.is_empty());
@@ -111,7 +143,11 @@ fn reply_policies(
         .map(|(suffix, protocols, ports)| {
             let scope = Scope { protocols, families, ..Scope::default() };
             let name = name(&format!("{prefix}{suffix}"))?;
-            Ok(Policy::new(PolicySpec { scope, name, ..PolicySpec::to(Target::Ports(ports)) })?)
+            Ok(Policy::new(PolicySpec {
+                scope,
+                name,
+                ..PolicySpec::to(Target::Ports(ports.clone()))
+            })?)
         })
         .collect()
 }

@@ -9,7 +9,7 @@ pub(crate) mod remove;
 pub(crate) mod show;
 pub(crate) mod status;
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use ephport_core::document::ResolveDocumentError;
@@ -33,10 +33,11 @@ const DEFAULT_FILE: &str = "/etc/ephport/policy.toml";
 pub(crate) enum Failure {
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    #[error("cannot read {} ({source}): write a policy there, or name the ports with --to-ports", path.display())]
+    #[error("cannot read {}: {source}; write a policy there, or name the ports with --to-ports", path.display())]
     NoFile { path: PathBuf, source: io::Error },
-    #[error("{}:{source}", path.display())]
+    #[error("{}:{}:{}: {}", path.display(), source.line, source.column, source.problem)]
     File { path: PathBuf, source: TomlError },
+    /// Does not happen: a file's faults have their place, and what is imported has distinct names.
     #[error(transparent)]
     Document(#[from] DocumentError),
     #[error(transparent)]
@@ -45,15 +46,20 @@ pub(crate) enum Failure {
     Host(#[source] NetlinkError),
     #[error(transparent)]
     Kernel(#[from] ephport_nft::Error),
+    /// Does not happen: names are distinct, and what grows with a policy stands in sets.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// Does not happen: what the compiler writes, the interpreter knows.
     #[error(transparent)]
     Interpret(#[from] InterpretError),
     #[error("cannot read standard input: {0}")]
     Input(#[source] io::Error),
     #[error(transparent)]
     Nacl(#[from] NaclError),
-    #[error("no port is left that all replies get through to: the network ACLs allow none inbound")]
+    #[error(
+        "no port from 1024 up is left that all replies get through to: \
+         the network ACLs must allow some inbound"
+    )]
     NoReplyPorts,
     #[error(transparent)]
     Demo(#[from] DemoError),
@@ -111,6 +117,6 @@ fn warn_of_absent(policy: &Resolved, facts: &HostFacts, err: &mut dyn Write) -> 
 }
 
 /// All of standard input.
-fn read_input() -> Result<String, Failure> {
-    io::read_to_string(io::stdin()).map_err(Failure::Input)
+fn read_input(input: &mut dyn Read) -> Result<String, Failure> {
+    io::read_to_string(input).map_err(Failure::Input)
 }

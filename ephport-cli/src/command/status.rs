@@ -61,7 +61,7 @@ fn print(out: &mut dyn Write, installed: &Installed, state: &str) -> io::Result<
 
 fn print_rules(out: &mut dyn Write, ruleset: &Ruleset) -> io::Result<()> {
     writeln!(out, "{:>12}  rule", "connections")?;
-    let listings = ruleset.essence().rule_listings();
+    let listings = render::listings(ruleset);
     for (rule, listing) in ruleset.rules.iter().zip(listings) {
         let count = rule.counter().map_or(String::new(), |counter| counter.packets.to_string());
         writeln!(out, "{count:>12}  {listing}")?;

@@ -8,7 +8,7 @@ use crate::ruleset::TABLE;
 use crate::wire::WireError;
 
 /// Why the kernel's ruleset could not be read or changed. Whatever it says, the kernel holds what
-/// it held before.
+/// it held before; of [`Error::Unconfirmed`] alone that is not known.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -53,7 +53,10 @@ pub enum Error {
         /// Where in the message the fault is, in bytes from its header.
         offset: Option<u32>,
     },
-    /// The kernel answered nothing to a transaction.
+    /// The kernel answered nothing to a transaction, and holds what it held before.
+    #[error("the kernel carried out nothing of the transaction and did not say why: try again")]
+    Dropped,
+    /// The kernel's answer to a transaction was lost, and its ruleset does not tell what became of it.
     #[error(
         "the kernel did not confirm the transaction: run `ephport-nft status` to see its state"
     )]

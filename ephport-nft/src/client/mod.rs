@@ -18,7 +18,10 @@ use crate::object::Generation;
 use crate::ruleset::{FAMILY, Ruleset, Signature, TABLE};
 
 /// How often a change is tried anew when somebody else changed the ruleset in between.
-const MAX_TRIES: u32 = 32;
+///
+/// Each time at least one other succeeded, so that many who write at once all get their turn; the
+/// bound only ends a war that nobody can win.
+const MAX_TRIES: u32 = 128;
 
 /// A handle on the nf_tables of one network namespace.
 #[derive(Debug)]
@@ -126,12 +129,16 @@ impl<T: Transport> Nftables<T> {
         &mut self,
         mut decide: impl FnMut(&Installed) -> Result<(R, Option<Batch>), Error>,
     ) -> Result<R, Error> {
-        for _ in 0..MAX_TRIES {
+        for tries in 0..MAX_TRIES {
             let (installed, generation) = self.snapshot()?;
             let (result, batch) = decide(&installed)?;
             let Some(batch) = batch else { return Ok(result) };
-            if self.commit(&batch, generation)? == Outcome::Committed {
-                return Ok(result);
+            match self.commit(&batch, generation)? {
+                Outcome::Committed => return Ok(result),
+                Outcome::Outdated => self.transport.give_way(tries),
+                Outcome::Unclear(error) => {
+                    return self.verify(generation, error, decide).map(|()| result);
+                }
             }
         }
         Err(Error::Busy { tries: MAX_TRIES })
@@ -141,8 +148,32 @@ impl<T: Transport> Nftables<T> {
         let seq = self.next_seq();
         self.seq = seq.wrapping_add(batch.len()).wrapping_add(1);
         let datagram = batch.encode(seq, generation)?;
-        let answers = exchange(&mut self.transport, &datagram)?;
-        batch.verdict(seq, &answers)
+        match exchange(&mut self.transport, &datagram) {
+            Ok(answers) => batch.verdict(seq, &answers),
+            // The kernel never got it.
+            Err(error @ (NetlinkError::Send { .. } | NetlinkError::TooLarge { .. })) => {
+                Err(error.into())
+            }
+            // It did, and may have carried it out: an answer that does not fit the socket's buffer
+            // is lost (ENOBUFS), and the transaction still holds.
+            Err(error) => Ok(Outcome::Unclear(error.into())),
+        }
+    }
+
+    /// Looks whether a batch was carried out whose answers were lost: then nothing is left to do.
+    /// If nobody has written since `before`, it was not, and `error` says why.
+    fn verify<R>(
+        &mut self,
+        before: Generation,
+        error: Error,
+        mut decide: impl FnMut(&Installed) -> Result<(R, Option<Batch>), Error>,
+    ) -> Result<(), Error> {
+        let (installed, generation) = self.snapshot().map_err(|_| Error::Unconfirmed)?;
+        match decide(&installed) {
+            Ok((_, None)) => Ok(()),
+            _ if generation == before => Err(error),
+            _ => Err(Error::Unconfirmed),
+        }
     }
 
     fn snapshot(&mut self) -> Result<(Installed, Generation), Error> {

@@ -25,15 +25,18 @@ impl<T: Transport> Nftables<T> {
         family: u8,
         name: &str,
     ) -> Result<(Option<Ruleset>, Generation), Error> {
-        for _ in 0..MAX_TRIES {
+        for tries in 0..MAX_TRIES {
             let before = self.generation()?;
-            let ruleset = match self.read_once(family, name) {
-                Err(Error::Netlink(NetlinkError::Interrupted)) => continue,
-                result => result?,
-            };
-            if self.generation()? == before {
-                return Ok((ruleset, before));
+            match self.read_once(family, name) {
+                Err(Error::Netlink(NetlinkError::Interrupted)) => {}
+                result => {
+                    let ruleset = result?;
+                    if self.generation()? == before {
+                        return Ok((ruleset, before));
+                    }
+                }
             }
+            self.transport.give_way(tries);
         }
         Err(Error::Busy { tries: MAX_TRIES })
     }
@@ -85,17 +88,11 @@ impl<T: Transport> Nftables<T> {
     fn read_elements(&mut self, set: &Set) -> Result<Vec<Element>, Error> {
         let names = [(NFTA_SET_ELEM_LIST_TABLE, &*set.table), (NFTA_SET_ELEM_LIST_SET, &*set.name)];
         let mut elements = Vec::new();
-        let listed = self.list(NFT_MSG_GETSETELEM, NLM_F_DUMP, set.family, &names, |body| {
+        self.list(NFT_MSG_GETSETELEM, NLM_F_DUMP, set.family, &names, |body| {
             elements.extend(Elements::read(body)?.elements);
             Ok(())
-        });
-        match listed {
-            // Somebody took the set away since it was listed.
-            Err(Error::Netlink(NetlinkError::Refused { errno: Errno::ENOENT })) => {
-                Err(NetlinkError::Interrupted.into())
-            }
-            listed => listed.map(|()| elements),
-        }
+        })?;
+        Ok(elements)
     }
 
     /// Asks for objects of one kind and gives the body of each answer to `visit`.
@@ -121,6 +118,10 @@ impl<T: Transport> Nftables<T> {
                 Error::NotPermitted { task: "read the ruleset" }
             }
             NetlinkError::Refused { errno: Errno::EOPNOTSUPP | Errno::EINVAL } => Error::NoNfTables,
+            // Somebody took away what is asked for since it was listed.
+            NetlinkError::Refused { errno: Errno::ENOENT } if !names.is_empty() => {
+                NetlinkError::Interrupted.into()
+            }
             other => other.into(),
         })
     }

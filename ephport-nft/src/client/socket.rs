@@ -1,7 +1,10 @@
 //! A netlink socket.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{ReceiveTimeout, SndBuf, SndBufForce};
@@ -20,6 +23,9 @@ const PATIENCE: u32 = 10;
 
 /// Larger than any datagram of a dump, which the kernel cuts at 32 KiB (`NLMSG_GOODSIZE`).
 const RECEIVE_ROOM: usize = 64 * 1024;
+
+/// The longest time to give way to others, as a power of two of milliseconds.
+const LONGEST_PAUSE: u32 = 7;
 
 /// What the kernel takes of the send buffer for itself (`netlink_sendmsg`).
 const SEND_OVERHEAD: usize = 32;
@@ -116,6 +122,13 @@ impl Transport for Socket {
 
     fn receive(&mut self) -> Result<Vec<u8>, NetlinkError> {
         self.receive_with(MsgFlags::empty()).map_err(receive_error)
+    }
+
+    /// Of many who all try again at once, only one gets its turn each time, and the slow never do.
+    /// So each waits a random time, from twice as long a span as the last time.
+    fn give_way(&mut self, times: u32) {
+        let span = 1000 << times.min(LONGEST_PAUSE);
+        thread::sleep(Duration::from_micros(RandomState::new().hash_one(times) % span));
     }
 }
 

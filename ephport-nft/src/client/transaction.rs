@@ -186,12 +186,18 @@ impl Batch {
 
     /// What the kernel's answers to the batch that began at `seq` mean.
     pub(super) fn verdict(&self, seq: u32, answers: &[Ack]) -> Result<Outcome, Error> {
+        // Others are late answers to earlier requests.
+        let answers = answers.iter().filter(|ack| ack.seq.wrapping_sub(seq) <= self.len());
         // An operation that fails makes later ones fail: the first failure is the cause.
-        let failures = answers.iter().filter(|ack| ack.errno.is_some());
+        let failures = answers.clone().filter(|ack| ack.errno.is_some());
         let Some(failure) = failures.min_by_key(|ack| ack.seq.wrapping_sub(seq)) else {
             let last = seq.wrapping_add(self.len());
-            let confirmed = answers.iter().any(|ack| ack.seq == last);
-            return if confirmed { Ok(Outcome::Committed) } else { Err(Error::Unconfirmed) };
+            let confirmed = answers.clone().any(|ack| ack.seq == last);
+            return Ok(if confirmed {
+                Outcome::Committed
+            } else {
+                Outcome::Unclear(Error::Dropped)
+            });
         };
         let index = failure.seq.wrapping_sub(seq).checked_sub(1);
         let operation = index.and_then(|index| self.0.get(usize::try_from(index).ok()?));
@@ -219,10 +225,12 @@ fn refused(errno: Errno, operation: Option<&Operation>, failure: &Ack) -> Error 
 }
 
 /// What became of a batch that the kernel found no fault with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// All of it was carried out.
     Committed,
     /// Nothing was: somebody else changed the ruleset since its generation was read.
     Outdated,
+    /// Only the ruleset itself tells; the error holds if nothing was carried out.
+    Unclear(Error),
 }

@@ -19,6 +19,9 @@ pub trait Transport {
 
     /// The next datagram, for which it waits a bounded time.
     fn receive(&mut self) -> Result<Vec<u8>, NetlinkError>;
+
+    /// Lets others finish, who were in the way `times` in a row.
+    fn give_way(&mut self, _times: u32) {}
 }
 
 /// Why a conversation over netlink failed.

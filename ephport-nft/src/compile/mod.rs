@@ -90,7 +90,9 @@ struct Program {
 
 impl Program {
     fn finish(self) -> Ruleset {
-        let Self { chains, sets, rules, .. } = self;
+        let Self { chains, sets, mut rules, .. } = self;
+        // Chain by chain, as the kernel lists them.
+        rules.sort_by_key(|rule| chains.iter().position(|chain| chain.name == rule.chain));
         Ruleset { table: Table::new(FAMILY, TABLE), chains, sets, rules }
     }
 

@@ -50,8 +50,12 @@ impl Packets<'_> {
     /// What can be told of a packet that conntrack cannot place.
     pub(super) fn exit_and_family(&self) -> Vec<Expr> {
         let mut exprs = exit(self.exit).to_vec();
-        exprs.extend(self.family.into_iter().flat_map(self::family));
+        exprs.extend(self.family());
         exprs
+    }
+
+    fn family(&self) -> Vec<Expr> {
+        self.family.into_iter().flat_map(self::family).collect()
     }
 }
 
@@ -90,16 +94,19 @@ impl Program {
         packets: &Packets<'_>,
         source: Source,
     ) -> Option<Vec<Expr>> {
-        let mut exprs = packets.exit_and_family();
+        let mut exprs = exit(packets.exit).to_vec();
         exprs.extend(origin(policy.origin));
+        // nft lists `ip daddr` alone for family and address, and reads it as one after the other:
+        // only in this order, with what it does not take for the family's sign behind both
+        // (`ct original ip saddr`), is a listing of nft's the same again when it is loaded.
+        exprs.extend(packets.family());
         let Some(family) = packets.family else { return Some(exprs) };
-        // This may be nothing, and then no set must have been made for the sources.
+        // Where all destinations are excepted nothing is in scope, and no set must be made.
         let excepted = &policy.except_destinations;
-        let excepted = self.in_networks(Of::Destination, family, excepted, false)?;
+        exprs.extend(self.in_networks(Of::Destination, family, excepted, false)?);
         if !policy.sources.is_empty() {
             exprs.extend(self.in_networks(Of::Source(source), family, &policy.sources, true)?);
         }
-        exprs.extend(excepted);
         Some(exprs)
     }
 

@@ -5,12 +5,12 @@
 //! 34 %. So a range is never cut, equal ranges take turns, and unequal ones are drawn by weight.
 
 use ephport_core::decision::kept_range;
-use ephport_core::{Families, Family, PortRange, PortSet, Resolved};
+use ephport_core::{Family, PortRange, PortSet, Resolved};
 
 use super::Program;
 use super::scope::{family, protocol, source_address};
 use super::translate::translate;
-use crate::expr::{Byteorder, Expr, Hash, Lookup, Numgen, Payload, Register, Verdict};
+use crate::expr::{Byteorder, Expr, Hash, Immediate, Lookup, Numgen, Payload, Register, Verdict};
 use crate::ruleset::FilledSet;
 
 /// What the hash begins with: the same on every host and after every start, so that a source keeps
@@ -60,22 +60,37 @@ impl Program {
         if policy.choice.per_source_stable {
             let in_scope = |family: &Family| policy.families.contains(*family);
             for of in [Family::Ipv4, Family::Ipv6].into_iter().filter(in_scope) {
-                let mut exprs = match policy.families {
-                    Families::Both => family(of).to_vec(),
-                    Families::Ipv4 | Families::Ipv6 => Vec::new(),
-                };
+                // nft lists an address by name where the rule itself says of which family it is.
+                let mut exprs = family(of).to_vec();
                 exprs.extend(source_hash(of, ports.count()));
                 self.by_weight(policy, ranges, chain, exprs);
             }
         } else if are_equal {
-            let verdicts: Vec<_> = ranges.iter().map(|range| goto(policy, *range)).collect();
-            let map = self.anonymous_set(|name| FilledSet::number_verdicts(name, &verdicts));
-            let verdict = Lookup::value(&map, Register::VERDICT).into();
-            self.rule(chain, vec![Numgen::incremental(count).into(), verdict]);
+            self.one_each(policy, ranges, chain, vec![Numgen::incremental(count).into()]);
         } else {
             let draw = vec![Numgen::random(ports.count()).into()];
             self.by_weight(policy, ranges, chain, draw);
         }
+        // A map leads everywhere but for a packet that is under way while another policy takes its
+        // place: the kernel takes the rules it began with, and the maps of now. It must not leave
+        // by its own port.
+        if let Some(first) = ranges.first() {
+            self.rule(chain, vec![Immediate::verdict(goto(policy, *first)).into()]);
+        }
+    }
+
+    /// Picks by a number below the count of ranges, which `number` leaves in register 1.
+    fn one_each(
+        &mut self,
+        policy: &Resolved,
+        ranges: &[PortRange],
+        chain: &str,
+        mut number: Vec<Expr>,
+    ) {
+        let verdicts: Vec<_> = ranges.iter().map(|range| goto(policy, *range)).collect();
+        let map = self.anonymous_set(|name| FilledSet::number_verdicts(name, &verdicts));
+        number.push(Lookup::value(&map, Register::VERDICT).into());
+        self.rule(chain, number);
     }
 
     /// Picks by a number below the count of all ports, which `number` leaves in register 1.
@@ -86,6 +101,9 @@ impl Program {
         chain: &str,
         mut number: Vec<Expr>,
     ) {
+        if ranges.iter().all(|range| range.count() == 1) {
+            return self.one_each(policy, ranges, chain, number);
+        }
         let weights: Vec<_> =
             ranges.iter().map(|range| (range.count(), goto(policy, *range))).collect();
         let map = self.anonymous_set(|name| FilledSet::weighted_verdicts(name, &weights));

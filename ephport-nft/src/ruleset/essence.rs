@@ -58,3 +58,31 @@ impl Ruleset {
         names
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::{Immediate, Verdict};
+    use crate::object::Table;
+
+    #[test]
+    fn the_order_of_rules_counts_within_their_chain_alone() {
+        let chain = |name| Chain::regular(1, "t", name);
+        let rule =
+            |chain, verdict| Rule::new(1, "t", chain, vec![Immediate::verdict(verdict).into()]);
+        let ruleset = |rules| Ruleset {
+            table: Table::new(1, "t"),
+            chains: vec![chain("b"), chain("a")],
+            sets: Vec::new(),
+            rules,
+        };
+        let (first, second) = (rule("b", Verdict::Drop), rule("b", Verdict::Accept));
+        let other = rule("a", Verdict::Return);
+        let listed = ruleset(vec![first.clone(), second.clone(), other.clone()]);
+        let written = ruleset(vec![other.clone(), first.clone(), second.clone()]);
+        assert_eq!(written.essence(), listed.essence());
+        assert_eq!(written.digest(), listed.digest());
+        let turned = ruleset(vec![second, first, other]);
+        assert_ne!(turned.essence(), listed.essence());
+    }
+}

@@ -133,6 +133,16 @@ fn interval(set: Set, ranges: Vec<Range>) -> FilledSet {
     FilledSet { set, elements }
 }
 
+/// The same, but what nft makes of `{ ... }` where no range is more than one key: no interval set.
+fn listed(set: Set, ranges: Vec<Range>) -> FilledSet {
+    if !set.is_anonymous() || ranges.iter().any(|(first, last, _)| first != last) {
+        return interval(set, ranges);
+    }
+    let flags = set.flags.map(|flags| flags & !NFT_SET_INTERVAL);
+    let elements = ranges.into_iter().map(|(key, _, data)| Element::new(key, data));
+    hashed(Set { flags, ..set }, elements.collect())
+}
+
 /// A hash set or map, which declares its size: the kernel then makes its table once. The power of
 /// two leaves room for others without another table.
 fn hashed(set: Set, elements: Vec<Element>) -> FilledSet {
@@ -185,7 +195,7 @@ impl FilledSet {
             let (first, last) = port_keys(*range);
             (first, last, None)
         });
-        interval(empty(name, Kind::PORT, NFT_SET_INTERVAL), ranges.collect())
+        listed(empty(name, Kind::PORT, NFT_SET_INTERVAL), ranges.collect())
     }
 
     /// A verdict for each of some ranges of ports that do not overlap, for a 2-byte port in a
@@ -198,7 +208,7 @@ impl FilledSet {
             let (first, last) = port_keys(*range);
             (first, last, Some(Data::Verdict(verdict.clone())))
         });
-        interval(verdict_map(name, Kind::PORT, NFT_SET_INTERVAL), ranges.collect())
+        listed(verdict_map(name, Kind::PORT, NFT_SET_INTERVAL), ranges.collect())
     }
 
     /// The first verdict for 0, the second for 1 and so on, for a number in the order of the
@@ -234,7 +244,7 @@ impl FilledSet {
     pub fn networks(name: SetName<'_>, family: Family, networks: &[IpNet]) -> Self {
         let ranges = merged_networks(family, networks).into_iter();
         let ranges = ranges.map(|(first, last)| (first, last, None)).collect();
-        interval(empty(name, Kind::address(family), NFT_SET_INTERVAL), ranges)
+        listed(empty(name, Kind::address(family), NFT_SET_INTERVAL), ranges)
     }
 
     /// The range of ports of each source of `family`: two registers, the lowest port and the
@@ -282,5 +292,22 @@ impl FilledSet {
         ];
         let map = empty_map(name, key, 0, block, Some(2 * (key.len + 4)));
         hashed(Set { userdata: Some(userdata(&notes)), ..map }, elements.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_single_keys_is_no_interval_set_where_nft_makes_none() {
+        let single = FilledSet::ports(SetName::Anonymous(0), &"500,4500".parse().unwrap());
+        assert!(!single.set.is_interval());
+        assert_eq!(single.elements.len(), 2);
+        let ranges = FilledSet::ports(SetName::Anonymous(0), &"500-501,4500".parse().unwrap());
+        assert!(ranges.set.is_interval());
+        // The declaration of a named set says that it is one.
+        let named = FilledSet::ports(SetName::Named("n"), &"500,4500".parse().unwrap());
+        assert!(named.set.is_interval());
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A rule is a program over registers; to write it down, each register's content is followed as a
 //! term (`meta l4proto`, `th sport`, a constant) until an expression uses it. A rule that nft has
-//! no words for is printed as a comment, so that the text never says less than the table does.
+//! no words for is printed as a comment, from where they end as bytecode, so that the text never says
+//! less than the table does.
 
 mod nat;
 mod sets;
@@ -14,8 +15,11 @@ use std::fmt;
 
 use super::bytecode::family;
 use super::{FilledSet, Ruleset};
+use crate::expr::Expr;
 use crate::object::{Chain, Rule};
 use crate::uapi::{NF_ACCEPT, NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC};
+
+use statements::Said;
 
 /// Prints a ruleset so that `nft -f` loads the same.
 #[derive(Clone, Copy, Debug)]
@@ -84,12 +88,14 @@ struct Line<'a> {
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rule, sets } = self;
-        if let Some(statements) = statements::statements(rule, sets) {
-            f.write_str(&statements.join(" "))?;
-        } else {
-            f.write_str("# nft has no words for this rule:")?;
-            rule.exprs.iter().try_for_each(|expr| write!(f, " {expr}"))?;
+        let Said { statements, rest } = statements::statements(rule, sets);
+        if rest.iter().any(|expr| matches!(expr, Expr::Opaque(_))) {
+            f.write_str("# ephport does not know all of this rule: ")?;
+        } else if !rest.is_empty() {
+            f.write_str("# nft cannot list all of this rule: ")?;
         }
+        let rest = rest.iter().map(ToString::to_string);
+        f.write_str(&statements.into_iter().chain(rest).collect::<Vec<_>>().join(" "))?;
         match rule.comment() {
             Some(comment) => write!(f, " comment \"{}\"", comment.as_str()),
             None => Ok(()),

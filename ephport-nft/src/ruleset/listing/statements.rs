@@ -7,41 +7,87 @@ use crate::expr::{Data, Expr, Immediate, Lookup, Register};
 use crate::object::Rule;
 use crate::uapi::{NFPROTO_IPV4, NFPROTO_IPV6};
 
-/// The rule's statements, or `None` when one of its expressions has no words in nft.
-pub(super) fn statements(rule: &Rule, sets: &[FilledSet]) -> Option<Vec<String>> {
+/// A rule as far as nft has words for it.
+pub(super) struct Said<'a> {
+    /// The statements from its start.
+    pub(super) statements: Vec<String>,
+    /// The expressions behind them, from the first that they do not say.
+    pub(super) rest: &'a [Expr],
+}
+
+/// The rule's statements, up to the first expression that has no words in nft.
+pub(super) fn statements<'a>(rule: &'a Rule, sets: &[FilledSet]) -> Said<'a> {
     let family = Some(rule.family).filter(|family| [NFPROTO_IPV4, NFPROTO_IPV6].contains(family));
     let mut registers = Registers::new(family);
     let mut statements = Vec::new();
     let mut exprs = rule.exprs.as_slice();
-    while let [expr, rest @ ..] = exprs {
-        exprs = rest;
-        if load(&mut registers, expr, sets)? {
-            continue;
-        }
-        statements.push(match expr {
-            Expr::Cmp(low) => match rest {
-                [Expr::Cmp(high), rest @ ..] if is_range(low, high) => {
-                    exprs = rest;
-                    range(registers.term(low.sreg)?, low, high)?
-                }
-                _ => comparison(&mut registers, low)?,
-            },
-            Expr::Lookup(lookup) => looked_up(&registers, lookup, sets)?,
-            Expr::Counter(counter) => {
-                let (packets, bytes) = (counter.packets, counter.bytes);
-                format!("counter packets {packets} bytes {bytes}")
+    // Loads are said by the statement that uses them: one register's, surely by the next one.
+    let (mut said, mut rest, mut loaded) = (0, exprs, Vec::new());
+    while let [expr, behind @ ..] = exprs {
+        match load(&mut registers, expr, sets) {
+            Some(Load::Into(dreg)) => {
+                loaded.push(dreg);
+                exprs = behind;
+                continue;
             }
-            Expr::Immediate(Immediate { data: Data::Verdict(verdict), .. }) => verdict.to_string(),
-            Expr::Masq(masq) => nat::masquerade(&registers, masq)?,
-            Expr::Nat(nat) => nat::source(&registers, nat)?,
-            _ => return None,
-        });
+            Some(Load::None) => {}
+            None => return Said { statements: first(statements, said), rest },
+        }
+        let Some((statement, behind)) = statement(&mut registers, exprs, sets) else {
+            return Said { statements: first(statements, said), rest };
+        };
+        statements.push(statement);
+        exprs = behind;
+        let uses_loads = !matches!(expr, Expr::Counter(_) | Expr::Immediate(_));
+        if loaded.is_empty() || uses_loads && loaded.windows(2).all(|pair| pair[0] == pair[1]) {
+            (said, rest) = (statements.len(), exprs);
+            loaded.clear();
+        }
     }
-    Some(statements)
+    Said { statements, rest: &[] }
 }
 
-/// Follows an expression that only fills a register; whether it is one.
-fn load(registers: &mut Registers, expr: &Expr, sets: &[FilledSet]) -> Option<bool> {
+fn first(mut statements: Vec<String>, count: usize) -> Vec<String> {
+    statements.truncate(count);
+    statements
+}
+
+/// The statement that the expressions begin with, and what is behind it.
+fn statement<'a>(
+    registers: &mut Registers,
+    exprs: &'a [Expr],
+    sets: &[FilledSet],
+) -> Option<(String, &'a [Expr])> {
+    let (expr, mut rest) = exprs.split_first()?;
+    let statement = match expr {
+        Expr::Cmp(low) => match rest {
+            [Expr::Cmp(high), behind @ ..] if is_range(low, high) => {
+                rest = behind;
+                range(registers.term(low.sreg)?, low, high)?
+            }
+            _ => comparison(registers, low)?,
+        },
+        Expr::Lookup(lookup) => looked_up(registers, lookup, sets)?,
+        Expr::Counter(counter) => {
+            let (packets, bytes) = (counter.packets, counter.bytes);
+            format!("counter packets {packets} bytes {bytes}")
+        }
+        Expr::Immediate(Immediate { data: Data::Verdict(verdict), .. }) => verdict.to_string(),
+        Expr::Masq(masq) => nat::masquerade(registers, masq)?,
+        Expr::Nat(nat) => nat::source(registers, nat)?,
+        _ => return None,
+    };
+    Some((statement, rest))
+}
+
+/// Whether an expression only fills a register.
+enum Load {
+    Into(Register),
+    None,
+}
+
+/// Follows an expression that only fills a register; `None` when nft has no words for what it loads.
+fn load(registers: &mut Registers, expr: &Expr, sets: &[FilledSet]) -> Option<Load> {
     let (dreg, term) = match expr {
         Expr::Meta(meta) => (meta.dreg, Term::Meta(meta.key)),
         Expr::Payload(load) => (load.dreg, Term::payload(load, registers.family())),
@@ -60,12 +106,12 @@ fn load(registers: &mut Registers, expr: &Expr, sets: &[FilledSet]) -> Option<bo
             Some(dreg) if dreg != Register::VERDICT => {
                 (dreg, Term::Mapped(looked_up(registers, lookup, sets)?))
             }
-            _ => return Some(false),
+            _ => return Some(Load::None),
         },
-        _ => return Some(false),
+        _ => return Some(Load::None),
     };
     registers.set(dreg, term);
-    Some(true)
+    Some(Load::Into(dreg))
 }
 
 /// A lookup as a statement, or as the term that a later expression uses.

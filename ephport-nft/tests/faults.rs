@@ -1,0 +1,293 @@
+//! Whatever fails between the client and the kernel, at whatever call: the verdict is true.
+
+mod scripted;
+
+use ephport_nft::client::{NetlinkError, Transport};
+use ephport_nft::{Applied, Error, Installed, Nftables, Ruleset};
+use nix::errno::Errno;
+use scripted::{BatchFault, Kernel, ListFault, ruleset};
+
+/// What netlink, or a kernel without memory, a module or a right, may say; and what it never does.
+const ERRNOS: [Errno; 42] = [
+    Errno::EPERM,
+    Errno::ENOENT,
+    Errno::ESRCH,
+    Errno::EIO,
+    Errno::ENXIO,
+    Errno::E2BIG,
+    Errno::EBADF,
+    Errno::EAGAIN,
+    Errno::ENOMEM,
+    Errno::EACCES,
+    Errno::EFAULT,
+    Errno::EBUSY,
+    Errno::EEXIST,
+    Errno::ENODEV,
+    Errno::EINVAL,
+    Errno::ENFILE,
+    Errno::EMFILE,
+    Errno::ENOSPC,
+    Errno::EPIPE,
+    Errno::ERANGE,
+    Errno::EDEADLK,
+    Errno::ENAMETOOLONG,
+    Errno::ENOSYS,
+    Errno::ELOOP,
+    Errno::ENODATA,
+    Errno::EPROTO,
+    Errno::EBADMSG,
+    Errno::EOVERFLOW,
+    Errno::EMSGSIZE,
+    Errno::EPROTONOSUPPORT,
+    Errno::EOPNOTSUPP,
+    Errno::EAFNOSUPPORT,
+    Errno::EADDRINUSE,
+    Errno::ENETDOWN,
+    Errno::ENETUNREACH,
+    Errno::ECONNRESET,
+    Errno::ENOBUFS,
+    Errno::ENOTCONN,
+    Errno::ETIMEDOUT,
+    Errno::ECONNREFUSED,
+    Errno::EALREADY,
+    Errno::ECANCELED,
+];
+
+/// What happens at one call.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// It fails; what is queued stays queued.
+    Fails(Errno),
+    /// It fails, and all that was queued is lost.
+    Loses(Errno),
+    /// All that was queued is lost without a word.
+    LosesSilently,
+    /// The datagram does not fit the buffer.
+    Cut,
+    /// What comes is not netlink.
+    Garbage,
+}
+
+/// A kernel behind a connection that has one fault, at the call with this number.
+struct Faulty<'a> {
+    kernel: &'a mut Kernel,
+    calls: u32,
+    at: u32,
+    fault: Fault,
+}
+
+impl Faulty<'_> {
+    fn strikes(&mut self) -> bool {
+        self.calls += 1;
+        assert!(self.calls < 1000, "it goes on for ever");
+        self.calls == self.at
+    }
+
+    /// The result of a call that receives, if the fault strikes: then the kernel is not asked.
+    fn fault(&mut self) -> Option<Result<Option<Vec<u8>>, NetlinkError>> {
+        if !self.strikes() {
+            return None;
+        }
+        if matches!(self.fault, Fault::Loses(_) | Fault::LosesSilently) {
+            self.kernel.answers.clear();
+        }
+        Some(match self.fault {
+            Fault::Fails(errno) | Fault::Loses(errno) => Err(NetlinkError::Receive { errno }),
+            Fault::LosesSilently => Ok(None),
+            Fault::Cut => Err(NetlinkError::Cut { room: 65_536 }),
+            Fault::Garbage => Ok(Some(vec![3; 21])),
+        })
+    }
+}
+
+impl Transport for &mut Faulty<'_> {
+    fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError> {
+        let len = datagram.len();
+        if self.strikes() {
+            match self.fault {
+                Fault::Fails(errno) => return Err(NetlinkError::Send { len, errno }),
+                Fault::Cut => return Err(NetlinkError::TooLarge { len, room: 20 }),
+                _ => {}
+            }
+        }
+        (&mut *self.kernel).send(datagram)
+    }
+
+    fn poll(&mut self) -> Result<Option<Vec<u8>>, NetlinkError> {
+        self.fault().unwrap_or_else(|| (&mut *self.kernel).poll())
+    }
+
+    fn receive(&mut self) -> Result<Vec<u8>, NetlinkError> {
+        match self.fault() {
+            Some(received) => received?.ok_or(NetlinkError::Silent { seconds: 10 }),
+            None => (&mut *self.kernel).receive(),
+        }
+    }
+}
+
+/// What the client is asked to do.
+#[derive(Clone, Copy, Debug)]
+enum Task {
+    Read,
+    Apply,
+    Remove,
+}
+
+/// The table that the kernel held, that it is to hold, and that it holds.
+struct Tables<'a> {
+    before: Option<&'a Ruleset>,
+    desired: &'a Ruleset,
+    after: Option<&'a Ruleset>,
+}
+
+/// Does the task; what was read, if that was the task.
+fn perform(
+    task: Task,
+    transport: impl Transport,
+    desired: &Ruleset,
+) -> Result<Option<Installed>, Error> {
+    let mut nft = Nftables::over(transport);
+    match task {
+        Task::Read => nft.installed().map(Some),
+        Task::Apply => nft.apply(desired).map(|_| None),
+        Task::Remove => nft.remove().map(|_| None),
+    }
+}
+
+fn is_true(task: Task, verdict: &Result<Option<Installed>, Error>, tables: &Tables<'_>) -> bool {
+    let Tables { before, desired, after } = *tables;
+    match (task, verdict) {
+        (Task::Read, Ok(Some(Installed::Absent))) => after.is_none() && before.is_none(),
+        (Task::Read, Ok(Some(Installed::Ours { ruleset, intact: true, .. }))) => {
+            after.map(Ruleset::essence) == Some(ruleset.essence()) && after == before
+        }
+        (Task::Apply, Ok(None)) => after == Some(desired),
+        (Task::Remove, Ok(None)) => after.is_none(),
+        (Task::Apply, Err(Error::Unconfirmed)) => after == before || after == Some(desired),
+        (Task::Remove, Err(Error::Unconfirmed)) => after == before || after.is_none(),
+        (_, Err(_)) => after == before,
+        _ => false,
+    }
+}
+
+/// The three tasks over a kernel that holds nothing, another table, and the desired one.
+fn tasks() -> impl Iterator<Item = (Task, Option<Ruleset>, Ruleset)> {
+    let essence = |ports| ruleset(ports).essence();
+    let (other, desired) = (essence("1024-2047,3000-3999"), essence("49152-61000"));
+    [Task::Read, Task::Apply, Task::Remove].into_iter().flat_map(move |task| {
+        [None, Some(other.clone()), Some(desired.clone())].map(|held| (task, held, desired.clone()))
+    })
+}
+
+/// How each task ends with `fault` at call 1, 2, 3 and so on, until it comes too late to strike.
+fn at_every_call(
+    fault: Fault,
+    mut check: impl FnMut(Task, u32, &Result<Option<Installed>, Error>, &Tables<'_>),
+) -> u32 {
+    let mut struck = 0;
+    for (task, held, desired) in tasks() {
+        for at in 1.. {
+            let mut kernel = Kernel { ruleset: held.clone(), ..Kernel::default() };
+            let mut transport = Faulty { kernel: &mut kernel, calls: 0, at, fault };
+            let verdict = perform(task, &mut transport, &desired);
+            if transport.calls < at {
+                break;
+            }
+            let after = kernel.ruleset.as_ref().map(Ruleset::essence);
+            let (before, after) = (held.as_ref(), after.as_ref());
+            check(task, at, &verdict, &Tables { before, desired: &desired, after });
+            struck += 1;
+        }
+    }
+    struck
+}
+
+#[test]
+fn no_fault_at_any_call_makes_a_false_verdict() {
+    let faults = ERRNOS.into_iter().map(Fault::Fails);
+    let lost = [Fault::Loses(Errno::ENOBUFS), Fault::LosesSilently, Fault::Cut, Fault::Garbage];
+    let mut struck = 0;
+    for fault in faults.chain(lost) {
+        struck += at_every_call(fault, |task, at, verdict, tables| {
+            assert!(is_true(task, verdict, tables), "{fault:?} at {at}: {task:?}: {verdict:?}");
+            // One fault alone leaves the outcome never open: the ruleset tells it.
+            assert_ne!(*verdict, Err(Error::Unconfirmed), "{fault:?} at {at}: {task:?}");
+        });
+    }
+    assert!(struck > 5_000, "{struck}");
+}
+
+#[test]
+fn what_was_carried_out_is_a_success_though_its_answer_is_lost() {
+    for fault in [Fault::Loses(Errno::ENOBUFS), Fault::LosesSilently, Fault::Cut] {
+        let mut carried_out = 0;
+        at_every_call(fault, |task, at, verdict, tables| {
+            if tables.after != tables.before {
+                assert_eq!(*verdict, Ok(None), "{fault:?} at {at}: {task:?}");
+                carried_out += 1;
+            }
+        });
+        // Of the four tasks that change something, each at its poll for answers at least.
+        assert!(carried_out >= 4, "{fault:?}: {carried_out}");
+    }
+}
+
+/// A kernel that loses its answer to a transaction, and then answers nothing more.
+#[test]
+fn when_the_ruleset_cannot_be_read_either_the_outcome_is_said_to_be_unknown() {
+    struct DeadAfterBatch(Kernel);
+    impl Transport for DeadAfterBatch {
+        fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError> {
+            (&mut self.0).send(datagram)
+        }
+        fn poll(&mut self) -> Result<Option<Vec<u8>>, NetlinkError> {
+            Err(NetlinkError::Receive { errno: Errno::ENOBUFS })
+        }
+        fn receive(&mut self) -> Result<Vec<u8>, NetlinkError> {
+            match self.0.batches {
+                0 => (&mut self.0).receive(),
+                _ => Err(NetlinkError::Silent { seconds: 10 }),
+            }
+        }
+    }
+    let error = Nftables::over(DeadAfterBatch(Kernel::default()))
+        .apply(&ruleset("49152-61000"))
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the kernel did not confirm the transaction: run `ephport-nft status` to see its state"
+    );
+}
+
+#[test]
+fn whatever_the_kernel_refuses_in_a_transaction_is_not_done() {
+    let desired = ruleset("49152-61000");
+    let operations = 5;
+    for errno in ERRNOS {
+        for (at, acked) in (0..=operations).flat_map(|at| [(at, false), (at, true)]) {
+            let batch_faults = [BatchFault::Fails { at: vec![(at, errno)], acked }].into();
+            let mut kernel = Kernel { batch_faults, ..Kernel::default() };
+            let verdict = Nftables::over(&mut kernel).apply(&desired);
+            assert!(verdict.is_err(), "{errno} at {at}");
+            assert_eq!((kernel.ruleset, kernel.batches), (None, 1), "{errno} at {at}");
+        }
+    }
+}
+
+#[test]
+fn whatever_the_kernel_refuses_to_list_is_an_error_or_read_again() {
+    let desired = ruleset("49152-61000");
+    for errno in ERRNOS {
+        for place in 0..4 {
+            let interrupted = (0..place).map(|_| ListFault::Interrupted);
+            let list_faults = interrupted.chain([ListFault::Refused(errno)]).collect();
+            let ruleset = Some(desired.clone());
+            let mut kernel = Kernel { ruleset, list_faults, ..Kernel::default() };
+            let verdict = Nftables::over(&mut kernel).apply(&desired);
+            assert!(matches!(verdict, Ok(Applied::Unchanged) | Err(_)), "{errno}: {verdict:?}");
+            assert_ne!(verdict, Err(Error::Unconfirmed), "{errno}");
+            let held = kernel.ruleset.as_ref().map(Ruleset::essence);
+            assert_eq!((held, kernel.batches), (Some(desired.essence()), 0));
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Many who apply at once: each gets its turn, and what stands is always exactly what one asked for.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ephport_nft::{Error, Installed, Nftables, Ruleset};
+use ephport_tests::tool::ok;
+use ephport_tests::{Host, apply, compiled, installed, is_long};
+
+const APPLIERS: u16 = 32;
+
+/// Documents of several ranges, so that each has rules, chains and sets, all different.
+fn documents() -> Vec<Ruleset> {
+    let document = |i: u16| {
+        let first = 1024 + i * 1000;
+        compiled(&format!(
+            "[[policy]]\nname = \"p{i}\"\nout-interfaces = \"any\"\n\
+             to-ports = \"{first}-{},{}-{}\"\n",
+            first + 99,
+            first + 200,
+            first + 399,
+        ))
+    };
+    (0..APPLIERS).map(document).collect()
+}
+
+/// Applies one document over and over; how often it was installed or replaced another.
+fn keep_applying(document: &Ruleset, is_over: &AtomicBool) -> Result<u32, Error> {
+    let mut nft = Nftables::open()?;
+    let mut times = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        nft.apply(document)?;
+        times += 1;
+    }
+    Ok(times)
+}
+
+fn is_one_of(found: &Installed, documents: &[Ruleset]) -> bool {
+    let Installed::Ours { ruleset, intact: true, .. } = found else { return false };
+    documents.iter().any(|document| document.essence() == ruleset.essence())
+}
+
+fn describe(found: &Installed) -> String {
+    match found {
+        Installed::Ours { ruleset, intact, .. } => {
+            format!("intact: {intact}\n{}", ruleset.listing())
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+/// Reads the table over and over; how often, and what it was when it was none of the documents.
+fn keep_reading(documents: &[Ruleset], is_over: &AtomicBool) -> Result<u32, String> {
+    let mut nft = Nftables::open().map_err(|error| error.to_string())?;
+    let mut times = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let found = nft.installed().map_err(|error| error.to_string())?;
+        if !is_one_of(&found, documents) {
+            return Err(format!("after {times}: {}", describe(&found)));
+        }
+        times += 1;
+    }
+    Ok(times)
+}
+
+#[test]
+fn of_32_who_apply_at_once_each_gets_its_turn_and_one_stands() {
+    let (host, documents, is_over) =
+        (Host::new("host").unwrap(), documents(), AtomicBool::new(false));
+    let duration = Duration::from_secs(if is_long() { 30 } else { 10 });
+    apply(&host, &documents[0]);
+    let (applied, read) = thread::scope(|scope| {
+        let (host, is_over) = (&host, &is_over);
+        let start = |document| scope.spawn(move || host.run(|| keep_applying(document, is_over)));
+        let appliers: Vec<_> = documents.iter().map(start).collect();
+        let reader = scope.spawn(|| host.run(|| keep_reading(&documents, is_over)));
+        let end = Instant::now() + duration;
+        while Instant::now() < end {
+            thread::park_timeout(end.saturating_duration_since(Instant::now()));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let applied: Vec<_> = appliers.into_iter().map(|thread| thread.join().unwrap()).collect();
+        (applied, reader.join().unwrap())
+    });
+    for times in &applied {
+        assert!(matches!(times, Ok(1..)), "{applied:?}");
+    }
+    assert!(matches!(read, Ok(1..)), "{}", read.unwrap_err());
+    // The same rules in the same order, thus none of them twice; and no other table.
+    assert!(is_one_of(&installed(&host), &documents));
+    assert_eq!(ok(&host, "nft list tables"), "table inet ephport\n");
+    println!("applied {applied:?}, read {read:?}");
+}
