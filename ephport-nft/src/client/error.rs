@@ -30,6 +30,17 @@ pub enum Error {
          or use a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET"
     )]
     NoNfTables,
+    /// The kernel has nf_tables, but not all of its modules, and could not load what it lacks.
+    #[error(
+        "the kernel refused to {operation}: it lacks the module {module}; \
+         load it with `modprobe {module}`"
+    )]
+    NoModule {
+        /// What was asked, in words.
+        operation: String,
+        /// Its name.
+        module: &'static str,
+    },
     /// The kernel refused one operation, and with it the whole transaction.
     #[error("the kernel refused to {operation} ({errno}){}{}", detail(message.as_deref(), *offset), hint(*errno))]
     Refused {

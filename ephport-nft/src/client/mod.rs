@@ -1,6 +1,7 @@
 //! The kernel's side: reading the table, and changing it in one transaction.
 
 mod error;
+mod module;
 mod readback;
 mod socket;
 mod transaction;

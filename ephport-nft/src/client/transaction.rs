@@ -4,11 +4,12 @@
 //! one failure is dropped whole although other operations in it were acknowledged. We ask for one
 //! acknowledgement, of the last operation: success is that one and no failure.
 
+use ephport_core::PolicyName;
 use nix::errno::Errno;
 
 use super::error::Error;
 use crate::diff::changes;
-use crate::object::{Chain, Elements, Generation, Rule, Set, Table};
+use crate::object::{Chain, Comment, Elements, Generation, Rule, Set, Table};
 use crate::ruleset::{FilledSet, Ruleset};
 use crate::uapi::{
     NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES,
@@ -102,8 +103,10 @@ impl Operation {
                 format!("add {} elements to set {set}", elements.len())
             }
             Self::AppendRule(rule) | Self::InsertRule(rule) => {
-                let comment = rule.comment();
-                let policy = comment.as_ref().map_or("guard", |comment| comment.as_str());
+                // The other rules have no comment, or our signature.
+                let name = |comment: &Comment| comment.as_str().parse::<PolicyName>().ok();
+                let policy = rule.comment().as_ref().and_then(name);
+                let policy = policy.as_ref().map_or("guard", PolicyName::as_str);
                 format!("add a rule of policy {policy} to chain {}", rule.chain)
             }
             Self::DeleteRule(rule) => format!("delete a rule of chain {}", rule.chain),
@@ -202,13 +205,22 @@ impl Batch {
             (Errno::ERESTART, _) => Ok(Outcome::Outdated),
             (Errno::EPERM, _) => Err(Error::NotPermitted { task: "change the ruleset" }),
             (Errno::EOPNOTSUPP, None) => Err(Error::NoNfTables),
-            (errno, operation) => Err(Error::Refused {
-                operation: operation.map_or("take a transaction".into(), Operation::describe),
-                errno,
-                message: failure.message.clone(),
-                offset: failure.offset,
-            }),
+            (errno, operation) => Err(refused(errno, operation, failure)),
         }
+    }
+}
+
+fn refused(errno: Errno, operation: Option<&Operation>, failure: &Ack) -> Error {
+    let described = operation.map_or("take a transaction".into(), Operation::describe);
+    let missing = operation.filter(|_| errno == Errno::ENOENT);
+    match missing.and_then(|operation| operation.missing_module(failure.offset)) {
+        Some(module) => Error::NoModule { operation: described, module },
+        None => Error::Refused {
+            operation: described,
+            errno,
+            message: failure.message.clone(),
+            offset: failure.offset,
+        },
     }
 }
 
