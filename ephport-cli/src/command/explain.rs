@@ -152,7 +152,6 @@ fn moved(decision: &Decision) -> Option<String> {
 fn effect(effect: &Effect) -> String {
     match effect {
         Effect::Untouched => "its port stays".into(),
-        Effect::Dropped => "drops it".into(),
         Effect::Moved { ports, .. } => format!("moves it to one of {ports}"),
     }
 }

@@ -7,16 +7,13 @@ use ephport_core::{Address, Port, PortRange};
 use super::packet::Packet;
 use super::registers::Registers;
 use super::sets::{find, representatives};
-use super::{By, Draw, InterpretError, Translation};
-use crate::expr::{
-    Byteorder, Cmp, CmpOp, Data, Expr, Hash, Lookup, Masq, Nat, Numgen, Range, RangeOp, Register,
-    Verdict,
-};
+use super::{InterpretError, Translation};
+use crate::expr::{Cmp, CmpOp, Data, Expr, Lookup, Masq, Nat, Range, RangeOp, Register, Verdict};
 use crate::object::{Element, Rule};
 use crate::ruleset::{FilledSet, Ruleset};
 use crate::uapi::{
-    NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET, NFPROTO_IPV6,
-    NFT_HASH_JENKINS, NFT_NAT_SNAT, NFT_NG_INCREMENTAL, NFT_NG_RANDOM,
+    NF_NAT_RANGE_PROTO_RANDOM, NF_NAT_RANGE_PROTO_RANDOM_FULLY, NF_NAT_RANGE_PROTO_SPECIFIED,
+    NFPROTO_IPV6, NFT_NAT_SNAT,
 };
 
 /// The kernel's own bound on chains within chains (`NFT_JUMP_STACK_SIZE`).
@@ -33,24 +30,8 @@ pub(super) enum End {
     Left,
 }
 
-/// An end, and what led to it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Ended {
-    pub(super) end: End,
-    /// The rules, each by its chain and its place in it.
-    pub(super) trail: Vec<(String, usize)>,
-    /// The last number drawn that made a difference.
-    pub(super) draw: Option<Draw>,
-}
-
-impl Ended {
-    fn at((chain, index): (&str, usize), end: End) -> Self {
-        Self { end, trail: vec![(chain.into(), index)], draw: None }
-    }
-}
-
-/// What a rule does, and the number that it drew for that.
-type Drawn = (Effect, Option<Draw>);
+/// An end, and the rules that led to it.
+type Ended = (End, Vec<(String, usize)>);
 
 /// What a rule does.
 enum Effect {
@@ -74,7 +55,9 @@ impl<'a> Machine<'a> {
 
     /// Every way in which a base chain can end.
     pub(super) fn run(&self, chain: &str) -> Result<Vec<Ended>, InterpretError> {
-        self.chain(chain, MAX_DEPTH)
+        let mut ends = self.chain(chain, MAX_DEPTH)?;
+        ends.dedup();
+        Ok(ends)
     }
 
     fn chain(&self, name: &str, depth: usize) -> Result<Vec<Ended>, InterpretError> {
@@ -85,18 +68,14 @@ impl<'a> Machine<'a> {
         let mut ended = Vec::new();
         for (index, rule) in self.ruleset.rules_of(name).enumerate() {
             let mut goes_on = false;
-            for (effect, draw) in self.rule(rule, index)? {
-                let before = ended.len();
+            for effect in self.rule(rule, index)? {
                 goes_on |= self.follow(effect, (name, index), depth, &mut ended)?;
-                for inner in ended.iter_mut().skip(before).filter(|inner| inner.draw.is_none()) {
-                    inner.draw.clone_from(&draw);
-                }
             }
             if !goes_on {
                 return Ok(ended);
             }
         }
-        ended.push(Ended { end: End::Left, trail: Vec::new(), draw: None });
+        ended.push((End::Left, Vec::new()));
         Ok(ended)
     }
 
@@ -108,19 +87,23 @@ impl<'a> Machine<'a> {
         depth: usize,
         ended: &mut Vec<Ended>,
     ) -> Result<bool, InterpretError> {
-        let here = |end| (vec![Ended::at(at, end)], false);
+        let here = || vec![(at.0.to_string(), at.1)];
         let (inner, comes_back) = match effect {
             Effect::NoMatch | Effect::Verdict(Verdict::Continue | Verdict::Break) => {
                 return Ok(true);
             }
-            Effect::Translated(translation) => here(End::Translated(translation)),
-            Effect::Verdict(Verdict::Accept) => here(End::Accepted),
-            Effect::Verdict(Verdict::Drop | Verdict::Other(_)) => here(End::Dropped),
-            Effect::Verdict(Verdict::Return) => here(End::Left),
+            Effect::Translated(translation) => {
+                (vec![(End::Translated(translation), here())], false)
+            }
+            Effect::Verdict(Verdict::Accept) => (vec![(End::Accepted, here())], false),
+            Effect::Verdict(Verdict::Drop | Verdict::Other(_)) => {
+                (vec![(End::Dropped, here())], false)
+            }
+            Effect::Verdict(Verdict::Return) => (vec![(End::Left, here())], false),
             Effect::Verdict(Verdict::Goto(chain)) => (self.inner(&chain, at, depth)?, false),
             Effect::Verdict(Verdict::Jump(chain)) => (self.inner(&chain, at, depth)?, true),
         };
-        let is_back = |inner: &Ended| comes_back && inner.end == End::Left;
+        let is_back = |(end, _): &Ended| comes_back && *end == End::Left;
         let goes_on = inner.iter().any(is_back);
         ended.extend(inner.into_iter().filter(|end| !is_back(end)));
         Ok(goes_on)
@@ -133,14 +116,14 @@ impl<'a> Machine<'a> {
         depth: usize,
     ) -> Result<Vec<Ended>, InterpretError> {
         let mut ends = self.chain(chain, depth)?;
-        for Ended { trail, .. } in &mut ends {
+        for (_, trail) in &mut ends {
             trail.insert(0, (at.0.to_string(), at.1));
         }
         Ok(ends)
     }
 
-    fn rule(&self, rule: &Rule, index: usize) -> Result<Vec<Drawn>, InterpretError> {
-        self.exprs(&rule.exprs, Registers::new(), None).map_err(|Stuck(expr)| {
+    fn rule(&self, rule: &Rule, index: usize) -> Result<Vec<Effect>, InterpretError> {
+        self.exprs(&rule.exprs, Registers::new()).map_err(|Stuck(expr)| {
             let chain = rule.chain.clone();
             InterpretError::Expression { chain, index, what: expr.to_string() }
         })
@@ -151,8 +134,7 @@ impl<'a> Machine<'a> {
         &self,
         exprs: &'e [Expr],
         mut registers: Registers,
-        draw: Option<Draw>,
-    ) -> Result<Vec<Drawn>, Stuck<'e>> {
+    ) -> Result<Vec<Effect>, Stuck<'e>> {
         let mut rest = exprs;
         while let [expr, next @ ..] = rest {
             rest = next;
@@ -163,38 +145,36 @@ impl<'a> Machine<'a> {
                 Expr::Fib(fib) => load(&mut registers, fib.dreg, self.packet.fib(fib)),
                 Expr::Ct(ct) => load(&mut registers, ct.dreg, self.packet.ct(ct)),
                 Expr::Bitwise(bitwise) => bitwise_of(&mut registers, bitwise),
-                Expr::Numgen(numgen) => generate(&mut registers, numgen),
-                Expr::Hash(hash) => hashed(&mut registers, hash),
-                Expr::Byteorder(order) => turned(&mut registers, order),
+                Expr::Numgen(numgen) if numgen.offset == 0 => {
+                    registers.draw(numgen.dreg, numgen.modulus).map(|()| true)
+                }
+                Expr::Hash(hash) => registers.draw(hash.dreg, hash.modulus).map(|()| true),
+                Expr::Byteorder(order) => registers.turn(order.dreg).map(|()| true),
                 Expr::Cmp(cmp) => compare(&registers, cmp),
                 Expr::Range(range) => in_range(&registers, range),
                 Expr::Counter(_) => Some(true),
                 Expr::Lookup(lookup) => {
-                    return self.lookup(lookup, &registers, draw, rest, expr);
+                    return self.lookup(lookup, &registers, rest, expr);
                 }
                 Expr::Immediate(immediate) => match &immediate.data {
-                    Data::Verdict(verdict) => {
-                        return Ok(vec![(Effect::Verdict(verdict.clone()), draw)]);
-                    }
+                    Data::Verdict(verdict) => return Ok(vec![Effect::Verdict(verdict.clone())]),
                     Data::Value(bytes) => registers.set(immediate.dreg, bytes).map(|()| true),
                 },
                 Expr::Masq(masq) => {
                     let translation = masquerade(&registers, masq).ok_or_else(stuck)?;
-                    return Ok(vec![(Effect::Translated(translation), draw)]);
+                    return Ok(vec![Effect::Translated(translation)]);
                 }
-                // It passes over packets of another family (`nft_nat_inet_eval`).
-                Expr::Nat(nat) if !self.packet.is_of(nat.family) => Some(true),
                 Expr::Nat(nat) => {
                     let translation = source_nat(&registers, nat).ok_or_else(stuck)?;
-                    return Ok(vec![(Effect::Translated(translation), draw)]);
+                    return Ok(vec![Effect::Translated(translation)]);
                 }
-                Expr::Opaque(_) => None,
+                Expr::Numgen(_) | Expr::Opaque(_) => None,
             };
             if !goes_on.ok_or_else(stuck)? {
-                return Ok(vec![(Effect::NoMatch, draw)]);
+                return Ok(vec![Effect::NoMatch]);
             }
         }
-        Ok(vec![(Effect::Verdict(Verdict::Continue), draw)])
+        Ok(vec![Effect::Verdict(Verdict::Continue)])
     }
 
     /// Goes on with each value that the key can have.
@@ -202,91 +182,58 @@ impl<'a> Machine<'a> {
         &self,
         lookup: &Lookup,
         registers: &Registers,
-        draw: Option<Draw>,
         rest: &'e [Expr],
         expr: &'e Expr,
-    ) -> Result<Vec<Drawn>, Stuck<'e>> {
+    ) -> Result<Vec<Effect>, Stuck<'e>> {
         let stuck = || Stuck(expr);
         let filled = self.ruleset.sets.iter().find(|filled| filled.set.name == lookup.set);
         let filled = filled.ok_or_else(stuck)?;
-        // The kernel refuses a value for what is not there.
-        if lookup.is_inverted() && lookup.dreg.is_some() {
-            return Err(stuck());
-        }
         let mut effects = Vec::new();
-        for (element, drawn) in found(filled, lookup, registers).ok_or_else(stuck)? {
-            let draw = drawn.or_else(|| draw.clone());
+        for element in found(filled, lookup, registers).ok_or_else(stuck)? {
             let data = element.map(|element| &element.data);
             match (data, lookup.dreg) {
                 (None, None) if lookup.is_inverted() => {
-                    effects.extend(self.exprs(rest, registers.clone(), draw)?);
+                    effects.extend(self.exprs(rest, registers.clone())?);
                 }
                 (Some(_), None) if !lookup.is_inverted() => {
-                    effects.extend(self.exprs(rest, registers.clone(), draw)?);
+                    effects.extend(self.exprs(rest, registers.clone())?);
                 }
                 (Some(Some(Data::Verdict(verdict))), Some(Register::VERDICT)) => {
-                    effects.push((Effect::Verdict(verdict.clone()), draw));
+                    effects.push(Effect::Verdict(verdict.clone()));
                 }
                 (Some(Some(Data::Value(bytes))), Some(dreg)) => {
                     let mut registers = registers.clone();
                     registers.set(dreg, bytes).ok_or_else(stuck)?;
-                    effects.extend(self.exprs(rest, registers, draw)?);
+                    effects.extend(self.exprs(rest, registers)?);
                 }
                 (Some(_), Some(_)) => return Err(stuck()),
-                _ => effects.push((Effect::NoMatch, draw)),
+                _ => effects.push(Effect::NoMatch),
             }
         }
         Ok(effects)
     }
 }
 
-/// What a set holds for the key in a register: nothing or an element; for a number that is not
-/// known all answers, each with its share of the numbers.
-#[allow(clippy::type_complexity)] // an answer and its draw
+/// What a set holds for the key in a register: nothing or an element; several answers for a number
+/// that is not known.
 fn found<'s>(
     filled: &'s FilledSet,
     lookup: &Lookup,
     registers: &Registers,
-) -> Option<Vec<(Option<&'s Element>, Option<Draw>)>> {
+) -> Option<Vec<Option<&'s Element>>> {
     let Some(drawn) = registers.drawn(lookup.sreg) else {
         let len = usize::try_from(filled.set.key_len?).ok()?;
-        return Some(vec![(find(filled, registers.bytes(lookup.sreg, len)?), None)]);
+        return Some(vec![find(filled, registers.bytes(lookup.sreg, len)?)]);
     };
-    let mut answers: Vec<(Option<&Element>, u32)> = Vec::new();
-    for (number, count) in representatives(filled, drawn)? {
+    // Neighbouring numbers mostly have the same answer; each answer is needed once.
+    let mut answers: Vec<Option<&Element>> = Vec::new();
+    for number in representatives(filled, drawn) {
         let answer = find(filled, &drawn.bytes_of(number));
-        match answers.iter_mut().find(|(known, _)| *known == answer) {
-            Some((_, numbers)) => *numbers += count,
-            None => answers.push((answer, count)),
+        if !answers.contains(&answer) {
+            answers.push(answer);
         }
     }
-    let share = |numbers| Draw { by: drawn.by.clone(), numbers, below: drawn.below };
-    Some(answers.into_iter().map(|(answer, numbers)| (answer, Some(share(numbers)))).collect())
-}
-
-fn generate(registers: &mut Registers, numgen: &Numgen) -> Option<bool> {
-    let by = match (numgen.kind, numgen.offset) {
-        (NFT_NG_INCREMENTAL, 0) => By::Turn,
-        (NFT_NG_RANDOM, 0) => By::Chance,
-        _ => return None,
-    };
-    registers.draw(numgen.dreg, numgen.modulus, by).map(|()| true)
-}
-
-fn hashed(registers: &mut Registers, hash: &Hash) -> Option<bool> {
-    if hash.kind != NFT_HASH_JENKINS || hash.offset.is_some_and(|offset| offset != 0) {
-        return None;
-    }
-    // Without a seed the kernel takes another for each rule, and nothing is stable.
-    hash.seed?;
-    let of = registers.bytes(hash.sreg, usize::try_from(hash.len).ok()?)?.to_vec();
-    registers.draw(hash.dreg, hash.modulus, By::Hash(of)).map(|()| true)
-}
-
-/// Of a drawn number alone, and of all of its bytes.
-fn turned(registers: &mut Registers, order: &Byteorder) -> Option<bool> {
-    let is_whole = order.len == 4 && order.size == 4;
-    registers.turn(order.sreg, order.dreg).filter(|()| is_whole).map(|()| true)
+    Some(answers)
 }
 
 /// Loads what a packet has; without it the rule does not match.
@@ -331,36 +278,28 @@ fn masquerade(registers: &Registers, masq: &Masq) -> Option<Translation> {
     let flags = masq.flags.unwrap_or(0);
     let ports = match flags & NF_NAT_RANGE_PROTO_SPECIFIED {
         0 => None,
-        // Without registers the kernel would take the range 0-0.
-        _ => Some(ports(registers, masq.proto_min, masq.proto_max)??),
+        _ => ports(registers, masq.proto_min, masq.proto_max)?,
     };
-    Some(Translation { ports, address: Address::Masquerade, flags: how(flags) })
+    Some(Translation { ports, address: Address::Masquerade, shuffles: shuffles(flags) })
 }
 
 fn source_nat(registers: &Registers, nat: &Nat) -> Option<Translation> {
     if nat.kind != NFT_NAT_SNAT {
         return None;
     }
-    let fixed = |register| {
-        let address = if nat.family == u32::from(NFPROTO_IPV6) {
-            IpAddr::from(<[u8; 16]>::try_from(registers.bytes(register, 16)?).ok()?)
-        } else {
-            IpAddr::from(<[u8; 4]>::try_from(registers.bytes(register, 4)?).ok()?)
-        };
-        Some(Address::Fixed(address))
-    };
     let address = match nat.addr_min {
         None => Address::Keep,
-        // The kernel refuses it.
-        Some(_) if nat.family == u32::from(NFPROTO_INET) => return None,
-        Some(register) => fixed(register)?,
+        Some(register) if nat.family == u32::from(NFPROTO_IPV6) => {
+            let octets: [u8; 16] = registers.bytes(register, 16)?.try_into().ok()?;
+            Address::Fixed(IpAddr::from(octets))
+        }
+        Some(register) => {
+            let octets: [u8; 4] = registers.bytes(register, 4)?.try_into().ok()?;
+            Address::Fixed(IpAddr::from(octets))
+        }
     };
-    // A range of addresses is nothing that a policy asks for.
-    if nat.addr_max.is_some_and(|register| fixed(register) != Some(address)) {
-        return None;
-    }
     let ports = ports(registers, nat.proto_min, nat.proto_max)?;
-    Some(Translation { ports, address, flags: how(nat.flags.unwrap_or(0)) })
+    Some(Translation { ports, address, shuffles: shuffles(nat.flags.unwrap_or(0)) })
 }
 
 /// The range in two registers; the kernel turns one round whose ends are.
@@ -380,7 +319,6 @@ fn ports(
     PortRange::new(low.min(high), low.max(high)).ok().map(Some)
 }
 
-/// Without what the registers say themselves.
-fn how(flags: u32) -> u32 {
-    flags & !(NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED)
+fn shuffles(flags: u32) -> bool {
+    flags & (NF_NAT_RANGE_PROTO_RANDOM | NF_NAT_RANGE_PROTO_RANDOM_FULLY) != 0
 }

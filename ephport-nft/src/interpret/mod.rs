@@ -28,44 +28,16 @@ use thiserror::Error;
 
 use crate::compile::{ENFORCE, POSTROUTING};
 use crate::ruleset::Ruleset;
-use crate::uapi::{NF_NAT_RANGE_PROTO_RANDOM, NF_NAT_RANGE_PROTO_RANDOM_FULLY};
-use machine::{End, Ended, Machine};
+use machine::{End, Machine};
 use packet::Packet;
-pub use packet::Standing;
 
 /// How the program ends for a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// What NAT was told, if it was.
     pub translation: Option<Translation>,
-    /// Whether it is dropped instead.
-    pub is_dropped: bool,
     /// The rules that sent it there, each by its chain and its place in it, from 0.
     pub trail: Vec<(String, usize)>,
-    /// The number that sent it there rather than elsewhere, if one did.
-    pub draw: Option<Draw>,
-}
-
-/// A number that the kernel draws for a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draw {
-    /// How it is drawn.
-    pub by: By,
-    /// How many of the numbers have the same outcome.
-    pub numbers: u32,
-    /// How many there are in all.
-    pub below: u32,
-}
-
-/// How a number is drawn.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum By {
-    /// One after another.
-    Turn,
-    /// At random.
-    Chance,
-    /// By a hash of these bytes.
-    Hash(Vec<u8>),
 }
 
 /// What NAT was told.
@@ -75,17 +47,8 @@ pub struct Translation {
     pub ports: Option<PortRange>,
     /// What becomes of the source address.
     pub address: Address,
-    /// How the port is picked: `NF_NAT_RANGE_PROTO_RANDOM` and the like, without those that only
-    /// say what else there is.
-    pub flags: u32,
-}
-
-impl Translation {
     /// Whether a port that fits is given up nevertheless.
-    #[must_use]
-    pub fn shuffles(&self) -> bool {
-        self.flags & (NF_NAT_RANGE_PROTO_RANDOM | NF_NAT_RANGE_PROTO_RANDOM_FULLY) != 0
-    }
+    pub shuffles: bool,
 }
 
 /// What a program does with a connection, all outcomes together.
@@ -102,8 +65,6 @@ pub enum Effect {
     },
     /// NAT is told nothing.
     Untouched,
-    /// It does not leave.
-    Dropped,
 }
 
 impl Effect {
@@ -151,73 +112,37 @@ pub enum InterpretError {
 pub fn outcomes(ruleset: &Ruleset, flow: &Flow) -> Result<Vec<Outcome>, InterpretError> {
     let machine = Machine::new(ruleset, Packet::opening(flow));
     let ends = machine.run(POSTROUTING)?;
-    Ok(ends.into_iter().map(Outcome::from).collect())
+    let outcome = |(end, trail)| match end {
+        End::Translated(translation) => Outcome { translation: Some(translation), trail },
+        End::Accepted | End::Dropped | End::Left => Outcome { translation: None, trail },
+    };
+    Ok(ends.into_iter().map(outcome).collect())
 }
 
 /// What the translating chain does with a connection that opens with `flow`.
 pub fn effect(ruleset: &Ruleset, flow: &Flow) -> Result<Effect, InterpretError> {
     let outcomes = outcomes(ruleset, flow)?;
     let translations: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.translation).collect();
-    let dropped = outcomes.iter().filter(|outcome| outcome.is_dropped).count();
-    let Some(first) = translations.first().copied() else {
-        return match dropped {
-            0 => Ok(Effect::Untouched),
-            all if all == outcomes.len() => Ok(Effect::Dropped),
-            _ => Err(InterpretError::Undecided),
-        };
-    };
+    let Some(first) = translations.first().copied() else { return Ok(Effect::Untouched) };
     let is_same = |other: &Translation| other.address == first.address;
     if translations.len() < outcomes.len() || !translations.iter().all(is_same) {
         return Err(InterpretError::Undecided);
     }
+    let range = |translation: &Translation| translation.ports.unwrap_or(PortRange::EPHEMERAL);
     let port = flow.source_port();
-    let range = |translation: &Translation| translation.ports.unwrap_or_else(|| any_like(port));
     let keeps =
-        |translation: &Translation| !translation.shuffles() && range(translation).contains(port);
+        |translation: &Translation| !translation.shuffles && range(translation).contains(port);
     let kept = (translations.len() == 1 && keeps(&first)).then_some(port);
     let ports = translations.iter().map(range).collect();
     Ok(Effect::Moved { ports, kept, address: first.address })
 }
 
-/// Where the kernel looks for a port when it is told none (`nf_nat_l4proto_unique_tuple`).
-fn any_like(port: Port) -> PortRange {
-    let (first, last) = match port.get() {
-        ..512 => (1, 511),
-        512..1024 => (600, 1023),
-        _ => return PortRange::EPHEMERAL,
-    };
-    let range = Port::new(first).and_then(|first| PortRange::new(first, Port::new(last)?));
-    range.unwrap_or(PortRange::EPHEMERAL)
-}
-
 /// Whether the enforcing chain, if there is one, lets a connection that opens with `flow` out by the
 /// port `leaving`.
 pub fn lets_out(ruleset: &Ruleset, flow: &Flow, leaving: Port) -> Result<bool, InterpretError> {
-    let ends = enforced(ruleset, flow, leaving, Standing::New)?;
-    Ok(ends.iter().all(|outcome| !outcome.is_dropped))
-}
-
-/// How the enforcing chain, if there is one, can end for a packet like the one that opens `flow`,
-/// which leaves by the port `leaving`.
-pub fn enforced(
-    ruleset: &Ruleset,
-    flow: &Flow,
-    leaving: Port,
-    standing: Standing,
-) -> Result<Vec<Outcome>, InterpretError> {
     if !ruleset.chains.iter().any(|chain| chain.name == ENFORCE) {
-        return Ok(Vec::new());
+        return Ok(true);
     }
-    let machine = Machine::new(ruleset, Packet::leaving(flow, leaving, standing));
-    Ok(machine.run(ENFORCE)?.into_iter().map(Outcome::from).collect())
-}
-
-impl From<Ended> for Outcome {
-    fn from(Ended { end, trail, draw }: Ended) -> Self {
-        let translation = match end {
-            End::Translated(translation) => Some(translation),
-            End::Accepted | End::Dropped | End::Left => None,
-        };
-        Self { translation, is_dropped: end == End::Dropped, trail, draw }
-    }
+    let machine = Machine::new(ruleset, Packet::leaving(flow, leaving));
+    Ok(machine.run(ENFORCE)?.iter().all(|(end, _)| *end != End::Dropped))
 }

@@ -1,6 +1,5 @@
 //! The registers of the virtual machine: 64 bytes, of which some may be a number not known here.
 
-use super::By;
 use crate::expr::Register;
 
 /// Bytes of a register of 4 and of one of 16 bytes (linux/netfilter/nf_tables.h).
@@ -16,11 +15,9 @@ pub(super) struct Registers {
 }
 
 /// Any number from 0 on, in a register.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Drawn {
     at: usize,
-    /// How it was drawn.
-    pub(super) by: By,
     /// The first number that it is not.
     pub(super) below: u32,
     /// Whether its bytes are in network order; else in that of the machine.
@@ -29,7 +26,7 @@ pub(super) struct Drawn {
 
 impl Drawn {
     /// The number's bytes.
-    pub(super) fn bytes_of(&self, number: u32) -> [u8; 4] {
+    pub(super) fn bytes_of(self, number: u32) -> [u8; 4] {
         if self.is_network { number.to_be_bytes() } else { number.to_ne_bytes() }
     }
 }
@@ -55,35 +52,34 @@ impl Registers {
         let room = self.bytes.get_mut(at..at + value.len().next_multiple_of(SLOT))?;
         room.fill(0);
         room.get_mut(..value.len())?.copy_from_slice(value);
-        self.drawn.take_if(|drawn| drawn.at == at);
+        self.drawn = self.drawn.filter(|drawn| drawn.at != at);
         Some(())
     }
 
     /// Leaves any number below `below` in a register.
-    pub(super) fn draw(&mut self, register: Register, below: u32, by: By) -> Option<()> {
+    pub(super) fn draw(&mut self, register: Register, below: u32) -> Option<()> {
         let at = Self::at(register)?;
-        self.drawn = Some(Drawn { at, by, below, is_network: false });
+        self.drawn = Some(Drawn { at, below, is_network: false });
         Some(())
     }
 
-    /// Turns the byte order of a drawn number, into this register.
-    pub(super) fn turn(&mut self, from: Register, to: Register) -> Option<()> {
-        let at = Self::at(to)?;
-        let drawn = self.drawn(from)?.clone();
-        self.drawn = Some(Drawn { at, is_network: !drawn.is_network, ..drawn });
+    /// Turns the byte order of a drawn number.
+    pub(super) fn turn(&mut self, register: Register) -> Option<()> {
+        let drawn = self.drawn(register)?;
+        self.drawn = Some(Drawn { is_network: !drawn.is_network, ..drawn });
         Some(())
     }
 
     /// The number drawn into a register, if it holds one.
-    pub(super) fn drawn(&self, register: Register) -> Option<&Drawn> {
+    pub(super) fn drawn(&self, register: Register) -> Option<Drawn> {
         let at = Self::at(register)?;
-        self.drawn.as_ref().filter(|drawn| drawn.at == at)
+        self.drawn.filter(|drawn| drawn.at == at)
     }
 
     /// The first `len` bytes of a register that holds no drawn number.
     pub(super) fn bytes(&self, register: Register, len: usize) -> Option<&[u8]> {
         let at = Self::at(register)?;
-        if self.drawn.as_ref().is_some_and(|drawn| drawn.at < at + len && at < drawn.at + SLOT) {
+        if self.drawn.is_some_and(|drawn| drawn.at < at + len && at < drawn.at + SLOT) {
             return None;
         }
         self.bytes.get(at..at + len)
