@@ -1,8 +1,8 @@
 //! Several ranges of ports: a chain for each, and one that picks among them.
 //!
-//! Measured on 4,096 ports in use at 90 %: a contiguous range loses no connection, 32 blocks of 128
-//! picked in turn lose 0.5 % of attempts, 256 blocks of 16 picked in turn 15 %, picked at random
-//! 34 %. So a range is never cut, equal ranges take turns, and unequal ones are drawn by weight.
+//! A connection that is sent into a full range fails though others have room, and the smaller the
+//! ranges are the sooner one is full. So a range is never cut, equal ranges take turns, and unequal
+//! ones are drawn by weight.
 
 use ephport_core::decision::kept_range;
 use ephport_core::{Family, PortRange, PortSet, Resolved};
