@@ -1,5 +1,6 @@
 //! Bodies of the fuzz targets (feature `fuzz`): they panic when a promise is broken.
 
+use crate::client::Event;
 use crate::object::{Chain, Generation, Rule, Table};
 use crate::wire::{Ack, Messages, Writer};
 
@@ -9,7 +10,7 @@ use crate::wire::{Ack, Messages, Writer};
 /// When they are neither.
 pub fn netlink(bytes: &[u8]) {
     for message in Messages::new(bytes).map_while(Result::ok) {
-        let _ = (Ack::read(message), Generation::read(message.body));
+        let _ = (Ack::read(message), Generation::read(message.body), Event::read(message));
         if let Ok(table) = Table::read(message.body) {
             assert_eq!(Table::read(&written(|w| table.write(w))).as_ref(), Ok(&table));
         }

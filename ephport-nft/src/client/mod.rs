@@ -1,6 +1,7 @@
 //! The kernel's side: reading the table, and changing it in one transaction.
 
 mod error;
+mod events;
 mod module;
 mod readback;
 mod socket;
@@ -8,6 +9,7 @@ mod transaction;
 mod transport;
 
 pub use error::Error;
+pub use events::{Event, Events};
 pub use socket::Socket;
 pub use transaction::{Batch, Operation};
 pub use transport::{NetlinkError, Transport, dump, exchange};
