@@ -109,7 +109,8 @@ fn a_body_that_cannot_be_read_and_a_message_of_another_subsystem_are_kept() {
 
 #[test]
 fn lost_events_are_an_event_and_no_end() {
-    for lost in [NetlinkError::Receive { errno: Errno::ENOBUFS }, NetlinkError::Cut { room: 65_536 }]
+    for lost in
+        [NetlinkError::Receive { errno: Errno::ENOBUFS }, NetlinkError::Cut { room: 65_536 }]
     {
         let sent = || Ok(datagram(&[(NFT_MSG_NEWGEN, &generation)]));
         let expected = [committed(), Event::Lost, committed()].map(Ok);

@@ -145,7 +145,8 @@ impl Transport for Socket {
             if let Some(datagram) = self.poll()? {
                 return Ok(Some(datagram));
             }
-            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+            let left =
+                end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Ok(None);
             }
