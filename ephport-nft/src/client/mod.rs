@@ -16,6 +16,7 @@ pub use transport::{NetlinkError, Transport, dump, exchange};
 
 use transaction::Outcome;
 
+use crate::drift::{Change, Drift, Place, drift};
 use crate::object::Generation;
 use crate::ruleset::{FAMILY, Ruleset, Signature, TABLE};
 
@@ -213,6 +214,19 @@ impl Installed {
                 Ok(Applied::Unchanged)
             }
             Self::Ours { .. } => Ok(Applied::Replaced),
+        }
+    }
+
+    /// In what it differs from `desired`; nothing if, and only if, [`Installed::difference`] is
+    /// [`Applied::Unchanged`].
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] when the table is not ours to change.
+    pub fn drift(&self, desired: &Ruleset) -> Result<Vec<Drift>, Error> {
+        match self {
+            Self::Absent => Ok(vec![Drift { place: Place::Table, change: Change::Removed }]),
+            Self::Foreign(_) => Err(Error::Foreign),
+            Self::Ours { ruleset, .. } => Ok(drift(ruleset, desired)),
         }
     }
 }
