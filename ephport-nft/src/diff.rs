@@ -122,7 +122,7 @@ fn missing(of: &FilledSet, from: &FilledSet) -> Vec<Element> {
 }
 
 /// A rule as it was asked for, with its anonymous sets in the place of their names.
-#[derive(Clone, PartialEq)]
+#[derive(PartialEq)]
 pub(crate) struct Form {
     pub(crate) rule: Rule,
     sets: Vec<FilledSet>,
