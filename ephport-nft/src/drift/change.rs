@@ -223,9 +223,6 @@ impl fmt::Display for Change {
             Self::ChainPriority { found, expected } => {
                 write!(f, "has priority {found}, expected {expected}")
             }
-            Self::ChainChanged { found, expected } => {
-                write!(f, "is `{found}`, expected `{expected}`")
-            }
             Self::Emptied { rules } => write!(f, "lost all of its {rules} rules"),
             Self::RuleRemoved { rule } => write!(f, "is missing: {rule}"),
             Self::RuleAdded { rule } => write!(f, "is not the policy's: {rule}"),
@@ -247,10 +244,11 @@ impl fmt::Display for Change {
             Self::StatementChanged { aspect, found, expected } => {
                 write!(f, "{} {}, expected {}", aspect.name(), quoted(found), quoted(expected))
             }
-            Self::ProgramChanged { found, expected } => {
+            Self::ChainChanged { found, expected } | Self::ProgramChanged { found, expected } => {
                 write!(f, "is `{found}`, expected `{expected}`")
             }
             Self::CommentChanged { found, expected } => {
+                let (found, expected) = (found.as_deref(), expected.as_deref());
                 write!(f, "has {}, expected {}", comment(found), comment(expected))
             }
             Self::SignatureChanged { found: Some(found), expected } => {
@@ -268,8 +266,8 @@ fn choice(words: &str) -> &str {
     if words.is_empty() { "by default" } else { words }
 }
 
-fn comment(text: &Option<String>) -> String {
-    text.as_ref().map_or("no comment".into(), |text| format!("the comment \"{text}\""))
+fn comment(text: Option<&str>) -> String {
+    text.map_or("no comment".into(), |text| format!("the comment \"{text}\""))
 }
 
 /// A statement as a part of a sentence.

@@ -15,9 +15,10 @@ pub(super) fn set(installed: &FilledSet, desired: &FilledSet) -> Option<Change> 
     }
     let (is, was) = (element_words(&found), element_words(&expected));
     let (missing, extra) = (lacking(&was, &is), lacking(&is, &was));
-    Some(match missing.is_empty() && extra.is_empty() {
-        true => Change::Unnamed,
-        false => Change::SetElements { missing, extra },
+    Some(if missing.is_empty() && extra.is_empty() {
+        Change::Unnamed
+    } else {
+        Change::SetElements { missing, extra }
     })
 }
 

@@ -127,8 +127,10 @@ fn aspect(exprs: &[Expr]) -> Aspect {
     match exprs.last() {
         Some(Expr::Masq(_) | Expr::Nat(_)) => return Aspect::Translation,
         Some(Expr::Counter(_)) => return Aspect::Counter,
-        Some(Expr::Immediate(Immediate { data: Data::Verdict(_), .. })) => return Aspect::Verdict,
-        Some(Expr::Lookup(Lookup { dreg: Some(_), .. })) => return Aspect::Verdict,
+        Some(
+            Expr::Immediate(Immediate { data: Data::Verdict(_), .. })
+            | Expr::Lookup(Lookup { dreg: Some(_), .. }),
+        ) => return Aspect::Verdict,
         _ => {}
     }
     match exprs.first() {
@@ -168,12 +170,12 @@ pub(super) fn changes(found: &Program, expected: &Program) -> Vec<Change> {
 }
 
 fn change(aspect: Aspect, is: &[&Statement], was: &[&Statement]) -> Vec<Change> {
-    if let ([is], [was]) = (is, was) {
-        if let Some((is, was)) = translation(&is.exprs).zip(translation(&was.exprs)) {
-            let changes = is.changes(&was);
-            if !changes.is_empty() {
-                return changes;
-            }
+    if let ([is], [was]) = (is, was)
+        && let Some((is, was)) = translation(&is.exprs).zip(translation(&was.exprs))
+    {
+        let changes = is.changes(&was);
+        if !changes.is_empty() {
+            return changes;
         }
     }
     let words = |statements: &[&Statement]| {
@@ -226,7 +228,7 @@ impl Translation {
 }
 
 /// What was loaded into a register: bytes, or the value of a map.
-fn loaded<'a>(loads: &'a [Expr], register: Register) -> Option<&'a Expr> {
+fn loaded(loads: &[Expr], register: Register) -> Option<&Expr> {
     loads.iter().rev().find(|expr| match expr {
         Expr::Immediate(immediate) => immediate.dreg == register,
         Expr::Lookup(lookup) => lookup.dreg == Some(register),
