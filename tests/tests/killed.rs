@@ -105,7 +105,7 @@ fn kill_at(points: &[&Point], policy: &Path, old: &Ruleset, new: &Ruleset) -> Fo
         let is_new = ruleset.essence() == new.essence();
         assert!(is_new || ruleset.essence() == old.essence(), "torn at {call} {count}");
         *(if is_new { &mut found.new } else { &mut found.old }) += 1;
-        let again = if is_new { Applied::Unchanged } else { Applied::Replaced };
+        let again = if is_new { Applied::Unchanged } else { Applied::Updated };
         assert_eq!(nft.apply(new), Ok(again));
     }
     found

@@ -59,7 +59,7 @@ fn replace(work: &Work) -> Vec<ephport_nft::Error> {
             break;
         }
         match nft.apply(document) {
-            Ok(applied) => assert_eq!(applied, Applied::Replaced),
+            Ok(applied) => assert_eq!(applied, Applied::Updated),
             Err(error) => errors.push(error),
         }
         work.applies.fetch_add(1, Ordering::Relaxed);
