@@ -46,7 +46,8 @@ pub enum Error {
     /// The kernel refused one operation, and with it the whole transaction.
     #[error("{0}")]
     Refused(Box<Refusal>),
-    /// The kernel answered nothing to a transaction, and holds what it held before.
+    /// The kernel answered nothing to a transaction, or acknowledged it and did not carry it out; it
+    /// holds what it held before.
     #[error("the kernel carried out nothing of the transaction and did not say why: try again")]
     Dropped,
     /// The kernel's answer to a transaction was lost, and its ruleset does not tell what became of it.

@@ -147,7 +147,16 @@ impl<T: Transport> Nftables<T> {
         self.seq = seq.wrapping_add(batch.len()).wrapping_add(1);
         let datagram = batch.encode(seq, generation)?;
         match exchange(&mut self.transport, &datagram) {
-            Ok(answers) => batch.verdict(seq, &answers),
+            Ok(answers) => match batch.verdict(seq, &answers)? {
+                // A batch whose end the kernel does not get is acknowledged and forgotten. Only the
+                // generation tells.
+                Outcome::Committed
+                    if self.generation().ok().is_none_or(|now| now == generation) =>
+                {
+                    Ok(Outcome::Unclear(Error::Dropped))
+                }
+                outcome => Ok(outcome),
+            },
             // The kernel never got it.
             Err(error @ (NetlinkError::Send { .. } | NetlinkError::TooLarge { .. })) => {
                 Err(error.into())

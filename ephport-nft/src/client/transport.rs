@@ -100,6 +100,7 @@ fn open_hint(errno: Errno) -> &'static str {
              or use a kernel with CONFIG_NETFILTER_NETLINK"
         }
         Errno::EMFILE | Errno::ENFILE => "too many files are open",
+        Errno::ENOMEM | Errno::ENOBUFS => "there is no memory left for it",
         _ => "the system forbids it",
     }
 }
@@ -167,6 +168,10 @@ mod tests {
             (
                 NetlinkError::Open { errno: Errno::EMFILE },
                 "cannot open a netlink socket (EMFILE: Too many open files): too many files are open",
+            ),
+            (
+                NetlinkError::Open { errno: Errno::ENOMEM },
+                "cannot open a netlink socket (ENOMEM: Out of memory): there is no memory left for it",
             ),
             (
                 NetlinkError::Open { errno: Errno::EACCES },
