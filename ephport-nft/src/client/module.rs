@@ -34,7 +34,7 @@ impl Module {
     pub(super) fn missing(operation: &Operation, place: Option<&Place>) -> Option<Self> {
         match operation {
             // Linux 5.10 says ENOENT without a place.
-            Operation::AddChain(chain) if chain.kind.is_some() => {
+            Operation::AddChain(chain) if chain.kind.as_deref() == Some("nat") => {
                 let is_type = place.is_none_or(|place| place.attribute == "NFTA_CHAIN_TYPE");
                 is_type.then_some(Self::new("nft_chain_nat").since("5.2"))
             }

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-use super::transport::{NetlinkError, Transport};
+use super::transport::{NetlinkError, SEND_OVERHEAD, Transport};
 use crate::sys::enable_netlink_option;
 use crate::uapi::{NETLINK_CAP_ACK, NETLINK_EXT_ACK};
 
@@ -26,9 +26,6 @@ const RECEIVE_ROOM: usize = 64 * 1024;
 
 /// The longest time to give way to others, as a power of two of milliseconds.
 const LONGEST_PAUSE: u32 = 7;
-
-/// What the kernel takes of the send buffer for itself (`netlink_sendmsg`).
-const SEND_OVERHEAD: usize = 32;
 
 /// A socket to one of the kernel's netlink families.
 #[derive(Debug)]

@@ -45,7 +45,8 @@ pub enum NetlinkError {
     /// The datagram does not fit the socket's buffer and the buffer cannot grow.
     #[error(
         "a transaction of {len} bytes does not fit the socket's send buffer of {room}: \
-         raise net.core.wmem_max above {len}, or run with CAP_NET_ADMIN in the initial namespace"
+         raise net.core.wmem_max to {}, or run with CAP_NET_ADMIN in the initial namespace",
+        needed(*len)
     )]
     TooLarge {
         /// The datagram's length in bytes.
@@ -91,6 +92,14 @@ pub enum NetlinkError {
     /// The kernel's bytes are not what netlink allows.
     #[error("the kernel's answer cannot be read: {0}")]
     Wire(#[from] WireError),
+}
+
+/// What the kernel takes of the send buffer for itself (`netlink_sendmsg`).
+pub(super) const SEND_OVERHEAD: usize = 32;
+
+/// The setting that makes room for a datagram of `len` bytes: a buffer is twice what was asked for.
+fn needed(len: usize) -> usize {
+    (len + SEND_OVERHEAD).div_ceil(2)
 }
 
 fn open_hint(errno: Errno) -> &'static str {
@@ -184,7 +193,7 @@ mod tests {
             (
                 NetlinkError::TooLarge { len: 300_000, room: 212_960 },
                 "a transaction of 300000 bytes does not fit the socket's send buffer of 212960: raise \
-                 net.core.wmem_max above 300000, or run with CAP_NET_ADMIN in the initial namespace",
+                 net.core.wmem_max to 150016, or run with CAP_NET_ADMIN in the initial namespace",
             ),
             (
                 NetlinkError::Send { len: 20, errno: Errno::ECONNREFUSED },
