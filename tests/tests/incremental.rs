@@ -2,7 +2,6 @@
 
 use ephport_core::strategies::documents;
 use ephport_core::{Document, HostFacts};
-use ephport_nft::client::Operation;
 use ephport_nft::diff::changes;
 use ephport_nft::{Applied, Installed, Nftables, Ruleset, compile};
 use ephport_tests::random::samples;
@@ -11,10 +10,6 @@ use ephport_tests::{Host, Protocol, Routed, SERVER_V4, Server, apply, ephport_ok
 
 fn compiled(document: &Document) -> Ruleset {
     compile(&document.resolve(&HostFacts::default()).unwrap()).unwrap()
-}
-
-fn parsed(toml: &str) -> Ruleset {
-    compiled(&toml.parse().unwrap())
 }
 
 /// What stands on `host`, which must be ours and intact.
@@ -72,32 +67,6 @@ fn counters_of_untouched_rules_survive() {
     // All that was there is there still, but for the rule that holds the signature.
     let (old, new) = (handles(&before), handles(&after));
     assert_eq!(old.iter().filter(|handle| !new.contains(handle)).count(), 1);
-}
-
-#[test]
-fn one_changed_block_costs_one_element() {
-    let policy = |last: u16| {
-        let line = |i: u16| {
-            let first = 1024 + 16 * i;
-            let end = if i == 7 { last } else { first + 15 };
-            format!("10.0.{}.{} = {first}-{end}\n", i / 256, i % 256)
-        };
-        let lines = (0..2_000).map(line).collect::<Vec<_>>().concat();
-        parsed(&format!(
-            "[[policy]]\nname = \"blocks\"\nout-interfaces = \"any\"\nblocks = '''\n{lines}'''\n"
-        ))
-    };
-    let (first, second) = (policy(1151), policy(1150));
-    let host = Host::new("host").unwrap();
-    apply(&host, &first);
-    let operations = changes(&installed(&host), &second).expect("no replacement");
-    let elements = operations.iter().map(|operation| match operation {
-        Operation::AddElements(some) | Operation::DeleteElements(some) => some.elements.len(),
-        _ => 0,
-    });
-    assert_eq!(elements.collect::<Vec<_>>().iter().sum::<usize>(), 2, "one away, one new");
-    assert_eq!(apply(&host, &second), Applied::Updated);
-    assert_eq!(installed(&host).essence(), second.essence());
 }
 
 #[test]
