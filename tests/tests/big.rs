@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::net::Ipv4Addr;
 
 use ephport_nft::client::{NetlinkError, Operation};
 use ephport_nft::diff::changes;
@@ -21,10 +22,11 @@ fn document(count: u32, changed: Option<u32>) -> String {
          blocks = '''\n",
     );
     for i in 0..count {
-        let ([_, a, b, c], [_, _, d, e]) = (i.to_be_bytes(), (i / BLOCKS).to_be_bytes());
+        let source = Ipv4Addr::from_bits(0x0a00_0000 + i);
+        let outside = Ipv4Addr::from_bits(0xac10_0000 + i / BLOCKS);
         let first = 1024 + 16 * (i % BLOCKS);
         let last = first + if changed == Some(i) { 14 } else { 15 };
-        writeln!(text, "10.{a}.{b}.{c} = 192.168.{d}.{e}:{first}-{last}").expect("a string");
+        writeln!(text, "{source} = {outside}:{first}-{last}").expect("a string");
     }
     text + "'''\n"
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::Command;
 
 use ephport_nft::client::{NetlinkError, Refusal, Socket, Transport};
@@ -224,4 +225,23 @@ fn a_table_that_another_process_owns_is_no_lack_of_privilege() {
     assert_eq!(other.remove(), Err(Error::Owned));
     assert_eq!(owner.remove(), Ok(true));
     assert_eq!(other.apply(&ruleset()), Ok(Applied::Installed));
+}
+
+#[test]
+fn every_row_of_the_table_names_tests_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let page = fs::read_to_string(root.join("docs/client.md")).expect("docs/client.md");
+    let mut count = 0;
+    for name in page.split('`').filter(|words| words.contains(": ")) {
+        let (file, test) = name.split_once(": ").expect("both");
+        let file = match file.split_once('/') {
+            None => format!("tests/tests/{file}.rs"),
+            Some(("nft", file)) => format!("ephport-nft/tests/{file}.rs"),
+            Some(_) => format!("ephport-nft/src/{file}.rs"),
+        };
+        let text = fs::read_to_string(root.join(&file)).expect(&file);
+        assert!(text.contains(&format!("fn {test}() {{")), "{name}");
+        count += 1;
+    }
+    assert!(count > 25, "{count}");
 }
