@@ -72,9 +72,12 @@ fn refusal(change: impl FnOnce(&mut Ruleset)) -> Refusal {
     }
 }
 
+/// What is wrong, how, and what the kernel refused.
+type Case = (&'static str, fn(&mut Ruleset), &'static str);
+
 #[test]
 fn one_bad_message_undoes_the_batch_and_is_named_with_its_place() {
-    let cases: [(&str, fn(&mut Ruleset), &str); 7] = [
+    let cases: [Case; 7] = [
         (
             "an expression that there is not",
             |r| r.rules[3].exprs.push(Opaque::new("nosuch".into(), None).into()),
@@ -218,8 +221,8 @@ fn a_table_that_another_process_owns_is_no_lack_of_privilege() {
     let host = Host::new("host").unwrap();
     let mut owner = host.run(Nftables::open).unwrap();
     let table = ruleset().table;
-    let owned = Ruleset { table: Table { flags: Some(OWNER), ..table }, ..ruleset() };
-    assert_eq!(owner.apply(&owned), Ok(Applied::Installed));
+    let exclusive = Ruleset { table: Table { flags: Some(OWNER), ..table }, ..ruleset() };
+    assert_eq!(owner.apply(&exclusive), Ok(Applied::Installed));
     let mut other = host.run(Nftables::open).unwrap();
     assert_eq!(other.apply(&ruleset()), Err(Error::Owned));
     assert_eq!(other.remove(), Err(Error::Owned));
@@ -233,14 +236,14 @@ fn every_row_of_the_table_names_tests_that_there_are() {
     let page = fs::read_to_string(root.join("docs/client.md")).expect("docs/client.md");
     let mut count = 0;
     for name in page.split('`').filter(|words| words.contains(": ")) {
-        let (file, test) = name.split_once(": ").expect("both");
-        let file = match file.split_once('/') {
-            None => format!("tests/tests/{file}.rs"),
+        let (place, test) = name.split_once(": ").expect("both");
+        let path = match place.split_once('/') {
+            None => format!("tests/tests/{place}.rs"),
             Some(("nft", file)) => format!("ephport-nft/tests/{file}.rs"),
-            Some(_) => format!("ephport-nft/src/{file}.rs"),
+            Some(_) => format!("ephport-nft/src/{place}.rs"),
         };
-        let text = fs::read_to_string(root.join(&file)).expect(&file);
-        assert!(text.contains(&format!("fn {test}() {{")), "{name}");
+        let code = fs::read_to_string(root.join(&path)).expect(&path);
+        assert!(code.contains(&format!("fn {test}() {{")), "{name}");
         count += 1;
     }
     assert!(count > 25, "{count}");

@@ -5,7 +5,8 @@ use std::fmt;
 use ephport_core::PolicyName;
 
 use super::transaction::Operation;
-use crate::object::{Comment, Elements, Rule};
+use crate::compile::policy_of;
+use crate::object::{Elements, Rule};
 
 /// What the kernel refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +39,7 @@ pub enum Object {
     Rule {
         /// The chain's name.
         chain: String,
-        /// The policy that it belongs to; none for the rules that all policies share, and for those
-        /// of a policy's own chains.
+        /// The policy that it belongs to; none for the rules that all policies share.
         policy: Option<PolicyName>,
         /// The how many-th, from 1, of the transaction's rules of that policy in that chain, or of
         /// all in that chain if it has no policy.
@@ -76,22 +76,17 @@ fn elements(Elements { elements, set, .. }: &Elements) -> Object {
     Object::Elements { count: elements.len(), set: set.clone() }
 }
 
-/// The policy's name; the other rules have no comment, or our signature.
-fn policy(rule: &Rule) -> Option<PolicyName> {
-    rule.comment().as_ref().map(Comment::as_str)?.parse().ok()
-}
-
 fn number<'a>(rule: &Rule, before: impl Iterator<Item = &'a Operation>) -> Object {
-    let policy_name = policy(rule);
+    let policy = policy_of(rule);
     let is_alike = |other: &&Operation| match other {
         Operation::AppendRule(other) | Operation::InsertRule(other) => {
-            let same_policy = policy_name.is_none() || policy(other) == policy_name;
+            let same_policy = policy.is_none() || policy_of(other) == policy;
             other.chain == rule.chain && same_policy
         }
         _ => false,
     };
     let number = before.filter(is_alike).count() + 1;
-    Object::Rule { chain: rule.chain.clone(), policy: policy_name, number }
+    Object::Rule { chain: rule.chain.clone(), policy, number }
 }
 
 /// As in "the kernel refused to ...".
