@@ -39,7 +39,10 @@ fn events(script: Vec<Result<Vec<u8>, NetlinkError>>) -> Vec<Result<Event, Netli
     std::iter::from_fn(|| events.next_within(Duration::ZERO)).collect()
 }
 
-fn datagram(messages: &[(u16, &dyn Fn(&mut Writer))]) -> Vec<u8> {
+/// The number of a kind of message, and what writes its body.
+type Message<'a> = (u16, &'a dyn Fn(&mut Writer));
+
+fn datagram(messages: &[Message<'_>]) -> Vec<u8> {
     let mut w = Writer::new();
     for (message, write) in messages {
         w.message(Header::nf_tables(*message, 0, 7), |w| write(w));
@@ -64,7 +67,7 @@ fn every_kind_of_message_is_its_event() {
     let ruleset = ruleset("1024-2047,4096-5119");
     let (table, chain, rule) = (&ruleset.table, &ruleset.chains[0], &ruleset.rules[0]);
     let (set, elements) = (&ruleset.sets[0].set, scripted::messages_of(&ruleset.sets[0]).remove(0));
-    let sent = datagram(&[
+    let told = datagram(&[
         (NFT_MSG_NEWTABLE, &|w| table.write(w)),
         (NFT_MSG_DELTABLE, &|w| table.write(w)),
         (NFT_MSG_NEWCHAIN, &|w| chain.write(w)),
@@ -92,7 +95,7 @@ fn every_kind_of_message_is_its_event() {
         Event::Opaque { kind: 10 << 8 | NFT_MSG_NEWOBJ, body: vec![1, 2, 3, 4] },
         committed(),
     ];
-    assert_eq!(events(vec![Ok(sent)]), expected.map(Ok));
+    assert_eq!(events(vec![Ok(told)]), expected.map(Ok));
 }
 
 #[test]

@@ -35,7 +35,7 @@ use ephport_core::PolicyName;
 
 pub use change::{Aspect, Change};
 
-use crate::compile::{ENFORCE, ENFORCE_PRIORITY, POSTROUTING, PRIORITY};
+use crate::compile::{ENFORCE, ENFORCE_PRIORITY, POSTROUTING, PRIORITY, policy_of};
 use crate::diff::named;
 use crate::expr::Expr;
 use crate::object::{Chain, Hook, Rule, Table};
@@ -81,7 +81,7 @@ pub enum Place {
 
 impl Place {
     fn rule(rule: &Rule, at: usize) -> Self {
-        Self::Rule { chain: rule.chain.clone(), number: at + 1, policy: rule.policy() }
+        Self::Rule { chain: rule.chain.clone(), number: at + 1, policy: policy_of(rule) }
     }
 
     fn with(self, change: Change) -> Drift {

@@ -2,6 +2,7 @@
 
 use super::statements::{Program, changes};
 use super::{Change, Drift, Place};
+use crate::compile::policy_of;
 use crate::diff::{Form, longest_common};
 use crate::object::Rule;
 use crate::ruleset::{FilledSet, Ruleset, Signature, rule_words};
@@ -100,7 +101,7 @@ fn changed(found: &mut Vec<Placed<'_>>, expected: &mut Vec<Placed<'_>>) -> Vec<D
         let Some(is) = found.iter().position(|rule| rule.at == is_at) else { continue };
         let Some(was) = expected.iter().position(|rule| rule.at == was_at) else { continue };
         let (is, was) = (found.remove(is), expected.remove(was));
-        let policy = was.rule().policy().or(is.rule().policy());
+        let policy = policy_of(was.rule()).or(policy_of(is.rule()));
         let place = Place::Rule { chain: is.rule().chain.clone(), number: is.at + 1, policy };
         drifts.push((is.at, place, differences));
     }

@@ -1,7 +1,5 @@
 //! Rules (`NFTA_RULE_*`).
 
-use ephport_core::PolicyName;
-
 use super::{Comment, RawAttr, write_other};
 use crate::expr::{Counter, Expr};
 use crate::uapi::{
@@ -60,15 +58,6 @@ impl Rule {
     #[must_use]
     pub fn comment(&self) -> Option<Comment> {
         Comment::from_userdata(self.userdata.as_ref()?)
-    }
-
-    /// The policy that it is of: its comment names it, or what its chain's name begins with. Other
-    /// rules have no comment, or our signature.
-    #[must_use]
-    pub fn policy(&self) -> Option<PolicyName> {
-        let of_chain = self.chain.split_once('/').map(|(name, _)| name.to_string());
-        let name = self.comment().map(|comment| comment.as_str().to_string()).or(of_chain)?;
-        name.parse().ok()
     }
 
     /// Its first counter.
