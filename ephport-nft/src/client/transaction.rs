@@ -8,8 +8,9 @@ use ephport_core::PolicyName;
 use nix::errno::Errno;
 
 use super::error::Error;
+use crate::compile::policy_of;
 use crate::diff::changes;
-use crate::object::{Chain, Comment, Elements, Generation, Rule, Set, Table};
+use crate::object::{Chain, Elements, Generation, Rule, Set, Table};
 use crate::ruleset::{FilledSet, Ruleset};
 use crate::uapi::{
     NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES,
@@ -103,9 +104,7 @@ impl Operation {
                 format!("add {} elements to set {set}", elements.len())
             }
             Self::AppendRule(rule) | Self::InsertRule(rule) => {
-                // The other rules have no comment, or our signature.
-                let name = |comment: &Comment| comment.as_str().parse::<PolicyName>().ok();
-                let policy = rule.comment().as_ref().and_then(name);
+                let policy = policy_of(rule);
                 let policy = policy.as_ref().map_or("guard", PolicyName::as_str);
                 format!("add a rule of policy {policy} to chain {}", rule.chain)
             }
