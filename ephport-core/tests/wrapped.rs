@@ -63,6 +63,7 @@ fn of_a_policy_file() {
     assert!(matches!(value_error("out-interfaces", "[\"a b\"]"), ValueError::Interface(_)));
     assert!(matches!(value_error("map-e", "\"psid\""), ValueError::MapE(_)));
     assert!(matches!(value_error("blocks", "\"10.0.0.1\""), ValueError::Blocks(_)));
+    assert!(matches!(value_error("origin", "\"here\""), ValueError::Word { .. }));
     let twice = "to-ports = \"1024\"\n[[policy]]\nname = \"a\"\nto-ports = \"1025\"";
     assert!(matches!(problem("a", twice), TomlProblem::Document { .. }));
 }
