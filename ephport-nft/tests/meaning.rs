@@ -9,8 +9,13 @@ use ephport_nft::fuzz::{compiled, disagreement};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-const DOCUMENTS: u32 = 2_000;
 const FLOWS: usize = 50;
+
+/// 2,048 documents, unless `PROPTEST_CASES` says otherwise.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    ProptestConfig { cases: 8 * config.cases, ..config }
+}
 
 /// Each connection with a port that it might leave by.
 fn connections() -> impl Strategy<Value = Vec<(Flow, Port)>> {
@@ -39,7 +44,7 @@ fn sets(ruleset: &Ruleset) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(DOCUMENTS))]
+    #![proptest_config(config())]
 
     #[test]
     fn the_program_means_what_the_policies_mean(document in documents(), connections in connections()) {

@@ -238,7 +238,7 @@ fn gets_through(acl: &NetworkAcl, protocol: Protocol, remote: IpAddr, port: Port
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 8))]
 
     /// The networks of the strategy are in and around these eight addresses, so that the sample is
     /// complete.
