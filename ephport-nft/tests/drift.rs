@@ -73,8 +73,6 @@ fn check(installed: &Ruleset, desired: &Ruleset) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
-
     #[test]
     fn nothing_drifts_from_itself_and_each_other_document_does(
         first in documents(), second in documents()
