@@ -42,6 +42,8 @@ fn every_kept_input_keeps_its_promises() {
         texts.for_each(|text| body(&text));
     }
     for (target, body) in BYTES {
-        inputs(target).iter().for_each(|input| body(input));
+        for input in inputs(target) {
+            body(&input);
+        }
     }
 }
