@@ -304,6 +304,10 @@ fn every_change_has_its_sentence() {
     for (change, name, sentence) in cases {
         assert_eq!((change.name(), change.to_string().as_str()), (name, sentence));
     }
+}
+
+#[test]
+fn a_sentence_begins_with_its_place() {
     let at = |place| Drift { place, change: Change::Removed }.to_string();
     assert_eq!(at(Place::Table), "the table: is missing");
     assert_eq!(at(Place::Chain { chain: "enforce".into() }), "chain enforce: is missing");
