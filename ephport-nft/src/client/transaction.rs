@@ -103,10 +103,12 @@ impl Operation {
                 format!("add {} elements to set {set}", elements.len())
             }
             Self::AppendRule(rule) | Self::InsertRule(rule) => {
-                // The other rules have no comment, or our signature.
+                // The other rules have no comment, or our signature; the chains of a policy alone
+                // begin with its name.
                 let name = |comment: &Comment| comment.as_str().parse::<PolicyName>().ok();
                 let policy = rule.comment().as_ref().and_then(name);
-                let policy = policy.as_ref().map_or("guard", PolicyName::as_str);
+                let owner = rule.chain.split_once('/').map_or("guard", |(policy, _)| policy);
+                let policy = policy.as_ref().map_or(owner, PolicyName::as_str);
                 format!("add a rule of policy {policy} to chain {}", rule.chain)
             }
             Self::DeleteRule(rule) => format!("delete a rule of chain {}", rule.chain),
