@@ -87,14 +87,13 @@ fn settings() -> BTreeMap<String, String> {
 fn machine() -> Vec<BTreeMap<String, String>> {
     let files = ["/etc/passwd", "/etc/group", "/etc/subuid", "/etc/subgid", "/proc/modules"]
         .map(|path| (path.into(), fs::read_to_string(path).unwrap_or_default()));
-    let made =
-        ["/run/docker", "/run/docker.sock", "/run/docker.pid", "/var/lib/docker", "/etc/docker"]
-            .map(|path| {
-                (path.into(), format!("{:?}", fs::metadata(path).and_then(|m| m.modified()).ok()))
-            });
-    let links = fs::read_dir("/sys/class/net").expect("links");
-    let links =
-        links.map(|link| (format!("{:?}", link.expect("a link").file_name()), String::new()));
+    let made = ["/run/docker", "/run/docker.sock", "/var/lib/docker", "/etc/docker"].map(|path| {
+        let changed = fs::metadata(path).and_then(|found| found.modified());
+        (path.into(), format!("{:?}", changed.ok()))
+    });
+    let links = fs::read_dir("/sys/class/net")
+        .expect("links")
+        .map(|link| (link.expect("a link").path().display().to_string(), String::new()));
     vec![settings(), files.into(), made.into(), links.collect()]
 }
 
