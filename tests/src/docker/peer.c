@@ -4,7 +4,7 @@
  *       over TCP and, if not told otherwise, UDP, from the ports FROM to FROM + COUNT - 1:
  *       prints `call OWN SEEN`, the source here and at the server
  *   peer serve PORT
- *       TCP: greets each client with its address, then echoes
+ *       TCP: prints `serving`, greets each client with its address, then echoes
  */
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -64,6 +64,7 @@ static void serve(int port)
 {
     int listening = bound(SOCK_STREAM, port);
     must(!listen(listening, 16), "listen");
+    dprintf(STDOUT_FILENO, "serving\n");
     for (;;) {
         struct sockaddr_in client;
         socklen_t client_len = sizeof client;
