@@ -1,6 +1,6 @@
 //! Policies and rules as text for people and as JSON for programs.
 
-use ephport_core::{Address, Allowed, Exits, Families, Origin, PickUp, Protocol, Resolved};
+use ephport_core::{Address, Allowed, Exits, Families, Origin, Protocol, Resolved};
 use ephport_nft::Ruleset;
 use ephport_nft::object::Rule;
 use ipnet::IpNet;
@@ -60,27 +60,19 @@ fn policy_json(policy: &Resolved) -> Value {
         "ipv6": policy.families != Families::Ipv4,
         "sources": texts(&policy.sources),
         "except_destinations": texts(&policy.except_destinations),
-        "origin": match policy.origin {
-            Origin::Both => "both",
-            Origin::Local => "local",
-            Origin::Forwarded => "forwarded",
-        },
+        "origin": policy.origin.name(),
         "source_ports": policy.moved.to_string(),
         "to_ports": policy.allowed.ports().to_string(),
         "blocks": match &policy.allowed {
             Allowed::Ports(_) => Value::Null,
             Allowed::Blocks(blocks) => blocks.to_string().into(),
         },
-        "address": match policy.address {
-            Address::Masquerade => "masquerade".to_string(),
-            Address::Keep => "keep".to_string(),
-            Address::Fixed(address) => address.to_string(),
-        },
+        "address": policy.address.to_string(),
         "random": policy.choice.random,
         "fully_random": policy.choice.fully_random,
         "persistent": policy.choice.persistent,
         "per_source_stable": policy.choice.per_source_stable,
-        "pick_up": if policy.pick_up == PickUp::Any { "any" } else { "opening" },
+        "pick_up": policy.pick_up.name(),
         "enforce": policy.enforce,
     })
 }

@@ -21,6 +21,7 @@ use crate::allocation::block_table::BlockTable;
 use crate::port::PortRange;
 use crate::port_set::PortSet;
 use crate::scope::{Families, Family, Scope};
+use crate::word::{WordError, words};
 
 /// The longest policy name in bytes: with it, the comment on a rule stays readable.
 pub const MAX_NAME_LEN: usize = 32;
@@ -167,6 +168,29 @@ pub enum Address {
     Fixed(IpAddr),
 }
 
+impl FromStr for Address {
+    type Err = WordError;
+
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        const EXPECTED: &str = "masquerade, keep or an address like 192.0.2.1";
+        match text {
+            "masquerade" => Ok(Self::Masquerade),
+            "keep" => Ok(Self::Keep),
+            _ => text.parse().map(Self::Fixed).map_err(|_| WordError { expected: EXPECTED }),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Masquerade => f.write_str("masquerade"),
+            Self::Keep => f.write_str("keep"),
+            Self::Fixed(address) => address.fmt(f),
+        }
+    }
+}
+
 /// From which packets of a TCP connection a policy may start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PickUp {
@@ -178,6 +202,8 @@ pub enum PickUp {
     /// host then breaks the TCP connections that are open.
     Any,
 }
+
+words!(PickUp, "opening or any", Opening = "opening", Any = "any");
 
 /// A policy whose parts fit together; they are read through [`PolicySpec`]'s fields.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,7 +17,8 @@ pub enum Protocol {
     Udp = 17,
     /// RFC 9260.
     Sctp = 132,
-    /// RFC 3828. The kernel tracks it for local connections; forwarded ones it calls invalid.
+    /// RFC 3828. The kernel tracks it for local connections; forwarded ones it calls invalid. Since
+    /// Linux 7.2, at the latest, it does not know it and translates its address alone.
     UdpLite = 136,
 }
 

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::interface::{InterfaceError, InterfacePattern};
 use crate::protocol::Protocols;
+use crate::word::words;
 
 /// Which connections a policy speaks of; each part must hold.
 ///
@@ -146,6 +147,8 @@ pub enum Origin {
     /// Elsewhere: it came in by an interface, from a container, a pod or a network behind this host.
     Forwarded,
 }
+
+words!(Origin, "local, forwarded or both", Both = "both", Local = "local", Forwarded = "forwarded");
 
 #[cfg(test)]
 mod tests {

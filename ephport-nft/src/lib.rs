@@ -24,6 +24,8 @@ pub mod host;
 pub mod interpret;
 pub mod object;
 pub mod ruleset;
+#[cfg(feature = "rustables")]
+pub mod rustables;
 #[cfg(any(test, feature = "proptest"))]
 pub mod strategies;
 mod sys;

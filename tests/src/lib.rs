@@ -106,6 +106,37 @@ pub fn ephport_ok(host: &Host, line: &str) -> String {
     ended.out
 }
 
+/// Publishes the client's `port` as `published` of the router's uplink, as a container engine does.
+///
+/// # Panics
+/// When nft does not take it.
+pub fn publish(router: &Host, published: u16, port: u16) {
+    tool::nft_load(
+        router,
+        &format!(
+            "table ip publish {{\n chain prerouting {{\n \
+             type nat hook prerouting priority dstnat; policy accept;\n \
+             iifname \"wan0\" meta l4proto {{ tcp, udp }} th dport {published} \
+             dnat to {CLIENT_V4}:{port}\n }}\n}}\n"
+        ),
+    );
+}
+
+/// How many packets the enforcing rules of `router` have dropped.
+///
+/// # Panics
+/// When `status` does not tell.
+#[must_use]
+pub fn dropped(router: &Host) -> u64 {
+    let status = ephport_ok(router, "status --json");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    let rules = status["rules"].as_array().expect("rules");
+    let drops = rules.iter().filter(|rule| {
+        rule["chain"] == "enforce" && rule["nft"].as_str().is_some_and(|nft| nft.contains(" drop"))
+    });
+    drops.map(|rule| rule["packets"].as_u64().expect("a counter")).sum()
+}
+
 /// A host whose uplink is `eth0`, and the peer at the other end of it.
 ///
 /// # Panics

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use ephport_core::document::ResolveDocumentError;
 use ephport_core::{
-    Document, DocumentError, Exits, HostFacts, NaclError, PolicyError, Resolved, TomlError,
+    Document, DocumentError, Exits, HostFacts, NaclError, PolicyError, Protocol, Resolved,
+    TomlError,
 };
 use ephport_nft::client::NetlinkError;
 use ephport_nft::compile::CompileError;
@@ -92,12 +93,20 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Binds the policies to this host, and warns of interfaces that do not exist now.
+    /// Binds the policies to this host, and warns of what will not work on it as it is now.
     pub(crate) fn new(document: &Document, err: &mut dyn Write) -> Result<Self, Failure> {
         let facts = host::facts().map_err(Failure::Host)?;
         let policies = document.resolve(&facts)?;
         for policy in &policies {
             warn_of_absent(policy, &facts, err)?;
+        }
+        let has_udplite = |policy: &Resolved| policy.protocols.contains(Protocol::UdpLite);
+        if policies.iter().any(has_udplite) && !host::knows_udplite() {
+            writeln!(
+                err,
+                "warning: this kernel does not know UDP-Lite: it translates the address of such \
+                 packets but not their port; enforce the policy to keep them from leaving"
+            )?;
         }
         let ruleset = compile(&policies)?;
         Ok(Self { policies, ruleset })
