@@ -107,11 +107,11 @@ fn builds_and_containers(
     assert_eq!(build(&dockerd, &[], 34_000), own_ports(34_000));
 
     let before = others(&net.router);
-    let dockers = match iptables {
+    let saved = match iptables {
         Iptables::Nft => &before[1],
         Iptables::Legacy => &before[3],
     };
-    assert!(dockers.contains("-A POSTROUTING -s 172.31.5.0/24 ! -o docker0 -j MASQUERADE"));
+    assert!(saved.contains("-A POSTROUTING -s 172.31.5.0/24 ! -o docker0 -j MASQUERADE"));
     ephport_ok(&net.router, POLICY);
     assert_eq!(others(&net.router), before);
     assert_inside(&build(&dockerd, &[], 35_000));

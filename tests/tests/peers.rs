@@ -245,8 +245,9 @@ fn elsewhere_than_in_postrouting_the_kernel_refuses_and_we_say_so() {
             }
             let error = host.run(|| Nftables::open().unwrap().apply(&ruleset)).unwrap_err();
             let refused = format!(
-                "the kernel refused to add a rule of policy a to chain {chain} (EOPNOTSUPP: \
-                 Operation not supported on transport endpoint): the kernel does not support it"
+                "the kernel refused to add rule 1 of policy a to chain {chain} (EOPNOTSUPP: Operation \
+                 not supported on transport endpoint): this kernel does not support it; \
+                 use Linux 5.10 or later with all of CONFIG_NFT_*"
             );
             assert_eq!(error.to_string(), refused, "{kind} {number}");
             let (left, _) =
