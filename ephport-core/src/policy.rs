@@ -367,9 +367,31 @@ mod tests {
     }
 
     #[test]
+    fn a_fixed_address_narrows_the_families() {
+        let target = || PolicySpec::to(Target::Ports(PortRange::EPHEMERAL.into()));
+        let families = |address: &str| {
+            Policy::new(PolicySpec { address: address.parse().unwrap(), ..target() })
+                .map(|policy| policy.families())
+        };
+        assert_eq!(families("masquerade"), Ok(Families::Both));
+        assert_eq!(families("keep"), Ok(Families::Both));
+        assert_eq!(families("192.0.2.1"), Ok(Families::Ipv4));
+        assert_eq!(families("2001:db8::1"), Ok(Families::Ipv6));
+    }
+
+    #[test]
+    fn a_table_without_outside_addresses_leaves_the_address_to_the_policy() {
+        let table = "10.0.0.0/30=64@1024-65535".parse().unwrap();
+        let spec = PolicySpec { address: Address::Keep, ..PolicySpec::to(Target::Blocks(table)) };
+        assert!(Policy::new(spec).is_ok());
+    }
+
+    #[test]
     fn names_are_identifiers_of_nft() {
         for name in ["default", "builds", "a", "A-b_c.9", &"x".repeat(32)] {
-            assert_eq!(name.parse::<PolicyName>().unwrap().as_str(), name);
+            let parsed = name.parse::<PolicyName>().unwrap();
+            assert_eq!((parsed.as_str(), parsed.to_string().as_str()), (name, name));
+            assert_eq!(format!("{parsed:?}"), format!("{name:?}"));
         }
         for name in ["", "9a", "-a", "a b", "a\"b", "é", &"x".repeat(33)] {
             assert_eq!(

@@ -167,6 +167,27 @@ mod tests {
         assert_eq!(Protocols::DEFAULT.to_string(), "tcp,udp");
     }
 
+    /// IANA's numbers.
+    #[test]
+    fn a_protocol_has_its_number() {
+        let numbers = [("tcp", 6), ("udp", 17), ("sctp", 132), ("udplite", 136)];
+        for (name, number) in numbers {
+            let protocol: Protocol = name.parse().unwrap();
+            assert_eq!((protocol.number(), protocol.to_string()), (number, name.into()));
+            assert_eq!(Protocol::from_number(number), Some(protocol));
+        }
+        assert_eq!(Protocol::from_number(1), None);
+    }
+
+    #[test]
+    fn a_set_holds_what_it_is_made_of() {
+        let none: Protocols = [].into_iter().collect();
+        assert!(none.is_empty() && !Protocols::DEFAULT.is_empty());
+        let twice = [Protocol::Udp, Protocol::Udp].into_iter().collect::<Protocols>();
+        assert!(twice.contains(Protocol::Udp) && !twice.contains(Protocol::Tcp));
+        assert_eq!(format!("{:?}", Protocols::DEFAULT), "{Tcp, Udp}");
+    }
+
     #[test]
     fn every_message_names_what_is_expected() {
         let cases = [

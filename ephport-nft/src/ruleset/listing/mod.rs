@@ -69,7 +69,7 @@ struct Priority(i32);
 
 impl fmt::Display for Priority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 - NF_IP_PRI_NAT_SRC {
+        match self.0.saturating_sub(NF_IP_PRI_NAT_SRC) {
             0 => f.write_str("srcnat"),
             above @ 1..=10 => write!(f, "srcnat + {above}"),
             below @ -10..=-1 => write!(f, "srcnat - {}", -below),
@@ -116,5 +116,43 @@ impl Ruleset {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Line { rule: self, sets: &[] }.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::{Hash, Payload, Register};
+    use crate::ruleset::{FAMILY, TABLE};
+
+    #[test]
+    fn priorities_are_relative_to_source_nat_as_far_as_nft_says_so() {
+        let cases = [
+            (100, "srcnat"),
+            (90, "srcnat - 10"),
+            (110, "srcnat + 10"),
+            (89, "89"),
+            (111, "111"),
+            (i32::MIN, "-2147483648"),
+        ];
+        for (priority, words) in cases {
+            assert_eq!(Priority(priority).to_string(), words);
+        }
+    }
+
+    #[test]
+    fn a_hash_beyond_all_registers_has_no_words() {
+        let hash = Hash {
+            sreg: Register(u32::MAX),
+            dreg: Register(1),
+            len: u32::MAX,
+            modulus: 2,
+            seed: None,
+            offset: None,
+            kind: 0,
+        };
+        let load = Payload { dreg: Register(u32::MAX), ..Payload::SOURCE_PORT };
+        let rule = Rule::new(FAMILY, TABLE, "c", vec![load.into(), hash.into()]);
+        assert!(rule.to_string().starts_with("# nft cannot list all of this rule: "));
     }
 }
