@@ -5,11 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod random;
+pub mod strace;
 pub mod tool;
 
 use std::env;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use ephport_cli::lab::*;
@@ -149,9 +150,41 @@ pub fn uplinked() -> (Host, Host) {
     (host, peer)
 }
 
+/// A new directory that vanishes with the value, and all that is in it.
+#[derive(Debug)]
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    /// An empty one.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "each is another one")]
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = env::temp_dir().join(format!("ephport-{}-{number}", std::process::id()));
+        std::fs::create_dir(&directory).expect("a new directory");
+        Self(directory)
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A policy file that vanishes with the value.
 #[derive(Debug)]
-pub struct PolicyFile(PathBuf);
+pub struct PolicyFile(PathBuf, #[expect(dead_code, reason = "held for its end")] TempDir);
 
 impl PolicyFile {
     /// A file with this text, in a directory of its own.
@@ -160,14 +193,10 @@ impl PolicyFile {
     /// When it cannot be written.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("ephport-{}-{number}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        std::fs::create_dir(&directory).expect("a new directory");
-        let file = directory.join("policy.toml");
+        let directory = TempDir::new();
+        let file = directory.path().join("policy.toml");
         std::fs::write(&file, text).expect("written");
-        Self(file)
+        Self(file, directory)
     }
 
     /// Its path.
@@ -177,14 +206,6 @@ impl PolicyFile {
     #[must_use]
     pub fn path(&self) -> &str {
         self.0.to_str().expect("UTF-8")
-    }
-}
-
-impl Drop for PolicyFile {
-    fn drop(&mut self) {
-        if let Some(directory) = self.0.parent() {
-            let _ = std::fs::remove_dir_all(directory);
-        }
     }
 }
 

@@ -103,10 +103,10 @@ fn others(host: &Host) -> (String, Vec<serde_json::Value>) {
     (theirs.collect(), objects.cloned().collect())
 }
 
-/// Installs, replaces and removes; `look` sees the same before and after each of them.
+/// Installs, changes and removes; `look` sees the same before and after each of them.
 fn assert_untouched<T: PartialEq + std::fmt::Debug>(host: &Host, look: impl Fn() -> T) {
     let before = look();
-    for (policy, expected) in POLICIES.iter().zip([Applied::Installed, Applied::Replaced]) {
+    for (policy, expected) in POLICIES.iter().zip([Applied::Installed, Applied::Updated]) {
         assert_eq!(apply(host, &compiled(policy)), expected);
         assert_eq!(look(), before, "{expected:?}");
     }

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-use super::transport::{NetlinkError, Transport};
+use super::transport::{NetlinkError, SEND_OVERHEAD, Transport};
 use crate::sys::enable_netlink_option;
 use crate::uapi::{NETLINK_CAP_ACK, NETLINK_EXT_ACK};
 
@@ -26,9 +26,6 @@ const RECEIVE_ROOM: usize = 64 * 1024;
 
 /// The longest time to give way to others, as a power of two of milliseconds.
 const LONGEST_PAUSE: u32 = 7;
-
-/// What the kernel takes of the send buffer for itself (`netlink_sendmsg`).
-const SEND_OVERHEAD: usize = 32;
 
 /// A socket to one of the kernel's netlink families.
 #[derive(Debug)]
@@ -46,34 +43,35 @@ impl Socket {
     }
 
     fn open(protocol: SockProtocol) -> Result<Self, NetlinkError> {
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
+        let kind = SockType::Raw;
+        let fd = retry(|| socket(AddressFamily::Netlink, kind, SockFlag::SOCK_CLOEXEC, protocol))
             .map_err(|errno| NetlinkError::Open { errno })?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))
+        retry(|| bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)))
             .map_err(|errno| NetlinkError::Open { errno })?;
-        for (option, name) in
-            [(NETLINK_EXT_ACK, "NETLINK_EXT_ACK"), (NETLINK_CAP_ACK, "NETLINK_CAP_ACK")]
-        {
-            enable_netlink_option(fd.as_fd(), option)
-                .map_err(|errno| NetlinkError::Option { option: name, errno })?;
-        }
-        setsockopt(&fd, ReceiveTimeout, &TimeVal::new(PATIENCE.into(), 0))
-            .map_err(|errno| NetlinkError::Option { option: "SO_RCVTIMEO", errno })?;
+        let refused = |option| move |errno| NetlinkError::Option { option, errno };
+        retry(|| enable_netlink_option(fd.as_fd(), NETLINK_EXT_ACK))
+            .map_err(refused("NETLINK_EXT_ACK"))?;
+        retry(|| enable_netlink_option(fd.as_fd(), NETLINK_CAP_ACK))
+            .map_err(refused("NETLINK_CAP_ACK"))?;
+        let patience = TimeVal::new(PATIENCE.into(), 0);
+        retry(|| setsockopt(&fd, ReceiveTimeout, &patience)).map_err(refused("SO_RCVTIMEO"))?;
         Ok(Self(fd))
     }
 
     /// Makes the send buffer hold a datagram of `len` bytes, and checks that it does: the kernel
     /// grants less than asked without a word.
     fn make_room(&self, len: usize) -> Result<(), NetlinkError> {
-        let room = || getsockopt(&self.0, SndBuf).unwrap_or(0).saturating_sub(SEND_OVERHEAD);
+        let room =
+            || retry(|| getsockopt(&self.0, SndBuf)).unwrap_or(0).saturating_sub(SEND_OVERHEAD);
         if len <= room() {
             return Ok(());
         }
         let wanted = len + SEND_OVERHEAD;
         // The first needs CAP_NET_ADMIN in the initial user namespace; the second is bounded by
         // net.core.wmem_max. Whether either was enough is seen in the size alone.
-        let _ = setsockopt(&self.0, SndBufForce, &wanted);
+        let _ = retry(|| setsockopt(&self.0, SndBufForce, &wanted));
         if len > room() {
-            let _ = setsockopt(&self.0, SndBuf, &wanted);
+            let _ = retry(|| setsockopt(&self.0, SndBuf, &wanted));
         }
         if len > room() {
             return Err(NetlinkError::TooLarge { len, room: room() });

@@ -13,6 +13,7 @@ pub use filled_set::FilledSet;
 pub use listing::Listing;
 pub use sets::SetName;
 pub(crate) use sets::merged_networks;
+pub(crate) use signature::is_ours;
 pub use signature::{Digest, Signature};
 
 use crate::object::{Chain, Rule, Table};

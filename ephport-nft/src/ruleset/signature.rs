@@ -7,20 +7,19 @@ use std::fmt;
 
 use super::Ruleset;
 use crate::compile::POSTROUTING;
-use crate::object::{Comment, Rule};
+use crate::object::{Comment, Rule, Table};
 use crate::wire::{WireError, Writer};
 
 /// The name in the comment of each table and signature of ours.
 const TOOL: &str = "ephport-nft";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-impl Ruleset {
-    /// Whether its table's comment names us.
-    #[must_use]
-    pub fn is_ours(&self) -> bool {
-        self.table.comment().is_some_and(|comment| comment.as_str() == TOOL)
-    }
+/// Whether the table's comment names us.
+pub(crate) fn is_ours(table: &Table) -> bool {
+    table.comment().is_some_and(|comment| comment.as_str() == TOOL)
+}
 
+impl Ruleset {
     /// The signature in the comment of the first rule.
     #[must_use]
     pub fn signature(&self) -> Option<Signature> {

@@ -59,7 +59,7 @@ impl Kernel {
         self.answers.push_back(w.finish().unwrap());
     }
 
-    fn acknowledge(&mut self, request: Header, errno: i32) {
+    pub(crate) fn acknowledge(&mut self, request: Header, errno: i32) {
         self.answer(|w| {
             w.message(Header { kind: NLMSG_ERROR, flags: 0, seq: request.seq }, |w| {
                 w.raw(&(-errno).to_ne_bytes());
