@@ -64,7 +64,7 @@ fn variant(error: &str, text: &str) -> Variant {
     let name = name.and_then(|name| name.split([' ', ',', '(']).next()).expect("a name");
     let literal = text.trim_start().strip_prefix('"').unwrap_or_default().replace("\\\"", "\u{1}");
     let literal = literal.split('"').next().unwrap_or_default().replace('\u{1}', "\"");
-    let message = literal.split('{').flat_map(|part| part.split('}').next_back());
+    let message = literal.split('{').filter_map(|part| part.split('}').next_back());
     let message = message.filter(|part| !part.is_empty()).map(String::from).collect();
     Variant { name: format!("{error}::{name}"), message }
 }
