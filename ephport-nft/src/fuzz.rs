@@ -8,8 +8,10 @@ use nix::errno::Errno;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
+use crate::client::Event;
 use crate::compile::compile;
 use crate::diff::changes;
+use crate::drift::{drift, evident};
 use crate::interpret;
 use crate::object::{Chain, Elements, Generation, Rule, Set, Table};
 use crate::ruleset::{FAMILY, FilledSet, Ruleset, TABLE};
@@ -100,7 +102,10 @@ pub fn netlink(bytes: &[u8]) {
     let _ = (ruleset.listing().to_string(), ruleset.bytecode().to_string(), ruleset.signature());
     let essence = ruleset.essence();
     assert_eq!(essence.essence(), essence);
-    let _ = changes(&ruleset, &essence);
+    let _ = (changes(&ruleset, &essence), drift(&ruleset, &essence), evident(&ruleset));
+    for message in Messages::new(bytes).map_while(Result::ok) {
+        let _ = Event::read(message);
+    }
 }
 
 /// The table that the messages speak of.

@@ -17,6 +17,7 @@
 pub mod client;
 pub mod compile;
 pub mod diff;
+pub mod drift;
 pub mod expr;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
@@ -34,4 +35,5 @@ pub mod wire;
 
 pub use client::{Applied, Error, Installed, Nftables};
 pub use compile::compile;
+pub use drift::Drift;
 pub use ruleset::Ruleset;

@@ -92,7 +92,10 @@ pub(crate) fn document(source: SourceArgs) -> Result<Document, Failure> {
     if let Some(policy) = source.policy.policy()? {
         return Ok(policy.into());
     }
-    let path = source.file.unwrap_or_else(|| Path::new(DEFAULT_FILE).into());
+    read_document(source.file.unwrap_or_else(|| Path::new(DEFAULT_FILE).into()))
+}
+
+fn read_document(path: PathBuf) -> Result<Document, Failure> {
     match std::fs::read_to_string(&path) {
         Ok(text) => text.parse().map_err(|source| Failure::File { path, source }),
         Err(source) => Err(Failure::NoFile { path, source }),

@@ -2,6 +2,7 @@
 
 mod attempt;
 mod error;
+mod events;
 mod module;
 mod place;
 mod readback;
@@ -11,6 +12,7 @@ mod transport;
 
 pub use attempt::{Attempt, Object};
 pub use error::{Cause, Error, Refusal};
+pub use events::{Event, Events};
 pub use module::Module;
 pub use place::{Item, Place};
 pub use socket::Socket;
@@ -19,6 +21,7 @@ pub use transport::{NetlinkError, Transport, dump, exchange};
 
 use transaction::Outcome;
 
+use crate::drift::{self, Change, Drift, drift};
 use crate::object::Generation;
 use crate::ruleset::{FAMILY, Ruleset, Signature, TABLE, is_ours};
 
@@ -229,5 +232,18 @@ impl Installed {
             Some(batch) => (Applied::Updated, Some(batch)),
             None => (Applied::Replaced, Some(Batch::replace(desired))),
         })
+    }
+
+    /// In what it differs from `desired`; nothing if, and only if, [`Installed::difference`] is
+    /// [`Applied::Unchanged`].
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] when the table is not ours to change.
+    pub fn drift(&self, desired: &Ruleset) -> Result<Vec<Drift>, Error> {
+        match self {
+            Self::Absent => Ok(vec![Drift { place: drift::Place::Table, change: Change::Removed }]),
+            Self::Foreign(_) => Err(Error::Foreign),
+            Self::Ours { ruleset, .. } => Ok(drift(ruleset, desired)),
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! How datagrams get to the kernel and back.
 
+use std::time::Duration;
+
 use nix::errno::Errno;
 use thiserror::Error;
 
@@ -19,6 +21,12 @@ pub trait Transport {
 
     /// The next datagram, for which it waits a bounded time.
     fn receive(&mut self) -> Result<Vec<u8>, NetlinkError>;
+
+    /// The next datagram, for which it waits so long; `None` when none comes. A way on which all
+    /// that will come is queued already need not wait.
+    fn receive_within(&mut self, _time: Duration) -> Result<Option<Vec<u8>>, NetlinkError> {
+        self.poll()
+    }
 
     /// Lets others finish, who were in the way `times` in a row.
     fn give_way(&mut self, _times: u32) {}

@@ -39,7 +39,7 @@ impl Ruleset {
         Ok(self)
     }
 
-    /// A digest of the chains, sets and rules as they were asked for, to tell whether they were
+    /// A digest of the table's flags, the chains, sets and rules as they were asked for, to tell whether they were
     /// changed. It guards against accidents, not against somebody who changes both.
     ///
     /// # Errors
@@ -50,6 +50,8 @@ impl Ruleset {
             first.userdata = None;
         }
         let mut w = Writer::new();
+        // A dormant table is as good as none.
+        essence.table.flags.iter().for_each(|flags| w.u32_be(4, *flags));
         essence.chains.iter().for_each(|chain| w.nested(0, |w| chain.write(w)));
         essence.rules.iter().for_each(|rule| w.nested(1, |w| rule.write(w)));
         for filled in &essence.sets {
@@ -74,7 +76,7 @@ pub struct Signature {
 }
 
 impl Signature {
-    fn parse(comment: &str) -> Option<Self> {
+    pub(crate) fn parse(comment: &str) -> Option<Self> {
         let mut words = comment.split(' ');
         let (tool, version, digest) = (words.next()?, words.next()?, words.next()?);
         let digest = u64::from_str_radix(digest, 16).ok().map(Digest)?;

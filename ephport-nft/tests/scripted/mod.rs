@@ -255,7 +255,7 @@ fn set_name(asked: &[u8]) -> String {
 }
 
 /// Its elements as the kernel lists them: from the last one, in several messages.
-fn messages_of(filled: &FilledSet) -> Vec<Elements> {
+pub(crate) fn messages_of(filled: &FilledSet) -> Vec<Elements> {
     let Set { family, table, name, .. } = &filled.set;
     let (family, table, set) = (*family, table.clone(), name.clone());
     let message = |elements| Elements {

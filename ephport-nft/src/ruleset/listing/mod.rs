@@ -19,7 +19,10 @@ use crate::expr::Expr;
 use crate::object::{Chain, Rule};
 use crate::uapi::{NF_ACCEPT, NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC};
 
+pub(crate) use nat::CHOICES;
+pub(crate) use sets::element_words;
 use statements::Said;
+pub(crate) use values::address as address_of;
 
 /// Prints a ruleset so that `nft -f` loads the same.
 #[derive(Clone, Copy, Debug)]
@@ -51,11 +54,8 @@ impl fmt::Display for Listing<'_> {
 impl Listing<'_> {
     fn chain(self, f: &mut fmt::Formatter<'_>, chain: &Chain, sets: &[FilledSet]) -> fmt::Result {
         writeln!(f, "\tchain {} {{", chain.name)?;
-        if let (Some(hook), Some(kind)) = (chain.hook, &chain.kind) {
-            let at = if hook.number == NF_INET_POST_ROUTING { "postrouting" } else { "unknown" };
-            let policy = if chain.policy == Some(NF_ACCEPT) { "accept" } else { "drop" };
-            let priority = Priority(hook.priority);
-            writeln!(f, "\t\ttype {kind} hook {at} priority {priority}; policy {policy};")?;
+        if chain.hook.is_some() && chain.kind.is_some() {
+            writeln!(f, "\t\t{}", chain_words(chain))?;
         }
         for rule in self.0.rules_of(&chain.name) {
             writeln!(f, "\t\t{}", Line { rule, sets })?;
@@ -87,20 +87,41 @@ struct Line<'a> {
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rule, sets } = self;
-        let Said { statements, rest } = statements::statements(rule, sets);
+        let Said { statements, rest } = statements::statements(self.rule, self.sets);
         if rest.iter().any(|expr| matches!(expr, Expr::Opaque(_))) {
             f.write_str("# ephport does not know all of this rule: ")?;
         } else if !rest.is_empty() {
             f.write_str("# nft cannot list all of this rule: ")?;
         }
-        let rest = rest.iter().map(ToString::to_string);
-        f.write_str(&statements.into_iter().chain(rest).collect::<Vec<_>>().join(" "))?;
-        match rule.comment() {
+        f.write_str(&joined(statements, rest))?;
+        match self.rule.comment() {
             Some(comment) => write!(f, " comment \"{}\"", comment.as_str()),
             None => Ok(()),
         }
     }
+}
+
+fn joined(statements: Vec<String>, rest: &[Expr]) -> String {
+    let rest = rest.iter().map(ToString::to_string);
+    statements.into_iter().chain(rest).collect::<Vec<_>>().join(" ")
+}
+
+/// What a rule does, in nft's words, and from where nft has none as bytecode. The sets are essences.
+pub(crate) fn rule_words(rule: &Rule, sets: &[FilledSet]) -> String {
+    let Said { statements, rest } = statements::statements(rule, sets);
+    joined(statements, rest)
+}
+
+/// How a base chain is entered, and what happens at its end; nothing of another.
+pub(crate) fn chain_words(chain: &Chain) -> String {
+    let (Some(hook), Some(kind)) = (chain.hook, &chain.kind) else { return String::new() };
+    let at = if hook.number == NF_INET_POST_ROUTING { "postrouting" } else { "unknown" };
+    let (priority, policy) = (Priority(hook.priority), policy(chain));
+    format!("type {kind} hook {at} priority {priority}; policy {policy};")
+}
+
+fn policy(chain: &Chain) -> &'static str {
+    if chain.policy == Some(NF_ACCEPT) { "accept" } else { "drop" }
 }
 
 impl Ruleset {
