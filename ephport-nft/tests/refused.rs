@@ -4,10 +4,14 @@ use ephport_core::{Flow, HostFacts, Policy, PolicySpec, Target};
 use ephport_nft::compile::{CompileError, POSTROUTING};
 use ephport_nft::expr::{Expr, Immediate, Lookup, Meta, Numgen, Opaque, Register, Verdict};
 use ephport_nft::interpret::{InterpretError, effect};
-use ephport_nft::object::{Rule, Table};
+use ephport_nft::object::{Elements, Rule, Table};
 use ephport_nft::ruleset::{FAMILY, FilledSet, SetName, TABLE};
-use ephport_nft::uapi::{NFT_META_OIFNAME, NFT_NG_RANDOM};
-use ephport_nft::wire::WireError;
+use ephport_nft::uapi::{
+    NFT_META_OIFNAME, NFT_NG_RANDOM, NFTA_DATA_VERDICT, NFTA_LIST_ELEM, NFTA_SET_ELEM_DATA,
+    NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_SET_ID,
+    NFTA_SET_ELEM_LIST_TABLE, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
+};
+use ephport_nft::wire::{NfGenMsg, WireError, Writer};
 use ephport_nft::{Ruleset, compile};
 
 fn compiled() -> Ruleset {
@@ -65,6 +69,52 @@ fn a_chance_that_a_connection_is_not_translated() {
     let error = refusal_of(ruleset, vec![numgen.into(), lookup.into()]);
     assert_eq!(error, InterpretError::Undecided);
     assert_eq!(error.to_string(), "the program does now this, now that with the connection");
+}
+
+/// The body of a message about a list of elements, with what `more` adds.
+fn list(more: impl FnOnce(&mut Writer)) -> Result<Elements, WireError> {
+    let mut w = Writer::new();
+    w.raw(&NfGenMsg::new(FAMILY).to_bytes());
+    w.string(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+    more(&mut w);
+    Elements::read(&w.finish().unwrap())
+}
+
+/// A list of one element whose value is this verdict.
+fn list_of(code: u32, chain: Option<&str>) -> Result<Elements, WireError> {
+    list(|w| {
+        w.string(NFTA_SET_ELEM_LIST_SET, "s");
+        w.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |w| {
+            w.nested(NFTA_LIST_ELEM, |w| {
+                w.nested(NFTA_SET_ELEM_DATA, |w| {
+                    w.nested(NFTA_DATA_VERDICT, |w| {
+                        w.u32_be(NFTA_VERDICT_CODE, code);
+                        if let Some(chain) = chain {
+                            w.string(NFTA_VERDICT_CHAIN, chain);
+                        }
+                    });
+                });
+            });
+        });
+    })
+}
+
+#[test]
+fn bytes_that_are_no_elements() {
+    let truncated = WireError::Truncated { what: "nfgenmsg", need: 4, have: 1 };
+    assert_eq!(Elements::read(&[1]), Err(truncated));
+    let kind = NFTA_SET_ELEM_LIST_SET;
+    let object = "set element list";
+    assert_eq!(list(|_| {}), Err(WireError::Missing { object, kind }));
+    assert_eq!(list(|w| w.bytes(kind, b"s")), Err(WireError::NotAString { kind }));
+    let kind = NFTA_SET_ELEM_LIST_TABLE;
+    assert_eq!(list(|w| w.string(kind, "t")), Err(WireError::Twice { object, kind }));
+    assert_eq!(list(|w| w.u8(99, 0)), Err(WireError::Unknown { object, kind: 99 }));
+    let kind = NFTA_SET_ELEM_LIST_SET_ID;
+    let size = WireError::Size { kind, what: "u32", need: 4, have: 1 };
+    assert_eq!(list(|w| w.u8(kind, 0)), Err(size));
+    assert!(list_of(1, None).is_ok());
+    assert_eq!(list_of(1, Some("c")), Err(WireError::Value { what: "verdict", value: 1 }));
 }
 
 #[test]

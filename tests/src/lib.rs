@@ -4,6 +4,7 @@
 //! root, or as any user under `unshare -Ur`. Nothing of the machine's own network is touched.
 #![forbid(unsafe_code)]
 
+pub mod docker;
 pub mod random;
 pub mod strace;
 pub mod tool;

@@ -1,4 +1,4 @@
-//! As many sources as a large network has: 65,536 blocks, and with `tests/run --long` a million.
+//! As many sources as a large network has: 65,536 blocks, and a million.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,9 +10,7 @@ use ephport_nft::{Applied, Error, Installed, Nftables};
 use ephport_tests::tool::{binary, ok, tool};
 use ephport_tests::{Host, PolicyFile, compiled, installed, is_long};
 
-fn counts() -> impl Iterator<Item = u32> {
-    [65_536, 1_000_000].into_iter().take(if is_long() { 2 } else { 1 })
-}
+const COUNTS: [u32; 2] = [65_536, 1_000_000];
 
 /// A block of 16 ports for each of `count` sources, but one port less for the source `changed`.
 fn document(count: u32, changed: Option<u32>) -> String {
@@ -33,7 +31,7 @@ fn document(count: u32, changed: Option<u32>) -> String {
 
 #[test]
 fn they_load_read_back_equal_and_one_changed_block_costs_one_element() {
-    for count in counts() {
+    for count in COUNTS {
         let host = Host::new("host").unwrap();
         let (first, second) =
             (compiled(&document(count, None)), compiled(&document(count, Some(count / 2))));
@@ -84,7 +82,8 @@ fn peak(program: &str, args: &[&str]) -> u32 {
 
 #[test]
 fn loading_them_takes_less_memory_than_nft_takes_for_the_same_table() {
-    for count in counts().filter(|_| may_force()) {
+    let counts = COUNTS.into_iter().take(if is_long() { 2 } else { 1 });
+    for count in counts.filter(|_| may_force()) {
         let text = document(count, None);
         let listing = compiled(&text).listing().to_string();
         let (policy, listing) = (PolicyFile::new(&text), PolicyFile::new(&listing));

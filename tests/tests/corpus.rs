@@ -38,8 +38,9 @@ fn every_body_has_a_target_and_a_corpus() {
 #[test]
 fn every_kept_input_keeps_its_promises() {
     for (target, body) in TEXTS {
-        let texts = inputs(target).into_iter().filter_map(|input| String::from_utf8(input).ok());
-        texts.for_each(|text| body(&text));
+        for input in inputs(target) {
+            str::from_utf8(&input).into_iter().for_each(body);
+        }
     }
     for (target, body) in BYTES {
         for input in inputs(target) {
