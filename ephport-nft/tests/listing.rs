@@ -1,0 +1,91 @@
+//! Whole programs in nft's words, to the letter.
+
+use ephport_core::{Document, HostFacts};
+use ephport_nft::compile;
+
+/// The program of a policy on a host whose uplink is `eth0`.
+fn listing(policy: &str) -> String {
+    let document: Document = format!("[[policy]]\nname = \"a\"\n{policy}").parse().unwrap();
+    let host = HostFacts { uplinks: vec!["eth0".parse().unwrap()], ..HostFacts::default() };
+    compile(&document.resolve(&host).unwrap()).unwrap().listing().to_string()
+}
+
+#[test]
+fn one_range_and_its_enforcement() {
+    let policy = r#"
+        protocols = ["tcp"]
+        families = ["ipv4"]
+        sources = ["10.0.0.0/8"]
+        except-destinations = ["192.0.2.0/24"]
+        origin = "forwarded"
+        to-ports = "49152-61000"
+        fully-random = true
+        enforce = true
+    "#;
+    let scope = "oifname \"eth0\" iif != 0 meta nfproto ipv4 ip daddr != 192.0.2.0/24";
+    let expected = format!(
+        r#"table inet ephport {{
+	comment "ephport-nft"
+	chain postrouting {{
+		type nat hook postrouting priority srcnat - 10; policy accept;
+		fib daddr type multicast return
+		fib daddr type broadcast return
+		{scope} ip saddr 10.0.0.0/8 meta l4proto tcp tcp flags & (fin | syn | rst | ack) == syn th sport 1024-65535 counter packets 0 bytes 0 masquerade to :49152-61000 fully-random comment "a"
+	}}
+
+	chain enforce {{
+		type filter hook postrouting priority srcnat + 10; policy accept;
+		fib daddr type multicast return
+		fib daddr type broadcast return
+		ct direction reply return
+		oifname "eth0" meta nfproto ipv4 meta l4proto tcp ct state invalid counter packets 0 bytes 0 drop comment "a"
+		{scope} ct original ip saddr 10.0.0.0/8 meta l4proto tcp th sport {{ 1-1023, 49152-61000 }} counter packets 0 bytes 0 return comment "a"
+		{scope} ct original ip saddr 10.0.0.0/8 meta l4proto tcp counter packets 0 bytes 0 drop comment "a"
+	}}
+}}
+"#
+    );
+    assert_eq!(unsigned(&listing(policy)), expected);
+}
+
+#[test]
+fn several_ranges_by_the_source() {
+    let policy = r#"
+        protocols = ["udp"]
+        to-ports = "1024-2047,4096-4103"
+        per-source-stable = true
+    "#;
+    let expected = r#"table inet ephport {
+	comment "ephport-nft"
+	chain postrouting {
+		type nat hook postrouting priority srcnat - 10; policy accept;
+		fib daddr type multicast return
+		fib daddr type broadcast return
+		oifname "eth0" meta l4proto udp th sport 1024-65535 counter packets 0 bytes 0 goto a/ports comment "a"
+	}
+
+	chain a/1024-2047 {
+		meta l4proto udp masquerade to :1024-2047
+	}
+
+	chain a/4096-4103 {
+		meta l4proto udp masquerade to :4096-4103
+	}
+
+	chain a/ports {
+		th sport vmap { 1024-2047 : goto a/1024-2047 }
+		meta nfproto ipv4 jhash ip saddr . th sport mod 1032 seed 0x1 vmap { 0-1023 : goto a/1024-2047, 1024-1031 : goto a/4096-4103 }
+		meta nfproto ipv6 jhash ip6 saddr . th sport mod 1032 seed 0x1 vmap { 0-1023 : goto a/1024-2047, 1024-1031 : goto a/4096-4103 }
+		goto a/1024-2047
+	}
+}
+"#;
+    assert_eq!(unsigned(&listing(policy)), expected);
+}
+
+/// Without the signature, which names the version.
+fn unsigned(listing: &str) -> String {
+    let line = |line: &str| line.split(" comment \"ephport-nft").next().map(str::to_owned);
+    let lines: Vec<_> = listing.lines().filter_map(line).collect();
+    lines.join("\n") + "\n"
+}
