@@ -1,13 +1,17 @@
 //! Whole programs in nft's words, to the letter.
 
 use ephport_core::{Document, HostFacts};
-use ephport_nft::compile;
+use ephport_nft::{Ruleset, compile};
 
-/// The program of a policy on a host whose uplink is `eth0`.
-fn listing(policy: &str) -> String {
-    let document: Document = format!("[[policy]]\nname = \"a\"\n{policy}").parse().unwrap();
+/// The program of a document on a host whose uplink is `eth0`.
+fn compiled(document: &str) -> Ruleset {
+    let document: Document = document.parse().unwrap();
     let host = HostFacts { uplinks: vec!["eth0".parse().unwrap()], ..HostFacts::default() };
-    compile(&document.resolve(&host).unwrap()).unwrap().listing().to_string()
+    compile(&document.resolve(&host).unwrap()).unwrap()
+}
+
+fn listing(policy: &str) -> String {
+    compiled(&format!("[[policy]]\nname = \"a\"\n{policy}")).listing().to_string()
 }
 
 #[test]
@@ -81,6 +85,18 @@ fn several_ranges_by_the_source() {
 }
 "#;
     assert_eq!(unsigned(&listing(policy)), expected);
+}
+
+/// As the kernel lists them.
+#[test]
+fn rules_stand_chain_by_chain() {
+    let policy =
+        |name| format!("[[policy]]\nname = \"{name}\"\nenforce = true\nto-ports = \"1,9\"\n");
+    let ruleset = compiled(&(policy("a") + &policy("b")));
+    let mut chains: Vec<_> = ruleset.rules.iter().map(|rule| rule.chain.as_str()).collect();
+    chains.dedup();
+    let expected: Vec<_> = ruleset.chains.iter().map(|chain| chain.name.as_str()).collect();
+    assert_eq!(chains, expected);
 }
 
 /// Without the signature, which names the version.
