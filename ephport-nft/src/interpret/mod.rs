@@ -19,25 +19,60 @@
 //! ```
 
 mod machine;
+mod nat;
 mod packet;
 mod registers;
 mod sets;
 
-use ephport_core::{Address, Decision, Flow, Port, PortRange, PortSet};
+use std::net::{IpAddr, SocketAddr};
+
+use ephport_core::decision::SPREAD_SEED;
+use ephport_core::{Address, Decision, Flow, Manner, Port, PortRange, PortSet, Spread};
 use thiserror::Error;
 
 use crate::compile::{ENFORCE, POSTROUTING};
 use crate::ruleset::Ruleset;
-use machine::{End, Machine};
-use packet::Packet;
+use machine::{End, Ended, Machine};
+pub use packet::{Fact, Facts, Packet, Standing};
 
 /// How the program ends for a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// What NAT was told, if it was.
     pub translation: Option<Translation>,
+    /// Whether it is dropped instead.
+    pub is_dropped: bool,
     /// The rules that sent it there, each by its chain and its place in it, from 0.
     pub trail: Vec<(String, usize)>,
+    /// The number that sent it there rather than elsewhere, if one did.
+    pub draw: Option<Draw>,
+}
+
+/// A number that the kernel draws for a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draw {
+    /// How it is drawn.
+    pub by: By,
+    /// How many of the numbers have the same outcome.
+    pub numbers: u32,
+    /// How many there are in all.
+    pub below: u32,
+}
+
+/// How a number is drawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// One after another.
+    Turn,
+    /// At random.
+    Chance,
+    /// By a hash.
+    Hash {
+        /// Of these bytes.
+        of: Vec<u8>,
+        /// What it begins with.
+        seed: u32,
+    },
 }
 
 /// What NAT was told.
@@ -47,8 +82,12 @@ pub struct Translation {
     pub ports: Option<PortRange>,
     /// What becomes of the source address.
     pub address: Address,
-    /// Whether a port that fits is given up nevertheless.
-    pub shuffles: bool,
+    /// `NF_NAT_RANGE_PROTO_RANDOM`.
+    pub random: bool,
+    /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
+    pub fully_random: bool,
+    /// `NF_NAT_RANGE_PERSISTENT`.
+    pub persistent: bool,
 }
 
 /// What a program does with a connection, all outcomes together.
@@ -62,9 +101,13 @@ pub enum Effect {
         kept: Option<Port>,
         /// What becomes of its source address.
         address: Address,
+        /// How the kernel picks one of the ports.
+        manner: Manner,
     },
     /// NAT is told nothing.
     Untouched,
+    /// It does not leave.
+    Dropped,
 }
 
 impl Effect {
@@ -75,9 +118,16 @@ impl Effect {
         match (self, decision) {
             (Self::Untouched, None | Some(Decision::Untouched(_))) => true,
             (
-                Self::Moved { ports, kept, address },
-                Some(Decision::Moved { ports: meant, kept: meant_kept, address: meant_address }),
-            ) => (ports, kept, address) == (meant, meant_kept, meant_address),
+                Self::Moved { ports, kept, address, manner },
+                Some(Decision::Moved {
+                    ports: meant,
+                    kept: meant_kept,
+                    address: meant_address,
+                    manner: meant_manner,
+                }),
+            ) => {
+                (ports, kept, address, manner) == (meant, meant_kept, meant_address, meant_manner)
+            }
             _ => false,
         }
     }
@@ -106,43 +156,132 @@ pub enum InterpretError {
     /// The outcomes differ in more than the port.
     #[error("the program does now this, now that with the connection")]
     Undecided,
+    /// The ranges have not their shares, or are picked by something else than a policy's
+    /// [`Spread`].
+    #[error(
+        "the program does not spread connections over its ranges by their size, \
+         in turn, at random or by their source"
+    )]
+    Uneven,
 }
 
 /// How the translating chain can end for a connection that opens with `flow`.
 pub fn outcomes(ruleset: &Ruleset, flow: &Flow) -> Result<Vec<Outcome>, InterpretError> {
-    let machine = Machine::new(ruleset, Packet::opening(flow));
-    let ends = machine.run(POSTROUTING)?;
-    let outcome = |(end, trail)| match end {
-        End::Translated(translation) => Outcome { translation: Some(translation), trail },
-        End::Accepted | End::Dropped | End::Left => Outcome { translation: None, trail },
-    };
-    Ok(ends.into_iter().map(outcome).collect())
+    run(ruleset, POSTROUTING, &Packet::opening(flow))
 }
 
 /// What the translating chain does with a connection that opens with `flow`.
 pub fn effect(ruleset: &Ruleset, flow: &Flow) -> Result<Effect, InterpretError> {
-    let outcomes = outcomes(ruleset, flow)?;
-    let translations: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.translation).collect();
-    let Some(first) = translations.first().copied() else { return Ok(Effect::Untouched) };
-    let is_same = |other: &Translation| other.address == first.address;
-    if translations.len() < outcomes.len() || !translations.iter().all(is_same) {
-        return Err(InterpretError::Undecided);
-    }
-    let range = |translation: &Translation| translation.ports.unwrap_or(PortRange::EPHEMERAL);
-    let port = flow.source_port();
-    let keeps =
-        |translation: &Translation| !translation.shuffles && range(translation).contains(port);
-    let kept = (translations.len() == 1 && keeps(&first)).then_some(port);
-    let ports = translations.iter().map(range).collect();
-    Ok(Effect::Moved { ports, kept, address: first.address })
+    Effect::of(&outcomes(ruleset, flow)?, flow.source())
 }
 
 /// Whether the enforcing chain, if there is one, lets a connection that opens with `flow` out by the
 /// port `leaving`.
 pub fn lets_out(ruleset: &Ruleset, flow: &Flow, leaving: Port) -> Result<bool, InterpretError> {
+    lets_packet_out(ruleset, &Packet::leaving(flow, leaving))
+}
+
+/// Whether the enforcing chain, if there is one, lets this packet out.
+pub fn lets_packet_out(ruleset: &Ruleset, packet: &Packet<'_>) -> Result<bool, InterpretError> {
     if !ruleset.chains.iter().any(|chain| chain.name == ENFORCE) {
         return Ok(true);
     }
-    let machine = Machine::new(ruleset, Packet::leaving(flow, leaving));
-    Ok(machine.run(ENFORCE)?.iter().all(|(end, _)| *end != End::Dropped))
+    Ok(run(ruleset, ENFORCE, packet)?.iter().all(|outcome| !outcome.is_dropped))
+}
+
+/// How a base chain can end for a packet.
+pub fn run(
+    ruleset: &Ruleset,
+    chain: &str,
+    packet: &dyn Facts,
+) -> Result<Vec<Outcome>, InterpretError> {
+    let ends = Machine::new(ruleset, packet).run(chain)?;
+    Ok(ends.into_iter().map(Outcome::from).collect())
+}
+
+impl From<Ended> for Outcome {
+    fn from(Ended { end, trail, draw }: Ended) -> Self {
+        let translation = match end {
+            End::Translated(translation) => Some(translation),
+            End::Accepted | End::Dropped | End::Left => None,
+        };
+        Self { translation, is_dropped: end == End::Dropped, trail, draw }
+    }
+}
+
+impl Effect {
+    /// What these outcomes are together, for a connection from `source`.
+    pub fn of(outcomes: &[Outcome], source: SocketAddr) -> Result<Self, InterpretError> {
+        let translations: Vec<_> =
+            outcomes.iter().filter_map(|outcome| outcome.translation).collect();
+        let Some(first) = translations.first().copied() else {
+            return match outcomes.iter().filter(|outcome| outcome.is_dropped).count() {
+                0 => Ok(Self::Untouched),
+                all if all == outcomes.len() => Ok(Self::Dropped),
+                _ => Err(InterpretError::Undecided),
+            };
+        };
+        let is_same = |other: &Translation| Translation { ports: first.ports, ..*other } == first;
+        if translations.len() < outcomes.len() || !translations.iter().all(is_same) {
+            return Err(InterpretError::Undecided);
+        }
+        let Translation { address, random, fully_random, persistent, .. } = first;
+        let port = Port::new(source.port()).unwrap_or(Port::MIN);
+        let range = |translation: &Translation| translation.ports.unwrap_or(any_like(port));
+        let ports: PortSet = translations.iter().map(range).collect();
+        let spread = spread(outcomes, source)?;
+        let stays = !random && !fully_random && spread.is_none() && ports.contains(port);
+        let manner = Manner { random, fully_random, persistent, spread };
+        Ok(Self::Moved { ports, kept: stays.then_some(port), address, manner })
+    }
+}
+
+/// Where the kernel looks for a port when it is told none (`nf_nat_l4proto_unique_tuple`).
+fn any_like(port: Port) -> PortRange {
+    let (first, last) = match port.get() {
+        ..512 => (1, 511),
+        512..1024 => (600, 1023),
+        _ => return PortRange::EPHEMERAL,
+    };
+    let range = Port::new(first).and_then(|first| PortRange::new(first, Port::new(last)?));
+    range.unwrap_or(PortRange::EPHEMERAL)
+}
+
+/// How outcomes that are translations are spread over their ranges.
+fn spread(outcomes: &[Outcome], source: SocketAddr) -> Result<Option<Spread>, InterpretError> {
+    if let [Outcome { draw: None, .. }] = outcomes {
+        return Ok(None);
+    }
+    let shares: Option<Vec<_>> = outcomes
+        .iter()
+        .map(|outcome| {
+            let draw = outcome.draw.as_ref()?;
+            let ports = outcome.translation?.ports?.count();
+            Some((&draw.by, u64::from(draw.numbers), u64::from(draw.below), u64::from(ports)))
+        })
+        .collect();
+    let shares = shares.ok_or(InterpretError::Uneven)?;
+    let all: u64 = shares.iter().map(|(.., ports)| ports).sum();
+    let Some((first, ..)) = shares.first().copied() else { return Ok(None) };
+    let is_fair = |(by, numbers, below, ports): &(&By, u64, u64, u64)| {
+        *by == first && numbers * all == ports * below
+    };
+    let spread = match first {
+        By::Turn => Spread::InTurn,
+        By::Chance => Spread::AtRandom,
+        By::Hash { of, seed: SPREAD_SEED } if *of == hashed(source) => Spread::BySource,
+        By::Hash { .. } => return Err(InterpretError::Uneven),
+    };
+    if shares.iter().all(is_fair) { Ok(Some(spread)) } else { Err(InterpretError::Uneven) }
+}
+
+/// The bytes that tell sources apart: the address, and the port in a register of its own.
+fn hashed(source: SocketAddr) -> Vec<u8> {
+    let mut bytes = match source.ip() {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    bytes.extend(source.port().to_be_bytes());
+    bytes.extend([0; 2]);
+    bytes
 }
