@@ -1,17 +1,22 @@
 //! The compiled program means what the policies mean: the interpreter over the program against the
 //! reference semantics, for 100,000 pairs of documents and connections.
 
-use ephport_core::document::{decide, lets_out};
+mod common;
+
+use common::{compiled, misjudged, mistranslated};
 use ephport_core::strategies::{documents, flows, ports};
-use ephport_core::{Document, Flow, HostFacts, Port, Resolved};
+use ephport_core::{Flow, Port, Resolved};
+use ephport_nft::Ruleset;
 use ephport_nft::expr::Expr;
-use ephport_nft::interpret;
-use ephport_nft::{Ruleset, compile};
+use ephport_nft::interpret::{Packet, Standing};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 const DOCUMENTS: u32 = 2_000;
 const FLOWS: usize = 50;
+
+/// Without ports: its echoes have an identifier where a port would stand.
+const IPPROTO_ICMP: u8 = 1;
 
 /// Each connection with a port that it might leave by.
 fn connections() -> impl Strategy<Value = Vec<(Flow, Port)>> {
@@ -33,27 +38,27 @@ fn aimed(policies: &[Resolved], flow: &Flow, at: usize) -> Flow {
     flow.clone().with_source_port(ends[at / 2 % ends.len()])
 }
 
+/// What conntrack may take a packet for; each connection has its turn of them.
+const STANDINGS: [Standing; 4] =
+    [Standing::New, Standing::Established, Standing::Reply, Standing::Invalid];
+
 /// Why program and policies do not agree on a connection, if they do not.
 fn disagreement(
-    ruleset: &Ruleset,
-    policies: &[Resolved],
+    (ruleset, policies): (&Ruleset, &[Resolved]),
     flow: &Flow,
     leaving: Port,
+    at: usize,
 ) -> Option<String> {
-    let meaning = decide(policies, flow);
-    let decision = meaning.winner.as_ref().map(|winner| &winner.decision);
-    match interpret::effect(ruleset, flow) {
-        Ok(effect) if effect.agrees_with(decision) => {}
-        other => return Some(format!("{flow}: meant {decision:?}, program {other:?}")),
-    }
-    for port in [leaving, flow.source_port()] {
-        let (meant, found) =
-            (lets_out(policies, flow, port), interpret::lets_out(ruleset, flow, port));
-        if found != Ok(meant) {
-            return Some(format!("{flow} by {port}: let out {meant}, program {found:?}"));
-        }
-    }
-    None
+    let opening = Packet::opening(flow);
+    let echo = opening.clone().with_protocol(IPPROTO_ICMP);
+    let gate = |port, standing| {
+        let packet = Packet::leaving(flow, port).with_standing(standing);
+        misjudged(ruleset, policies, flow, port, &packet)
+    };
+    mistranslated(ruleset, policies, flow, &opening)
+        .or_else(|| mistranslated(ruleset, policies, flow, &echo))
+        .or_else(|| gate(leaving, STANDINGS[at % STANDINGS.len()]))
+        .or_else(|| gate(flow.source_port(), Standing::New))
 }
 
 /// The anonymous sets that rules look up, each as often as it is.
@@ -77,11 +82,6 @@ fn sets(ruleset: &Ruleset) -> Vec<String> {
     names
 }
 
-fn compiled(document: &Document) -> Option<(Ruleset, Vec<Resolved>)> {
-    let policies = document.resolve(&HostFacts::default()).ok()?;
-    Some((compile(&policies).expect("a program"), policies))
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(DOCUMENTS))]
 
@@ -91,7 +91,7 @@ proptest! {
         prop_assert_eq!(lookups(&ruleset), sets(&ruleset), "each anonymous set has its one rule");
         for (at, (flow, leaving)) in connections.iter().enumerate() {
             let flow = aimed(&policies, flow, at);
-            if let Some(why) = disagreement(&ruleset, &policies, &flow, *leaving) {
+            if let Some(why) = disagreement((&ruleset, &policies), &flow, *leaving, at) {
                 return Err(TestCaseError::fail(format!("{why}\n{}", ruleset.listing())));
             }
         }

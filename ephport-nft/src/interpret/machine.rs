@@ -171,7 +171,10 @@ impl<'a> Machine<'a> {
                 }
                 Expr::Immediate(immediate) => match &immediate.data {
                     Data::Verdict(verdict) if immediate.dreg == Register::VERDICT => {
-                        return Ok(vec![(Effect::Verdict(known(verdict).ok_or_else(stuck)?), draw)]);
+                        return Ok(vec![(
+                            Effect::Verdict(known(verdict).ok_or_else(stuck)?),
+                            draw,
+                        )]);
                     }
                     Data::Verdict(_) => None,
                     Data::Value(bytes) => registers.set(immediate.dreg, bytes).map(|()| true),

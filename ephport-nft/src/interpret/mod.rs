@@ -125,9 +125,7 @@ impl Effect {
                     address: meant_address,
                     manner: meant_manner,
                 }),
-            ) => {
-                (ports, kept, address, manner) == (meant, meant_kept, meant_address, meant_manner)
-            }
+            ) => (ports, kept, address, manner) == (meant, meant_kept, meant_address, meant_manner),
             _ => false,
         }
     }

@@ -111,6 +111,18 @@ impl<'a> Packet<'a> {
         Self { flags, ..self }
     }
 
+    /// What conntrack takes it for.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// The number of its protocol.
+    #[must_use]
+    pub fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
     /// RFC 791 §3.1, RFC 8200 §3: only the addresses matter.
     fn network_header(&self) -> Vec<u8> {
         match (self.flow.source().ip(), self.flow.destination().ip()) {
@@ -145,9 +157,7 @@ impl Facts for Packet<'_> {
                 Fact::of(kind.to_ne_bytes())
             }
             // Any number but 0 would do for an interface.
-            NFT_META_IIF => {
-                Fact::of(u32::from(self.flow.in_interface().is_some()).to_ne_bytes())
-            }
+            NFT_META_IIF => Fact::of(u32::from(self.flow.in_interface().is_some()).to_ne_bytes()),
             NFT_META_NFPROTO => Fact::of([match self.flow.family() {
                 Family::Ipv4 => NFPROTO_IPV4,
                 Family::Ipv6 => NFPROTO_IPV6,
@@ -191,9 +201,7 @@ impl Facts for Packet<'_> {
             Standing::Reply => {
                 (state_bit(IP_CT_ESTABLISHED), IP_CT_DIR_REPLY, self.flow.destination())
             }
-            Standing::Invalid => {
-                (NF_CT_STATE_INVALID_BIT, IP_CT_DIR_ORIGINAL, self.flow.source())
-            }
+            Standing::Invalid => (NF_CT_STATE_INVALID_BIT, IP_CT_DIR_ORIGINAL, self.flow.source()),
         };
         match (ct.key, ct.direction, opened_by.ip()) {
             (NFT_CT_STATE, None, _) => Fact::of(state.to_ne_bytes()),
