@@ -43,13 +43,20 @@ pub fn port_sets() -> impl Strategy<Value = PortSet> {
 
 /// Two to five ranges of equal size, none of them next to another.
 pub fn equal_ranges() -> impl Strategy<Value = PortSet> {
-    (1..=1000u16, 2..=5u16, 1..=60_000u16).prop_filter_map("past the end", |(size, count, first)| {
-        let range = |i: u16| {
-            let first = first.checked_add(i.checked_mul(size.checked_add(7)?)?)?;
-            PortRange::new(Port::new(first).ok()?, Port::new(first.checked_add(size - 1)?).ok()?).ok()
-        };
-        (0..count).map(range).collect()
-    })
+    (1..=1000u16, 2..=5u16, 1..=60_000u16).prop_filter_map(
+        "past the end",
+        |(size, count, first)| {
+            let range = |i: u16| {
+                let first = first.checked_add(i.checked_mul(size.checked_add(7)?)?)?;
+                PortRange::new(
+                    Port::new(first).ok()?,
+                    Port::new(first.checked_add(size - 1)?).ok()?,
+                )
+                .ok()
+            };
+            (0..count).map(range).collect()
+        },
+    )
 }
 
 /// One of the four protocols.

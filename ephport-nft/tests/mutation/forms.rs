@@ -20,9 +20,10 @@ pub(crate) const ALL: [Form; 34] = [
     ("guard of loopback", |_, _, expr| meta(expr) == Some(NFT_META_OIFTYPE)),
     ("family", |_, _, expr| meta(expr) == Some(NFT_META_NFPROTO)),
     ("origin", |_, _, expr| meta(expr) == Some(NFT_META_IIF)),
-    ("opening segment", |_, _, expr| {
-        matches!(expr, Expr::Payload(load) if load.loads_same(&Payload::TCP_FLAGS))
-    }),
+    (
+        "opening segment",
+        |_, _, expr| matches!(expr, Expr::Payload(load) if load.loads_same(&Payload::TCP_FLAGS)),
+    ),
     ("any segment", |_, rule, expr| {
         let asks = |expr: &Expr| matches!(expr, Expr::Cmp(cmp) if cmp.data == Data::value(&[6]));
         let is_flags = |expr: &Expr| matches!(expr, Expr::Bitwise(bits) if bits.len == 1);
@@ -57,9 +58,10 @@ pub(crate) const ALL: [Form; 34] = [
     ("source of a connection", |_, _, expr| {
         ct(expr).is_some_and(|key| [NFT_CT_SRC_IP, NFT_CT_SRC_IP6].contains(&key))
     }),
-    ("drop", |_, _, expr| {
-        matches!(expr, Expr::Immediate(it) if it.data == Data::Verdict(Verdict::Drop))
-    }),
+    (
+        "drop",
+        |_, _, expr| matches!(expr, Expr::Immediate(it) if it.data == Data::Verdict(Verdict::Drop)),
+    ),
 ];
 
 /// Whether a program has a form.

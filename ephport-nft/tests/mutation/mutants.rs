@@ -59,6 +59,19 @@ pub(crate) fn of(ruleset: &Ruleset) -> Vec<Mutant> {
 }
 
 impl Mutant {
+    /// The rules that are changed, or that look the changed set up.
+    pub(crate) fn rules(&self, was: &Ruleset) -> Vec<usize> {
+        match self.site {
+            Site::Rule(r) | Site::Expr(r, _) => vec![r],
+            Site::Element(s, _) => {
+                let name = &was.sets[s].set.name;
+                let asks = |expr: &Expr| matches!(expr, Expr::Lookup(it) if it.set == *name);
+                let asks = |r: &usize| was.rules[*r].exprs.iter().any(asks);
+                (0..was.rules.len()).filter(asks).collect()
+            }
+        }
+    }
+
     /// What is changed, for a person.
     pub fn describe(&self, was: &Ruleset) -> String {
         let of_rules = |r: usize| format!("{} rule {r}", was.rules[r].chain);
@@ -119,7 +132,8 @@ fn changed(run: &[u8], names: &[String]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for at in 0..attrs.len() {
         let mut inner: Vec<Attr<'_>> = attrs[at].nested().map_while(Result::ok).collect();
-        let whole: usize = inner.iter().map(|attr| (attr.value.len() + 4).next_multiple_of(4)).sum();
+        let whole: usize =
+            inner.iter().map(|attr| (attr.value.len() + 4).next_multiple_of(4)).sum();
         inner.retain(|_| whole == attrs[at].value.len().next_multiple_of(4));
         let others = match inner.as_slice() {
             [] => others(attrs[at].value, names),

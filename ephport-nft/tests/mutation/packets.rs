@@ -13,9 +13,7 @@ use ephport_core::{Cast, Flow, InterfaceName, Port, Protocol, Resolved, Segment}
 use ephport_nft::Ruleset;
 use ephport_nft::compile::{ENFORCE, POSTROUTING};
 use ephport_nft::expr::{Ct, Fib, Meta, Payload};
-use ephport_nft::interpret::{
-    Effect, Fact, Facts, InterpretError, Outcome, Packet, Standing, run,
-};
+use ephport_nft::interpret::{Effect, Fact, Facts, InterpretError, Outcome, Packet, Standing, run};
 use ephport_nft::uapi::{
     NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIFNAME,
     NFT_META_OIFTYPE,
@@ -98,7 +96,9 @@ impl Kind {
             Field::Out => lowest_name(from),
             Field::SourcePort | Field::DestinationPort => Some(from.max(1)),
             Field::Destination => match self.cast {
-                Cast::Unicast if self.v4 => (!is_multicast(from) && from != BROADCAST).then_some(from),
+                Cast::Unicast if self.v4 => {
+                    (!is_multicast(from) && from != BROADCAST).then_some(from)
+                }
                 Cast::Unicast => (from >> 120 != 0xff).then_some(from),
                 Cast::Multicast if self.v4 => is_multicast(from).then_some(from),
                 Cast::Multicast => (from >> 120 == 0xff).then_some(from),
@@ -302,18 +302,13 @@ impl Space {
         &self.questions[usize::from(!kind.v4)]
     }
 
-    /// Whether every question that `other` has besides is one of a single field, of which all values
-    /// that matter are known.
-    pub fn is_exact_with(&self, other: &Self) -> bool {
-        [true, false].into_iter().all(|v4| {
-            let kind = Kind { chain: "", standing: Standing::New, cast: Cast::Unicast, v4 };
-            other.asked(kind).iter().filter(|question| !self.asked(kind).contains(question)).all(
-                |question| match question.field() {
-                    None => false,
-                    Some(Field::Protocol | Field::Flags) => true,
-                    Some(field) => question.turns(kind.width(field)).1,
-                },
-            )
+    /// Whether every question that `other` has besides is one of a single field, whose values then
+    /// are all known that make a difference.
+    pub(crate) fn is_exact_with(&self, other: &Self) -> bool {
+        self.questions.iter().zip(&other.questions).all(|(own, others)| {
+            let more = others.iter().filter(|other| !own.contains(other));
+            let mut more = more.filter(|other| !other.is_idle());
+            more.all(|other| other.field().is_some())
         })
     }
 
@@ -327,7 +322,8 @@ impl Space {
         let mut turns = kind.own_turns(field);
         turns.push(0);
         for question in own.iter().chain(&others) {
-            turns.extend(question.turns(width).0);
+            let more = question.turns(width, &turns);
+            turns.extend(more);
         }
         let most = if field == Field::In { 1 } else { full(width) };
         turns.retain(|turn| *turn <= most);
@@ -336,8 +332,10 @@ impl Space {
         let ends = turns.iter().skip(1).map(|next| next - 1).chain([most]);
         let values = turns.iter().zip(ends).filter_map(|(from, to)| kind.lowest(field, *from, to));
         let answers = |questions: &[&Question], value: u128| -> Vec<usize> {
-            let special = usize::from(field == Field::Out && value == LOOPBACK);
-            questions.iter().map(|q| q.answer(value, width)).chain([special]).collect()
+            // Loopback is a kind of its own, and so is what begins here.
+            let special = value == LOOPBACK || field == Field::In && value == 1;
+            let answers = questions.iter().map(|question| question.answer(value, width));
+            answers.chain([usize::from(special)]).collect()
         };
         let mut classes: Vec<(Vec<usize>, Vec<Vec<usize>>, Class)> = Vec::new();
         for value in values {
@@ -442,7 +440,8 @@ pub(crate) fn disguised(ruleset: &Ruleset, leaves: &[Leaf]) -> Vec<Leaf> {
             let mut values = leaf.values;
             let own = [vec![values[to as usize]], kind.own_turns(to)].concat();
             let most = full(kind.width(to));
-            let Some(to_value) = own.into_iter().find_map(|to_value| kind.lowest(to, to_value, most))
+            let Some(to_value) =
+                own.into_iter().find_map(|to_value| kind.lowest(to, to_value, most))
             else {
                 continue;
             };
@@ -496,4 +495,14 @@ impl Comparison<'_> {
             self.within(leaf, (values, varied), look)
         })
     }
+}
+
+/// Whether two programs do the same with every kind of packet; `leaves` are those of the first.
+pub(crate) fn equal(was: &Ruleset, is: &Ruleset, leaves: &[Leaf]) -> bool {
+    let (space, other) = (Space::of(was), Space::of(is));
+    let comparison = Comparison { was, is, classes: Classes::new(&space, &other) };
+    let differ = |leaf| {
+        comparison.over(leaf, &mut |_, was, is| (was.effect != is.effect).then_some(())).is_some()
+    };
+    space.is_exact_with(&other) && !leaves.iter().any(differ)
 }

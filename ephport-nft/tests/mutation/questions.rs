@@ -40,7 +40,8 @@ impl Of {
 /// A comparison of some bytes of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Question {
-    bytes: Vec<Byte>,
+    /// `None` is a byte that no field has, and is 0.
+    bytes: Vec<Option<Byte>>,
     kind: Kind,
 }
 
@@ -62,7 +63,7 @@ fn loaded(expr: &Expr, v4: bool) -> Option<(Register, Vec<Option<Byte>>)> {
                 NFT_META_OIFNAME => (Of::Field(Field::Out), 16),
                 NFT_META_OIFTYPE => (Of::OutType, 2),
                 NFT_META_L4PROTO => (Of::Field(Field::Protocol), 1),
-                _ => return Some((meta.dreg, Vec::new())),
+                _ => return Some((meta.dreg, vec![None; 4])),
             };
             (meta.dreg, whole(of, len))
         }
@@ -73,10 +74,12 @@ fn loaded(expr: &Expr, v4: bool) -> Option<(Register, Vec<Option<Byte>>)> {
         }
         Expr::Ct(ct) => {
             let is_address = [NFT_CT_SRC_IP, NFT_CT_SRC_IP6].contains(&ct.key);
-            let len = if !is_address { 0 } else if v4 { 4 } else { 16 };
-            (ct.dreg, whole(Of::Field(Field::Source), len))
+            let len = if v4 { 4 } else { 16 };
+            let bytes =
+                if is_address { whole(Of::Field(Field::Source), len) } else { vec![None; 4] };
+            (ct.dreg, bytes)
         }
-        Expr::Fib(fib) => (fib.dreg, Vec::new()),
+        Expr::Fib(fib) => (fib.dreg, vec![None; 4]),
         _ => return None,
     })
 }
@@ -122,7 +125,10 @@ impl Sources {
 
     fn set(&mut self, register: Register, bytes: &[Option<Byte>]) {
         let Some(room) = Self::at(register).and_then(|at| self.0.get_mut(at..)) else { return };
-        room.iter_mut().zip(bytes).for_each(|(to, byte)| *to = *byte);
+        // The rest of the last slot becomes zero.
+        let padded =
+            bytes.iter().copied().chain(vec![None; bytes.len().next_multiple_of(4) - bytes.len()]);
+        room.iter_mut().zip(padded).for_each(|(to, byte)| *to = byte);
     }
 }
 
@@ -131,9 +137,8 @@ pub(crate) fn of(ruleset: &Ruleset, rule: &Rule, v4: bool) -> Vec<Question> {
     let mut sources = Sources([None; 64]);
     let mut questions = Vec::new();
     let mut ask = |bytes: &[Option<Byte>], kind| {
-        let bytes: Vec<_> = bytes.iter().copied().flatten().collect();
-        if !bytes.is_empty() {
-            questions.push(Question { bytes, kind });
+        if bytes.iter().any(Option::is_some) {
+            questions.push(Question { bytes: bytes.to_vec(), kind });
         }
     };
     for expr in &rule.exprs {
@@ -192,7 +197,10 @@ pub(crate) fn of(ruleset: &Ruleset, rule: &Rule, v4: bool) -> Vec<Question> {
 /// The source port.
 const PORT: [Option<Byte>; 2] = {
     let of = Of::Field(Field::SourcePort);
-    [Some(Byte { of, index: 0, mask: 0xff, xor: 0 }), Some(Byte { of, index: 1, mask: 0xff, xor: 0 })]
+    [
+        Some(Byte { of, index: 0, mask: 0xff, xor: 0 }),
+        Some(Byte { of, index: 1, mask: 0xff, xor: 0 }),
+    ]
 };
 
 /// Whether a port is below, at or above the end of a range that keeps its own.
@@ -202,16 +210,28 @@ fn keeps(end: &[u8]) -> Kind {
 
 impl Question {
     /// The field, if it is one alone.
-    pub fn field(&self) -> Option<Field> {
-        let field = self.bytes.first()?.of.field();
-        self.bytes.iter().all(|byte| byte.of.field() == field).then_some(field)
+    pub(crate) fn field(&self) -> Option<Field> {
+        let mut fields = self.bytes.iter().flatten().map(|byte| byte.of.field());
+        let field = fields.next()?;
+        fields.all(|other| other == field).then_some(field)
+    }
+
+    /// Whether every value has the same answer.
+    pub(crate) fn is_idle(&self) -> bool {
+        let all = |value: &[u8], byte| value.iter().all(|other| *other == byte);
+        match &self.kind {
+            Kind::Cmp(CmpOp::Lte | CmpOp::Gt, value) => all(value, 0xff),
+            Kind::Cmp(CmpOp::Gte | CmpOp::Lt, value) => all(value, 0),
+            _ => false,
+        }
     }
 
     /// The answer for a value of its field, which has so many bytes.
     pub fn answer(&self, value: u128, width: usize) -> usize {
         let bytes = value.to_be_bytes();
         let out_type = if value == LOOPBACK { ARPHRD_LOOPBACK } else { ARPHRD_ETHER }.to_ne_bytes();
-        let byte = |byte: &Byte| {
+        let byte = |byte: &Option<Byte>| {
+            let Some(byte) = byte else { return 0 };
             let whole = match byte.of {
                 Of::Field(_) => bytes[16 - width + byte.index],
                 Of::OutType => out_type[byte.index],
@@ -241,41 +261,52 @@ impl Question {
         }
     }
 
-    /// Values of its field, which has so many bytes, at which the answer may change; `None` if it
-    /// is not a question of how a value compares, and these would not be all.
-    pub fn turns(&self, width: usize) -> (Vec<u128>, bool) {
+    /// Values of its field, which has so many bytes, at which the answer may change: each is the
+    /// lowest, from one of `starts` on, that has certain bits.
+    pub(crate) fn turns(&self, width: usize, starts: &[u128]) -> Vec<u128> {
         let constants: Vec<_> = match &self.kind {
             Kind::Cmp(_, value) => vec![value.clone()],
             Kind::Range(_, from, to) => vec![from.clone(), to.clone()],
             Kind::Keys(keys) => keys.clone(),
         };
-        let first = self.bytes[0].index;
+        // Where the bytes stand in the field.
+        let place = |of: &dyn Fn(usize, &Byte) -> u8| {
+            let mut placed = [0; 16];
+            for (i, byte) in self.bytes.iter().enumerate() {
+                if let Some(byte) = byte.filter(|byte| matches!(byte.of, Of::Field(_))) {
+                    placed[16 - width + byte.index] = of(i, &byte);
+                }
+            }
+            u128::from_be_bytes(placed)
+        };
+        let mask = place(&|_, byte| byte.mask);
+        // The bits behind the last one that is compared.
+        let behind = mask.checked_sub(1).map_or(u128::MAX, |less| !mask & less);
+        let step = behind.wrapping_add(1);
+        let is_prefix = mask | behind == full(width);
         let mut turns = Vec::new();
-        let mut is_exact = self.bytes.iter().enumerate().all(|(i, byte)| byte.index == i);
-        let mut mask = [0; 16];
-        for byte in &self.bytes {
-            mask[16 - width + byte.index] = byte.mask;
-        }
-        let mask = u128::from_be_bytes(mask);
         for constant in constants {
-            let mut value = [0; 16];
-            for (byte, (to, constant)) in self.bytes.iter().zip(
-                value[16 - width + first..].iter_mut().zip(&constant),
-            ) {
-                *to = constant ^ byte.xor;
-            }
-            let value = u128::from_be_bytes(value);
-            // The bits behind the last one that is compared.
-            let behind = mask.checked_sub(1).map_or(u128::MAX, |less| !mask & less);
-            turns.push(value);
-            turns.extend((value | behind).checked_add(1));
-            if mask | behind != full(width) {
-                is_exact = false;
-                turns.extend((0..8 * width).map(|bit| value ^ 1 << bit));
+            let value = place(&|i, byte| (constant.get(i).unwrap_or(&0) ^ byte.xor) & byte.mask);
+            for near in [value, value.wrapping_add(step) & mask, value.wrapping_sub(step) & mask] {
+                turns.push(near);
+                if !is_prefix {
+                    turns.extend(starts.iter().filter_map(|start| lowest(*start, mask, near)));
+                }
             }
         }
-        (turns, is_exact)
+        turns
     }
+}
+
+/// The lowest number from `from` on of which the bits of `mask` are those of `value`.
+fn lowest(from: u128, mask: u128, value: u128) -> Option<u128> {
+    if from & mask == value {
+        return Some(from);
+    }
+    // It has a higher bit somewhere, and behind that one the lowest bits that it can have.
+    let bits = (0..128).map(|bit| 1u128 << bit).filter(|bit| from & bit == 0);
+    let numbers = bits.map(|bit| from & !(bit - 1) | bit | value & (bit - 1));
+    numbers.filter(|number| number & mask == value).min()
 }
 
 /// All bits of a field.

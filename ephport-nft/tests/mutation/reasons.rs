@@ -1,0 +1,246 @@
+//! Why a change that no packet shows is none.
+
+use ephport_nft::Ruleset;
+use ephport_nft::expr::{Data, Expr, Opaque, Register, Verdict};
+use ephport_nft::object::Rule;
+
+use crate::mutants::{Mutant, Site};
+use crate::packets::{Comparison, Leaf, Seen, equal, see};
+
+/// The reasons. Each is asked for in this order, and only where every kind of packet has the same
+/// effect with and without the change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reason {
+    /// A counter counts, and does nothing to packets.
+    Counter,
+    /// No packet comes to the rule. The last one of a spread is for a packet that is under way while
+    /// the program is replaced; others stand behind a rule that decides on all.
+    Unreached,
+    /// The kernel fills in by itself what is left out, or does not keep what is.
+    FilledIn,
+    /// `accept` and `return` both end a base chain, and from a chain that always decides nothing comes
+    /// back, whether by `jump` or by `goto`.
+    SameVerdict,
+    /// Without a highest address `nat` takes the lowest alone; a block has the same for both.
+    OneAddress,
+    /// NAT reads two bytes of a register of four.
+    UnreadBytes,
+    /// No packet has this key, or none that comes so far.
+    UnusedElement,
+    /// The rule alone asks the same of every packet, in other bytes.
+    OtherBytes,
+    /// Every packet goes the same way: what is asked otherwise has been asked before, or holds anyway.
+    SureAlready,
+    /// A packet that goes another way comes to a rule that does the same with it.
+    AnotherRule,
+    /// What a rule lets pass is let pass at the end of the chain too.
+    EndOfChain,
+}
+
+/// The reason for a change that makes no difference, if there is one.
+pub(crate) fn reason(
+    leaves: &[Leaf],
+    mutant: &Mutant,
+    comparison: &Comparison<'_>,
+) -> Option<Reason> {
+    let was = comparison.was;
+    let rules = mutant.rules(was);
+    if rules.iter().all(|rule| is_unreached(was, leaves, *rule)) {
+        return Some(Reason::Unreached);
+    }
+    let structural = match mutant.site {
+        Site::Rule(_) => None,
+        Site::Expr(r, e) => {
+            let is = mutant.ruleset.rules[r].exprs.get(e);
+            let is_dropped = mutant.ruleset.rules[r].exprs.len() < was.rules[r].exprs.len();
+            of_expr(was, &was.rules[r], e, is.filter(|_| !is_dropped))
+        }
+        Site::Element(s, e) => of_element(leaves, mutant, comparison, s, e),
+    };
+    structural.or_else(|| of_ways(leaves, mutant, comparison))
+}
+
+/// Whether no packet is affected when the rule cannot be run.
+fn is_unreached(was: &Ruleset, leaves: &[Leaf], rule: usize) -> bool {
+    let mut trap = was.clone();
+    trap.rules[rule].exprs = vec![Opaque::new("trap".into(), None).into()];
+    leaves.iter().all(|leaf| see(&trap, leaf.kind, &leaf.values).effect == leaf.seen.effect)
+}
+
+fn of_expr(ruleset: &Ruleset, rule: &Rule, at: usize, is: Option<&Expr>) -> Option<Reason> {
+    match (&rule.exprs[at], is) {
+        (Expr::Counter(_), None | Some(Expr::Counter(_))) => Some(Reason::Counter),
+        (Expr::Bitwise(was), Some(Expr::Bitwise(is))) if is.op.is_none() => {
+            let mut is = is.clone();
+            is.op = was.op;
+            (is == *was).then_some(Reason::FilledIn)
+        }
+        (Expr::Nat(was), Some(Expr::Nat(is))) if is.addr_max != was.addr_max => {
+            let lowest = [None, was.addr_min, Some(Register(8))];
+            lowest.contains(&is.addr_max).then_some(Reason::OneAddress)
+        }
+        (was, Some(is)) if was.essence() == is.essence() => Some(Reason::FilledIn),
+        (Expr::Immediate(was), Some(Expr::Immediate(is))) => {
+            let (Data::Verdict(was), Data::Verdict(is)) = (&was.data, &is.data) else {
+                return None;
+            };
+            let is_base = ruleset.chains.iter().any(|c| c.name == rule.chain && c.hook.is_some());
+            is_same(was, is, is_base).then_some(Reason::SameVerdict)
+        }
+        _ => None,
+    }
+}
+
+fn is_same(was: &Verdict, is: &Verdict, is_base: bool) -> bool {
+    match (was, is) {
+        (Verdict::Return, Verdict::Accept) => is_base,
+        (Verdict::Goto(was), Verdict::Jump(is)) => was == is,
+        _ => false,
+    }
+}
+
+fn of_element(
+    leaves: &[Leaf],
+    mutant: &Mutant,
+    comparison: &Comparison<'_>,
+    set: usize,
+    at: usize,
+) -> Option<Reason> {
+    let (was, is) = (&comparison.was.sets[set], &mutant.ruleset.sets[set]);
+    if was.essence() == is.essence() {
+        return Some(Reason::FilledIn);
+    }
+    let old = &was.elements[at];
+    let new = is.elements.get(at).filter(|_| was.elements.len() == is.elements.len());
+    let data = (old.data.as_ref(), new.and_then(|new| new.data.as_ref()));
+    if let (Some(Data::Value(old)), Some(Data::Value(new))) = data {
+        let mut changed = (0..old.len()).filter(|i| old.get(*i) != new.get(*i));
+        // Ports stand at the end of each half.
+        let is_unread = |i: usize| i % (old.len() / 2) >= old.len() / 2 - 2;
+        if old.len() == new.len() && old.len() % 2 == 0 && changed.all(is_unread) {
+            return Some(Reason::UnreadBytes);
+        }
+    }
+    let mut without = comparison.was.clone();
+    without.sets[set].elements.remove(at);
+    let is_value = old.data.is_some();
+    (is_value && equal(comparison.was, &without, leaves)).then_some(Reason::UnusedElement)
+}
+
+/// Whether packets go other ways.
+fn of_ways(leaves: &[Leaf], mutant: &Mutant, comparison: &Comparison<'_>) -> Option<Reason> {
+    let (mut is_same, mut by_rules) = (true, true);
+    let unlike = leaves.iter().find_map(|leaf| {
+        comparison.over(leaf, &mut |_, was, is| {
+            let (old, new) = (ways(was), shifted(ways(is), mutant, comparison.was));
+            if old == new {
+                return None;
+            }
+            is_same = false;
+            let decide = |ways: &[Way], ruleset: &Ruleset| -> Vec<_> {
+                let last = ways.iter().map(|way| way.last().map(|at| action(ruleset, at)));
+                last.collect()
+            };
+            let (old, new) = (decide(&old, comparison.was), decide(&ways(is), &mutant.ruleset));
+            if old == new {
+                return None;
+            }
+            by_rules = false;
+            // One of them is decided by no rule, the other let pass.
+            let is_end = |all: &[Option<Vec<Expr>>]| {
+                all.iter().all(|one| one.as_ref().is_none_or(|exprs| lets_pass(exprs)))
+            };
+            (!is_end(&old) || !is_end(&new)).then_some(())
+        })
+    });
+    if unlike.is_some() {
+        return None;
+    }
+    match (is_same, by_rules) {
+        (true, _) if is_condition(mutant, comparison.was) => Some(match mutant.site {
+            Site::Expr(r, _) if alone(comparison.was, r, &mutant.ruleset) => Reason::OtherBytes,
+            _ => Reason::SureAlready,
+        }),
+        (true, _) => None,
+        (false, true) => Some(Reason::AnotherRule),
+        (false, false) => Some(Reason::EndOfChain),
+    }
+}
+
+/// The rules on the way to an outcome.
+type Way = Vec<(String, usize)>;
+
+fn ways(seen: &Seen) -> Vec<Way> {
+    seen.outcomes.iter().map(|outcome| outcome.trail.clone()).collect()
+}
+
+/// With the places that rules had before one was left out.
+fn shifted(mut ways: Vec<Way>, mutant: &Mutant, was: &Ruleset) -> Vec<Way> {
+    if let Site::Rule(r) = mutant.site {
+        let (chain, index) = place(was, r);
+        for (at, i) in ways.iter_mut().flatten() {
+            *i += usize::from(*at == chain && *i >= index);
+        }
+    }
+    ways
+}
+
+/// The chain of a rule, and its place in it.
+pub(crate) fn place(ruleset: &Ruleset, rule: usize) -> (String, usize) {
+    let chain = &ruleset.rules[rule].chain;
+    let before = ruleset.rules[..rule].iter().filter(|other| other.chain == *chain);
+    (chain.clone(), before.count())
+}
+
+/// What a rule does with the packets that it is for.
+fn action(ruleset: &Ruleset, (chain, index): &(String, usize)) -> Vec<Expr> {
+    let rule = ruleset.rules_of(chain).nth(*index).expect("a rule");
+    let counter = rule.exprs.iter().position(|expr| matches!(expr, Expr::Counter(_)));
+    let first = counter.map_or_else(
+        || rule.exprs.iter().position(|expr| !asks(expr)).unwrap_or(rule.exprs.len()),
+        |at| at + 1,
+    );
+    rule.exprs[first..].to_vec()
+}
+
+fn lets_pass(exprs: &[Expr]) -> bool {
+    let verdict = |expr: &Expr| match expr {
+        Expr::Immediate(it) => matches!(it.data, Data::Verdict(Verdict::Return | Verdict::Accept)),
+        _ => false,
+    };
+    exprs.last().is_some_and(verdict)
+}
+
+fn asks(expr: &Expr) -> bool {
+    match expr {
+        Expr::Lookup(lookup) => lookup.dreg.is_none(),
+        Expr::Meta(_) | Expr::Payload(_) | Expr::Fib(_) | Expr::Ct(_) | Expr::Cmp(_) => true,
+        Expr::Range(_) | Expr::Bitwise(_) | Expr::Byteorder(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether the change is in what is asked.
+fn is_condition(mutant: &Mutant, was: &Ruleset) -> bool {
+    match mutant.site {
+        Site::Rule(_) => false,
+        Site::Expr(r, e) => asks(&was.rules[r].exprs[e]),
+        Site::Element(..) => true,
+    }
+}
+
+/// Whether the rule, alone in its chain, does the same with every packet.
+fn alone(was: &Ruleset, rule: usize, is: &Ruleset) -> bool {
+    let only = |ruleset: &Ruleset| {
+        let mut ruleset = ruleset.clone();
+        let chain = ruleset.rules[rule].chain.clone();
+        let mut at = 0;
+        ruleset.rules.retain(|other| {
+            at += 1;
+            at - 1 == rule || other.chain != chain
+        });
+        ruleset
+    };
+    let (was, is) = (only(was), only(is));
+    crate::packets::leaves(&was, usize::MAX).is_some_and(|leaves| equal(&was, &is, &leaves))
+}
