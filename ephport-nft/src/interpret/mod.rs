@@ -24,6 +24,7 @@ mod packet;
 mod registers;
 mod sets;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ephport_core::decision::SPREAD_SEED;
@@ -250,27 +251,30 @@ fn spread(outcomes: &[Outcome], source: SocketAddr) -> Result<Option<Spread>, In
     if let [Outcome { draw: None, .. }] = outcomes {
         return Ok(None);
     }
-    let shares: Option<Vec<_>> = outcomes
-        .iter()
-        .map(|outcome| {
-            let draw = outcome.draw.as_ref()?;
-            let ports = outcome.translation?.ports?.count();
-            Some((&draw.by, u64::from(draw.numbers), u64::from(draw.below), u64::from(ports)))
-        })
-        .collect();
-    let shares = shares.ok_or(InterpretError::Uneven)?;
-    let all: u64 = shares.iter().map(|(.., ports)| ports).sum();
-    let Some((first, ..)) = shares.first().copied() else { return Ok(None) };
-    let is_fair = |(by, numbers, below, ports): &(&By, u64, u64, u64)| {
-        *by == first && numbers * all == ports * below
+    let Some(Outcome { draw: Some(Draw { by, below, .. }), .. }) = outcomes.first() else {
+        return Err(InterpretError::Uneven);
     };
-    let spread = match first {
+    let spread = match by {
         By::Turn => Spread::InTurn,
         By::Chance => Spread::AtRandom,
         By::Hash { of, seed: SPREAD_SEED } if *of == hashed(source) => Spread::BySource,
         By::Hash { .. } => return Err(InterpretError::Uneven),
     };
-    if shares.iter().all(is_fair) { Ok(Some(spread)) } else { Err(InterpretError::Uneven) }
+    let mut numbers: BTreeMap<PortRange, u64> = BTreeMap::new();
+    for Outcome { translation, draw, .. } in outcomes {
+        let draw = draw.as_ref().filter(|draw| (&draw.by, draw.below) == (by, *below));
+        match (draw, translation.and_then(|translation| translation.ports)) {
+            (Some(draw), Some(range)) => {
+                *numbers.entry(range).or_default() += u64::from(draw.numbers)
+            }
+            _ => return Err(InterpretError::Uneven),
+        }
+    }
+    let all: u64 = numbers.keys().map(|range| u64::from(range.count())).sum();
+    let is_fair = |(range, numbers): (&PortRange, &u64)| {
+        numbers * all == u64::from(range.count()) * u64::from(*below)
+    };
+    if numbers.iter().all(is_fair) { Ok(Some(spread)) } else { Err(InterpretError::Uneven) }
 }
 
 /// The bytes that tell sources apart: the address, and the port in a register of its own.
@@ -282,4 +286,122 @@ fn hashed(source: SocketAddr) -> Vec<u8> {
     bytes.extend(source.port().to_be_bytes());
     bytes.extend([0; 2]);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::{
+        Data, Expr, Immediate, Lookup, Masq, Nat, Numgen, Opaque, Register, Verdict,
+    };
+    use crate::object::{Chain, Rule, Table};
+    use crate::ruleset::{FAMILY, FilledSet, SetName, TABLE};
+    use crate::uapi::{NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET};
+
+    /// A table of these rules, each with its chain, and these sets.
+    fn table(rules: &[(&str, Vec<Expr>)], sets: Vec<FilledSet>) -> Ruleset {
+        let mut chains: Vec<_> = rules.iter().map(|(chain, _)| *chain).collect();
+        chains.dedup();
+        Ruleset {
+            table: Table::new(FAMILY, TABLE),
+            chains: chains.iter().map(|name| Chain::regular(FAMILY, TABLE, name)).collect(),
+            sets,
+            rules: rules
+                .iter()
+                .map(|(chain, exprs)| Rule::new(FAMILY, TABLE, chain, exprs.clone()))
+                .collect(),
+        }
+    }
+
+    fn goto(chain: &str) -> Verdict {
+        Verdict::Goto(chain.into())
+    }
+
+    fn port(port: u16) -> Expr {
+        Immediate { dreg: Register::R1, data: Data::value(&port.to_be_bytes()) }.into()
+    }
+
+    fn masquerade() -> Expr {
+        let flags = Some(NF_NAT_RANGE_PROTO_SPECIFIED);
+        Masq { flags, proto_min: Some(Register::R1), proto_max: None }.into()
+    }
+
+    /// Goes to one of two chains by a number. Each takes another port, and ends so.
+    fn spread(number: Numgen, ends: [Expr; 2]) -> Ruleset {
+        let map = FilledSet::number_verdicts(SetName::Named("m"), &[goto("a"), goto("b")]);
+        let lookup = Lookup::value(&map.set, Register::VERDICT).into();
+        let [a, b] = ends;
+        let chains = [
+            (POSTROUTING, vec![number.into(), lookup]),
+            ("a", vec![port(1024), a]),
+            ("b", vec![port(2048), b]),
+        ];
+        table(&chains, vec![map])
+    }
+
+    fn found(ruleset: &Ruleset) -> Result<Effect, InterpretError> {
+        effect(ruleset, &"udp 192.0.2.1:40000 -> 198.51.100.1:53 oif eth0".parse().unwrap())
+    }
+
+    #[test]
+    fn every_message_says_what_the_program_does() {
+        let jump = Immediate::verdict(Verdict::Jump(POSTROUTING.into())).into();
+        let opaque = Opaque::new("quota".into(), None).into();
+        let keep = Nat { proto_min: Some(Register::R1), ..Nat::source(NFPROTO_INET) }.into();
+        let cases = [
+            (
+                table(&[(POSTROUTING, vec![Immediate::verdict(goto("gone")).into()])], Vec::new()),
+                "chain gone does not exist or never ends",
+            ),
+            (
+                table(&[(POSTROUTING, vec![jump])], Vec::new()),
+                "chain postrouting does not exist or never ends",
+            ),
+            (
+                table(&[(POSTROUTING, vec![port(1), opaque])], Vec::new()),
+                "rule 0 of chain postrouting has an expression that cannot be interpreted: \
+                 [ quota ]",
+            ),
+            (
+                spread(Numgen::incremental(2), [masquerade(), keep]),
+                "the program does now this, now that with the connection",
+            ),
+            (
+                spread(Numgen::incremental(3), [masquerade(), masquerade()]),
+                "the program does now this, now that with the connection",
+            ),
+        ];
+        for (ruleset, message) in cases {
+            assert_eq!(found(&ruleset).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn each_range_has_its_share_of_the_numbers() {
+        let even = spread(Numgen::incremental(2), [masquerade(), masquerade()]);
+        let Effect::Moved { manner, .. } = found(&even).unwrap() else { panic!("not moved") };
+        assert_eq!(manner.spread, Some(Spread::InTurn));
+        let mut uneven = even.clone();
+        // A third number for the first range.
+        let more = Numgen::incremental(3).into();
+        uneven.rules[0].exprs[0] = more;
+        let first = uneven.sets[0].elements[0].data.clone();
+        let third = crate::object::Element::new(2u32.to_ne_bytes().into(), first);
+        uneven.sets[0].elements.push(third);
+        assert_eq!(
+            found(&uneven).unwrap_err().to_string(),
+            "the program does not spread connections over its ranges by their size, \
+             in turn, at random or by their source"
+        );
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_or_ignores_is_no_program() {
+        let unread = Masq { flags: None, proto_min: Some(Register::R1), proto_max: None }.into();
+        let empty = table(&[(POSTROUTING, vec![masquerade()])], Vec::new());
+        let ignored = table(&[(POSTROUTING, vec![port(1024), unread])], Vec::new());
+        for ruleset in [empty, ignored] {
+            assert!(matches!(found(&ruleset), Err(InterpretError::Expression { index: 0, .. })));
+        }
+    }
 }

@@ -40,6 +40,7 @@ impl Of {
 /// A comparison of some bytes of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Question {
+    pub(crate) field: Field,
     /// `None` is a byte that no field has, and is 0.
     bytes: Vec<Option<Byte>>,
     kind: Kind,
@@ -136,11 +137,7 @@ impl Sources {
 pub(crate) fn of(ruleset: &Ruleset, rule: &Rule, v4: bool) -> Vec<Question> {
     let mut sources = Sources([None; 64]);
     let mut questions = Vec::new();
-    let mut ask = |bytes: &[Option<Byte>], kind| {
-        if bytes.iter().any(Option::is_some) {
-            questions.push(Question { bytes: bytes.to_vec(), kind });
-        }
-    };
+    let mut ask = |bytes: &[Option<Byte>], kind| questions.extend(split(bytes, &kind));
     for expr in &rule.exprs {
         if let Some((dreg, bytes)) = loaded(expr, v4) {
             sources.set(dreg, &bytes);
@@ -194,6 +191,26 @@ pub(crate) fn of(ruleset: &Ruleset, rule: &Rule, v4: bool) -> Vec<Question> {
     questions
 }
 
+/// A comparison of one field as it is. One that spans several fields hangs on how the part of each
+/// compares with that part of each constant.
+fn split(bytes: &[Option<Byte>], kind: &Kind) -> Vec<Question> {
+    let mut fields: Vec<_> = bytes.iter().flatten().map(|byte| byte.of.field()).collect();
+    fields.dedup();
+    if let [field] = fields[..] {
+        return vec![Question { field, bytes: bytes.to_vec(), kind: kind.clone() }];
+    }
+    let part = |field| {
+        let is_in = |byte: &Option<Byte>| byte.is_some_and(|byte| byte.of.field() == field);
+        let part = |constant: Vec<u8>| {
+            let pairs = constant.into_iter().zip(bytes).filter(|(_, byte)| is_in(byte));
+            pairs.map(|(constant, _)| constant).collect()
+        };
+        let kind = Kind::Keys(kind.constants().into_iter().map(part).collect());
+        Question { field, bytes: bytes.iter().copied().filter(is_in).collect(), kind }
+    };
+    fields.into_iter().map(part).collect()
+}
+
 /// The source port.
 const PORT: [Option<Byte>; 2] = {
     let of = Of::Field(Field::SourcePort);
@@ -208,24 +225,17 @@ fn keeps(end: &[u8]) -> Kind {
     Kind::Keys(vec![end.to_vec()])
 }
 
-impl Question {
-    /// The field, if it is one alone.
-    pub(crate) fn field(&self) -> Option<Field> {
-        let mut fields = self.bytes.iter().flatten().map(|byte| byte.of.field());
-        let field = fields.next()?;
-        fields.all(|other| other == field).then_some(field)
-    }
-
-    /// Whether every value has the same answer.
-    pub(crate) fn is_idle(&self) -> bool {
-        let all = |value: &[u8], byte| value.iter().all(|other| *other == byte);
-        match &self.kind {
-            Kind::Cmp(CmpOp::Lte | CmpOp::Gt, value) => all(value, 0xff),
-            Kind::Cmp(CmpOp::Gte | CmpOp::Lt, value) => all(value, 0),
-            _ => false,
+impl Kind {
+    fn constants(&self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Cmp(_, value) => vec![value.clone()],
+            Self::Range(_, from, to) => vec![from.clone(), to.clone()],
+            Self::Keys(keys) => keys.clone(),
         }
     }
+}
 
+impl Question {
     /// The answer for a value of its field, which has so many bytes.
     pub fn answer(&self, value: u128, width: usize) -> usize {
         let bytes = value.to_be_bytes();
@@ -264,11 +274,6 @@ impl Question {
     /// Values of its field, which has so many bytes, at which the answer may change: each is the
     /// lowest, from one of `starts` on, that has certain bits.
     pub(crate) fn turns(&self, width: usize, starts: &[u128]) -> Vec<u128> {
-        let constants: Vec<_> = match &self.kind {
-            Kind::Cmp(_, value) => vec![value.clone()],
-            Kind::Range(_, from, to) => vec![from.clone(), to.clone()],
-            Kind::Keys(keys) => keys.clone(),
-        };
         // Where the bytes stand in the field.
         let place = |of: &dyn Fn(usize, &Byte) -> u8| {
             let mut placed = [0; 16];
@@ -285,7 +290,7 @@ impl Question {
         let step = behind.wrapping_add(1);
         let is_prefix = mask | behind == full(width);
         let mut turns = Vec::new();
-        for constant in constants {
+        for constant in self.kind.constants() {
             let value = place(&|i, byte| (constant.get(i).unwrap_or(&0) ^ byte.xor) & byte.mask);
             for near in [value, value.wrapping_add(step) & mask, value.wrapping_sub(step) & mask] {
                 turns.push(near);

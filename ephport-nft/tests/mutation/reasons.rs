@@ -1,40 +1,51 @@
 //! Why a change that no packet shows is none.
 
 use ephport_nft::Ruleset;
-use ephport_nft::expr::{Data, Expr, Opaque, Register, Verdict};
+use ephport_nft::expr::{Data, Expr, Nat, Opaque, Register, Verdict};
+use ephport_nft::interpret::Effect;
 use ephport_nft::object::Rule;
 
 use crate::mutants::{Mutant, Site};
 use crate::packets::{Comparison, Leaf, Seen, equal, see};
 
-/// The reasons. Each is asked for in this order, and only where every kind of packet has the same
-/// effect with and without the change.
+/// The reasons, in the order in which they are asked for: only where every kind of packet has the
+/// same effect with and without the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reason {
-    /// A counter counts, and does nothing to packets.
-    Counter,
-    /// No packet comes to the rule. The last one of a spread is for a packet that is under way while
-    /// the program is replaced; others stand behind a rule that decides on all.
     Unreached,
-    /// The kernel fills in by itself what is left out, or does not keep what is.
+    Counter,
     FilledIn,
-    /// `accept` and `return` both end a base chain, and from a chain that always decides nothing comes
-    /// back, whether by `jump` or by `goto`.
     SameVerdict,
-    /// Without a highest address `nat` takes the lowest alone; a block has the same for both.
     OneAddress,
-    /// NAT reads two bytes of a register of four.
     UnreadBytes,
-    /// No packet has this key, or none that comes so far.
     UnusedElement,
-    /// The rule alone asks the same of every packet, in other bytes.
     OtherBytes,
-    /// Every packet goes the same way: what is asked otherwise has been asked before, or holds anyway.
     SureAlready,
-    /// A packet that goes another way comes to a rule that does the same with it.
     AnotherRule,
-    /// What a rule lets pass is let pass at the end of the chain too.
     EndOfChain,
+}
+
+impl Reason {
+    pub(crate) fn sentence(self) -> &'static str {
+        match self {
+            Self::Unreached => {
+                "no packet comes to the rule: it is for one that is under way while the program is \
+                 replaced"
+            }
+            Self::Counter => "a counter counts, and does nothing to packets",
+            Self::FilledIn => "what is left out the kernel fills in just so",
+            Self::SameVerdict => {
+                "accept and return both end a base chain, and where nothing comes back jump is goto"
+            }
+            Self::OneAddress => "nat takes the lowest address alone where no highest is given",
+            Self::UnreadBytes => "NAT reads two bytes of a register of four",
+            Self::UnusedElement => "no packet that comes so far has this key",
+            Self::OtherBytes => "the rule by itself asks the same of every packet, in other bytes",
+            Self::SureAlready => "it was asked before: every packet goes the same way",
+            Self::AnotherRule => "what goes another way comes to a rule that does the same with it",
+            Self::EndOfChain => "what goes another way is left alone there too",
+        }
+    }
 }
 
 /// The reason for a change that makes no difference, if there is one.
@@ -81,11 +92,16 @@ fn of_expr(ruleset: &Ruleset, rule: &Rule, at: usize, is: Option<&Expr>) -> Opti
         }
         (was, Some(is)) if was.essence() == is.essence() => Some(Reason::FilledIn),
         (Expr::Immediate(was), Some(Expr::Immediate(is))) => {
-            let (Data::Verdict(was), Data::Verdict(is)) = (&was.data, &is.data) else {
-                return None;
-            };
             let is_base = ruleset.chains.iter().any(|c| c.name == rule.chain && c.hook.is_some());
-            is_same(was, is, is_base).then_some(Reason::SameVerdict)
+            match (&was.data, &is.data) {
+                (Data::Verdict(was), Data::Verdict(is)) if is_same(was, is, is_base) => {
+                    Some(Reason::SameVerdict)
+                }
+                (Data::Value(was), Data::Value(is)) if was.starts_with(is) => {
+                    was[is.len()..].iter().all(|byte| *byte == 0).then_some(Reason::FilledIn)
+                }
+                _ => None,
+            }
         }
         _ => None,
     }
@@ -137,20 +153,13 @@ fn of_ways(leaves: &[Leaf], mutant: &Mutant, comparison: &Comparison<'_>) -> Opt
                 return None;
             }
             is_same = false;
-            let decide = |ways: &[Way], ruleset: &Ruleset| -> Vec<_> {
-                let last = ways.iter().map(|way| way.last().map(|at| action(ruleset, at)));
-                last.collect()
-            };
-            let (old, new) = (decide(&old, comparison.was), decide(&ways(is), &mutant.ruleset));
+            let (old, new) = (actions(was, comparison.was), actions(is, &mutant.ruleset));
             if old == new {
                 return None;
             }
             by_rules = false;
-            // One of them is decided by no rule, the other let pass.
-            let is_end = |all: &[Option<Vec<Expr>>]| {
-                all.iter().all(|one| one.as_ref().is_none_or(|exprs| lets_pass(exprs)))
-            };
-            (!is_end(&old) || !is_end(&new)).then_some(())
+            let is_let_pass = |seen: &Seen| seen.effect == Ok(Effect::Untouched);
+            (!is_let_pass(was) || !is_let_pass(is)).then_some(())
         })
     });
     if unlike.is_some() {
@@ -192,6 +201,11 @@ pub(crate) fn place(ruleset: &Ruleset, rule: usize) -> (String, usize) {
     (chain.clone(), before.count())
 }
 
+/// What the rules do that decide.
+fn actions(seen: &Seen, ruleset: &Ruleset) -> Vec<Option<Vec<Expr>>> {
+    ways(seen).iter().map(|way| way.last().map(|at| action(ruleset, at))).collect()
+}
+
 /// What a rule does with the packets that it is for.
 fn action(ruleset: &Ruleset, (chain, index): &(String, usize)) -> Vec<Expr> {
     let rule = ruleset.rules_of(chain).nth(*index).expect("a rule");
@@ -201,14 +215,6 @@ fn action(ruleset: &Ruleset, (chain, index): &(String, usize)) -> Vec<Expr> {
         |at| at + 1,
     );
     rule.exprs[first..].to_vec()
-}
-
-fn lets_pass(exprs: &[Expr]) -> bool {
-    let verdict = |expr: &Expr| match expr {
-        Expr::Immediate(it) => matches!(it.data, Data::Verdict(Verdict::Return | Verdict::Accept)),
-        _ => false,
-    };
-    exprs.last().is_some_and(verdict)
 }
 
 fn asks(expr: &Expr) -> bool {
@@ -224,7 +230,13 @@ fn asks(expr: &Expr) -> bool {
 fn is_condition(mutant: &Mutant, was: &Ruleset) -> bool {
     match mutant.site {
         Site::Rule(_) => false,
-        Site::Expr(r, e) => asks(&was.rules[r].exprs[e]),
+        Site::Expr(r, e) => match (&was.rules[r].exprs[e], mutant.ruleset.rules[r].exprs.get(e)) {
+            // It passes over packets of another family.
+            (Expr::Nat(was), Some(Expr::Nat(is))) => {
+                Nat { family: was.family, ..is.clone() } == *was
+            }
+            (was, _) => asks(was),
+        },
         Site::Element(..) => true,
     }
 }
