@@ -167,7 +167,7 @@ impl<'a> Machine<'a> {
                 Expr::Range(range) => in_range(&registers, range),
                 Expr::Counter(_) => Some(true),
                 Expr::Lookup(lookup) => {
-                    return self.lookup(lookup, &registers, draw, rest, expr);
+                    return self.lookup(lookup, &registers, draw.as_ref(), rest, expr);
                 }
                 Expr::Immediate(immediate) => match &immediate.data {
                     Data::Verdict(verdict) if immediate.dreg == Register::VERDICT => {
@@ -212,7 +212,7 @@ impl<'a> Machine<'a> {
         &self,
         lookup: &Lookup,
         registers: &Registers,
-        draw: Option<Draw>,
+        draw: Option<&Draw>,
         rest: &'e [Expr],
         expr: &'e Expr,
     ) -> Result<Vec<Drawn>, Stuck<'e>> {
@@ -229,7 +229,7 @@ impl<'a> Machine<'a> {
             if drawn.is_some() && draw.is_some() {
                 return Err(stuck());
             }
-            let draw = drawn.or_else(|| draw.clone());
+            let draw = drawn.or_else(|| draw.cloned());
             let mut registers = registers.clone();
             match (element.map(|element| &element.data), lookup.dreg) {
                 (None, _) if !lookup.is_inverted() => effects.push((Effect::NoMatch, draw)),

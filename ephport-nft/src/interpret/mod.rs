@@ -265,7 +265,7 @@ fn spread(outcomes: &[Outcome], source: SocketAddr) -> Result<Option<Spread>, In
         let draw = draw.as_ref().filter(|draw| (&draw.by, draw.below) == (by, *below));
         match (draw, translation.and_then(|translation| translation.ports)) {
             (Some(draw), Some(range)) => {
-                *numbers.entry(range).or_default() += u64::from(draw.numbers)
+                *numbers.entry(range).or_default() += u64::from(draw.numbers);
             }
             _ => return Err(InterpretError::Uneven),
         }

@@ -23,7 +23,7 @@ use ephport_nft::compile::{ENFORCE, POSTROUTING};
 use ephport_nft::interpret::Effect;
 use ephport_nft::object::Chain;
 use mutants::Mutant;
-use packets::{Classes, Comparison, Leaf, Space, Values, disguised, fault, leaves, see};
+use packets::{Comparison, Leaf, Space, disguised, fault, leaves, see};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use reasons::{Reason, place, reason};
@@ -110,35 +110,20 @@ fn comes_to(ruleset: &Ruleset, leaf: &Leaf, rule: usize) -> (bool, bool) {
     (comes, decides)
 }
 
-/// A packet with which the changed program does something else: first those that it is most likely
-/// to be, then every kind that comes to the changed rule.
-fn witness<'a>(
-    subject: &'a Subject,
-    disguised: &'a [Leaf],
-    mutant: &Mutant,
-    comparison: &Comparison<'_>,
-) -> Option<(&'a Leaf, Values)> {
-    let Subject { ruleset, leaves, .. } = subject;
-    let rules = mutant.rules(ruleset);
+/// The kinds of packets that come to a changed rule, those that it decides on first.
+fn concerned<'a>(subject: &'a Subject, mutant: &Mutant) -> Vec<&'a Leaf> {
+    let rules = mutant.rules(&subject.ruleset);
     let (mut near, mut far) = (Vec::new(), Vec::new());
-    for leaf in leaves {
-        let all = rules.iter().map(|rule| comes_to(ruleset, leaf, *rule));
+    for leaf in &subject.leaves {
+        let all = rules.iter().map(|rule| comes_to(&subject.ruleset, leaf, *rule));
         match all.fold((false, false), |all, one| (all.0 | one.0, all.1 | one.1)) {
             (_, true) => near.push(leaf),
             (true, _) => far.push(leaf),
             _ => {}
         }
     }
-    let differs =
-        |leaf: &&Leaf| see(&mutant.ruleset, leaf.kind, &leaf.values).effect != leaf.seen.effect;
-    let known = near.iter().copied().chain(disguised).find(differs);
-    known.map(|leaf| (leaf, leaf.values)).or_else(|| {
-        near.into_iter().chain(far).find_map(|leaf| {
-            comparison.over(leaf, &mut |values, was, is| {
-                (was.effect != is.effect).then_some((leaf, *values))
-            })
-        })
-    })
+    near.extend(far);
+    near
 }
 
 /// What became of changed programs.
@@ -168,21 +153,30 @@ fn tried(subject: &Subject) -> Tally {
     let (mut tally, space) = (Tally::default(), Space::of(ruleset));
     let disguised = disguised(ruleset, leaves);
     for mutant in mutants::of(ruleset) {
-        let other = Space::of(&mutant.ruleset);
-        let classes = Classes::new(&space, &other);
-        let comparison = Comparison { was: ruleset, is: &mutant.ruleset, classes };
-        if let Some((leaf, values)) = witness(subject, &disguised, &mutant, &comparison) {
-            let found = fault(&mutant.ruleset, policies, leaf.kind, &values);
+        let concerned = concerned(subject, &mutant);
+        // Mostly one that is known already does, as it is or in disguise.
+        let differs =
+            |leaf: &&Leaf| see(&mutant.ruleset, leaf.kind, &leaf.values).effect != leaf.seen.effect;
+        let known = concerned.iter().copied().chain(&disguised).find(differs);
+        let comparison = Comparison::new(ruleset, &mutant.ruleset, &space);
+        let witness = known.map(|leaf| (leaf.kind, leaf.values)).or_else(|| {
+            concerned.iter().find_map(|leaf| {
+                comparison.over(leaf, &mut |values, was, is| {
+                    (was.effect != is.effect).then_some((leaf.kind, *values))
+                })
+            })
+        });
+        if let Some((kind, values)) = witness {
+            let found = fault(&mutant.ruleset, policies, kind, &values);
             assert!(found.is_some(), "not noticed: {}", mutant.describe(ruleset));
             tally.killed += 1;
             continue;
         }
-        match reason(leaves, &mutant, &comparison) {
-            Some(reason) => *tally.equivalent.entry(reason).or_default() += 1,
-            None => {
-                let what = mutant.describe(ruleset);
-                tally.unexplained.push(format!("{what}\n{}", ruleset.listing()));
-            }
+        if let Some(reason) = reason(leaves, &mutant, &comparison) {
+            *tally.equivalent.entry(reason).or_default() += 1;
+        } else {
+            let what = mutant.describe(ruleset);
+            tally.unexplained.push(format!("{what}\n{}", ruleset.listing()));
         }
     }
     tally
@@ -201,14 +195,16 @@ fn every_change_of_a_program_is_noticed_or_is_none() {
             tally
         };
         let halves = [scope.spawn(work), scope.spawn(work)];
-        halves.into_iter().for_each(|half| tally.add(half.join().expect("a tally")));
+        for half in halves {
+            tally.add(half.join().expect("a tally"));
+        }
     });
     let Tally { killed, equivalent, unexplained } = tally;
     let all = killed + equivalent.values().sum::<usize>() + unexplained.len();
     println!("{} programs, {all} changes, {killed} noticed", subjects.len());
-    equivalent
-        .iter()
-        .for_each(|(reason, count)| println!("{count:6} {reason:?}: {}", reason.sentence()));
+    for (reason, count) in &equivalent {
+        println!("{count:6} {reason:?}: {}", reason.sentence());
+    }
     let some: Vec<_> = unexplained.iter().take(12).map(String::as_str).collect();
     assert!(some.is_empty(), "{} unexplained:\n{}", unexplained.len(), some.join("\n"));
     assert_eq!(subjects.len(), PROGRAMS);

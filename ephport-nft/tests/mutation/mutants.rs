@@ -73,7 +73,7 @@ impl Mutant {
     }
 
     /// What is changed, for a person.
-    pub fn describe(&self, was: &Ruleset) -> String {
+    pub(crate) fn describe(&self, was: &Ruleset) -> String {
         let of_rules = |r: usize| format!("{} rule {r}", was.rules[r].chain);
         match self.site {
             Site::Rule(r) => format!("{} dropped: {}", of_rules(r), was.rules[r]),
@@ -144,7 +144,9 @@ fn changed(run: &[u8], names: &[String]) -> Vec<Vec<u8>> {
             all.push(encoded(|w| {
                 for (i, attr) in attrs.iter().enumerate() {
                     let value = if i == at { other } else { Some(attr.value) };
-                    value.into_iter().for_each(|value| w.bytes(attr.kind, value));
+                    if let Some(value) = value {
+                        w.bytes(attr.kind, value);
+                    }
                 }
             }));
         }

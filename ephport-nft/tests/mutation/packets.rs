@@ -4,7 +4,7 @@
 //! difference to some question, until there is no field left that was asked for and not varied.
 //! What it did not ask for cannot matter (as in Korat, ISSTA 2002).
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -283,7 +283,7 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    pub fn of(ruleset: &Ruleset) -> Self {
+    pub(crate) fn of(ruleset: &Ruleset) -> Self {
         let of = |v4| {
             let mut all = Vec::new();
             for rule in &ruleset.rules {
@@ -345,20 +345,26 @@ impl Space {
 }
 
 /// The classes of every field for each kind of packet, as they are needed.
-pub(crate) struct Classes<'a> {
+struct Classes<'a> {
     space: &'a Space,
-    other: &'a Space,
-    known: RefCell<HashMap<(Cast, bool, Field), Rc<[Class]>>>,
+    /// The other program, and what it asks.
+    is: &'a Ruleset,
+    other: OnceCell<Space>,
+    known: RefCell<HashMap<Place, Rc<[Class]>>>,
 }
 
+/// A field of packets of one sort; how conntrack sees them makes no difference to their values.
+type Place = (Cast, bool, Field);
+
 impl<'a> Classes<'a> {
-    pub(crate) fn new(space: &'a Space, other: &'a Space) -> Self {
-        Self { space, other, known: RefCell::default() }
+    fn new(space: &'a Space, is: &'a Ruleset) -> Self {
+        Self { space, is, other: OnceCell::new(), known: RefCell::default() }
     }
 
     fn of(&self, kind: Kind, field: Field) -> Rc<[Class]> {
         let mut known = self.known.borrow_mut();
-        let classes = || self.space.classes(self.other, kind, field).into();
+        let other = self.other.get_or_init(|| Space::of(self.is));
+        let classes = || self.space.classes(other, kind, field).into();
         known.entry((kind.cast, kind.v4, field)).or_insert_with(classes).clone()
     }
 
@@ -386,7 +392,7 @@ pub(crate) struct Leaf {
 /// Every kind of packet, unless there are more than `most`.
 pub(crate) fn leaves(ruleset: &Ruleset, most: usize) -> Option<Vec<Leaf>> {
     let space = Space::of(ruleset);
-    let classes = Classes::new(&space, &space);
+    let classes = Classes::new(&space, ruleset);
     let mut leaves = Vec::new();
     for kind in Kind::all(ruleset) {
         let values = FIELDS.map(|field| classes.all(kind, field)[0]);
@@ -447,12 +453,17 @@ pub(crate) fn disguised(ruleset: &Ruleset, leaves: &[Leaf]) -> Vec<Leaf> {
 pub(crate) struct Comparison<'a> {
     pub was: &'a Ruleset,
     pub is: &'a Ruleset,
-    pub classes: Classes<'a>,
+    classes: Classes<'a>,
 }
 
-impl Comparison<'_> {
+impl<'a> Comparison<'a> {
+    /// `space` is that of the first.
+    pub(crate) fn new(was: &'a Ruleset, is: &'a Ruleset, space: &'a Space) -> Self {
+        Self { was, is, classes: Classes::new(space, is) }
+    }
+
     /// Shows `look` what both do with each kind of packet in a leaf, until it has seen enough.
-    pub fn over<T>(
+    pub(crate) fn over<T>(
         &self,
         leaf: &Leaf,
         look: &mut dyn FnMut(&Values, &Seen, &Seen) -> Option<T>,
@@ -489,8 +500,8 @@ impl Comparison<'_> {
 
 /// Whether two programs do the same with every kind of packet; `leaves` are those of the first.
 pub(crate) fn equal(was: &Ruleset, is: &Ruleset, leaves: &[Leaf]) -> bool {
-    let (space, other) = (Space::of(was), Space::of(is));
-    let comparison = Comparison { was, is, classes: Classes::new(&space, &other) };
+    let space = Space::of(was);
+    let comparison = Comparison::new(was, is, &space);
     let differ = |leaf| {
         comparison.over(leaf, &mut |_, was, is| (was.effect != is.effect).then_some(())).is_some()
     };

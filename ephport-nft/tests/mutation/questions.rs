@@ -237,7 +237,7 @@ impl Kind {
 
 impl Question {
     /// The answer for a value of its field, which has so many bytes.
-    pub fn answer(&self, value: u128, width: usize) -> usize {
+    pub(crate) fn answer(&self, value: u128, width: usize) -> usize {
         let bytes = value.to_be_bytes();
         let out_type = if value == LOOPBACK { ARPHRD_LOOPBACK } else { ARPHRD_ETHER }.to_ne_bytes();
         let byte = |byte: &Option<Byte>| {

@@ -4,6 +4,7 @@ use ephport_nft::Ruleset;
 use ephport_nft::expr::{Data, Expr, Nat, Opaque, Register, Verdict};
 use ephport_nft::interpret::Effect;
 use ephport_nft::object::Rule;
+use ephport_nft::ruleset::FilledSet;
 
 use crate::mutants::{Mutant, Site};
 use crate::packets::{Comparison, Leaf, Seen, equal, see};
@@ -18,7 +19,6 @@ pub(crate) enum Reason {
     SameVerdict,
     OneAddress,
     UnreadBytes,
-    UnusedElement,
     OtherBytes,
     SureAlready,
     AnotherRule,
@@ -39,7 +39,6 @@ impl Reason {
             }
             Self::OneAddress => "nat takes the lowest address alone where no highest is given",
             Self::UnreadBytes => "NAT reads two bytes of a register of four",
-            Self::UnusedElement => "no packet that comes so far has this key",
             Self::OtherBytes => "the rule by itself asks the same of every packet, in other bytes",
             Self::SureAlready => "it was asked before: every packet goes the same way",
             Self::AnotherRule => "what goes another way comes to a rule that does the same with it",
@@ -66,7 +65,7 @@ pub(crate) fn reason(
             let is_dropped = mutant.ruleset.rules[r].exprs.len() < was.rules[r].exprs.len();
             of_expr(was, &was.rules[r], e, is.filter(|_| !is_dropped))
         }
-        Site::Element(s, e) => of_element(leaves, mutant, comparison, s, e),
+        Site::Element(s, e) => of_element(&was.sets[s], &mutant.ruleset.sets[s], e),
     };
     structural.or_else(|| of_ways(leaves, mutant, comparison))
 }
@@ -115,32 +114,17 @@ fn is_same(was: &Verdict, is: &Verdict, is_base: bool) -> bool {
     }
 }
 
-fn of_element(
-    leaves: &[Leaf],
-    mutant: &Mutant,
-    comparison: &Comparison<'_>,
-    set: usize,
-    at: usize,
-) -> Option<Reason> {
-    let (was, is) = (&comparison.was.sets[set], &mutant.ruleset.sets[set]);
+fn of_element(was: &FilledSet, is: &FilledSet, at: usize) -> Option<Reason> {
     if was.essence() == is.essence() {
         return Some(Reason::FilledIn);
     }
-    let old = &was.elements[at];
-    let new = is.elements.get(at).filter(|_| was.elements.len() == is.elements.len());
-    let data = (old.data.as_ref(), new.and_then(|new| new.data.as_ref()));
-    if let (Some(Data::Value(old)), Some(Data::Value(new))) = data {
-        let mut changed = (0..old.len()).filter(|i| old.get(*i) != new.get(*i));
-        // Ports stand at the end of each half.
-        let is_unread = |i: usize| i % (old.len() / 2) >= old.len() / 2 - 2;
-        if old.len() == new.len() && old.len() % 2 == 0 && changed.all(is_unread) {
-            return Some(Reason::UnreadBytes);
-        }
-    }
-    let mut without = comparison.was.clone();
-    without.sets[set].elements.remove(at);
-    let is_value = old.data.is_some();
-    (is_value && equal(comparison.was, &without, leaves)).then_some(Reason::UnusedElement)
+    let [old, new] = [was, is].map(|filled| filled.elements.get(at)?.data.as_ref()?.bytes());
+    let (old, new) = (old?, new.filter(|_| was.elements.len() == is.elements.len())?);
+    // Ports stand at the end of each half.
+    let half = old.len() / 2;
+    let is_unread = |i: usize| i % half >= half - 2;
+    let mut changed = (0..old.len()).filter(|i| old.get(*i) != new.get(*i));
+    (old.len() == new.len() && changed.all(is_unread)).then_some(Reason::UnreadBytes)
 }
 
 /// Whether packets go other ways.
@@ -184,9 +168,9 @@ fn ways(seen: &Seen) -> Vec<Way> {
 }
 
 /// With the places that rules had before one was left out.
-fn shifted(mut ways: Vec<Way>, mutant: &Mutant, was: &Ruleset) -> Vec<Way> {
+fn shifted(mut ways: Vec<Way>, mutant: &Mutant, ruleset: &Ruleset) -> Vec<Way> {
     if let Site::Rule(r) = mutant.site {
-        let (chain, index) = place(was, r);
+        let (chain, index) = place(ruleset, r);
         for (at, i) in ways.iter_mut().flatten() {
             *i += usize::from(*at == chain && *i >= index);
         }
@@ -220,9 +204,10 @@ fn action(ruleset: &Ruleset, (chain, index): &(String, usize)) -> Vec<Expr> {
 fn asks(expr: &Expr) -> bool {
     match expr {
         Expr::Lookup(lookup) => lookup.dreg.is_none(),
-        Expr::Meta(_) | Expr::Payload(_) | Expr::Fib(_) | Expr::Ct(_) | Expr::Cmp(_) => true,
-        Expr::Range(_) | Expr::Bitwise(_) | Expr::Byteorder(_) => true,
-        _ => false,
+        other => {
+            let actions = ["counter", "hash", "immediate", "masq", "nat", "numgen"];
+            !actions.contains(&other.name())
+        }
     }
 }
 
