@@ -281,6 +281,32 @@ With the policy all 5 connections left with a port in 49152-61000.
     }
 
     #[test]
+    fn every_message_says_what_went_wrong() {
+        let to = "10.0.0.2:80".parse().unwrap();
+        let refused =
+            TrafficError::Failed { protocol: Protocol::Tcp, to, errno: nix::Error::ECONNREFUSED };
+        let lab = || LabError::NotAnAddress { host: "router".into(), text: "10.0.0.1".into() };
+        let cases = [
+            (DemoError::Lab(lab()), lab().to_string()),
+            (
+                DemoError::Traffic { when: "before", opener: Opener::Container, source: refused },
+                format!("before the policy, from the container: {refused}"),
+            ),
+            (
+                DemoError::Install("no netlink".into()),
+                "cannot install the policy on the demo's own host: no netlink".into(),
+            ),
+            (
+                DemoError::Output(io::ErrorKind::BrokenPipe.into()),
+                "cannot write the report: broken pipe".into(),
+            ),
+        ];
+        for (error, message) in cases {
+            assert_eq!(error.to_string(), message);
+        }
+    }
+
+    #[test]
     fn none_of_the_fixed_ports_is_allowed() {
         assert!(OUTSIDE.len() <= CONNECTIONS);
         assert!(OUTSIDE.iter().all(|port| !ALLOWED.contains(port)));

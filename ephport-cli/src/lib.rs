@@ -61,7 +61,7 @@ pub fn run(
     let result = match args.command {
         Command::Apply(args) => command::apply::run(args, out, err),
         Command::Remove(args) => command::remove::run(args, out),
-        Command::Status(args) => command::status::run(args, out),
+        Command::Status(args) => command::status::run(args, out, err),
         Command::Diff(args) => command::diff::run(args, out, err),
         Command::Explain(args) => command::explain::run(args, out, err),
         Command::Import(args) => command::import::run(args, input, out, err),

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::Args as ClapArgs;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ephport_core::{
     Address, BlockTable, Choice, Egress, Families, MapE, Origin, PickUp, Policy, PolicyError,
-    PolicySpec, PortError, PortRange, PortSet, Protocols, Scope, Target,
+    PolicySpec, PortError, PortRange, PortSet, Protocols, Scope, Target, WordError,
 };
 use ipnet::IpNet;
 
@@ -60,8 +61,8 @@ pub(crate) struct PolicyArgs {
     except_destination: Vec<IpNet>,
 
     /// Where connections begin
-    #[arg(long, value_enum, default_value_t = OriginArg::Both, requires = "target")]
-    origin: OriginArg,
+    #[arg(long, value_parser = origin(), default_value_t, requires = "target")]
+    origin: Origin,
 
     /// IPv4 connections only
     #[arg(long, requires = "target")]
@@ -89,12 +90,12 @@ pub(crate) struct PolicyArgs {
     per_source_stable: bool,
 
     /// What becomes of the source address: `masquerade`, `keep` or an address
-    #[arg(long, value_name = "ADDRESS", default_value = "masquerade", requires = "target")]
-    address: AddressArg,
+    #[arg(long, value_name = "ADDRESS", default_value_t, requires = "target")]
+    address: Address,
 
     /// The TCP packets that a connection may be picked up from
-    #[arg(long, value_enum, default_value_t = PickUpArg::Opening, requires = "target")]
-    pick_up: PickUpArg,
+    #[arg(long, value_parser = pick_up(), default_value_t, requires = "target")]
+    pick_up: PickUp,
 
     /// Drop what would still leave by another port
     #[arg(long, requires = "target")]
@@ -116,24 +117,6 @@ impl FromStr for PortsArg {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct AddressArg(Address);
-
-impl FromStr for AddressArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "masquerade" => Ok(Self(Address::Masquerade)),
-            "keep" => Ok(Self(Address::Keep)),
-            _ => text
-                .parse::<IpAddr>()
-                .map(|address| Self(Address::Fixed(address)))
-                .map_err(|_| "expected masquerade, keep or an IPv4 or IPv6 address".into()),
-        }
-    }
-}
-
 /// A network, or one address.
 fn network(text: &str) -> Result<IpNet, String> {
     let address = |text: &str| text.parse::<IpAddr>().ok().map(IpNet::from);
@@ -141,22 +124,40 @@ fn network(text: &str) -> Result<IpNet, String> {
     net.ok_or_else(|| "expected a network like 10.0.0.0/8 or 2001:db8::/32, or an address".into())
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum OriginArg {
-    /// Here or elsewhere
-    Both,
-    /// At a socket of this host
-    Local,
-    /// Elsewhere: in a container, a pod or a network behind this host
-    Forwarded,
+/// Words that the help lists, each with what it says of it.
+fn words<T>(
+    words: impl IntoIterator<Item = (&'static str, &'static str)>,
+) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err = WordError> + Clone + Send + Sync + 'static,
+{
+    let words = words.into_iter().map(|(word, help)| PossibleValue::new(word).help(help));
+    PossibleValuesParser::new(words).try_map(|word| word.parse())
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum PickUpArg {
-    /// The opening segment: connections that are open now stay as they are
-    Opening,
-    /// Any, as iptables does it: the first NAT rule on a host breaks its open connections
-    Any,
+fn origin() -> impl TypedValueParser<Value = Origin> {
+    words(Origin::ALL.map(|origin| {
+        let help = match origin {
+            Origin::Both => "Here or elsewhere",
+            Origin::Local => "At a socket of this host",
+            Origin::Forwarded => "Elsewhere: in a container, a pod or a network behind this host",
+        };
+        (origin.name(), help)
+    }))
+}
+
+fn pick_up() -> impl TypedValueParser<Value = PickUp> {
+    words(PickUp::ALL.map(|pick_up| {
+        let help = match pick_up {
+            PickUp::Opening => {
+                "The opening segment: connections that are open now stay as they are"
+            }
+            PickUp::Any => {
+                "Any, as iptables does it: the first NAT rule on a host breaks its open connections"
+            }
+        };
+        (pick_up.name(), help)
+    }))
 }
 
 impl PolicyArgs {
@@ -197,11 +198,8 @@ impl PolicyArgs {
                 persistent: self.persistent,
                 per_source_stable: self.per_source_stable,
             },
-            address: self.address.0,
-            pick_up: match self.pick_up {
-                PickUpArg::Opening => PickUp::Opening,
-                PickUpArg::Any => PickUp::Any,
-            },
+            address: self.address,
+            pick_up: self.pick_up,
             enforce: self.enforce,
             scope: self.scope(),
             ..PolicySpec::to(target)
@@ -230,11 +228,7 @@ impl PolicyArgs {
             protocols: self.protocol,
             sources: self.source,
             except_destinations: self.except_destination,
-            origin: match self.origin {
-                OriginArg::Both => Origin::Both,
-                OriginArg::Local => Origin::Local,
-                OriginArg::Forwarded => Origin::Forwarded,
-            },
+            origin: self.origin,
         }
     }
 }

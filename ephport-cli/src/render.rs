@@ -1,8 +1,9 @@
 //! Policies and rules as text for people and as JSON for programs.
 
-use ephport_core::{Address, Allowed, Exits, Families, Origin, PickUp, Protocol, Resolved};
-use ephport_nft::Ruleset;
+use ephport_core::{Address, Allowed, Exits, Families, Origin, PolicyName, Protocol, Resolved};
+use ephport_nft::drift::Place;
 use ephport_nft::object::Rule;
+use ephport_nft::{Drift, Ruleset};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
@@ -60,27 +61,19 @@ fn policy_json(policy: &Resolved) -> Value {
         "ipv6": policy.families != Families::Ipv4,
         "sources": texts(&policy.sources),
         "except_destinations": texts(&policy.except_destinations),
-        "origin": match policy.origin {
-            Origin::Both => "both",
-            Origin::Local => "local",
-            Origin::Forwarded => "forwarded",
-        },
+        "origin": policy.origin.name(),
         "source_ports": policy.moved.to_string(),
         "to_ports": policy.allowed.ports().to_string(),
         "blocks": match &policy.allowed {
             Allowed::Ports(_) => Value::Null,
             Allowed::Blocks(blocks) => blocks.to_string().into(),
         },
-        "address": match policy.address {
-            Address::Masquerade => "masquerade".to_string(),
-            Address::Keep => "keep".to_string(),
-            Address::Fixed(address) => address.to_string(),
-        },
+        "address": policy.address.to_string(),
         "random": policy.choice.random,
         "fully_random": policy.choice.fully_random,
         "persistent": policy.choice.persistent,
         "per_source_stable": policy.choice.per_source_stable,
-        "pick_up": if policy.pick_up == PickUp::Any { "any" } else { "opening" },
+        "pick_up": policy.pick_up.name(),
         "enforce": policy.enforce,
     })
 }
@@ -106,6 +99,31 @@ pub(crate) fn rules_json(ruleset: &Ruleset) -> Vec<Value> {
     };
     let listings = listings(ruleset);
     ruleset.rules.iter().zip(listings).map(json).collect()
+}
+
+/// Each difference for programs.
+pub(crate) fn drifts_json(drifts: &[Drift]) -> Vec<Value> {
+    drifts.iter().map(drift_json).collect()
+}
+
+fn drift_json(drift: &Drift) -> Value {
+    let (mut chain, mut set, mut rule, mut policy) = (None, None, None, None);
+    match &drift.place {
+        Place::Chain { chain: name } => chain = Some(name),
+        Place::Set { set: name } => set = Some(name),
+        Place::Rule { chain: name, number, policy: of } => {
+            (chain, rule, policy) = (Some(name), Some(number), of.as_ref());
+        }
+        _ => {}
+    }
+    json!({
+        "chain": chain,
+        "set": set,
+        "rule": rule,
+        "policy": policy.map(PolicyName::as_str),
+        "change": drift.change.name(),
+        "message": drift.to_string(),
+    })
 }
 
 fn exits(exits: &Exits) -> Vec<String> {

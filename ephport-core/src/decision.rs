@@ -202,3 +202,6 @@ pub fn kept_range(allowed: &PortSet, port: Port) -> Option<PortRange> {
 fn first_miss(conditions: &[(bool, Reason)]) -> Option<Reason> {
     conditions.iter().find(|(holds, _)| !holds).map(|(_, reason)| *reason)
 }
+
+#[cfg(test)]
+mod tests;

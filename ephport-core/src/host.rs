@@ -21,3 +21,17 @@ impl HostFacts {
         self.interfaces.iter().any(|name| pattern.matches(name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_known_if_an_interface_is_like_it() {
+        let interfaces = vec!["eth0".parse().unwrap(), "wg1".parse().unwrap()];
+        let host = HostFacts { interfaces, ..HostFacts::default() };
+        for (pattern, is_known) in [("wg*", true), ("eth0", true), ("eth1", false), ("v*", false)] {
+            assert_eq!(host.knows(&pattern.parse().unwrap()), is_known, "{pattern}");
+        }
+    }
+}

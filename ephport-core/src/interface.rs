@@ -186,6 +186,18 @@ mod tests {
     }
 
     #[test]
+    fn names_are_those_of_the_kernel() {
+        for text in ["0123456789abcde", "...", "e", "lo", "wg-home.7"] {
+            let name: InterfaceName = text.parse().unwrap();
+            assert_eq!((name.as_str(), name.is_loopback()), (text, text == "lo"));
+            assert_eq!(format!("{name:?}"), format!("{text:?}"));
+        }
+        for text in [".", "..", "a:b", "a\tb", "a\u{7f}b", "a\"b", "a\\b", "éééééééé"] {
+            assert!(text.parse::<InterfaceName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn patterns_match_by_name_or_prefix() {
         let name = |text: &str| text.parse::<InterfaceName>().unwrap();
         let wg: InterfacePattern = "wg*".parse().unwrap();
@@ -194,5 +206,6 @@ mod tests {
         let eth0: InterfacePattern = "eth0".parse().unwrap();
         assert!(eth0.matches(&name("eth0")) && !eth0.matches(&name("eth01")));
         assert_eq!((wg.to_string(), eth0.to_string()), ("wg*".into(), "eth0".into()));
+        assert_eq!(format!("{wg:?} {eth0:?}"), "\"wg*\" \"eth0\"");
     }
 }

@@ -47,6 +47,7 @@ pub mod resolve;
 pub mod scope;
 #[cfg(any(test, feature = "proptest"))]
 pub mod strategies;
+mod word;
 
 pub use allocation::address_range::{AddressRange, AddressRangeError};
 pub use allocation::block_table::{BlockTable, ExplicitBlocks};
@@ -69,3 +70,4 @@ pub use port_set::PortSet;
 pub use protocol::{Protocol, ProtocolError, Protocols};
 pub use resolve::{Allowed, Exits, ResolveError, Resolved};
 pub use scope::{Egress, Families, Family, Origin, Scope};
+pub use word::WordError;

@@ -21,6 +21,7 @@ use crate::allocation::block_table::BlockTable;
 use crate::port::PortRange;
 use crate::port_set::PortSet;
 use crate::scope::{Families, Family, Scope};
+use crate::word::{WordError, words};
 
 /// The longest policy name in bytes: with it, the comment on a rule stays readable.
 pub const MAX_NAME_LEN: usize = 32;
@@ -167,6 +168,29 @@ pub enum Address {
     Fixed(IpAddr),
 }
 
+impl FromStr for Address {
+    type Err = WordError;
+
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        const EXPECTED: &str = "masquerade, keep or an address like 192.0.2.1";
+        match text {
+            "masquerade" => Ok(Self::Masquerade),
+            "keep" => Ok(Self::Keep),
+            _ => text.parse().map(Self::Fixed).map_err(|_| WordError { expected: EXPECTED }),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Masquerade => f.write_str("masquerade"),
+            Self::Keep => f.write_str("keep"),
+            Self::Fixed(address) => address.fmt(f),
+        }
+    }
+}
+
 /// From which packets of a TCP connection a policy may start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PickUp {
@@ -178,6 +202,8 @@ pub enum PickUp {
     /// host then breaks the TCP connections that are open.
     Any,
 }
+
+words!(PickUp, "opening or any", Opening = "opening", Any = "any");
 
 /// A policy whose parts fit together; they are read through [`PolicySpec`]'s fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -341,9 +367,31 @@ mod tests {
     }
 
     #[test]
+    fn a_fixed_address_narrows_the_families() {
+        let target = || PolicySpec::to(Target::Ports(PortRange::EPHEMERAL.into()));
+        let families = |address: &str| {
+            Policy::new(PolicySpec { address: address.parse().unwrap(), ..target() })
+                .map(|policy| policy.families())
+        };
+        assert_eq!(families("masquerade"), Ok(Families::Both));
+        assert_eq!(families("keep"), Ok(Families::Both));
+        assert_eq!(families("192.0.2.1"), Ok(Families::Ipv4));
+        assert_eq!(families("2001:db8::1"), Ok(Families::Ipv6));
+    }
+
+    #[test]
+    fn a_table_without_outside_addresses_leaves_the_address_to_the_policy() {
+        let table = "10.0.0.0/30=64@1024-65535".parse().unwrap();
+        let spec = PolicySpec { address: Address::Keep, ..PolicySpec::to(Target::Blocks(table)) };
+        assert!(Policy::new(spec).is_ok());
+    }
+
+    #[test]
     fn names_are_identifiers_of_nft() {
         for name in ["default", "builds", "a", "A-b_c.9", &"x".repeat(32)] {
-            assert_eq!(name.parse::<PolicyName>().unwrap().as_str(), name);
+            let parsed = name.parse::<PolicyName>().unwrap();
+            assert_eq!((parsed.as_str(), parsed.to_string().as_str()), (name, name));
+            assert_eq!(format!("{parsed:?}"), format!("{name:?}"));
         }
         for name in ["", "9a", "-a", "a b", "a\"b", "é", &"x".repeat(33)] {
             assert_eq!(

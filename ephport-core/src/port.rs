@@ -281,6 +281,12 @@ mod tests {
     }
 
     #[test]
+    fn a_port_is_a_number_both_ways() {
+        assert_eq!(Port::try_from(443).map(u16::from), Ok(443));
+        assert_eq!(format!("{:?}", (Port::MAX, PortRange::EPHEMERAL)), "(65535, 1024-65535)");
+    }
+
+    #[test]
     fn counts_from_one_to_all() {
         assert_eq!(PortRange::from(Port::MAX).count(), 1);
         assert_eq!(PortRange::ALL.count(), 65_535);

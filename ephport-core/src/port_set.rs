@@ -243,6 +243,7 @@ mod tests {
     fn adjacent_and_unordered_ranges_are_merged() {
         let set: PortSet = "32768:65535, 1024-2000,2001-29999,1500".parse().unwrap();
         assert_eq!(set.to_string(), "1024-29999,32768-65535");
+        assert_eq!(PortSet::from(Port::MAX).to_string(), "65535");
     }
 
     #[test]

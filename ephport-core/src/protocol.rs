@@ -17,7 +17,8 @@ pub enum Protocol {
     Udp = 17,
     /// RFC 9260.
     Sctp = 132,
-    /// RFC 3828. The kernel tracks it for local connections; forwarded ones it calls invalid.
+    /// RFC 3828. The kernel tracks it for local connections; forwarded ones it calls invalid. Since
+    /// Linux 7.2, at the latest, it does not know it and translates its address alone.
     UdpLite = 136,
 }
 
@@ -164,6 +165,27 @@ mod tests {
             assert_eq!(set.iter().collect::<Protocols>(), set);
         }
         assert_eq!(Protocols::DEFAULT.to_string(), "tcp,udp");
+    }
+
+    /// IANA's numbers.
+    #[test]
+    fn a_protocol_has_its_number() {
+        let numbers = [("tcp", 6), ("udp", 17), ("sctp", 132), ("udplite", 136)];
+        for (name, number) in numbers {
+            let protocol: Protocol = name.parse().unwrap();
+            assert_eq!((protocol.number(), protocol.to_string()), (number, name.into()));
+            assert_eq!(Protocol::from_number(number), Some(protocol));
+        }
+        assert_eq!(Protocol::from_number(1), None);
+    }
+
+    #[test]
+    fn a_set_holds_what_it_is_made_of() {
+        let none: Protocols = [].into_iter().collect();
+        assert!(none.is_empty() && !Protocols::DEFAULT.is_empty());
+        let twice = [Protocol::Udp, Protocol::Udp].into_iter().collect::<Protocols>();
+        assert!(twice.contains(Protocol::Udp) && !twice.contains(Protocol::Tcp));
+        assert_eq!(format!("{:?}", Protocols::DEFAULT), "{Tcp, Udp}");
     }
 
     #[test]

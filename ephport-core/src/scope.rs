@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::interface::{InterfaceError, InterfacePattern};
 use crate::protocol::Protocols;
+use crate::word::words;
 
 /// Which connections a policy speaks of; each part must hold.
 ///
@@ -53,22 +54,20 @@ pub enum Egress {
     Interfaces(Vec<InterfacePattern>),
 }
 
-/// `any`, or names and prefixes joined by commas: `eth0,wg*`.
+/// Names and prefixes joined by commas: `eth0,wg*`; one of them `any` is every interface.
 impl FromStr for Egress {
     type Err = InterfaceError;
 
     fn from_str(text: &str) -> Result<Self, InterfaceError> {
-        if text == "any" {
-            return Ok(Self::Any);
-        }
-        let mut patterns = Vec::new();
+        let mut patterns: Vec<InterfacePattern> = Vec::new();
         for pattern in text.split(',') {
             let pattern = pattern.trim().parse()?;
             if !patterns.contains(&pattern) {
                 patterns.push(pattern);
             }
         }
-        Ok(Self::Interfaces(patterns))
+        let has_any = patterns.iter().any(|pattern| pattern.to_string() == "any");
+        Ok(if has_any { Self::Any } else { Self::Interfaces(patterns) })
     }
 }
 
@@ -147,6 +146,8 @@ pub enum Origin {
     Forwarded,
 }
 
+words!(Origin, "local, forwarded or both", Both = "both", Local = "local", Forwarded = "forwarded");
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +158,9 @@ mod tests {
             assert_eq!(text.parse::<Egress>().unwrap().to_string(), text);
         }
         assert_eq!("eth0, eth0".parse::<Egress>().unwrap().to_string(), "eth0");
+        for any in [" any", "any,any", "eth0,any"] {
+            assert_eq!(any.parse(), Ok(Egress::Any), "{any}");
+        }
         assert!("eth0,".parse::<Egress>().is_err());
     }
 }

@@ -57,7 +57,7 @@ fn chains(ruleset: &Ruleset) -> BTreeMap<&str, &Chain> {
     ruleset.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect()
 }
 
-fn named(ruleset: &Ruleset) -> impl Iterator<Item = &FilledSet> {
+pub(crate) fn named(ruleset: &Ruleset) -> impl Iterator<Item = &FilledSet> {
     ruleset.sets.iter().filter(|filled| !filled.set.is_anonymous())
 }
 
@@ -123,13 +123,13 @@ fn missing(of: &FilledSet, from: &FilledSet) -> Vec<Element> {
 
 /// A rule as it was asked for, with its anonymous sets in the place of their names.
 #[derive(PartialEq)]
-struct Form {
-    rule: Rule,
+pub(crate) struct Form {
+    pub(crate) rule: Rule,
     sets: Vec<FilledSet>,
 }
 
 impl Form {
-    fn of(rule: &Rule, ruleset: &Ruleset) -> Self {
+    pub(crate) fn of(rule: &Rule, ruleset: &Ruleset) -> Self {
         let mut form = Self { rule: rule.essence(), sets: Vec::new() };
         for expr in &mut form.rule.exprs {
             let Expr::Lookup(lookup) = expr else { continue };
@@ -200,7 +200,7 @@ fn add_rule(
 }
 
 /// The pairs of a longest common subsequence, ascending.
-fn longest_common<T: PartialEq>(old: &[T], new: &[T]) -> Vec<(usize, usize)> {
+pub(crate) fn longest_common<T: PartialEq>(old: &[T], new: &[T]) -> Vec<(usize, usize)> {
     let (rows, columns) = (old.len(), new.len());
     // lengths[i][j]: of what is common to old[i..] and new[j..].
     let mut lengths = vec![vec![0u32; columns + 1]; rows + 1];

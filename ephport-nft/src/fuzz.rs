@@ -1,30 +1,287 @@
-//! Bodies of the fuzz targets (feature `fuzz`): they panic when a promise is broken.
+//! Bodies of the fuzz targets (feature `fuzz`): each takes any bytes, and panics when a promise is
+//! broken.
 
-use crate::object::{Chain, Generation, Rule, Table};
-use crate::wire::{Ack, Messages, Writer};
+use ephport_core::document::{decide, lets_out, lets_unplaced_out};
+use ephport_core::strategies::{addresses, choices, flows, policies, ports, scopes, targets};
+use ephport_core::{Document, Flow, HostFacts, Policy, PolicySpec, Port, Protocol, Resolved};
+use nix::errno::Errno;
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-/// Any bytes are messages and objects that encode and decode to the same, or errors.
-///
-/// # Panics
-/// When they are neither.
-pub fn netlink(bytes: &[u8]) {
-    for message in Messages::new(bytes).map_while(Result::ok) {
-        let _ = (Ack::read(message), Generation::read(message.body));
-        if let Ok(table) = Table::read(message.body) {
-            assert_eq!(Table::read(&written(|w| table.write(w))).as_ref(), Ok(&table));
-        }
-        if let Ok(chain) = Chain::read(message.body) {
-            assert_eq!(Chain::read(&written(|w| chain.write(w))).as_ref(), Ok(&chain));
-        }
-        if let Ok(rule) = Rule::read(message.body) {
-            assert_eq!(Rule::read(&written(|w| rule.write(w))).as_ref(), Ok(&rule));
-            let _ = rule.to_string();
-        }
-    }
+use crate::client::Event;
+use crate::compile::{POSTROUTING, compile};
+use crate::diff::changes;
+use crate::drift::{drift, evident};
+use crate::interpret::{self, Effect, Packet, Standing};
+use crate::object::{Chain, Elements, Generation, Rule, Set, Table};
+use crate::ruleset::{FAMILY, FilledSet, Ruleset, TABLE};
+use crate::uapi::{
+    NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
+    NFTA_GEN_ID, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_ERROR, NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS,
+};
+use crate::wire::{Ack, Header, Message, Messages, NfGenMsg, WireError, Writer};
+
+/// What a target calls.
+pub type Body = fn(&[u8]);
+
+/// Every body, by the name of its target.
+pub const TARGETS: [(&str, Body); 3] =
+    [("meaning", meaning), ("netlink", netlink), ("object", object)];
+
+/// What an object's body holds is written and read again as the same.
+macro_rules! round_trip {
+    ($type:ty, $body:expr) => {
+        <$type>::read($body).ok().inspect(|value| {
+            assert_eq!(<$type>::read(&written(|w| value.write(w))).as_ref(), Ok(value));
+        })
+    };
 }
 
 fn written(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut w = Writer::new();
     write(&mut w);
-    w.finish().expect("no longer than what was read")
+    w.finish().expect("hardly longer than what was read")
+}
+
+/// The body of a message, whatever it is about.
+///
+/// # Panics
+/// When a promise is broken.
+pub fn object(body: &[u8]) {
+    round_trip!(Table, body);
+    round_trip!(Chain, body);
+    round_trip!(Set, body);
+    round_trip!(Elements, body);
+    if let Some(rule) = round_trip!(Rule, body) {
+        let _ = (rule.to_string(), rule.comment());
+    }
+    if let Ok(Generation(id)) = Generation::read(body) {
+        let again = written(|w| {
+            w.raw(&NfGenMsg::new(0).to_bytes());
+            w.u32_be(NFTA_GEN_ID, id);
+        });
+        assert_eq!(Generation::read(&again), Ok(Generation(id)));
+    }
+    for flags in [NLM_F_ACK_TLVS, NLM_F_ACK_TLVS | NLM_F_CAPPED] {
+        let header = Header { kind: NLMSG_ERROR, flags, seq: 0 };
+        if let Ok(ack) = Ack::read(Message { header, body }) {
+            assert_eq!(acknowledged(&ack), Ok(ack));
+        }
+    }
+}
+
+/// The acknowledgement as the kernel would send it, read.
+fn acknowledged(ack: &Ack) -> Result<Ack, WireError> {
+    let code = match ack.errno {
+        None => 0,
+        Some(Errno::UnknownErrno) => -4095,
+        Some(errno) => -(errno as i32),
+    };
+    let bytes = written(|w| {
+        let flags = NLM_F_ACK_TLVS;
+        w.message(Header { kind: NLMSG_ERROR, flags, seq: ack.seq }, |w| {
+            w.raw(&code.to_ne_bytes());
+            w.message(Header::nf_tables(0, 0, ack.seq), |_| {});
+            if let Some(message) = &ack.message {
+                w.string(NLMSGERR_ATTR_MSG, message);
+            }
+            if let Some(offset) = ack.offset {
+                w.u32_ne(NLMSGERR_ATTR_OFFS, offset);
+            }
+        });
+    });
+    Messages::new(&bytes).next().expect("a message").and_then(Ack::read)
+}
+
+/// A run of messages: what is not an error is a table, which prints and compares.
+///
+/// # Panics
+/// When a promise is broken.
+pub fn netlink(bytes: &[u8]) {
+    let ruleset = gathered(bytes);
+    let _ = (ruleset.listing().to_string(), ruleset.bytecode().to_string(), ruleset.signature());
+    let essence = ruleset.essence();
+    assert_eq!(essence.essence(), essence);
+    let _ = (changes(&ruleset, &essence), drift(&ruleset, &essence), evident(&ruleset));
+    for message in Messages::new(bytes).map_while(Result::ok) {
+        let _ = Event::read(message);
+    }
+}
+
+/// The table that the messages speak of.
+fn gathered(bytes: &[u8]) -> Ruleset {
+    let table = Table::new(FAMILY, TABLE);
+    let mut ruleset = Ruleset { table, chains: Vec::new(), sets: Vec::new(), rules: Vec::new() };
+    for Message { header, body } in Messages::new(bytes).map_while(Result::ok) {
+        match header.nf_tables_message() {
+            Some(NFT_MSG_NEWTABLE) => {
+                ruleset.table = Table::read(body).unwrap_or(ruleset.table);
+            }
+            Some(NFT_MSG_NEWCHAIN) => ruleset.chains.extend(Chain::read(body)),
+            Some(NFT_MSG_NEWRULE) => ruleset.rules.extend(Rule::read(body)),
+            Some(NFT_MSG_NEWSET) => ruleset
+                .sets
+                .extend(Set::read(body).map(|set| FilledSet { set, elements: Vec::new() })),
+            Some(NFT_MSG_NEWSETELEM) => {
+                let last = ruleset.sets.last_mut();
+                if let (Some(filled), Ok(read)) = (last, Elements::read(body)) {
+                    filled.elements.extend(read.elements);
+                }
+            }
+            _ => {}
+        }
+    }
+    ruleset
+}
+
+/// A document of up to three policies, and connections: the program does with each connection what
+/// the policies mean.
+///
+/// # Panics
+/// When it does not.
+pub fn meaning(bytes: &[u8]) {
+    let mut genes = Genes(bytes);
+    let count = genes.draw(1..4usize).unwrap_or(1);
+    let policies = (0..count).map_while(|i| policy(&mut genes, i)).collect();
+    let Ok(document) = Document::new(policies) else { return };
+    let connections = std::iter::from_fn(|| genes.draw((flows(), ports())));
+    let connections: Vec<_> = connections.take(32).collect();
+    if let Some((ruleset, policies)) = compiled(&document) {
+        assert_eq!(disagreement(&ruleset, &policies, &connections), None);
+    }
+}
+
+/// A policy whose parts change one by one with the bytes.
+fn policy(genes: &mut Genes<'_>, index: usize) -> Option<Policy> {
+    let spec = PolicySpec {
+        name: format!("policy-{index}").parse().ok()?,
+        scope: genes.draw(scopes())?,
+        target: genes.draw(targets())?,
+        choice: genes.draw(choices())?,
+        address: genes.draw(addresses())?,
+        ..PolicySpec::clone(&*genes.draw(policies())?)
+    };
+    Policy::new(spec).ok()
+}
+
+/// Each four bytes are the seed of one value.
+struct Genes<'a>(&'a [u8]);
+
+impl Genes<'_> {
+    fn draw<S: Strategy>(&mut self, values: S) -> Option<S::Value> {
+        let (gene, rest) = self.0.split_first_chunk::<4>()?;
+        self.0 = rest;
+        let mut seed = [0; 32];
+        seed[..4].copy_from_slice(gene);
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+        let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+        Some(values.new_tree(&mut runner).ok()?.current())
+    }
+}
+
+/// The program of a document, and what it means on a host without facts; none if that is nothing.
+///
+/// # Panics
+/// When what means something has no program.
+#[must_use]
+pub fn compiled(document: &Document) -> Option<(Ruleset, Vec<Resolved>)> {
+    let policies = document.resolve(&HostFacts::default()).ok()?;
+    Some((compile(&policies).expect("a program"), policies))
+}
+
+/// Why program and policies do not agree on the connections, each with a port that it might leave
+/// by; if they do not.
+#[must_use]
+pub fn disagreement(
+    ruleset: &Ruleset,
+    policies: &[Resolved],
+    connections: &[(Flow, Port)],
+) -> Option<String> {
+    let disagreement = connections.iter().enumerate().find_map(|(at, (flow, leaving))| {
+        on_one((ruleset, policies), &aimed(policies, flow, at), *leaving, at)
+    })?;
+    Some(format!("{disagreement}\n{}", ruleset.listing()))
+}
+
+/// Draws the source port from the document's own ranges as often as from anywhere.
+fn aimed(policies: &[Resolved], flow: &Flow, at: usize) -> Flow {
+    let ends = policies.iter().flat_map(|policy| {
+        let allowed = policy.allowed.ports();
+        let ranges: Vec<_> =
+            allowed.ranges().iter().chain(policy.moved.ranges()).copied().collect();
+        ranges.into_iter().flat_map(|range| [range.first(), range.last()])
+    });
+    let ends: Vec<_> = ends.collect();
+    if at.is_multiple_of(2) || ends.is_empty() {
+        return flow.clone();
+    }
+    flow.clone().with_source_port(ends[at / 2 % ends.len()])
+}
+
+/// Without ports: its echoes have an identifier where a port would stand.
+const IPPROTO_ICMP: u8 = 1;
+
+/// What conntrack may take a packet for; each connection has its turn of them.
+const STANDINGS: [Standing; 4] =
+    [Standing::New, Standing::Established, Standing::Reply, Standing::Invalid];
+
+fn on_one(
+    (ruleset, policies): (&Ruleset, &[Resolved]),
+    flow: &Flow,
+    leaving: Port,
+    at: usize,
+) -> Option<String> {
+    let opening = Packet::opening(flow);
+    let echo = opening.clone().with_protocol(IPPROTO_ICMP);
+    let standing = STANDINGS[at % STANDINGS.len()];
+    let gate = |port, standing| {
+        let packet = Packet::leaving(flow, port).with_standing(standing);
+        misjudged(ruleset, policies, flow, port, &packet)
+    };
+    mistranslated(ruleset, policies, flow, &opening)
+        .or_else(|| mistranslated(ruleset, policies, flow, &echo))
+        .or_else(|| gate(leaving, standing))
+        .or_else(|| gate(flow.source_port(), Standing::New))
+}
+
+/// Why the program does something else with a packet like `flow` than the policies mean, if it does.
+#[must_use]
+pub fn mistranslated(
+    ruleset: &Ruleset,
+    policies: &[Resolved],
+    flow: &Flow,
+    packet: &Packet<'_>,
+) -> Option<String> {
+    let outcome = decide(policies, flow);
+    // Of other protocols no policy speaks.
+    let is_known = Protocol::from_number(packet.protocol()).is_some();
+    let meant = outcome.winner.map(|winner| winner.decision).filter(|_| is_known);
+    let outcomes = interpret::run(ruleset, POSTROUTING, packet);
+    match outcomes.and_then(|outcomes| Effect::of(&outcomes, flow.source())) {
+        Ok(effect) if effect.agrees_with(meant.as_ref()) => None,
+        other => Some(format!("{flow}: meant {meant:?}, program {other:?}")),
+    }
+}
+
+/// Why the program lets a packet like `flow` out that must not leave by the port `leaving`, or does
+/// not let one out that may, if so.
+#[must_use]
+pub fn misjudged(
+    ruleset: &Ruleset,
+    policies: &[Resolved],
+    flow: &Flow,
+    leaving: Port,
+    packet: &Packet<'_>,
+) -> Option<String> {
+    let is_known = Protocol::from_number(packet.protocol()).is_some();
+    let meant = match packet.standing() {
+        _ if !is_known => true,
+        Standing::New | Standing::Established => lets_out(policies, flow, leaving),
+        // Its source port is that of a server of ours.
+        Standing::Reply => true,
+        Standing::Invalid => lets_unplaced_out(policies, flow),
+    };
+    let found = interpret::lets_packet_out(ruleset, packet);
+    let is_so = found == Ok(meant);
+    (!is_so).then(|| format!("{packet:?} by {leaving}: let out {meant}, program {found:?}"))
 }

@@ -1,6 +1,7 @@
 //! Facts of this thread's network namespace, over rtnetlink.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use ephport_core::{HostFacts, InterfaceName, PortRange};
 
@@ -30,6 +31,13 @@ pub fn facts() -> Result<HostFacts, NetlinkError> {
     let mut interfaces: Vec<_> = names.values().cloned().collect();
     interfaces.sort();
     Ok(HostFacts { uplinks, interfaces, local_ports: local_ports() })
+}
+
+/// Whether the kernel knows UDP-Lite (RFC 3828). Where it does not, as Linux 7.2 and later, its packets
+/// get another address by NAT but keep their port.
+#[must_use]
+pub fn knows_udplite() -> bool {
+    Path::new("/proc/thread-self/net/udplite").exists()
 }
 
 /// The sysctl `net.ipv4.ip_local_port_range` of this thread's network namespace.

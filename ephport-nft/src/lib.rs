@@ -17,6 +17,7 @@
 pub mod client;
 pub mod compile;
 pub mod diff;
+pub mod drift;
 pub mod expr;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
@@ -24,6 +25,8 @@ pub mod host;
 pub mod interpret;
 pub mod object;
 pub mod ruleset;
+#[cfg(feature = "rustables")]
+pub mod rustables;
 #[cfg(any(test, feature = "proptest"))]
 pub mod strategies;
 mod sys;
@@ -32,4 +35,5 @@ pub mod wire;
 
 pub use client::{Applied, Error, Installed, Nftables};
 pub use compile::compile;
+pub use drift::Drift;
 pub use ruleset::Ruleset;

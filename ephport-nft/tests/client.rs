@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use scripted::{BatchFault, Kernel, ListFault, ruleset};
 
 #[test]
-fn apply_installs_then_changes_nothing_then_replaces_then_remove_takes_away() {
+fn apply_installs_then_changes_nothing_then_updates_then_remove_takes_away() {
     let (first, second) = (ruleset("49152-61000"), ruleset("1024-2047"));
     let mut kernel = Kernel::default();
     assert_eq!(Nftables::over(&mut kernel).plan(&first), Ok(Applied::Installed));
@@ -19,7 +19,7 @@ fn apply_installs_then_changes_nothing_then_replaces_then_remove_takes_away() {
     assert_eq!(Nftables::over(&mut kernel).apply(&first), Ok(Applied::Installed));
     assert_eq!(Nftables::over(&mut kernel).apply(&first), Ok(Applied::Unchanged));
     assert_eq!(kernel.batches, 1);
-    assert_eq!(Nftables::over(&mut kernel).apply(&second), Ok(Applied::Replaced));
+    assert_eq!(Nftables::over(&mut kernel).apply(&second), Ok(Applied::Updated));
     assert_eq!(kernel.ruleset.as_ref().map(Ruleset::essence), Some(second.essence()));
     assert_eq!(Nftables::over(&mut kernel).remove(), Ok(true));
     assert_eq!(Nftables::over(&mut kernel).remove(), Ok(false));
@@ -52,15 +52,23 @@ fn sets_are_applied_before_the_rules_that_use_them_and_read_back_whatever_their_
     lookup.set = "__map0".into();
     assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Unchanged));
     kernel.ruleset.as_mut().unwrap().sets[0].elements.pop();
-    assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Replaced));
+    assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Updated));
     assert_eq!(kernel.ruleset.as_ref().map(Ruleset::essence), Some(desired.essence()));
 }
 
 #[test]
 fn a_failure_names_the_set() {
     let cases = [
-        (5, "the kernel refused to add set __map7 (EEXIST: File exists)"),
-        (6, "the kernel refused to add 1536 elements to set __map7 (EEXIST: File exists)"),
+        (
+            5,
+            "the kernel refused to add set __map7 (EEXIST: File exists): another of this name is \
+             there already; look with `nft list ruleset`",
+        ),
+        (
+            6,
+            "the kernel refused to add 1536 elements to set __map7 (EEXIST: File exists): another \
+             of this name is there already; look with `nft list ruleset`",
+        ),
     ];
     for (at, message) in cases {
         let fault = BatchFault::Fails { at: vec![(at, Errno::EEXIST)], acked: false };
@@ -81,7 +89,7 @@ fn a_changed_rule_is_drift_and_apply_mends_it() {
     assert!(intact(&mut kernel));
     kernel.ruleset.as_mut().unwrap().rules.pop();
     assert!(!intact(&mut kernel));
-    assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Replaced));
+    assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Updated));
     assert!(intact(&mut kernel));
 }
 
@@ -127,17 +135,28 @@ fn each_failure_of_a_transaction_has_its_message() {
         ),
         (
             fails(0, Errno::ENOMEM),
-            "the kernel refused to take a transaction (ENOMEM: Out of memory)",
+            "the kernel refused to take a transaction (ENOMEM: Out of memory): there is no memory \
+             for it; free some, or raise the group's limit",
         ),
         (
             fails(4, Errno::EOPNOTSUPP),
             "the kernel refused to add chain postrouting \
-             (EOPNOTSUPP: Operation not supported on transport endpoint): \
-             the kernel does not support it",
+             (EOPNOTSUPP: Operation not supported on transport endpoint): this kernel does not \
+             support it; use Linux 5.10 or later with all of CONFIG_NFT_*",
+        ),
+        (
+            fails(1, Errno::EBUSY),
+            "the kernel refused to add table ephport (EBUSY: Device or resource busy): \
+             something still uses it; look with `nft list ruleset`",
+        ),
+        (
+            fails(1, Errno::EPERM),
+            "table inet ephport belongs to a running process, and the kernel lets nobody else \
+             change it (`nft list tables` shows its flag owner): end that process first",
         ),
         (
             fails(7, Errno::ENOENT),
-            "the kernel refused to add a rule of policy default to chain postrouting \
+            "the kernel refused to add rule 1 of policy default to chain postrouting \
              (ENOENT: No such file or directory): a kernel module may be missing; \
              expected nft_chain_nat, nft_masq, nft_ct, nft_fib_inet",
         ),
@@ -157,7 +176,10 @@ fn each_failure_of_a_transaction_has_its_message() {
 fn an_error_outweighs_an_acknowledgement_and_the_first_is_the_cause() {
     let at = vec![(5, Errno::ENOENT), (4, Errno::EINVAL), (6, Errno::ENOENT)];
     let (result, _) = apply_with(BatchFault::Fails { at, acked: true });
-    assert!(matches!(result, Err(Error::Refused { errno: Errno::EINVAL, .. })), "{result:?}");
+    assert!(
+        matches!(&result, Err(Error::Refused(refusal)) if refusal.errno == Errno::EINVAL),
+        "{result:?}"
+    );
 }
 
 #[test]

@@ -4,12 +4,14 @@
 //! root, or as any user under `unshare -Ur`. Nothing of the machine's own network is touched.
 #![forbid(unsafe_code)]
 
+pub mod docker;
 pub mod random;
+pub mod strace;
 pub mod tool;
 
 use std::env;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use ephport_cli::lab::*;
@@ -105,6 +107,37 @@ pub fn ephport_ok(host: &Host, line: &str) -> String {
     ended.out
 }
 
+/// Publishes the client's `port` as `published` of the router's uplink, as a container engine does.
+///
+/// # Panics
+/// When nft does not take it.
+pub fn publish(router: &Host, published: u16, port: u16) {
+    tool::nft_load(
+        router,
+        &format!(
+            "table ip publish {{\n chain prerouting {{\n \
+             type nat hook prerouting priority dstnat; policy accept;\n \
+             iifname \"wan0\" meta l4proto {{ tcp, udp }} th dport {published} \
+             dnat to {CLIENT_V4}:{port}\n }}\n}}\n"
+        ),
+    );
+}
+
+/// How many packets the enforcing rules of `router` have dropped.
+///
+/// # Panics
+/// When `status` does not tell.
+#[must_use]
+pub fn dropped(router: &Host) -> u64 {
+    let status = ephport_ok(router, "status --json");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    let rules = status["rules"].as_array().expect("rules");
+    let drops = rules.iter().filter(|rule| {
+        rule["chain"] == "enforce" && rule["nft"].as_str().is_some_and(|nft| nft.contains(" drop"))
+    });
+    drops.map(|rule| rule["packets"].as_u64().expect("a counter")).sum()
+}
+
 /// A host whose uplink is `eth0`, and the peer at the other end of it.
 ///
 /// # Panics
@@ -118,9 +151,41 @@ pub fn uplinked() -> (Host, Host) {
     (host, peer)
 }
 
+/// A new directory that vanishes with the value, and all that is in it.
+#[derive(Debug)]
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    /// An empty one.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "each is another one")]
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = env::temp_dir().join(format!("ephport-{}-{number}", std::process::id()));
+        std::fs::create_dir(&directory).expect("a new directory");
+        Self(directory)
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A policy file that vanishes with the value.
 #[derive(Debug)]
-pub struct PolicyFile(PathBuf);
+pub struct PolicyFile(PathBuf, #[expect(dead_code, reason = "held for its end")] TempDir);
 
 impl PolicyFile {
     /// A file with this text, in a directory of its own.
@@ -129,14 +194,10 @@ impl PolicyFile {
     /// When it cannot be written.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("ephport-{}-{number}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        std::fs::create_dir(&directory).expect("a new directory");
-        let file = directory.join("policy.toml");
+        let directory = TempDir::new();
+        let file = directory.path().join("policy.toml");
         std::fs::write(&file, text).expect("written");
-        Self(file)
+        Self(file, directory)
     }
 
     /// Its path.
@@ -146,14 +207,6 @@ impl PolicyFile {
     #[must_use]
     pub fn path(&self) -> &str {
         self.0.to_str().expect("UTF-8")
-    }
-}
-
-impl Drop for PolicyFile {
-    fn drop(&mut self) {
-        if let Some(directory) = self.0.parent() {
-            let _ = std::fs::remove_dir_all(directory);
-        }
     }
 }
 

@@ -181,7 +181,9 @@ fn status_speaks_to_programs() {
         let ended = ephport(&host, "status --json");
         (ended.exit, parsed(&ended))
     };
-    let absent = json!({ "state": "absent", "version": null, "rules": [] });
+    let absent = json!({
+        "state": "absent", "version": null, "compared_with": null, "drift": [], "rules": [],
+    });
     assert_eq!(status(), (Exit::Differs, absent));
     ephport_ok(&host, "apply --to-ports 49152-61000 -p udp");
     let (exit, json) = status();
@@ -208,7 +210,9 @@ fn status_speaks_to_programs() {
     );
     ok(&host, "nft delete table inet ephport");
     ok(&host, "nft add table inet ephport");
-    let foreign = json!({ "state": "foreign", "version": null, "rules": [] });
+    let foreign = json!({
+        "state": "foreign", "version": null, "compared_with": null, "drift": [], "rules": [],
+    });
     assert_eq!(status(), (Exit::Differs, foreign));
 }
 
@@ -237,13 +241,14 @@ fn diff_tells_what_apply_would_change() {
     let (old, new) = ("-p udp --to-ports 49152-61000", "-p udp --to-ports 1024-2047");
     let absent = ephport(&host, &format!("diff {old}"));
     assert_eq!(absent.exit, Exit::Differs);
-    assert!(absent.out.starts_with("--- installed\n+++ policy\n@@ "), "{}", absent.out);
+    let missing = "the table: is missing\n--- installed\n+++ policy\n@@ ";
+    assert!(absent.out.starts_with(missing), "{}", absent.out);
     assert!(absent.out.contains("\n+table inet ephport {\n"), "{}", absent.out);
     ephport_ok(&host, &format!("apply {old}"));
     let same = ephport(&host, &format!("diff {old}"));
     assert_eq!((same.exit, same.out.as_str()), (Exit::Success, ""));
     let same = ephport(&host, &format!("diff {old} --json"));
-    let nothing = json!({ "different": false, "removed": [], "added": [] });
+    let nothing = json!({ "different": false, "drift": [], "removed": [], "added": [] });
     assert_eq!((same.exit, parsed(&same)), (Exit::Success, nothing));
 
     let rule = |ports| {
@@ -257,8 +262,14 @@ fn diff_tells_what_apply_would_change() {
     assert_eq!(different.exit, Exit::Differs);
     let expected = format!("\n-\t\t{removed}\n+\t\t{added}\n \t}}\n }}\n");
     assert!(different.out.ends_with(&expected), "{}", different.out);
+    let sentence =
+        "policy default, rule 3 of postrouting: moves to ports 49152-61000, expected 1024-2047";
+    assert_eq!(different.out.lines().next(), Some(sentence));
     let json = parsed(&ephport(&host, &format!("diff {new} --json")));
-    assert_eq!(json["different"], true);
+    assert_eq!(
+        (&json["different"], &json["drift"][0]["message"]),
+        (&json!(true), &json!(sentence))
+    );
     assert_eq!((&json["removed"][1], &json["added"][1]), (&json!(removed), &json!(added)));
     // Only then does it change.
     assert_eq!(ephport(&host, &format!("diff {old}")).exit, Exit::Success);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ephport_nft::{Error, Installed, Nftables, Ruleset};
 use ephport_tests::tool::ok;
-use ephport_tests::{Host, apply, compiled, installed, is_long};
+use ephport_tests::{Host, apply, compiled, installed};
 
 const APPLIERS: u16 = 32;
 
@@ -68,7 +68,7 @@ fn keep_reading(documents: &[Ruleset], is_over: &AtomicBool) -> Result<u32, Stri
 fn of_32_who_apply_at_once_each_gets_its_turn_and_one_stands() {
     let (host, documents, is_over) =
         (Host::new("host").unwrap(), documents(), AtomicBool::new(false));
-    let duration = Duration::from_secs(if is_long() { 30 } else { 10 });
+    let duration = Duration::from_secs(30);
     apply(&host, &documents[0]);
     let (applied, read) = thread::scope(|scope| {
         let (host, is_over) = (&host, &is_over);

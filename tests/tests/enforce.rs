@@ -6,7 +6,7 @@ use std::time::Duration;
 use ephport_tests::tool::nft_load;
 use ephport_tests::{
     CLIENT_V4, Host, Protocol, ROUTER_V4, Routed, SERVER_V4, Server, TrafficError, connect,
-    connect_within, ephport_ok, seen,
+    connect_within, dropped, ephport_ok, seen,
 };
 
 const PORT: u16 = 443;
@@ -21,17 +21,6 @@ fn somebody_first(router: &Host) {
          type nat hook postrouting priority 80; policy accept;\n \
          oifname \"wan0\" meta l4proto { tcp, udp } masquerade to :2000-2999\n }\n}\n",
     );
-}
-
-/// How many packets the enforcing rules have dropped.
-fn dropped(router: &Host) -> u64 {
-    let status = ephport_ok(router, "status --json");
-    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
-    let rules = status["rules"].as_array().expect("rules");
-    let drops = rules.iter().filter(|rule| {
-        rule["chain"] == "enforce" && rule["nft"].as_str().is_some_and(|nft| nft.contains(" drop"))
-    });
-    drops.map(|rule| rule["packets"].as_u64().expect("a counter")).sum()
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use ephport_core::strategies::documents;
 use ephport_core::{Document, HostFacts};
-use ephport_nft::client::Operation;
 use ephport_nft::diff::changes;
 use ephport_nft::{Applied, Installed, Nftables, Ruleset, compile};
 use ephport_tests::random::samples;
@@ -11,10 +10,6 @@ use ephport_tests::{Host, Protocol, Routed, SERVER_V4, Server, apply, ephport_ok
 
 fn compiled(document: &Document) -> Ruleset {
     compile(&document.resolve(&HostFacts::default()).unwrap()).unwrap()
-}
-
-fn parsed(toml: &str) -> Ruleset {
-    compiled(&toml.parse().unwrap())
 }
 
 /// What stands on `host`, which must be ours and intact.
@@ -35,9 +30,12 @@ fn every_document_follows_every_other() {
         let desired = compiled(&document);
         let expected = last.as_ref().is_some_and(|last| last.essence() == desired.essence());
         let before = last.is_some().then(|| installed(&host));
-        incremental += u32::from(before.is_some_and(|old| changes(&old, &desired).is_some()));
+        let is_incremental = before.is_some_and(|old| changes(&old, &desired).is_some());
+        incremental += u32::from(is_incremental);
         let applied = apply(&host, &desired);
         assert_eq!(applied == Applied::Unchanged, expected);
+        // A kernel may refuse an update; then the table is replaced.
+        assert!(applied != Applied::Updated || is_incremental, "{applied:?}");
         let is_held = installed(&host).essence() == desired.essence();
         assert!(is_held, "{}", desired.listing());
         assert_eq!(apply(&host, &desired), Applied::Unchanged);
@@ -72,32 +70,6 @@ fn counters_of_untouched_rules_survive() {
 }
 
 #[test]
-fn one_changed_block_costs_one_element() {
-    let policy = |last: u16| {
-        let line = |i: u16| {
-            let first = 1024 + 16 * i;
-            let end = if i == 7 { last } else { first + 15 };
-            format!("10.0.{}.{} = {first}-{end}\n", i / 256, i % 256)
-        };
-        let lines = (0..2_000).map(line).collect::<Vec<_>>().concat();
-        parsed(&format!(
-            "[[policy]]\nname = \"blocks\"\nout-interfaces = \"any\"\nblocks = '''\n{lines}'''\n"
-        ))
-    };
-    let (first, second) = (policy(1151), policy(1150));
-    let host = Host::new("host").unwrap();
-    apply(&host, &first);
-    let operations = changes(&installed(&host), &second).expect("no replacement");
-    let elements = operations.iter().map(|operation| match operation {
-        Operation::AddElements(some) | Operation::DeleteElements(some) => some.elements.len(),
-        _ => 0,
-    });
-    assert_eq!(elements.collect::<Vec<_>>().iter().sum::<usize>(), 2, "one away, one new");
-    assert_eq!(apply(&host, &second), Applied::Replaced);
-    assert_eq!(installed(&host).essence(), second.essence());
-}
-
-#[test]
 fn what_was_changed_by_hand_is_mended_alone() {
     let host = Host::new("host").unwrap();
     let line = "apply --to-ports 1024-2047,4096-5119 -o any";
@@ -108,7 +80,7 @@ fn what_was_changed_by_hand_is_mended_alone() {
         rules.lines().find_map(|l| l.contains("udp").then(|| l.rsplit(' ').next())).flatten();
     ok(&host, &format!("nft delete rule inet ephport postrouting handle {}", handle.unwrap()));
     ok(&host, "nft add rule inet ephport postrouting counter accept");
-    assert!(ephport_ok(&host, line).starts_with("replaced"));
+    assert!(ephport_ok(&host, line).starts_with("updated"));
     let after = installed(&host);
     assert_eq!(after.essence(), before.essence());
     let lost = handles(&before).into_iter().filter(|handle| !handles(&after).contains(handle));

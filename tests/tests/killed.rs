@@ -1,14 +1,11 @@
 //! The binary killed at every system call of an apply: the kernel holds the old policy or the new.
 
-use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
-use std::{env, fs, process, thread};
+use std::thread;
 
 use ephport_nft::{Applied, Installed, Nftables, Ruleset};
-use ephport_tests::tool::binary;
-use ephport_tests::{Host, apply, compiled};
+use ephport_tests::strace::{Point, inject, points, traced};
+use ephport_tests::{Host, PolicyFile, apply, compiled};
 
 /// So many that reading and replacing them takes more than 300 system calls.
 const POLICIES: u16 = 20;
@@ -30,54 +27,6 @@ fn document(first: u16) -> String {
     (0..POLICIES).map(policy).collect()
 }
 
-/// A file that vanishes with its value.
-struct File(PathBuf);
-
-impl File {
-    fn new(name: &str, text: &str) -> Self {
-        let path = env::temp_dir().join(format!("ephport-killed-{}-{name}", process::id()));
-        fs::write(&path, text).expect("written");
-        Self(path)
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// Applies the file by the binary under strace, with these options. It has one thread.
-fn traced(host: &Host, options: &[&str], log: &Path, policy: &Path) -> ExitStatus {
-    let output = host.run(|| {
-        Command::new("strace")
-            .args(["-qq", "-o"])
-            .arg(log)
-            .args(options)
-            .arg(binary())
-            .arg("apply")
-            .arg(policy)
-            .output()
-            .expect("strace; `tests/run` installs it")
-    });
-    output.status
-}
-
-/// A system call of the apply: its name, and the how many-th of this name it is.
-type Point = (String, usize);
-
-fn points(log: &str) -> Vec<Point> {
-    let mut counts = HashMap::new();
-    let names = log.lines().filter_map(|line| line.split_once('(')).map(|(name, _)| name);
-    names
-        .map(|name| {
-            let count = counts.entry(name).or_insert(0);
-            *count += 1;
-            (name.into(), *count)
-        })
-        .collect()
-}
-
 /// What the kernel held after the kills.
 #[derive(Debug, Default)]
 struct Found {
@@ -86,17 +35,15 @@ struct Found {
 }
 
 /// Kills an apply of `new` over `old` on entering each of these calls, looks, and applies again.
-fn kill_at(points: &[&Point], policy: &Path, old: &Ruleset, new: &Ruleset) -> Found {
+fn kill_at(points: &[&Point], policy: &PolicyFile, old: &Ruleset, new: &Ruleset) -> Found {
     let host = Host::new("host").unwrap();
-    let log = File::new(&format!("log-{:?}", thread::current().id()), "");
     let mut nft = host.run(Nftables::open).unwrap();
     let mut found = Found::default();
-    for (call, count) in points {
+    for point @ (call, count) in points {
         nft.apply(old).unwrap();
-        let only = format!("trace={call}");
-        let inject = format!("inject={call}:signal=SIGKILL:when={count}");
-        let status = traced(&host, &["-e", &only, "-e", &inject], &log.0, policy);
-        if status.signal() != Some(SIGKILL) {
+        let [only, inject] = inject(point, "signal=SIGKILL");
+        let killed = traced(&host, &[&only, &inject], &["apply", policy.path()]);
+        if killed.output.status.signal() != Some(SIGKILL) {
             continue; // This time it needed fewer of them.
         }
         let Installed::Ours { ruleset, intact: true, .. } = nft.installed().unwrap() else {
@@ -105,7 +52,7 @@ fn kill_at(points: &[&Point], policy: &Path, old: &Ruleset, new: &Ruleset) -> Fo
         let is_new = ruleset.essence() == new.essence();
         assert!(is_new || ruleset.essence() == old.essence(), "torn at {call} {count}");
         *(if is_new { &mut found.new } else { &mut found.old }) += 1;
-        let again = if is_new { Applied::Unchanged } else { Applied::Replaced };
+        let again = if is_new { Applied::Unchanged } else { Applied::Updated };
         assert_eq!(nft.apply(new), Ok(again));
     }
     found
@@ -114,16 +61,17 @@ fn kill_at(points: &[&Point], policy: &Path, old: &Ruleset, new: &Ruleset) -> Fo
 #[test]
 fn killed_at_any_system_call_it_leaves_the_old_policy_or_the_new() {
     let (old, text) = (compiled(&document(2000)), document(10_000));
-    let (new, policy) = (compiled(&text), File::new("policy.toml", &text));
-    let (host, log) = (Host::new("host").unwrap(), File::new("log", ""));
+    let (new, policy) = (compiled(&text), PolicyFile::new(&text));
+    let host = Host::new("host").unwrap();
     apply(&host, &old);
-    assert!(traced(&host, &[], &log.0, &policy.0).success());
-    let points = points(&fs::read_to_string(&log.0).expect("strace's log"));
+    let whole = traced(&host, &[], &["apply", policy.path()]);
+    assert!(whole.output.status.success(), "{whole:?}");
+    let points = points(&whole.calls);
     let found: Vec<_> = thread::scope(|scope| {
         let (points, policy, old, new) = (&points, &policy, &old, &new);
         let start = |first: usize| {
             let own: Vec<_> = points.iter().skip(first).step_by(THREADS).collect();
-            scope.spawn(move || kill_at(&own, &policy.0, old, new))
+            scope.spawn(move || kill_at(&own, policy, old, new))
         };
         let threads: Vec<_> = (0..THREADS).map(start).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()

@@ -147,6 +147,18 @@ fn what_the_kernel_refuses_is_named() {
         "{route}"
     );
     assert!(told(host.address("eth0", "10.0.0.1")).contains("is no address"));
+    let other = told(host.route("default", "eth0"));
+    assert!(other.starts_with("h: no route to `default` via `eth0`: "), "{other}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_by_both_ends() {
+    let (net, _server) = network();
+    let error = Server::start(&net.server, PORT).map(drop).unwrap_err();
+    assert!(matches!(error, LabError::Serve { port: PORT, .. }), "{error}");
+    let from = SocketAddr::new(SERVER_V4, 5000);
+    let error = net.client.run(|| connect(Protocol::Udp, from, (SERVER_V4, PORT))).unwrap_err();
+    assert!(matches!(error, TrafficError::Bind { .. }), "{error}");
 }
 
 #[test]

@@ -17,11 +17,12 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// What cargo knows of the packages, without the features that no default build has.
-fn metadata() -> Value {
+/// What cargo knows of the packages, with the features that a default build has and those of `args`.
+fn metadata(args: &[&str]) -> Value {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--offline", "--locked", "--format-version", "1"])
         .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
+        .args(args)
         .current_dir(root())
         .output()
         .expect("cargo");
@@ -39,7 +40,11 @@ fn text(value: &Value) -> &str {
 
 /// Name and licence of each package that the shipped crates depend on for more than their tests.
 fn dependencies() -> BTreeMap<String, String> {
-    let metadata = metadata();
+    dependencies_with(&[])
+}
+
+fn dependencies_with(args: &[&str]) -> BTreeMap<String, String> {
+    let metadata = metadata(args);
     let packages: BTreeMap<_, _> =
         list(&metadata["packages"]).iter().map(|package| (text(&package["id"]), package)).collect();
     let nodes: BTreeMap<_, _> =
@@ -125,6 +130,42 @@ fn every_dependency_has_a_licence_that_deny_toml_allows() {
     assert!(dependencies.len() > 20, "{dependencies:?}");
     for (name, licence) in dependencies {
         assert!(is_met(&licence, &allowed), "{name}: `{licence}`");
+    }
+}
+
+#[test]
+fn the_gpl_comes_with_the_feature_rustables_alone() {
+    let allowed = allowed();
+    let refused = |args: &[&str]| -> Vec<_> {
+        let dependencies = dependencies_with(args).into_iter();
+        dependencies.filter(|(_, licence)| !is_met(licence, &allowed)).collect()
+    };
+    // Else its packages need not be there.
+    if cfg!(feature = "rustables") {
+        let gpl = |name: &str| (name.to_string(), "GPL-3.0-or-later".to_string());
+        let with = refused(&["--features", "ephport-nft/rustables"]);
+        assert_eq!(with, [gpl("rustables"), gpl("rustables-macros")]);
+    }
+    assert_eq!(refused(&["--features", "ephport-nft/proptest,ephport-nft/fuzz"]), []);
+    assert_eq!(refused(&[]), []);
+    // What a user builds, as cargo itself tells it.
+    for package in SHIPPED {
+        let output = Command::new(env!("CARGO"))
+            .args([
+                "tree",
+                "--offline",
+                "--locked",
+                "--edges",
+                "normal,build",
+                "--package",
+                package,
+            ])
+            .current_dir(root())
+            .output()
+            .expect("cargo");
+        let tree = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && tree.contains("thiserror"), "{output:?}");
+        assert!(!tree.contains("rustables") && !tree.contains("bindgen"), "{package}: {tree}");
     }
 }
 

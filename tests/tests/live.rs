@@ -17,9 +17,10 @@ const PORT: u16 = 443;
 const LIVE: u16 = 20;
 const NEW: usize = 2000;
 
-/// One range, and several that hold it. Neither is enforced: a packet that is under way in the
-/// instant of a replacement is checked by the old rules against the new sets, and enforcement then
-/// drops it rather than let it out (TCP sends its SYN again).
+/// One range, and several that hold it. Neither is enforced: with `enforce = true` on the second, 0 to
+/// 5 of 10,000 to 17,000 new connections got no answer in four runs of a test here, without it none.
+/// The kernel lets a packet finish the old rules while what they look up are the new sets' elements
+/// (inferred, not traced), so that enforcement drops it rather than let it out; TCP sends again.
 const ONE: &str = "49152-61000";
 const SEVERAL: &str = "20000-23999,30000-30999,49152-61000";
 
@@ -59,7 +60,7 @@ fn replace(work: &Work) -> Vec<ephport_nft::Error> {
             break;
         }
         match nft.apply(document) {
-            Ok(applied) => assert_eq!(applied, Applied::Replaced),
+            Ok(applied) => assert_eq!(applied, Applied::Updated),
             Err(error) => errors.push(error),
         }
         work.applies.fetch_add(1, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use ephport_core::{Port, PortSet};
 use ephport_tests::tool::{nft_load, ok, tool};
 use ephport_tests::{
     CLIENT_V4, CLIENT_V6, Host, Protocol, ROUTER_V4, Routed, SERVER_V4, SERVER_V6, Server, connect,
-    ephport_ok,
+    ephport_ok, publish,
 };
 
 const PORT: u16 = 443;
@@ -222,6 +222,15 @@ fn n12_the_routers_own_services_keep_their_ports() {
         }
     }
     all_inside(&ports(&net.router, Protocol::Udp, [4501]), 49_152..=61_000);
+
+    // A server behind a published port sees who asks.
+    publish(&net.router, 8080, PORT);
+    let _published = Server::start(&net.client, PORT).unwrap();
+    let asker = SocketAddr::new(SERVER_V4, 40_000);
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let published = SocketAddr::new(ROUTER_V4, 8080);
+        assert_eq!(sources(&net.server, protocol, [40_000], published), [asker]);
+    }
 
     let (net, _server) = lab("--to-ports 49152-61000 --origin forwarded");
     assert_eq!(ports(&net.router, Protocol::Udp, [40_000]), [40_000]);

@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use ephport_tests::tool::{nft_load, ok};
+use ephport_tests::tool::ok;
 use ephport_tests::{
-    CLIENT_V4, Host, Protocol, ROUTER_V4, Routed, SERVER_V4, Server, connect, ephport_ok, seen,
+    CLIENT_V4, Host, Protocol, ROUTER_V4, Routed, SERVER_V4, Server, connect, ephport_ok, publish,
+    seen,
 };
 
 const PORT: u16 = 443;
@@ -50,12 +51,7 @@ fn it_rewrites_connections_on_loopback() {
 #[test]
 fn it_hides_the_client_from_a_server_behind_a_published_port() {
     fn published(net: &Routed) -> SocketAddr {
-        nft_load(
-            &net.router,
-            "table ip publish {\n chain prerouting {\n \
-             type nat hook prerouting priority dstnat; policy accept;\n \
-             iifname \"wan0\" tcp dport 8080 dnat to 10.77.1.2:443\n }\n}\n",
-        );
+        publish(&net.router, 8080, PORT);
         let _server = Server::start(&net.client, PORT).unwrap();
         let from = SocketAddr::new(SERVER_V4, 40_000);
         seen(&net.server, Protocol::Tcp, from, SocketAddr::new(ROUTER_V4, 8080))

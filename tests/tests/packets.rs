@@ -23,6 +23,8 @@ fn every_connection_arrives_from_inside_and_keeps_its_port_where_it_can() {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, PORT).unwrap();
     ephport_ok(&net.router, "apply --to-ports 49152-61000");
+    // On a slow machine a connection must not be forgotten before it is looked at again.
+    net.router.sysctl("net/netfilter/nf_conntrack_udp_timeout", "600").unwrap();
     let outside: Vec<u16> =
         (0..100).map(|i| 1024 + i * 400).chain((0..100).map(|i| 61_001 + i)).collect();
     for (protocol, server) in ways() {

@@ -4,26 +4,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 use std::{env, fs, process};
 
+use ephport_tests::strace::traced;
 use ephport_tests::tool::{binary, ok};
 use ephport_tests::{Host, Routed};
 
 /// Runs a command line on `host` under strace; the system calls that start a process.
 fn started(host: &Host, line: &str) -> Vec<String> {
     let words: Vec<_> = line.split_whitespace().collect();
-    let log = env::temp_dir().join(format!("ephport-strace-{}-{}", process::id(), words[0]));
-    let output = host.run(|| {
-        Command::new("strace")
-            .args(["-f", "-qq", "-e", "trace=execve,execveat,fork,vfork,clone,clone3", "-o"])
-            .arg(&log)
-            .arg(binary())
-            .args(&words)
-            .output()
-            .expect("strace; `tests/run` installs it")
-    });
-    assert!(output.status.success(), "{output:?}");
-    let calls = fs::read_to_string(&log).expect("strace's log");
-    fs::remove_file(&log).expect("removed");
-    calls.lines().map(Into::into).collect()
+    let starting = "trace=execve,execveat,fork,vfork,clone,clone3";
+    let run = traced(host, &["-f", "-e", starting], &words);
+    assert!(run.output.status.success(), "{run:?}");
+    run.calls.lines().map(Into::into).collect()
 }
 
 #[test]

@@ -43,6 +43,8 @@ fn word(applied: Applied, dry_run: bool) -> &'static str {
         (Applied::Unchanged, _) => "unchanged",
         (Applied::Installed, false) => "installed",
         (Applied::Installed, true) => "would install",
+        (Applied::Updated, false) => "updated",
+        (Applied::Updated, true) => "would update",
         (Applied::Replaced, false) => "replaced",
         (Applied::Replaced, true) => "would replace",
     }

@@ -2,13 +2,14 @@
 
 use std::io::Write;
 
-use ephport_nft::{Applied, Error, Installed, Nftables};
+use ephport_nft::{Error, Installed, Nftables};
 use serde_json::json;
 use similar::{ChangeTag, TextDiff};
 
 use super::{Failure, Request, document};
 use crate::Exit;
 use crate::args::RequestArgs;
+use crate::render;
 
 pub(crate) fn run(
     args: RequestArgs,
@@ -17,7 +18,8 @@ pub(crate) fn run(
 ) -> Result<Exit, Failure> {
     let desired = Request::new(&document(args.source)?, err)?.ruleset;
     let installed = Nftables::open()?.installed()?;
-    let is_same = installed.difference(&desired)? == Applied::Unchanged;
+    let drifts = installed.drift(&desired)?;
+    let is_same = drifts.is_empty();
     let before = match &installed {
         Installed::Absent => String::new(),
         Installed::Foreign(_) => return Err(Error::Foreign.into()),
@@ -31,9 +33,15 @@ pub(crate) fn run(
             changes.map(|change| change.value().trim().to_string()).collect::<Vec<_>>()
         };
         let (removed, added) = (lines(ChangeTag::Delete), lines(ChangeTag::Insert));
-        let result = json!({ "different": !is_same, "removed": removed, "added": added });
+        let result = json!({
+            "different": !is_same,
+            "drift": render::drifts_json(&drifts),
+            "removed": removed,
+            "added": added,
+        });
         writeln!(out, "{result:#}")?;
     } else {
+        drifts.iter().try_for_each(|drift| writeln!(out, "{drift}"))?;
         write!(out, "{}", diff.unified_diff().header("installed", "policy"))?;
     }
     Ok(if is_same { Exit::Success } else { Exit::Differs })

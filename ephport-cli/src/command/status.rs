@@ -1,18 +1,29 @@
 //! `ephport-nft status`
+//!
+//! The table's signature tells that it was changed, the policy what: that is compared with the policy
+//! file if there is one and it is what was applied. A file that was edited since would make the
+//! edits look like somebody's changes of the table.
 
 use std::io::{self, Write};
+use std::path::Path;
 
-use ephport_nft::{Installed, Nftables, Ruleset};
+use ephport_nft::ruleset::Signature;
+use ephport_nft::{Drift, Installed, Nftables, Ruleset, drift};
 use serde_json::json;
 
-use super::Failure;
+use super::{DEFAULT_FILE, Failure, Request, read_document};
 use crate::Exit;
 use crate::args::OutputArgs;
 use crate::render;
 
-pub(crate) fn run(args: OutputArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+pub(crate) fn run(
+    args: OutputArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<Exit, Failure> {
     let installed = Nftables::open()?.installed()?;
     let state = state(&installed);
+    let drifted = Drifted::of(&installed, err);
     if args.json {
         let (version, rules) = match &installed {
             Installed::Absent => (None, Vec::new()),
@@ -22,12 +33,82 @@ pub(crate) fn run(args: OutputArgs, out: &mut dyn Write) -> Result<Exit, Failure
                 (version, render::rules_json(ruleset))
             }
         };
-        writeln!(out, "{:#}", json!({ "state": state, "version": version, "rules": rules }))?;
+        let result = json!({
+            "state": state,
+            "version": version,
+            "compared_with": drifted.is_compared().then_some(DEFAULT_FILE),
+            "drift": render::drifts_json(&drifted.drifts),
+            "rules": rules,
+        });
+        writeln!(out, "{result:#}")?;
     } else {
-        print(out, &installed, state)?;
+        print(out, &installed, state, &drifted)?;
     }
     let intact = matches!(installed, Installed::Ours { intact: true, .. });
     Ok(if intact { Exit::Success } else { Exit::Differs })
+}
+
+/// What is known of how the table drifted.
+#[derive(Default)]
+struct Drifted {
+    drifts: Vec<Drift>,
+    policy: Policy,
+}
+
+/// What was to be had of the policy that was applied.
+#[derive(Default)]
+enum Policy {
+    /// It is not needed.
+    #[default]
+    None,
+    /// There is no policy file, or none that can be read.
+    Unknown,
+    /// The policy file is not what was applied.
+    Other,
+    /// The policy file is what was applied.
+    Same,
+}
+
+impl Drifted {
+    fn of(installed: &Installed, err: &mut dyn Write) -> Self {
+        let Installed::Ours { ruleset, signature, intact: false } = installed else {
+            return Self::default();
+        };
+        let (desired, policy) = match policy_file(err) {
+            None => (None, Policy::Unknown),
+            // Without a signature, nothing speaks against the file.
+            Some(file) if is_of(signature.as_ref(), &file) => (Some(file), Policy::Same),
+            Some(_) => (None, Policy::Other),
+        };
+        let drifts = match desired {
+            Some(desired) => drift::drift(ruleset, &desired),
+            None => drift::evident(ruleset),
+        };
+        Self { drifts, policy }
+    }
+
+    fn is_compared(&self) -> bool {
+        matches!(self.policy, Policy::Same)
+    }
+}
+
+fn is_of(signature: Option<&Signature>, file: &Ruleset) -> bool {
+    let digest = |signature: &Signature| signature.digest;
+    signature.is_none() || signature.map(digest) == file.signature().as_ref().map(digest)
+}
+
+/// The policy file, compiled. One that cannot be is no reason not to tell the table's state.
+fn policy_file(err: &mut dyn Write) -> Option<Ruleset> {
+    if !Path::new(DEFAULT_FILE).exists() {
+        return None;
+    }
+    match read_document(DEFAULT_FILE.into()).and_then(|document| Request::new(&document, err)) {
+        Ok(request) => Some(request.ruleset),
+        Err(failure) => {
+            let _ = writeln!(err, "warning: nothing to compare with: {failure}");
+            None
+        }
+    }
 }
 
 fn state(installed: &Installed) -> &'static str {
@@ -39,7 +120,12 @@ fn state(installed: &Installed) -> &'static str {
     }
 }
 
-fn print(out: &mut dyn Write, installed: &Installed, state: &str) -> io::Result<()> {
+fn print(
+    out: &mut dyn Write,
+    installed: &Installed,
+    state: &str,
+    drifted: &Drifted,
+) -> io::Result<()> {
     match installed {
         Installed::Absent => writeln!(out, "{state}: there is no table inet ephport"),
         Installed::Foreign(_) => {
@@ -53,10 +139,28 @@ fn print(out: &mut dyn Write, installed: &Installed, state: &str) -> io::Result<
             writeln!(out, "{state}: table inet ephport, {by}")?;
             if !intact {
                 writeln!(out, "  somebody changed it since; apply the policy again to mend it")?;
+                print_drift(out, drifted)?;
             }
             print_rules(out, ruleset)
         }
     }
+}
+
+fn print_drift(out: &mut dyn Write, Drifted { drifts, policy }: &Drifted) -> io::Result<()> {
+    let name = "name the policy that was applied to see all: `ephport-nft diff FILE`, or its flags";
+    match policy {
+        Policy::None => {}
+        Policy::Unknown => writeln!(out, "  {name}")?,
+        Policy::Other => {
+            writeln!(
+                out,
+                "  {DEFAULT_FILE} is not what was applied, or not for this host as it is;"
+            )?;
+            writeln!(out, "  {name}")?;
+        }
+        Policy::Same => writeln!(out, "  compared with {DEFAULT_FILE}:")?,
+    }
+    drifts.iter().try_for_each(|drift| writeln!(out, "  {drift}"))
 }
 
 fn print_rules(out: &mut dyn Write, ruleset: &Ruleset) -> io::Result<()> {

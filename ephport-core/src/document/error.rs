@@ -12,6 +12,7 @@ use crate::interface::InterfaceError;
 use crate::policy::{PolicyError, PolicyName};
 use crate::port::PortError;
 use crate::protocol::ProtocolError;
+use crate::word::WordError;
 
 /// Why a text is not a document, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -183,11 +184,8 @@ pub enum ValueError {
     #[error("expected a network like 10.0.0.0/8 or an address")]
     Network,
     /// None of a few words.
-    #[error("expected {expected}")]
-    Word {
-        /// The words.
-        expected: &'static str,
-    },
+    #[error(transparent)]
+    Word(#[from] WordError),
     /// A word for many interfaces, among names of some.
     #[error("expected the name of an interface: `any` and `uplinks` stand alone, not in a list")]
     WordInList,

@@ -6,8 +6,8 @@
 use std::fmt::{Display, Write as _};
 
 use crate::allocation::block_table::BlockTable;
-use crate::policy::{Address, PickUp, Policy, PolicySpec, Target};
-use crate::scope::{Egress, Families, Origin, Scope};
+use crate::policy::{Policy, PolicySpec, Target};
+use crate::scope::{Egress, Families, Scope};
 
 /// The policies, an empty line between two of them.
 pub(super) fn print(policies: &[Policy]) -> String {
@@ -34,14 +34,11 @@ fn table(policy: &Policy) -> String {
     lines.flag("fully-random", policy.choice.fully_random);
     lines.flag("persistent", policy.choice.persistent);
     lines.flag("per-source-stable", policy.choice.per_source_stable);
-    match policy.address {
-        Address::Masquerade => {}
-        Address::Keep => lines.string("address", "keep"),
-        Address::Fixed(address) => lines.string("address", address),
+    if policy.address != usual.address {
+        lines.string("address", policy.address);
     }
-    match policy.pick_up {
-        PickUp::Opening => {}
-        PickUp::Any => lines.string("pick-up", "any"),
+    if policy.pick_up != usual.pick_up {
+        lines.string("pick-up", policy.pick_up);
     }
     lines.flag("enforce", policy.enforce);
     lines.0
@@ -63,10 +60,8 @@ fn scope(lines: &mut Lines, scope: &Scope) {
     if !scope.except_destinations.is_empty() {
         lines.list("except-destinations", &scope.except_destinations);
     }
-    match scope.origin {
-        Origin::Both => {}
-        Origin::Local => lines.string("origin", "local"),
-        Origin::Forwarded => lines.string("origin", "forwarded"),
+    if scope.origin != usual.origin {
+        lines.string("origin", scope.origin);
     }
     match scope.families {
         Families::Both => {}

@@ -19,10 +19,10 @@ use super::{Document, DocumentError};
 use crate::allocation::block_table::{BlockTable, ExplicitBlocks};
 use crate::allocation::map_e::MapE;
 use crate::interface::InterfacePattern;
-use crate::policy::{Address, Choice, PickUp, Policy, PolicyError, PolicyName, PolicySpec, Target};
-use crate::port_set::PortSet;
+use crate::policy::{Choice, Policy, PolicyError, PolicyName, PolicySpec, Target};
 use crate::protocol::Protocols;
-use crate::scope::{Egress, Families, Origin, Scope};
+use crate::scope::{Egress, Families, Scope};
+use crate::word::WordError;
 
 /// Every key that a policy may have.
 pub(super) const KEYS: [&str; 20] = [
@@ -154,29 +154,29 @@ impl Fields<'_> {
         Ok(PolicySpec {
             name,
             scope: self.scope()?,
-            source_ports: self.ports("source-ports", "1024-65535")?.unwrap_or(usual.source_ports),
-            exempt: self.ports("exempt-source-ports", "4500")?.unwrap_or(usual.exempt),
-            except_ports: self.ports("except-ports", "50000-50010")?.unwrap_or(usual.except_ports),
+            source_ports: self
+                .parsed_string("source-ports", "1024-65535")?
+                .unwrap_or(usual.source_ports),
+            exempt: self.parsed_string("exempt-source-ports", "4500")?.unwrap_or(usual.exempt),
+            except_ports: self
+                .parsed_string("except-ports", "50000-50010")?
+                .unwrap_or(usual.except_ports),
             choice: Choice {
                 random: self.flag("random")?,
                 fully_random: self.flag("fully-random")?,
                 persistent: self.flag("persistent")?,
                 per_source_stable: self.flag("per-source-stable")?,
             },
-            address: self.word(
-                "address",
-                "masquerade, keep or an address like 192.0.2.1",
-                address,
-            )?,
-            pick_up: self.word("pick-up", "opening or any", pick_up)?,
+            address: self.parsed_string("address", "masquerade")?.unwrap_or_default(),
+            pick_up: self.parsed_string("pick-up", "opening")?.unwrap_or_default(),
             enforce: self.flag("enforce")?,
             target: usual.target,
         })
     }
 
     fn name(&self) -> Result<PolicyName, TomlError> {
-        if let Some(item) = self.string("name", "builds")? {
-            return self.parsed("name", &item);
+        if let Some(name) = self.parsed_string("name", "builds")? {
+            return Ok(name);
         }
         let found = self.source.quote(&self.span);
         Err(self.source.error(&self.span, TomlProblem::NoName { found }))
@@ -198,10 +198,10 @@ impl Fields<'_> {
         if local {
             return Ok(Target::Local);
         }
-        if let Some(item) = self.string("map-e", "psid=52,psid-len=8,offset=4")? {
-            return self.parsed("map-e", &item).map(|map_e: MapE| Target::Ports(map_e.ports()));
+        if let Some(map_e) = self.parsed_string::<MapE>("map-e", "psid=52,psid-len=8,offset=4")? {
+            return Ok(Target::Ports(map_e.ports()));
         }
-        match self.ports("to-ports", "49152-61000")? {
+        match self.parsed_string("to-ports", "49152-61000")? {
             Some(ports) => Ok(Target::Ports(ports)),
             None => self.blocks().map(Target::Blocks),
         }
@@ -228,7 +228,7 @@ impl Fields<'_> {
             protocols: self.protocols()?.unwrap_or(usual.protocols),
             sources: self.networks("sources")?,
             except_destinations: self.networks("except-destinations")?,
-            origin: self.word("origin", "local, forwarded or both", origin)?,
+            origin: self.parsed_string("origin", "local")?.unwrap_or_default(),
         })
     }
 
@@ -272,7 +272,7 @@ impl Fields<'_> {
                 "ipv4" => ipv4 = true,
                 "ipv6" => ipv6 = true,
                 _ => {
-                    let error = ValueError::Word { expected: "ipv4 or ipv6" };
+                    let error = WordError { expected: "ipv4 or ipv6" };
                     return Err(self.wrong(KEY, &item.span, error));
                 }
             }
@@ -293,15 +293,6 @@ impl Fields<'_> {
         items.iter().map(read).collect()
     }
 
-    fn ports(
-        &self,
-        key: &'static str,
-        example: &'static str,
-    ) -> Result<Option<PortSet>, TomlError> {
-        let item = self.string(key, example)?;
-        item.map(|item| self.parsed(key, &item)).transpose()
-    }
-
     /// The value that makes the parts not fit together: of the keys that could, the first given.
     fn culprit(&self, error: &PolicyError) -> Range<usize> {
         let keys: &[&str] = match error {
@@ -315,30 +306,5 @@ impl Fields<'_> {
         };
         let given = keys.iter().find(|key| self.has(key));
         given.map_or_else(|| self.span.clone(), |key| self.value_span(key))
-    }
-}
-
-fn origin(text: &str) -> Option<Origin> {
-    match text {
-        "local" => Some(Origin::Local),
-        "forwarded" => Some(Origin::Forwarded),
-        "both" => Some(Origin::Both),
-        _ => None,
-    }
-}
-
-fn address(text: &str) -> Option<Address> {
-    match text {
-        "masquerade" => Some(Address::Masquerade),
-        "keep" => Some(Address::Keep),
-        _ => text.parse().ok().map(Address::Fixed),
-    }
-}
-
-fn pick_up(text: &str) -> Option<PickUp> {
-    match text {
-        "opening" => Some(PickUp::Opening),
-        "any" => Some(PickUp::Any),
-        _ => None,
     }
 }

@@ -1,8 +1,13 @@
 //! Why the kernel's ruleset could not be read or changed.
 
+use std::fmt;
+
 use nix::errno::Errno;
 use thiserror::Error;
 
+use super::attempt::Attempt;
+use super::module::Module;
+use super::place::Place;
 use super::transport::NetlinkError;
 use crate::ruleset::TABLE;
 use crate::wire::WireError;
@@ -31,29 +36,18 @@ pub enum Error {
     )]
     NoNfTables,
     /// The kernel has nf_tables, but not all of its modules, and could not load what it lacks.
-    #[error(
-        "the kernel refused to {operation}: it lacks the module {module}; \
-         load it with `modprobe {module}`"
-    )]
+    #[error("the kernel refused to {attempt}: {module}")]
     NoModule {
-        /// What was asked, in words.
-        operation: String,
-        /// Its name.
-        module: &'static str,
+        /// What was asked.
+        attempt: Attempt,
+        /// What it lacks.
+        module: Module,
     },
     /// The kernel refused one operation, and with it the whole transaction.
-    #[error("the kernel refused to {operation} ({errno}){}{}", detail(message.as_deref(), *offset), hint(*errno))]
-    Refused {
-        /// What was asked, in words.
-        operation: String,
-        /// What the kernel said.
-        errno: Errno,
-        /// The kernel's words, if it had any.
-        message: Option<String>,
-        /// Where in the message the fault is, in bytes from its header.
-        offset: Option<u32>,
-    },
-    /// The kernel answered nothing to a transaction, and holds what it held before.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    /// The kernel answered nothing to a transaction, or acknowledged it and did not carry it out; it
+    /// holds what it held before.
     #[error("the kernel carried out nothing of the transaction and did not say why: try again")]
     Dropped,
     /// The kernel's answer to a transaction was lost, and its ruleset does not tell what became of it.
@@ -73,26 +67,93 @@ pub enum Error {
          look at it with `nft list table inet {TABLE}`, and rename or delete it"
     )]
     Foreign,
+    /// The table is for the process alone that made it, while that one lives.
+    #[error(
+        "table inet {TABLE} belongs to a running process, and the kernel lets nobody else change \
+         it (`nft list tables` shows its flag owner): end that process first"
+    )]
+    Owned,
     /// The ruleset does not fit netlink.
     #[error("the ruleset cannot be encoded: {0}")]
     Wire(#[from] WireError),
 }
 
-fn detail(message: Option<&str>, offset: Option<u32>) -> String {
-    match (message, offset) {
-        (Some(message), _) => format!(": {message}"),
-        (None, Some(offset)) => format!(", at byte {offset} of the message"),
-        (None, None) => String::new(),
+/// What the kernel refused, where, and why as far as that can be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was asked.
+    pub attempt: Attempt,
+    /// What the kernel said.
+    pub errno: Errno,
+    /// The kernel's words, if it had any.
+    pub message: Option<String>,
+    /// Where in the message the fault is, in bytes from its header.
+    pub offset: Option<u32>,
+    /// What stands there.
+    pub place: Option<Place>,
+    /// The likely cause.
+    pub cause: Option<Cause>,
+}
+
+/// Why a kernel is likely to refuse an operation of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// A module is missing, of which the kernel does not say what needs it.
+    SomeModule,
+    /// The kernel is older than ephport asks for, or was built without a part of nf_tables.
+    Unsupported,
+    /// Something of this name stands there, and is different.
+    Exists,
+    /// Something else still uses it.
+    InUse,
+    /// The kernel, or the memory control group of this process, has no memory left for it.
+    NoMemory,
+}
+
+impl Cause {
+    pub(super) fn of(attempt: &Attempt, errno: Errno, place: Option<&Place>) -> Option<Self> {
+        Some(match (errno, attempt) {
+            (Errno::ENOENT, Attempt::Add(_)) if place.is_none() => Self::SomeModule,
+            (Errno::EOPNOTSUPP, _) => Self::Unsupported,
+            (Errno::EEXIST, _) => Self::Exists,
+            (Errno::EBUSY, _) => Self::InUse,
+            (Errno::ENOMEM | Errno::ENOBUFS, _) => Self::NoMemory,
+            _ => return None,
+        })
     }
 }
 
-fn hint(errno: Errno) -> &'static str {
-    match errno {
-        Errno::ENOENT => {
-            ": a kernel module may be missing; expected nft_chain_nat, nft_masq, nft_ct, \
-             nft_fib_inet"
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attempt, errno, message, offset, place, cause } = self;
+        write!(f, "the kernel refused to {attempt} ({errno})")?;
+        match (place, offset) {
+            (Some(place), _) => write!(f, ", at {place}")?,
+            (None, Some(offset)) => write!(f, ", at byte {offset} of the message")?,
+            (None, None) => {}
         }
-        Errno::EOPNOTSUPP => ": the kernel does not support it",
-        _ => "",
+        if let Some(message) = message {
+            write!(f, ": {message}")?;
+        }
+        cause.map_or(Ok(()), |cause| write!(f, ": {cause}"))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SomeModule => {
+                "a kernel module may be missing; expected nft_chain_nat, nft_masq, nft_ct, \
+                 nft_fib_inet"
+            }
+            Self::Unsupported => {
+                "this kernel does not support it; \
+                 use Linux 5.10 or later with all of CONFIG_NFT_*"
+            }
+            Self::Exists => "another of this name is there already; look with `nft list ruleset`",
+            Self::InUse => "something still uses it; look with `nft list ruleset`",
+            Self::NoMemory => "there is no memory for it; free some, or raise the group's limit",
+        })
     }
 }

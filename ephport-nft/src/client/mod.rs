@@ -1,21 +1,29 @@
 //! The kernel's side: reading the table, and changing it in one transaction.
 
+mod attempt;
 mod error;
+mod events;
 mod module;
+mod place;
 mod readback;
 mod socket;
 mod transaction;
 mod transport;
 
-pub use error::Error;
+pub use attempt::{Attempt, Object};
+pub use error::{Cause, Error, Refusal};
+pub use events::{Event, Events};
+pub use module::Module;
+pub use place::{Item, Place};
 pub use socket::Socket;
 pub use transaction::{Batch, Operation};
 pub use transport::{NetlinkError, Transport, dump, exchange};
 
 use transaction::Outcome;
 
+use crate::drift::{self, Change, Drift, drift};
 use crate::object::Generation;
-use crate::ruleset::{FAMILY, Ruleset, Signature, TABLE};
+use crate::ruleset::{FAMILY, Ruleset, Signature, TABLE, is_ours};
 
 /// How often a change is tried anew when somebody else changed the ruleset in between.
 ///
@@ -55,7 +63,9 @@ pub enum Applied {
     Unchanged,
     /// There was no table before.
     Installed,
-    /// Another table of ours, or a changed one, was replaced.
+    /// Another policy's table, or a changed one, was made the desired one; what is in both stayed.
+    Updated,
+    /// The same by another table in its place: the kernel cannot change all that differs.
     Replaced,
 }
 
@@ -85,59 +95,50 @@ impl<T: Transport> Nftables<T> {
     /// Makes the kernel hold `desired`, with as few changes as can be. A second time changes nothing.
     pub fn apply(&mut self, desired: &Ruleset) -> Result<Applied, Error> {
         let mut is_update = false;
-        let update = |installed: &Ruleset, desired: &Ruleset| {
-            is_update = true;
-            Batch::update(installed, desired)
-        };
-        match self.apply_by(desired, update) {
+        let result = self.change(Self::snapshot, |installed| {
+            let step = installed.step(desired)?;
+            is_update = step.0 == Applied::Updated;
+            Ok(step)
+        });
+        match result {
             // Some kernels refuse to delete a chain in the transaction that deletes the last rule
             // which leads to it. All of them take another table in the place of the old one.
-            Err(Error::Refused { .. }) if is_update => {
-                self.apply_by(desired, |_, desired| Batch::replace(desired))
+            Err(Error::Refused(_) | Error::NoModule { .. }) if is_update => {
+                self.change(Self::snapshot, |installed| match installed.step(desired)? {
+                    (Applied::Updated, _) => Ok((Applied::Replaced, Some(Batch::replace(desired)))),
+                    step => Ok(step),
+                })
             }
             result => result,
         }
     }
 
-    fn apply_by(
-        &mut self,
-        desired: &Ruleset,
-        mut batch: impl FnMut(&Ruleset, &Ruleset) -> Batch,
-    ) -> Result<Applied, Error> {
-        self.change(|installed| {
-            let difference = installed.difference(desired)?;
-            let batch = match installed {
-                _ if difference == Applied::Unchanged => None,
-                Installed::Ours { ruleset, .. } => Some(batch(ruleset, desired)),
-                Installed::Absent | Installed::Foreign(_) => Some(Batch::replace(desired)),
-            };
-            Ok((difference, batch))
-        })
-    }
-
     /// Takes our table away; `false` when there is none.
     pub fn remove(&mut self) -> Result<bool, Error> {
-        self.change(|installed| match installed {
-            Installed::Absent => Ok((false, None)),
-            Installed::Foreign(_) => Err(Error::Foreign),
-            Installed::Ours { ruleset, .. } => Ok((true, Some(Batch::delete(&ruleset.table)))),
+        // What is in it need not be read, which takes long for a large one.
+        let table = |nft: &mut Self| nft.settled(|nft| nft.read_table_alone(FAMILY, TABLE));
+        self.change(table, |table| match table {
+            None => Ok((false, None)),
+            Some(table) if !is_ours(table) => Err(Error::Foreign),
+            Some(table) => Ok((true, Some(Batch::delete(table)))),
         })
     }
 
     /// Reads, decides, and commits what was decided if nobody else wrote in between.
-    fn change<R>(
+    fn change<S, R>(
         &mut self,
-        mut decide: impl FnMut(&Installed) -> Result<(R, Option<Batch>), Error>,
+        read: impl Fn(&mut Self) -> Result<(S, Generation), Error>,
+        mut decide: impl FnMut(&S) -> Result<(R, Option<Batch>), Error>,
     ) -> Result<R, Error> {
         for tries in 0..MAX_TRIES {
-            let (installed, generation) = self.snapshot()?;
-            let (result, batch) = decide(&installed)?;
+            let (held, generation) = read(self)?;
+            let (result, batch) = decide(&held)?;
             let Some(batch) = batch else { return Ok(result) };
             match self.commit(&batch, generation)? {
                 Outcome::Committed => return Ok(result),
                 Outcome::Outdated => self.transport.give_way(tries),
                 Outcome::Unclear(error) => {
-                    return self.verify(generation, error, decide).map(|()| result);
+                    return self.verify(generation, error, read, decide).map(|()| result);
                 }
             }
         }
@@ -149,7 +150,16 @@ impl<T: Transport> Nftables<T> {
         self.seq = seq.wrapping_add(batch.len()).wrapping_add(1);
         let datagram = batch.encode(seq, generation)?;
         match exchange(&mut self.transport, &datagram) {
-            Ok(answers) => batch.verdict(seq, &answers),
+            Ok(answers) => match batch.verdict(seq, &answers)? {
+                // A batch whose end the kernel does not get is acknowledged and forgotten. Only the
+                // generation tells.
+                Outcome::Committed
+                    if self.generation().ok().is_none_or(|now| now == generation) =>
+                {
+                    Ok(Outcome::Unclear(Error::Dropped))
+                }
+                outcome => Ok(outcome),
+            },
             // The kernel never got it.
             Err(error @ (NetlinkError::Send { .. } | NetlinkError::TooLarge { .. })) => {
                 Err(error.into())
@@ -162,14 +172,15 @@ impl<T: Transport> Nftables<T> {
 
     /// Looks whether a batch was carried out whose answers were lost: then nothing is left to do.
     /// If nobody has written since `before`, it was not, and `error` says why.
-    fn verify<R>(
+    fn verify<S, R>(
         &mut self,
         before: Generation,
         error: Error,
-        mut decide: impl FnMut(&Installed) -> Result<(R, Option<Batch>), Error>,
+        read: impl Fn(&mut Self) -> Result<(S, Generation), Error>,
+        mut decide: impl FnMut(&S) -> Result<(R, Option<Batch>), Error>,
     ) -> Result<(), Error> {
-        let (installed, generation) = self.snapshot().map_err(|_| Error::Unconfirmed)?;
-        match decide(&installed) {
+        let (held, generation) = read(self).map_err(|_| Error::Unconfirmed)?;
+        match decide(&held) {
             Ok((_, None)) => Ok(()),
             _ if generation == before => Err(error),
             _ => Err(Error::Unconfirmed),
@@ -189,7 +200,7 @@ impl<T: Transport> Nftables<T> {
 
 fn classify(ruleset: Option<Ruleset>) -> Result<Installed, Error> {
     let Some(ruleset) = ruleset else { return Ok(Installed::Absent) };
-    if !ruleset.is_ours() {
+    if !is_ours(&ruleset.table) {
         return Ok(Installed::Foreign(ruleset));
     }
     let signature = ruleset.signature();
@@ -204,13 +215,35 @@ impl Installed {
     /// # Errors
     /// [`Error::Foreign`] when the table is not ours to change.
     pub fn difference(&self, desired: &Ruleset) -> Result<Applied, Error> {
+        self.step(desired).map(|(applied, _)| applied)
+    }
+
+    /// The same, with the transaction that does it.
+    fn step(&self, desired: &Ruleset) -> Result<(Applied, Option<Batch>), Error> {
+        let ruleset = match self {
+            Self::Absent => return Ok((Applied::Installed, Some(Batch::replace(desired)))),
+            Self::Foreign(_) => return Err(Error::Foreign),
+            Self::Ours { ruleset, .. } => ruleset,
+        };
+        if ruleset.essence() == desired.essence() {
+            return Ok((Applied::Unchanged, None));
+        }
+        Ok(match Batch::update(ruleset, desired) {
+            Some(batch) => (Applied::Updated, Some(batch)),
+            None => (Applied::Replaced, Some(Batch::replace(desired))),
+        })
+    }
+
+    /// In what it differs from `desired`; nothing if, and only if, [`Installed::difference`] is
+    /// [`Applied::Unchanged`].
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] when the table is not ours to change.
+    pub fn drift(&self, desired: &Ruleset) -> Result<Vec<Drift>, Error> {
         match self {
-            Self::Absent => Ok(Applied::Installed),
+            Self::Absent => Ok(vec![Drift { place: drift::Place::Table, change: Change::Removed }]),
             Self::Foreign(_) => Err(Error::Foreign),
-            Self::Ours { ruleset, .. } if ruleset.essence() == desired.essence() => {
-                Ok(Applied::Unchanged)
-            }
-            Self::Ours { .. } => Ok(Applied::Replaced),
+            Self::Ours { ruleset, .. } => Ok(drift(ruleset, desired)),
         }
     }
 }

@@ -5,51 +5,67 @@
 //! `kernel.modules_disabled`. Then all it says is ENOENT and where in the message
 //! (net/netfilter/nf_tables_api.c).
 
-use super::transaction::Operation;
-use crate::expr::Expr;
-use crate::object::Rule;
-use crate::wire::{Header, Writer};
+use std::fmt;
 
-impl Operation {
-    /// The module that is missing when the kernel answers ENOENT at this byte of the message.
-    pub(super) fn missing_module(&self, offset: Option<u32>) -> Option<&'static str> {
-        match self {
-            Self::AddChain(chain) => chain.kind.is_some().then_some("nft_chain_nat"),
-            Self::AppendRule(rule) | Self::InsertRule(rule) => {
-                module(expr_at(rule, usize::try_from(offset?).ok()?)?)
+use super::place::Place;
+use super::transaction::Operation;
+
+/// A module of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Its name.
+    pub name: &'static str,
+    /// The first Linux that has it for tables of family inet, if that is later than for others: NAT
+    /// in them came with 5.2 (wiki.nftables.org, "List of updates since Linux kernel 3.13").
+    pub since: Option<&'static str>,
+}
+
+impl Module {
+    const fn new(name: &'static str) -> Self {
+        Self { name, since: None }
+    }
+
+    const fn since(self, version: &'static str) -> Self {
+        Self { since: Some(version), ..self }
+    }
+
+    /// The one that is missing when the kernel answers ENOENT to this operation, at this place of
+    /// its message.
+    pub(super) fn missing(operation: &Operation, place: Option<&Place>) -> Option<Self> {
+        match operation {
+            // Linux 5.10 says ENOENT without a place.
+            Operation::AddChain(chain) if chain.kind.as_deref() == Some("nat") => {
+                let is_type = place.is_none_or(|place| place.attribute == "NFTA_CHAIN_TYPE");
+                is_type.then_some(Self::new("nft_chain_nat").since("5.2"))
             }
+            Operation::AppendRule(_) | Operation::InsertRule(_) => Self::of(place?.expression()?),
             _ => None,
         }
     }
-}
 
-/// The expression of the rule's message that holds this byte.
-fn expr_at(rule: &Rule, offset: usize) -> Option<&Expr> {
-    let end = |count| {
-        let exprs = rule.exprs.iter().take(count).cloned().collect();
-        let mut w = Writer::new();
-        w.message(Header { kind: 0, flags: 0, seq: 0 }, |w| {
-            Rule { exprs, userdata: None, other: Vec::new(), ..rule.clone() }.write(w);
-        });
-        w.len()
-    };
-    if offset < end(0) {
-        return None;
+    /// The module of its own that a kind of expression has.
+    fn of(expression: &str) -> Option<Self> {
+        Some(match expression {
+            "counter" => Self::new("nft_counter"), // part of nf_tables since 5.17
+            "ct" => Self::new("nft_ct"),
+            "fib" => Self::new("nft_fib_inet"),
+            "hash" => Self::new("nft_hash"),
+            "masq" => Self::new("nft_masq").since("5.2"),
+            "nat" => Self::new("nft_nat").since("5.2"),
+            "numgen" => Self::new("nft_numgen"),
+            _ => return None,
+        })
     }
-    rule.exprs.iter().zip(1..).find(|(_, count)| offset < end(*count)).map(|(expr, _)| expr)
 }
 
-/// The module of its own that an expression has.
-fn module(expr: &Expr) -> Option<&'static str> {
-    match expr {
-        Expr::Counter(_) => Some("nft_counter"), // part of nf_tables since 5.17
-        Expr::Ct(_) => Some("nft_ct"),
-        Expr::Fib(_) => Some("nft_fib_inet"),
-        Expr::Hash(_) => Some("nft_hash"),
-        Expr::Masq(_) => Some("nft_masq"),
-        Expr::Nat(_) => Some("nft_nat"),
-        Expr::Numgen(_) => Some("nft_numgen"),
-        _ => None,
+impl fmt::Display for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, since } = self;
+        write!(f, "it lacks the module {name}; load it with `modprobe {name}`")?;
+        match since {
+            Some(version) => write!(f, "; Linux {version} or later has it"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -85,7 +101,7 @@ mod tests {
         ] {
             let error = error(number, Errno::ENOENT, offset);
             assert!(
-                matches!(error, Error::NoModule { module: found, .. } if found == module),
+                matches!(error, Error::NoModule { module: found, .. } if found.name == module),
                 "{number}, {offset:?}: {error}"
             );
         }
@@ -93,14 +109,20 @@ mod tests {
             (
                 5,
                 52,
-                "the kernel refused to add a rule of policy guard to chain postrouting: \
-                 it lacks the module nft_fib_inet; load it with `modprobe nft_fib_inet`",
+                "the kernel refused to add rule 1 to chain postrouting: it lacks the module \
+                 nft_fib_inet; load it with `modprobe nft_fib_inet`",
+            ),
+            (
+                7,
+                524,
+                "the kernel refused to add rule 1 of policy default to chain postrouting: \
+                 it lacks the module nft_counter; load it with `modprobe nft_counter`",
             ),
             (
                 7,
                 656,
-                "the kernel refused to add a rule of policy default to chain postrouting: \
-                 it lacks the module nft_masq; load it with `modprobe nft_masq`",
+                "the kernel refused to add rule 1 of policy default to chain postrouting: it lacks \
+                 the module nft_masq; load it with `modprobe nft_masq`; Linux 5.2 or later has it",
             ),
         ] {
             assert_eq!(error(number, Errno::ENOENT, Some(offset)).to_string(), message);
@@ -120,7 +142,7 @@ mod tests {
             (7, Errno::EINVAL, Some(656)),
         ] {
             let error = error(number, errno, offset);
-            assert!(matches!(error, Error::Refused { .. }), "{number}, {offset:?}: {error}");
+            assert!(matches!(error, Error::Refused(_)), "{number}, {offset:?}: {error}");
         }
     }
 }

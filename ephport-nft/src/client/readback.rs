@@ -25,14 +25,22 @@ impl<T: Transport> Nftables<T> {
         family: u8,
         name: &str,
     ) -> Result<(Option<Ruleset>, Generation), Error> {
+        self.settled(|nft| nft.read_once(family, name))
+    }
+
+    /// What `read` gives while nobody writes, and the generation it was read at.
+    pub(super) fn settled<R>(
+        &mut self,
+        read: impl Fn(&mut Self) -> Result<R, Error>,
+    ) -> Result<(R, Generation), Error> {
         for tries in 0..MAX_TRIES {
             let before = self.generation()?;
-            match self.read_once(family, name) {
+            match read(self) {
                 Err(Error::Netlink(NetlinkError::Interrupted)) => {}
                 result => {
-                    let ruleset = result?;
+                    let found = result?;
                     if self.generation()? == before {
-                        return Ok((ruleset, before));
+                        return Ok((found, before));
                     }
                 }
             }
@@ -51,13 +59,22 @@ impl<T: Transport> Nftables<T> {
         generation.ok_or(Error::NoNfTables)
     }
 
-    fn read_once(&mut self, family: u8, name: &str) -> Result<Option<Ruleset>, Error> {
+    /// The table without what is in it.
+    pub(super) fn read_table_alone(
+        &mut self,
+        family: u8,
+        name: &str,
+    ) -> Result<Option<Table>, Error> {
         let mut table = None;
         self.list(NFT_MSG_GETTABLE, NLM_F_DUMP, family, &[], |body| {
             table = table.take().or(Some(Table::read(body)?).filter(|table| table.name == name));
             Ok(())
         })?;
-        let Some(table) = table else { return Ok(None) };
+        Ok(table)
+    }
+
+    fn read_once(&mut self, family: u8, name: &str) -> Result<Option<Ruleset>, Error> {
+        let Some(table) = self.read_table_alone(family, name)? else { return Ok(None) };
         let mut chains = Vec::new();
         self.list(NFT_MSG_GETCHAIN, NLM_F_DUMP, family, &[], |body| {
             chains.extend(Some(Chain::read(body)?).filter(|chain| chain.table == name));

@@ -4,19 +4,20 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{ReceiveTimeout, SndBuf, SndBufForce};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, ReceiveTimeout, SndBuf, SndBufForce};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockopt,
     recvmsg, sendto, setsockopt, socket,
 };
 use nix::sys::time::TimeVal;
 
-use super::transport::{NetlinkError, Transport};
+use super::transport::{NetlinkError, SEND_OVERHEAD, Transport};
 use crate::sys::enable_netlink_option;
-use crate::uapi::{NETLINK_CAP_ACK, NETLINK_EXT_ACK};
+use crate::uapi::{NETLINK_CAP_ACK, NETLINK_EXT_ACK, NFNLGRP_NFTABLES};
 
 /// How long the kernel has to answer, in seconds. It answers at once; this only ends a hang.
 const PATIENCE: u32 = 10;
@@ -27,8 +28,8 @@ const RECEIVE_ROOM: usize = 64 * 1024;
 /// The longest time to give way to others, as a power of two of milliseconds.
 const LONGEST_PAUSE: u32 = 7;
 
-/// What the kernel takes of the send buffer for itself (`netlink_sendmsg`).
-const SEND_OVERHEAD: usize = 32;
+/// Room for the events that come while nobody reads, in bytes.
+const EVENT_ROOM: usize = 4 * 1024 * 1024;
 
 /// A socket to one of the kernel's netlink families.
 #[derive(Debug)]
@@ -37,43 +38,55 @@ pub struct Socket(OwnedFd);
 impl Socket {
     /// A socket to nfnetlink, in the network namespace of this thread.
     pub fn netfilter() -> Result<Self, NetlinkError> {
-        Self::open(SockProtocol::NetlinkNetFilter)
+        Self::open(SockProtocol::NetlinkNetFilter, 0)
     }
 
     /// A socket to rtnetlink, in the network namespace of this thread.
     pub fn route() -> Result<Self, NetlinkError> {
-        Self::open(SockProtocol::NetlinkRoute)
+        Self::open(SockProtocol::NetlinkRoute, 0)
     }
 
-    fn open(protocol: SockProtocol) -> Result<Self, NetlinkError> {
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
+    /// A socket to which the kernel tells each change of nf_tables, in the network namespace of
+    /// this thread.
+    pub fn nf_tables_events() -> Result<Self, NetlinkError> {
+        let socket = Self::open(SockProtocol::NetlinkNetFilter, 1 << (NFNLGRP_NFTABLES - 1))?;
+        // As for sending. Whatever is granted, what does not fit is said to be lost.
+        let _ = retry(|| setsockopt(&socket.0, RcvBufForce, &EVENT_ROOM))
+            .or_else(|_| retry(|| setsockopt(&socket.0, RcvBuf, &EVENT_ROOM)));
+        Ok(socket)
+    }
+
+    /// Joins the multicast groups whose bits, the lowest for group 1, are set.
+    fn open(protocol: SockProtocol, groups: u32) -> Result<Self, NetlinkError> {
+        let kind = SockType::Raw;
+        let fd = retry(|| socket(AddressFamily::Netlink, kind, SockFlag::SOCK_CLOEXEC, protocol))
             .map_err(|errno| NetlinkError::Open { errno })?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))
+        retry(|| bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups)))
             .map_err(|errno| NetlinkError::Open { errno })?;
-        for (option, name) in
-            [(NETLINK_EXT_ACK, "NETLINK_EXT_ACK"), (NETLINK_CAP_ACK, "NETLINK_CAP_ACK")]
-        {
-            enable_netlink_option(fd.as_fd(), option)
-                .map_err(|errno| NetlinkError::Option { option: name, errno })?;
-        }
-        setsockopt(&fd, ReceiveTimeout, &TimeVal::new(PATIENCE.into(), 0))
-            .map_err(|errno| NetlinkError::Option { option: "SO_RCVTIMEO", errno })?;
+        let refused = |option| move |errno| NetlinkError::Option { option, errno };
+        retry(|| enable_netlink_option(fd.as_fd(), NETLINK_EXT_ACK))
+            .map_err(refused("NETLINK_EXT_ACK"))?;
+        retry(|| enable_netlink_option(fd.as_fd(), NETLINK_CAP_ACK))
+            .map_err(refused("NETLINK_CAP_ACK"))?;
+        let patience = TimeVal::new(PATIENCE.into(), 0);
+        retry(|| setsockopt(&fd, ReceiveTimeout, &patience)).map_err(refused("SO_RCVTIMEO"))?;
         Ok(Self(fd))
     }
 
     /// Makes the send buffer hold a datagram of `len` bytes, and checks that it does: the kernel
     /// grants less than asked without a word.
     fn make_room(&self, len: usize) -> Result<(), NetlinkError> {
-        let room = || getsockopt(&self.0, SndBuf).unwrap_or(0).saturating_sub(SEND_OVERHEAD);
+        let room =
+            || retry(|| getsockopt(&self.0, SndBuf)).unwrap_or(0).saturating_sub(SEND_OVERHEAD);
         if len <= room() {
             return Ok(());
         }
         let wanted = len + SEND_OVERHEAD;
         // The first needs CAP_NET_ADMIN in the initial user namespace; the second is bounded by
         // net.core.wmem_max. Whether either was enough is seen in the size alone.
-        let _ = setsockopt(&self.0, SndBufForce, &wanted);
+        let _ = retry(|| setsockopt(&self.0, SndBufForce, &wanted));
         if len > room() {
-            let _ = setsockopt(&self.0, SndBuf, &wanted);
+            let _ = retry(|| setsockopt(&self.0, SndBuf, &wanted));
         }
         if len > room() {
             return Err(NetlinkError::TooLarge { len, room: room() });
@@ -122,6 +135,27 @@ impl Transport for Socket {
 
     fn receive(&mut self) -> Result<Vec<u8>, NetlinkError> {
         self.receive_with(MsgFlags::empty()).map_err(receive_error)
+    }
+
+    fn receive_within(&mut self, time: Duration) -> Result<Option<Vec<u8>>, NetlinkError> {
+        let end = Instant::now().checked_add(time);
+        loop {
+            if let Some(datagram) = self.poll()? {
+                return Ok(Some(datagram));
+            }
+            let left =
+                end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Ok(None);
+            }
+            // Whole milliseconds, rounded up: less than one would be none.
+            let left = left.saturating_add(Duration::from_nanos(999_999));
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(receive_error(errno)),
+            }
+        }
     }
 
     /// Of many who all try again at once, only one gets its turn each time, and the slow never do.

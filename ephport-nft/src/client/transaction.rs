@@ -4,12 +4,14 @@
 //! one failure is dropped whole although other operations in it were acknowledged. We ask for one
 //! acknowledgement, of the last operation: success is that one and no failure.
 
-use ephport_core::PolicyName;
 use nix::errno::Errno;
 
-use super::error::Error;
+use super::attempt::Attempt;
+use super::error::{Cause, Error, Refusal};
+use super::module::Module;
+use super::place::Place;
 use crate::diff::changes;
-use crate::object::{Chain, Comment, Elements, Generation, Rule, Set, Table};
+use crate::object::{Chain, Elements, Generation, Rule, Set, Table};
 use crate::ruleset::{FilledSet, Ruleset};
 use crate::uapi::{
     NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES,
@@ -93,29 +95,11 @@ impl Operation {
         [Self::AddSet(set)].into_iter().chain(portions.map(Self::AddElements))
     }
 
-    fn describe(&self) -> String {
-        match self {
-            Self::AddTable(table) => format!("add table {}", table.name),
-            Self::DeleteTable(table) => format!("delete table {}", table.name),
-            Self::AddChain(chain) => format!("add chain {}", chain.name),
-            Self::AddSet(set) => format!("add set {}", set.name),
-            Self::AddElements(Elements { elements, set, .. }) => {
-                format!("add {} elements to set {set}", elements.len())
-            }
-            Self::AppendRule(rule) | Self::InsertRule(rule) => {
-                // The other rules have no comment, or our signature.
-                let name = |comment: &Comment| comment.as_str().parse::<PolicyName>().ok();
-                let policy = rule.comment().as_ref().and_then(name);
-                let policy = policy.as_ref().map_or("guard", PolicyName::as_str);
-                format!("add a rule of policy {policy} to chain {}", rule.chain)
-            }
-            Self::DeleteRule(rule) => format!("delete a rule of chain {}", rule.chain),
-            Self::DeleteChain(chain) => format!("delete chain {}", chain.name),
-            Self::DeleteSet(set) => format!("delete set {}", set.name),
-            Self::DeleteElements(Elements { elements, set, .. }) => {
-                format!("delete {} elements of set {set}", elements.len())
-            }
-        }
+    /// As one message.
+    pub(super) fn message(&self, seq: u32) -> Result<Vec<u8>, WireError> {
+        let mut w = Writer::new();
+        w.message(self.header(seq), |w| self.write(w));
+        w.finish()
     }
 }
 
@@ -143,10 +127,10 @@ impl Batch {
         Self(operations)
     }
 
-    /// Changes as little as can be; replaces the table where that cannot be.
+    /// Changes as little as can be; `None` where the table must be replaced.
     #[must_use]
-    pub fn update(installed: &Ruleset, desired: &Ruleset) -> Self {
-        changes(installed, desired).map_or_else(|| Self::replace(desired), Self)
+    pub fn update(installed: &Ruleset, desired: &Ruleset) -> Option<Self> {
+        changes(installed, desired).map(Self)
     }
 
     /// Deletes a table with all that is in it.
@@ -200,27 +184,36 @@ impl Batch {
             });
         };
         let index = failure.seq.wrapping_sub(seq).checked_sub(1);
-        let operation = index.and_then(|index| self.0.get(usize::try_from(index).ok()?));
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        let operation = index.and_then(|index| self.0.get(index));
         match (failure.errno.unwrap_or(Errno::UnknownErrno), operation) {
             (Errno::ERESTART, _) => Ok(Outcome::Outdated),
-            (Errno::EPERM, _) => Err(Error::NotPermitted { task: "change the ruleset" }),
+            // Without the privilege no operation is looked at.
+            (Errno::EPERM, None) => Err(Error::NotPermitted { task: "change the ruleset" }),
+            (Errno::EPERM, Some(_)) => Err(Error::Owned),
             (Errno::EOPNOTSUPP, None) => Err(Error::NoNfTables),
-            (errno, operation) => Err(refused(errno, operation, failure)),
+            (errno, _) => Err(self.refused(errno, index, failure)),
         }
     }
-}
 
-fn refused(errno: Errno, operation: Option<&Operation>, failure: &Ack) -> Error {
-    let described = operation.map_or("take a transaction".into(), Operation::describe);
-    let missing = operation.filter(|_| errno == Errno::ENOENT);
-    match missing.and_then(|operation| operation.missing_module(failure.offset)) {
-        Some(module) => Error::NoModule { operation: described, module },
-        None => Error::Refused {
-            operation: described,
-            errno,
-            message: failure.message.clone(),
-            offset: failure.offset,
-        },
+    fn refused(&self, errno: Errno, index: Option<usize>, failure: &Ack) -> Error {
+        let attempt = Attempt::of(&self.0, index);
+        let operation = index.and_then(|index| self.0.get(index));
+        let message = operation.and_then(|operation| operation.message(failure.seq).ok());
+        let place =
+            failure.offset.zip(message).and_then(|(offset, message)| Place::at(offset, &message));
+        let missing = operation.filter(|_| errno == Errno::ENOENT);
+        match missing.and_then(|operation| Module::missing(operation, place.as_ref())) {
+            Some(module) => Error::NoModule { attempt, module },
+            None => Error::Refused(Box::new(Refusal {
+                cause: Cause::of(&attempt, errno, place.as_ref()),
+                attempt,
+                errno,
+                message: failure.message.clone(),
+                offset: failure.offset,
+                place,
+            })),
+        }
     }
 }
 

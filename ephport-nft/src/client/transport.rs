@@ -1,5 +1,7 @@
 //! How datagrams get to the kernel and back.
 
+use std::time::Duration;
+
 use nix::errno::Errno;
 use thiserror::Error;
 
@@ -19,6 +21,12 @@ pub trait Transport {
 
     /// The next datagram, for which it waits a bounded time.
     fn receive(&mut self) -> Result<Vec<u8>, NetlinkError>;
+
+    /// The next datagram, for which it waits so long; `None` when none comes. A way on which all
+    /// that will come is queued already need not wait.
+    fn receive_within(&mut self, _time: Duration) -> Result<Option<Vec<u8>>, NetlinkError> {
+        self.poll()
+    }
 
     /// Lets others finish, who were in the way `times` in a row.
     fn give_way(&mut self, _times: u32) {}
@@ -45,7 +53,8 @@ pub enum NetlinkError {
     /// The datagram does not fit the socket's buffer and the buffer cannot grow.
     #[error(
         "a transaction of {len} bytes does not fit the socket's send buffer of {room}: \
-         raise net.core.wmem_max above {len}, or run with CAP_NET_ADMIN in the initial namespace"
+         raise net.core.wmem_max to {}, or run with CAP_NET_ADMIN in the initial namespace",
+        needed(*len)
     )]
     TooLarge {
         /// The datagram's length in bytes.
@@ -93,6 +102,14 @@ pub enum NetlinkError {
     Wire(#[from] WireError),
 }
 
+/// What the kernel takes of the send buffer for itself (`netlink_sendmsg`).
+pub(super) const SEND_OVERHEAD: usize = 32;
+
+/// The setting that makes room for a datagram of `len` bytes: a buffer is twice what was asked for.
+fn needed(len: usize) -> usize {
+    (len + SEND_OVERHEAD).div_ceil(2)
+}
+
 fn open_hint(errno: Errno) -> &'static str {
     match errno {
         Errno::EPROTONOSUPPORT => {
@@ -100,6 +117,7 @@ fn open_hint(errno: Errno) -> &'static str {
              or use a kernel with CONFIG_NETFILTER_NETLINK"
         }
         Errno::EMFILE | Errno::ENFILE => "too many files are open",
+        Errno::ENOMEM | Errno::ENOBUFS => "there is no memory left for it",
         _ => "the system forbids it",
     }
 }
@@ -169,6 +187,10 @@ mod tests {
                 "cannot open a netlink socket (EMFILE: Too many open files): too many files are open",
             ),
             (
+                NetlinkError::Open { errno: Errno::ENOMEM },
+                "cannot open a netlink socket (ENOMEM: Out of memory): there is no memory left for it",
+            ),
+            (
                 NetlinkError::Open { errno: Errno::EACCES },
                 "cannot open a netlink socket (EACCES: Permission denied): the system forbids it",
             ),
@@ -179,7 +201,7 @@ mod tests {
             (
                 NetlinkError::TooLarge { len: 300_000, room: 212_960 },
                 "a transaction of 300000 bytes does not fit the socket's send buffer of 212960: raise \
-                 net.core.wmem_max above 300000, or run with CAP_NET_ADMIN in the initial namespace",
+                 net.core.wmem_max to 150016, or run with CAP_NET_ADMIN in the initial namespace",
             ),
             (
                 NetlinkError::Send { len: 20, errno: Errno::ECONNREFUSED },

@@ -79,6 +79,12 @@ pub enum CompileError {
     Wire(#[from] WireError),
 }
 
+/// The policy that a rule is part of: the comment of a base chain's rule names it, or its chain does.
+pub(crate) fn policy_of(rule: &Rule) -> Option<PolicyName> {
+    let named = rule.comment().and_then(|comment| comment.as_str().parse().ok());
+    named.or_else(|| rule.chain.split_once('/')?.0.parse().ok())
+}
+
 /// The table as it grows.
 #[derive(Default)]
 struct Program {

@@ -7,7 +7,7 @@ use crate::uapi::{
     NF_ACCEPT, NF_DROP, NFT_BREAK, NFT_CONTINUE, NFT_GOTO, NFT_JUMP, NFT_RETURN, NFTA_DATA_VALUE,
     NFTA_DATA_VERDICT,
 };
-use crate::wire::field::{Field, attributes, set};
+use crate::wire::field::{Field, Names, attributes, names, set};
 use crate::wire::{Attr, WireError, Writer};
 
 /// A register's content given in the program.
@@ -94,6 +94,10 @@ pub enum Verdict {
     /// One that we have no name for.
     Other(u32),
 }
+
+/// What stands inside [`Data`] and, one deeper, inside its verdict.
+pub(crate) const DATA_ATTRIBUTES: Names = names![NFTA_DATA_VALUE, NFTA_DATA_VERDICT];
+pub(crate) const VERDICT_ATTRIBUTES: Names = VerdictAttrs::ATTRIBUTES;
 
 attributes! {
     VerdictAttrs("verdict") {

@@ -31,6 +31,7 @@ pub use byteorder::Byteorder;
 pub use cmp::{Cmp, CmpOp};
 pub use counter::Counter;
 pub use ct::Ct;
+pub(crate) use data::{DATA_ATTRIBUTES, VERDICT_ATTRIBUTES};
 pub use data::{Data, Verdict};
 pub use fib::Fib;
 pub use hash::Hash;
@@ -48,7 +49,7 @@ pub use register::Register;
 use std::fmt;
 
 use crate::uapi::{NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_LIST_ELEM};
-use crate::wire::field::set;
+use crate::wire::field::{Names, set};
 use crate::wire::{Attr, WireError, Writer};
 
 macro_rules! expressions {
@@ -71,6 +72,14 @@ macro_rules! expressions {
                 match self {
                     $( Self::$name(_) => $name::NAME, )*
                     Self::Opaque(opaque) => opaque.name(),
+                }
+            }
+
+            /// The attributes of this kind; none for a kind that we have no name for.
+            pub(crate) fn attributes(name: &str) -> Names {
+                match name {
+                    $( $name::NAME => $name::ATTRIBUTES, )*
+                    _ => &[],
                 }
             }
 

@@ -15,7 +15,7 @@ mod table;
 pub use chain::{Chain, Hook};
 pub use comment::Comment;
 pub use element::{Element, Elements};
-pub use generation::Generation;
+pub use generation::{Commit, Generation};
 pub use rule::Rule;
 pub use set::Set;
 pub use table::Table;

@@ -123,6 +123,9 @@ fn step(key: &[u8], change: impl Fn(u8) -> Option<u8>, carried: u8) -> Option<Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expr::Data;
+    use crate::uapi::NFTA_SET_ELEM_LIST_ELEMENTS;
+    use crate::wire::WireError;
 
     #[test]
     fn keys_carry() {
@@ -145,5 +148,23 @@ mod tests {
         }
         let all: Vec<_> = portions.into_iter().flat_map(|portion| portion.elements).collect();
         assert_eq!(all, filled.elements);
+    }
+
+    /// Which is why they are sent in portions.
+    #[test]
+    fn one_message_holds_2047_elements_of_32_bytes() {
+        let element = |i: u32| Element::new(i.to_be_bytes().to_vec(), Some(Data::value(&[0; 8])));
+        for (count, expected) in [(2047, Ok(())), (2048, Err(65_540))] {
+            let elements: Vec<_> = (0..count).map(element).collect();
+            let filled = FilledSet { set: Set::new(1, "t", "s"), elements };
+            let mut portions = filled.portions();
+            let mut one = portions.swap_remove(0);
+            one.elements.clone_from(&filled.elements);
+            let mut w = Writer::new();
+            one.write(&mut w);
+            let too_long =
+                |len| WireError::AttributeTooLong { kind: NFTA_SET_ELEM_LIST_ELEMENTS, len };
+            assert_eq!(w.finish().map(drop), expected.map_err(too_long), "{count}");
+        }
     }
 }

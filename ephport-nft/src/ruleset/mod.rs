@@ -11,8 +11,10 @@ mod signature;
 pub use bytecode::Bytecode;
 pub use filled_set::FilledSet;
 pub use listing::Listing;
+pub(crate) use listing::{CHOICES, address_of, chain_words, element_words, rule_words};
 pub use sets::SetName;
 pub(crate) use sets::merged_networks;
+pub(crate) use signature::is_ours;
 pub use signature::{Digest, Signature};
 
 use crate::object::{Chain, Rule, Table};

@@ -7,20 +7,19 @@ use std::fmt;
 
 use super::Ruleset;
 use crate::compile::POSTROUTING;
-use crate::object::{Comment, Rule};
+use crate::object::{Comment, Rule, Table};
 use crate::wire::{WireError, Writer};
 
 /// The name in the comment of each table and signature of ours.
 const TOOL: &str = "ephport-nft";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-impl Ruleset {
-    /// Whether its table's comment names us.
-    #[must_use]
-    pub fn is_ours(&self) -> bool {
-        self.table.comment().is_some_and(|comment| comment.as_str() == TOOL)
-    }
+/// Whether the table's comment names us.
+pub(crate) fn is_ours(table: &Table) -> bool {
+    table.comment().is_some_and(|comment| comment.as_str() == TOOL)
+}
 
+impl Ruleset {
     /// The signature in the comment of the first rule.
     #[must_use]
     pub fn signature(&self) -> Option<Signature> {
@@ -40,7 +39,7 @@ impl Ruleset {
         Ok(self)
     }
 
-    /// A digest of the chains, sets and rules as they were asked for, to tell whether they were
+    /// A digest of the table's flags, the chains, sets and rules as they were asked for, to tell whether they were
     /// changed. It guards against accidents, not against somebody who changes both.
     ///
     /// # Errors
@@ -51,6 +50,8 @@ impl Ruleset {
             first.userdata = None;
         }
         let mut w = Writer::new();
+        // A dormant table is as good as none.
+        essence.table.flags.iter().for_each(|flags| w.u32_be(4, *flags));
         essence.chains.iter().for_each(|chain| w.nested(0, |w| chain.write(w)));
         essence.rules.iter().for_each(|rule| w.nested(1, |w| rule.write(w)));
         for filled in &essence.sets {
@@ -75,7 +76,7 @@ pub struct Signature {
 }
 
 impl Signature {
-    fn parse(comment: &str) -> Option<Self> {
+    pub(crate) fn parse(comment: &str) -> Option<Self> {
         let mut words = comment.split(' ');
         let (tool, version, digest) = (words.next()?, words.next()?, words.next()?);
         let digest = u64::from_str_radix(digest, 16).ok().map(Digest)?;

@@ -99,6 +99,16 @@ pub(crate) fn set<T: Field>(
     }
 }
 
+/// Attributes of one object: their numbers, with the kernel's names for them.
+pub(crate) type Names = &'static [(u16, &'static str)];
+
+/// Names for these constants of the kernel.
+macro_rules! names {
+    ($($kind:ident),* $(,)?) => {
+        &[$( ($crate::uapi::$kind, stringify!($kind)), )*]
+    };
+}
+
 /// Defines a struct whose fields are attributes, in the order in which the kernel lists them, with
 /// `write` and `read`. Reading is strict: an unknown attribute is an error, so that a caller can
 /// keep the bytes instead of losing it.
@@ -118,6 +128,10 @@ macro_rules! attributes {
         impl $name {
             /// The kernel's name for it.
             pub const NAME: &'static str = $object;
+
+            /// The kernel's names for its attributes.
+            pub(crate) const ATTRIBUTES: $crate::wire::field::Names =
+                $crate::wire::field::names![$( $kind ),*];
 
             pub(crate) fn write(&self, w: &mut $crate::wire::Writer) {
                 $( $crate::wire::field::Slot::put(&self.$field, w, $crate::uapi::$kind); )*
@@ -146,4 +160,4 @@ macro_rules! attributes {
     };
 }
 
-pub(crate) use attributes;
+pub(crate) use {attributes, names};

@@ -66,6 +66,11 @@ impl<'a> Reader<'a> {
 pub struct Attrs<'a>(Option<Reader<'a>>);
 
 impl<'a> Attrs<'a> {
+    /// What is left.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.0.map_or(&[], Reader::rest)
+    }
+
     fn read(mut reader: Reader<'a>) -> Result<(Attr<'a>, Reader<'a>), WireError> {
         let len = usize::from(reader.u16_ne("nlattr")?);
         let kind = reader.u16_ne("nlattr")? & !(NLA_F_NESTED | NLA_F_NET_BYTEORDER);
@@ -102,6 +107,9 @@ pub struct Attr<'a> {
 }
 
 impl<'a> Attr<'a> {
+    /// Length of `struct nlattr`, before the value.
+    pub(crate) const HEADER_LEN: usize = ATTR_HEADER;
+
     fn array<const N: usize>(self, what: &'static str) -> Result<[u8; N], WireError> {
         self.value.try_into().map_err(|_| WireError::Size {
             kind: self.kind,

@@ -3,8 +3,6 @@
 //! that it does not notice is shown to be none, over every kind of packet that the program or
 //! the changed one can tell from others, and has a reason with a name.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod forms;
 mod mutants;
 mod packets;
@@ -15,11 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use common::compiled;
 use ephport_core::Resolved;
 use ephport_core::strategies::documents;
 use ephport_nft::Ruleset;
 use ephport_nft::compile::{ENFORCE, POSTROUTING};
+use ephport_nft::fuzz::compiled;
 use ephport_nft::interpret::Effect;
 use ephport_nft::object::Chain;
 use mutants::Mutant;
@@ -32,7 +30,7 @@ const PROGRAMS: usize = 50;
 
 /// Small ones, which have all forms too.
 const MOST_RULES: usize = 10;
-const MOST_LEAVES: usize = 400;
+const MOST_LEAVES: usize = 200;
 
 /// So many are looked through for them.
 const DOCUMENTS: usize = 20_000;

@@ -13,13 +13,13 @@ use ephport_core::{Cast, Flow, InterfaceName, Port, Protocol, Resolved, Segment}
 use ephport_nft::Ruleset;
 use ephport_nft::compile::{ENFORCE, POSTROUTING};
 use ephport_nft::expr::{Ct, Fib, Meta, Payload};
+use ephport_nft::fuzz::{misjudged, mistranslated};
 use ephport_nft::interpret::{Effect, Fact, Facts, InterpretError, Outcome, Packet, Standing, run};
 use ephport_nft::uapi::{
     NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIFNAME,
     NFT_META_OIFTYPE,
 };
 
-use crate::common::{misjudged, mistranslated};
 use crate::questions::{self, Question, field_at, full};
 
 /// A field of a packet.

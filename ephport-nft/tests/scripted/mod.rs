@@ -59,7 +59,7 @@ impl Kernel {
         self.answers.push_back(w.finish().unwrap());
     }
 
-    fn acknowledge(&mut self, request: Header, errno: i32) {
+    pub(crate) fn acknowledge(&mut self, request: Header, errno: i32) {
         self.answer(|w| {
             w.message(Header { kind: NLMSG_ERROR, flags: 0, seq: request.seq }, |w| {
                 w.raw(&(-errno).to_ne_bytes());
@@ -255,7 +255,7 @@ fn set_name(asked: &[u8]) -> String {
 }
 
 /// Its elements as the kernel lists them: from the last one, in several messages.
-fn messages_of(filled: &FilledSet) -> Vec<Elements> {
+pub(crate) fn messages_of(filled: &FilledSet) -> Vec<Elements> {
     let Set { family, table, name, .. } = &filled.set;
     let (family, table, set) = (*family, table.clone(), name.clone());
     let message = |elements| Elements {

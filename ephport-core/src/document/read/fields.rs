@@ -100,19 +100,17 @@ impl<'a> Fields<'a> {
         flag.ok_or_else(|| self.not(key, &value.span(), Expected::Flag))
     }
 
-    /// One of a few words; the default when left out.
-    pub(super) fn word<T: Default>(
+    /// The value in a string, if there is one.
+    pub(super) fn parsed_string<T: FromStr>(
         &self,
         key: &'static str,
-        words: &'static str,
-        read: impl Fn(&str) -> Option<T>,
-    ) -> Result<T, TomlError> {
-        let example = words.split([',', ' ']).next().unwrap_or(words);
-        let Some(item) = self.string(key, example)? else {
-            return Ok(T::default());
-        };
-        let wrong = || self.wrong(key, &item.span, ValueError::Word { expected: words });
-        read(item.text).ok_or_else(wrong)
+        example: &'static str,
+    ) -> Result<Option<T>, TomlError>
+    where
+        ValueError: From<T::Err>,
+    {
+        let item = self.string(key, example)?;
+        item.map(|item| self.parsed(key, &item)).transpose()
     }
 
     pub(super) fn parsed<T: FromStr>(

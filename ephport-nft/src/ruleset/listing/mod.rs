@@ -19,7 +19,10 @@ use crate::expr::Expr;
 use crate::object::{Chain, Rule};
 use crate::uapi::{NF_ACCEPT, NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC};
 
+pub(crate) use nat::CHOICES;
+pub(crate) use sets::element_words;
 use statements::Said;
+pub(crate) use values::address as address_of;
 
 /// Prints a ruleset so that `nft -f` loads the same.
 #[derive(Clone, Copy, Debug)]
@@ -51,11 +54,8 @@ impl fmt::Display for Listing<'_> {
 impl Listing<'_> {
     fn chain(self, f: &mut fmt::Formatter<'_>, chain: &Chain, sets: &[FilledSet]) -> fmt::Result {
         writeln!(f, "\tchain {} {{", chain.name)?;
-        if let (Some(hook), Some(kind)) = (chain.hook, &chain.kind) {
-            let at = if hook.number == NF_INET_POST_ROUTING { "postrouting" } else { "unknown" };
-            let policy = if chain.policy == Some(NF_ACCEPT) { "accept" } else { "drop" };
-            let priority = Priority(hook.priority);
-            writeln!(f, "\t\ttype {kind} hook {at} priority {priority}; policy {policy};")?;
+        if chain.hook.is_some() && chain.kind.is_some() {
+            writeln!(f, "\t\t{}", chain_words(chain))?;
         }
         for rule in self.0.rules_of(&chain.name) {
             writeln!(f, "\t\t{}", Line { rule, sets })?;
@@ -69,7 +69,7 @@ struct Priority(i32);
 
 impl fmt::Display for Priority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 - NF_IP_PRI_NAT_SRC {
+        match self.0.saturating_sub(NF_IP_PRI_NAT_SRC) {
             0 => f.write_str("srcnat"),
             above @ 1..=10 => write!(f, "srcnat + {above}"),
             below @ -10..=-1 => write!(f, "srcnat - {}", -below),
@@ -87,20 +87,41 @@ struct Line<'a> {
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rule, sets } = self;
-        let Said { statements, rest } = statements::statements(rule, sets);
+        let Said { statements, rest } = statements::statements(self.rule, self.sets);
         if rest.iter().any(|expr| matches!(expr, Expr::Opaque(_))) {
             f.write_str("# ephport does not know all of this rule: ")?;
         } else if !rest.is_empty() {
             f.write_str("# nft cannot list all of this rule: ")?;
         }
-        let rest = rest.iter().map(ToString::to_string);
-        f.write_str(&statements.into_iter().chain(rest).collect::<Vec<_>>().join(" "))?;
-        match rule.comment() {
+        f.write_str(&joined(statements, rest))?;
+        match self.rule.comment() {
             Some(comment) => write!(f, " comment \"{}\"", comment.as_str()),
             None => Ok(()),
         }
     }
+}
+
+fn joined(statements: Vec<String>, rest: &[Expr]) -> String {
+    let rest = rest.iter().map(ToString::to_string);
+    statements.into_iter().chain(rest).collect::<Vec<_>>().join(" ")
+}
+
+/// What a rule does, in nft's words, and from where nft has none as bytecode. The sets are essences.
+pub(crate) fn rule_words(rule: &Rule, sets: &[FilledSet]) -> String {
+    let Said { statements, rest } = statements::statements(rule, sets);
+    joined(statements, rest)
+}
+
+/// How a base chain is entered, and what happens at its end; nothing of another.
+pub(crate) fn chain_words(chain: &Chain) -> String {
+    let (Some(hook), Some(kind)) = (chain.hook, &chain.kind) else { return String::new() };
+    let at = if hook.number == NF_INET_POST_ROUTING { "postrouting" } else { "unknown" };
+    let (priority, policy) = (Priority(hook.priority), policy(chain));
+    format!("type {kind} hook {at} priority {priority}; policy {policy};")
+}
+
+fn policy(chain: &Chain) -> &'static str {
+    if chain.policy == Some(NF_ACCEPT) { "accept" } else { "drop" }
 }
 
 impl Ruleset {
@@ -116,5 +137,43 @@ impl Ruleset {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Line { rule: self, sets: &[] }.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::{Hash, Payload, Register};
+    use crate::ruleset::{FAMILY, TABLE};
+
+    #[test]
+    fn priorities_are_relative_to_source_nat_as_far_as_nft_says_so() {
+        let cases = [
+            (100, "srcnat"),
+            (90, "srcnat - 10"),
+            (110, "srcnat + 10"),
+            (89, "89"),
+            (111, "111"),
+            (i32::MIN, "-2147483648"),
+        ];
+        for (priority, words) in cases {
+            assert_eq!(Priority(priority).to_string(), words);
+        }
+    }
+
+    #[test]
+    fn a_hash_beyond_all_registers_has_no_words() {
+        let hash = Hash {
+            sreg: Register(u32::MAX),
+            dreg: Register(1),
+            len: u32::MAX,
+            modulus: 2,
+            seed: None,
+            offset: None,
+            kind: 0,
+        };
+        let load = Payload { dreg: Register(u32::MAX), ..Payload::SOURCE_PORT };
+        let rule = Rule::new(FAMILY, TABLE, "c", vec![load.into(), hash.into()]);
+        assert!(rule.to_string().starts_with("# nft cannot list all of this rule: "));
     }
 }

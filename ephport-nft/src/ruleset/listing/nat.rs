@@ -63,16 +63,18 @@ fn ports(registers: &Registers, min: Option<Register>, max: Option<Register>) ->
     Some(if min == max { format!(":{min}") } else { format!(":{min}-{max}") })
 }
 
+/// The ways to pick a port that a flag names.
+pub(crate) const CHOICES: [(u32, &str); 3] = [
+    (NF_NAT_RANGE_PROTO_RANDOM, "random"),
+    (NF_NAT_RANGE_PROTO_RANDOM_FULLY, "fully-random"),
+    (NF_NAT_RANGE_PERSISTENT, "persistent"),
+];
+
 /// The flags after the translation; what the registers imply is not written.
 fn flags(flags: u32) -> Option<String> {
-    let names = [
-        (NF_NAT_RANGE_PROTO_RANDOM, "random"),
-        (NF_NAT_RANGE_PROTO_RANDOM_FULLY, "fully-random"),
-        (NF_NAT_RANGE_PERSISTENT, "persistent"),
-    ];
     let implied = NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED;
-    let known = names.iter().fold(implied, |known, (flag, _)| known | flag);
-    let set = names.iter().filter(|(flag, _)| flags & flag != 0);
+    let known = CHOICES.iter().fold(implied, |known, (flag, _)| known | flag);
+    let set = CHOICES.iter().filter(|(flag, _)| flags & flag != 0);
     let words = set.map(|(_, name)| *name).collect::<Vec<_>>().join(",");
     let words = if words.is_empty() { words } else { format!(" {words}") };
     (flags & !known == 0).then_some(words)

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use super::values::{address, interface, port, protocol, suffix_len};
-use crate::expr::Data;
+use crate::expr::{Data, words};
 use crate::object::datatype::{
     self, IFNAME, INET_PROTO, INET_SERVICE, INTEGER, IPV4_ADDR, IPV6_ADDR, concatenation,
 };
 use crate::object::{Element, Set};
 use crate::ruleset::FilledSet;
+use crate::ruleset::filled_set::KeyRange;
 use crate::uapi::{NFT_DATA_VERDICT, NFT_SET_CONSTANT, NFT_SET_INTERVAL, NFT_SET_MAP};
 
 const PORT_RANGE: u32 = concatenation(INET_SERVICE, INET_SERVICE);
@@ -75,18 +76,29 @@ fn flag_names(set: &Set) -> Option<Vec<&'static str>> {
 }
 
 fn elements(filled: &FilledSet) -> Option<String> {
-    let set = &filled.set;
-    let ranges = filled.ranges()?;
-    let is_plain = |element: &Element| element.flags.is_none() && element.other.is_empty();
-    let words = ranges.into_iter().map(|range| {
-        let keys = keys(set, range.first, &range.last)?;
-        match &range.element.data {
-            _ if !is_plain(range.element) => None,
-            None => Some(keys),
-            Some(data) => Some(format!("{keys} : {}", value(set, data)?)),
-        }
-    });
+    let words = filled.ranges()?.into_iter().map(|range| element(&filled.set, &range));
     words.collect::<Option<Vec<_>>>().map(|words| words.join(", "))
+}
+
+fn element(set: &Set, range: &KeyRange<'_>) -> Option<String> {
+    let Element { data, flags, other, .. } = range.element;
+    let keys = keys(set, range.first, &range.last)?;
+    match data {
+        _ if flags.is_some() || !other.is_empty() => None,
+        None => Some(keys),
+        Some(data) => Some(format!("{keys} : {}", value(set, data)?)),
+    }
+}
+
+/// Each element of an essence in nft's words, or as bytecode prints it where nft has none.
+pub(crate) fn element_words(filled: &FilledSet) -> Vec<String> {
+    let plain = |range: &KeyRange<'_>| {
+        let keys = format!("{}-{}", words(range.first), words(&range.last));
+        let data = range.element.data.as_ref();
+        data.map_or(keys.clone(), |data| format!("{keys} : {data}"))
+    };
+    let ranges = filled.ranges().unwrap_or_default();
+    ranges.iter().map(|range| element(&filled.set, range).unwrap_or_else(|| plain(range))).collect()
 }
 
 fn keys(set: &Set, first: &[u8], last: &[u8]) -> Option<String> {

@@ -95,7 +95,8 @@ impl Registers {
 
     /// The hash of the terms that stand one after another.
     pub(super) fn hash(&self, hash: &Hash) -> Option<String> {
-        let (mut at, end) = (word(hash.sreg)?, word(hash.sreg)? + hash.len / 4);
+        let mut at = word(hash.sreg)?;
+        let end = at.checked_add(hash.len / 4)?;
         let mut fields = Vec::new();
         while at < end {
             let (words, len) = self.at(at)?.field()?;

@@ -26,7 +26,7 @@ pub(super) fn protocol(bytes: &[u8]) -> Option<String> {
 }
 
 /// The address of all bytes.
-pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
+pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = bytes.try_into().ok().map(|octets: [u8; 4]| Ipv4Addr::from(octets).into());
     v4.or_else(|| bytes.try_into().ok().map(|octets: [u8; 16]| Ipv6Addr::from(octets).into()))
 }

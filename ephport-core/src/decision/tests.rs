@@ -1,0 +1,135 @@
+use super::*;
+use crate::document::Document;
+use crate::host::HostFacts;
+
+/// A policy for every interface, of these lines.
+fn policy(lines: &str) -> Resolved {
+    let text = format!("[[policy]]\nname = \"a\"\nout-interfaces = \"any\"\n{lines}");
+    let document: Document = text.parse().unwrap();
+    document.resolve(&HostFacts::default()).unwrap().remove(0)
+}
+
+fn reason(policy: &Resolved, flow: &str) -> Option<Reason> {
+    match policy.decide(&flow.parse().unwrap()) {
+        Decision::Untouched(reason) => Some(reason),
+        Decision::Moved { .. } => None,
+    }
+}
+
+#[test]
+fn each_condition_alone_keeps_a_policy_from_a_connection() {
+    const FLOW: &str = "tcp 10.0.0.1:2000 -> 192.0.2.1:80 oif eth0";
+    let cases = [
+        ("", FLOW, None),
+        ("", "tcp 10.0.0.1:2000 -> 224.0.0.1:80 oif eth0", Some(Reason::NotUnicast)),
+        ("", "tcp 10.0.0.1:2000 -> 192.0.2.1:80 oif lo", Some(Reason::Interface)),
+        ("families = [\"ipv6\"]", FLOW, Some(Reason::Family)),
+        ("families = [\"ipv4\"]", FLOW, None),
+        ("protocols = [\"udp\", \"sctp\"]", FLOW, Some(Reason::Protocol)),
+        ("origin = \"local\"", FLOW, None),
+        ("origin = \"forwarded\"", FLOW, Some(Reason::Origin)),
+        ("origin = \"local\"", &format!("{FLOW} iif eth1"), Some(Reason::Origin)),
+        ("origin = \"forwarded\"", &format!("{FLOW} iif eth1"), None),
+        ("origin = \"both\"", &format!("{FLOW} iif eth1"), None),
+        ("sources = [\"10.0.0.0/24\"]", FLOW, None),
+        ("sources = [\"10.0.1.0/24\"]", FLOW, Some(Reason::Source)),
+        ("except-destinations = [\"192.0.2.0/24\"]", FLOW, Some(Reason::Destination)),
+        ("except-destinations = [\"10.0.0.0/24\"]", FLOW, None),
+        ("", &format!("{FLOW} mid-stream"), Some(Reason::MidStream)),
+        ("pick-up = \"any\"", &format!("{FLOW} mid-stream"), None),
+        ("pick-up = \"any\"", FLOW, None),
+        ("source-ports = \"2001-65535\"", FLOW, Some(Reason::SourcePort)),
+        ("exempt-source-ports = \"2000\"", FLOW, Some(Reason::SourcePort)),
+    ];
+    for (lines, flow, expected) in cases {
+        let policy = policy(&format!("to-ports = \"50000-50099\"\n{lines}"));
+        assert_eq!(reason(&policy, flow), expected, "{lines} {flow}");
+    }
+}
+
+/// What becomes of a TCP connection from this port of 10.0.0.1.
+fn moved(policy: &Resolved, port: u16) -> (String, Option<u16>, Address) {
+    let flow = format!("tcp 10.0.0.1:{port} -> 192.0.2.1:80 oif eth0").parse().unwrap();
+    match policy.decide(&flow) {
+        Decision::Moved { ports, kept, address, .. } => {
+            (ports.to_string(), kept.map(Port::get), address)
+        }
+        Decision::Untouched(reason) => panic!("{port}: {reason}"),
+    }
+}
+
+#[test]
+fn a_port_stays_in_its_range_if_that_is_the_only_one_or_large() {
+    let all = "1024,2000-2062,3000-3063";
+    let several = policy(&format!("to-ports = \"{all}\""));
+    for (port, ports, kept) in [
+        (1024, all, None),
+        (2000, all, None),
+        (3000, "3000-3063", Some(3000)),
+        (3063, "3000-3063", Some(3063)),
+        (4000, all, None),
+    ] {
+        assert_eq!(moved(&several, port), (ports.into(), kept, Address::Masquerade), "{port}");
+    }
+    let only = policy("to-ports = \"1024\"\naddress = \"keep\"");
+    assert_eq!(moved(&only, 1024), ("1024".into(), Some(1024), Address::Keep));
+    assert_eq!(moved(&only, 1025), ("1024".into(), None, Address::Keep));
+    for shuffles in ["random = true", "fully-random = true"] {
+        let random = policy(&format!("to-ports = \"3000-3063\"\n{shuffles}"));
+        assert_eq!(moved(&random, 3000), ("3000-3063".into(), None, Address::Masquerade));
+    }
+}
+
+#[test]
+fn a_source_leaves_by_its_block_and_from_the_address_of_it() {
+    let blocks = policy("blocks = [\"10.0.0.1=192.0.2.9:2000-2009\"]");
+    let outside = Address::Fixed("192.0.2.9".parse().unwrap());
+    assert_eq!(moved(&blocks, 2005), ("2000-2009".into(), Some(2005), outside));
+    assert_eq!(moved(&blocks, 2010), ("2000-2009".into(), None, outside));
+    let other = "tcp 10.0.0.2:2005 -> 192.0.2.1:80 oif eth0";
+    assert_eq!(reason(&blocks, other), Some(Reason::NoBlock));
+    let random = policy("blocks = [\"10.0.0.1=2000-2009\"]\nrandom = true");
+    assert_eq!(moved(&random, 2005), ("2000-2009".into(), None, Address::Masquerade));
+}
+
+#[test]
+fn ranges_take_turns_or_are_drawn_or_named_by_the_source() {
+    let manner = |lines: &str, port: u16| {
+        let flow = format!("tcp 10.0.0.1:{port} -> 192.0.2.1:80 oif eth0").parse().unwrap();
+        match policy(lines).decide(&flow) {
+            Decision::Moved { manner, .. } => manner,
+            Decision::Untouched(reason) => panic!("{lines}: {reason}"),
+        }
+    };
+    let spread = |lines, port| manner(lines, port).spread;
+    let stable = "to-ports = \"2000-2099,3000-3099\"\nper-source-stable = true";
+    assert_eq!(spread("to-ports = \"2000-2099\"", 5000), None);
+    assert_eq!(spread("to-ports = \"2000-2099,3000-3099\"", 5000), Some(Spread::InTurn));
+    assert_eq!(spread("to-ports = \"2000-2099,3000-3098\"", 5000), Some(Spread::AtRandom));
+    assert_eq!(spread(stable, 5000), Some(Spread::BySource));
+    assert_eq!(spread(stable, 2000), None, "it stays in its range");
+    let flags = "to-ports = \"2000\"\nrandom = true\npersistent = true";
+    let expected = Manner { random: true, persistent: true, ..Manner::default() };
+    assert_eq!(manner(flags, 5000), expected);
+    let fully = Manner { fully_random: true, ..Manner::default() };
+    assert_eq!(manner("to-ports = \"2000\"\nfully-random = true", 5000), fully);
+}
+
+#[test]
+fn every_reason_has_its_words() {
+    let cases = [
+        (Reason::NotUnicast, "the destination is multicast or broadcast"),
+        (Reason::Interface, "it leaves by an interface out of scope"),
+        (Reason::Family, "its address family is out of scope"),
+        (Reason::Protocol, "its protocol is out of scope"),
+        (Reason::Origin, "its origin is out of scope"),
+        (Reason::Source, "its source address is out of scope"),
+        (Reason::Destination, "its destination address is excepted"),
+        (Reason::MidStream, "it was open before the policy came"),
+        (Reason::SourcePort, "its source port is not one that is moved"),
+        (Reason::NoBlock, "its source has no block of ports"),
+    ];
+    for (reason, words) in cases {
+        assert_eq!(reason.to_string(), words);
+    }
+}

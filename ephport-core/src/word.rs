@@ -1,0 +1,77 @@
+//! Values that are one of a few words, the same in policy files and on the command line.
+
+use thiserror::Error;
+
+/// Why a text is none of a few words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("expected {expected}")]
+pub struct WordError {
+    /// The words.
+    pub expected: &'static str,
+}
+
+/// An enum of words: all of them in order, each with its name, and how a message lists them.
+macro_rules! words {
+    ($type:ident, $expected:literal, $($name:ident = $word:literal),+) => {
+        impl $type {
+            /// All of them.
+            pub const ALL: [Self; [$($word),+].len()] = [$(Self::$name),+];
+
+            /// Its word in policy files and on the command line.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)+
+                }
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = $crate::word::WordError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let known = Self::ALL.into_iter().find(|word| word.name() == text);
+                known.ok_or($crate::word::WordError { expected: $expected })
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+pub(crate) use words;
+
+#[cfg(test)]
+mod tests {
+    use crate::{Address, Origin, PickUp, WordError};
+
+    #[test]
+    fn each_word_is_read_as_it_is_printed() {
+        for origin in Origin::ALL {
+            assert_eq!(origin.to_string().parse(), Ok(origin));
+        }
+        for pick_up in PickUp::ALL {
+            assert_eq!(pick_up.to_string().parse(), Ok(pick_up));
+        }
+        for text in ["masquerade", "keep", "192.0.2.1", "2001:db8::1"] {
+            assert_eq!(text.parse::<Address>().map(|address| address.to_string()), Ok(text.into()));
+        }
+    }
+
+    #[test]
+    fn another_word_is_told_which_there_are() {
+        let message = |error: Result<(), WordError>| error.unwrap_err().to_string();
+        assert_eq!(
+            message("Local".parse::<Origin>().map(drop)),
+            "expected local, forwarded or both"
+        );
+        assert_eq!(message("".parse::<PickUp>().map(drop)), "expected opening or any");
+        assert_eq!(
+            message("1.2.3".parse::<Address>().map(drop)),
+            "expected masquerade, keep or an address like 192.0.2.1"
+        );
+    }
+}

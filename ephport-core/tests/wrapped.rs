@@ -1,0 +1,106 @@
+//! Errors that hand on another one name the part that was read.
+
+use ephport_core::document::ValueError;
+use ephport_core::{
+    BlockError, BlockTable, Document, Flow, FlowError, Imported, MapE, MapEError, NaclError,
+    NetworkAcls, Refusal, TomlProblem,
+};
+
+fn flow_error(text: &str) -> FlowError {
+    text.parse::<Flow>().unwrap_err()
+}
+
+#[test]
+fn of_a_flow() {
+    let protocol = flow_error("icmp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0");
+    assert!(matches!(protocol, FlowError::Protocol(_)), "{protocol:?}");
+    let interface = flow_error("tcp 10.0.0.1:1 -> 10.0.0.2:2 oif e*");
+    assert!(matches!(interface, FlowError::Interface(_)), "{interface:?}");
+}
+
+fn block_error(text: &str) -> BlockError {
+    text.parse::<BlockTable>().unwrap_err()
+}
+
+#[test]
+fn of_blocks() {
+    assert!(matches!(block_error("10.0.0.9-10.0.0.1=64@1024-65535"), BlockError::Addresses(_)));
+    assert!(matches!(block_error("10.0.0.0/24=64@0"), BlockError::Ports(_)));
+    let BlockError::Line { line: 2, error } = block_error("10.0.0.1=1\n10.0.0.2=x") else {
+        panic!("not the second line");
+    };
+    assert!(matches!(*error, BlockError::Ports(_)), "{error:?}");
+}
+
+#[test]
+fn of_map_e() {
+    let error = "psid=256,psid-len=8".parse::<MapE>().unwrap_err();
+    assert!(matches!(error, MapEError::Psid(_)), "{error:?}");
+}
+
+/// What is wrong in a policy of this name with this target.
+fn problem(name: &str, more: &str) -> TomlProblem {
+    let text = format!("[[policy]]\nname = \"{name}\"\n{more}");
+    *text.parse::<Document>().unwrap_err().problem
+}
+
+fn value_error(key: &str, value: &str) -> ValueError {
+    let target =
+        if ["to-ports", "map-e", "blocks"].contains(&key) { "" } else { "to-ports = \"1\"" };
+    match problem("a", &format!("{key} = {value}\n{target}")) {
+        TomlProblem::Value { key: found, error, .. } if found == key => error,
+        other => panic!("{key} = {value}: {other:?}"),
+    }
+}
+
+#[test]
+fn of_a_policy_file() {
+    let TomlProblem::Value { error: ValueError::Name(_), .. } = problem("9", "") else {
+        panic!("not the name");
+    };
+    assert!(matches!(value_error("to-ports", "\"0\""), ValueError::Ports(_)));
+    assert!(matches!(value_error("protocols", "[\"icmp\"]"), ValueError::Protocol(_)));
+    assert!(matches!(value_error("out-interfaces", "[\"a b\"]"), ValueError::Interface(_)));
+    assert!(matches!(value_error("map-e", "\"psid\""), ValueError::MapE(_)));
+    assert!(matches!(value_error("blocks", "\"10.0.0.1\""), ValueError::Blocks(_)));
+    assert!(matches!(value_error("origin", "\"here\""), ValueError::Word { .. }));
+    let twice = "to-ports = \"1024\"\n[[policy]]\nname = \"a\"\nto-ports = \"1025\"";
+    assert!(matches!(problem("a", twice), TomlProblem::Document { .. }));
+}
+
+fn nacl_error(network: &str, action: &str) -> NaclError {
+    let text = format!(
+        r#"{{"NetworkAcls": [{{"NetworkAclId": "acl-1", "Entries": [{{"RuleNumber": 1,
+            "Egress": false, "Protocol": "-1", {network}, "RuleAction": "{action}"}}]}}]}}"#
+    );
+    text.parse::<NetworkAcls>().unwrap_err()
+}
+
+#[test]
+fn of_a_network_acl() {
+    let two = nacl_error(r#""CidrBlock": "10.0.0.0/8", "Ipv6CidrBlock": "::/0""#, "allow");
+    assert!(matches!(two, NaclError::TwoNetworks { .. }), "{two:?}");
+    let action = nacl_error(r#""CidrBlock": "10.0.0.0/8""#, "permit");
+    assert!(matches!(action, NaclError::Action { .. }), "{action:?}");
+}
+
+/// Why a rule that goes on like this is left out.
+fn refusal(rule: &str) -> Refusal {
+    let command = format!("iptables -t nat -A POSTROUTING {rule}");
+    let mut left_out = Imported::of_text(&command).left_out;
+    assert_eq!(left_out.len(), 1, "{rule}");
+    left_out.remove(0).reason
+}
+
+#[test]
+fn of_a_rule_of_iptables() {
+    let masquerade = |rule: &str| refusal(&format!("{rule} -j MASQUERADE --to-ports 1024-2047"));
+    let protocol = masquerade("-p ddp");
+    assert!(matches!(protocol, Refusal::Protocol(_)), "{protocol:?}");
+    let interface = masquerade("-p tcp -o a/b");
+    assert!(matches!(interface, Refusal::Interface(_)), "{interface:?}");
+    let ports = refusal("-p tcp -j MASQUERADE --to-ports 2047-1024");
+    assert!(matches!(ports, Refusal::Ports { .. }), "{ports:?}");
+    let policy = masquerade("-p tcp ! --sport :");
+    assert!(matches!(policy, Refusal::Policy(_)), "{policy:?}");
+}

@@ -1,0 +1,200 @@
+//! What changes in nf_tables, as it is committed, by whomever.
+//!
+//! The kernel tells each subscriber the objects that a transaction made and deleted, in the order
+//! of its operations, then the new generation and who committed it. It does not wait for a
+//! subscriber: what does not fit the socket's buffer is lost, and [`Event::Lost`] says so.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use ephport_nft::client::{Event, Events, NetlinkError, Transport};
+//! use ephport_nft::object::Table;
+//! use ephport_nft::uapi::NFT_MSG_NEWTABLE;
+//! use ephport_nft::wire::{Header, Writer};
+//!
+//! /// Datagrams that were recorded; the kernel's own come by `Events::open()`.
+//! struct Recorded(Vec<Vec<u8>>);
+//!
+//! impl Transport for Recorded {
+//!     fn send(&mut self, _datagram: &[u8]) -> Result<(), NetlinkError> {
+//!         Ok(())
+//!     }
+//!     fn poll(&mut self) -> Result<Option<Vec<u8>>, NetlinkError> {
+//!         Ok(self.0.pop())
+//!     }
+//!     fn receive(&mut self) -> Result<Vec<u8>, NetlinkError> {
+//!         self.0.pop().ok_or(NetlinkError::Silent { seconds: 0 })
+//!     }
+//! }
+//!
+//! let table = Table::new(1, "ephport");
+//! let mut w = Writer::new();
+//! w.message(Header::nf_tables(NFT_MSG_NEWTABLE, 0, 0), |w| table.write(w));
+//! let mut events = Events::over(Recorded(vec![w.finish()?]));
+//! assert_eq!(events.next_within(Duration::from_secs(1)), Some(Ok(Event::NewTable(table))));
+//! assert_eq!(events.next_within(Duration::from_secs(1)), None);
+//! # Ok::<(), ephport_nft::wire::WireError>(())
+//! ```
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::error::Error;
+use super::socket::Socket;
+use super::transport::{NetlinkError, Transport};
+use crate::object::{Chain, Commit, Elements, Rule, Set, Table};
+use crate::uapi::{
+    NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM, NFT_MSG_DELTABLE,
+    NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM,
+    NFT_MSG_NEWTABLE,
+};
+use crate::wire::{Message, Messages, WireError};
+
+/// What the kernel tells of a transaction, or of events that it could not tell.
+///
+/// Of what is deleted the kernel says no more than what tells it from others; of a rule its table,
+/// chain and handle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A table was made, or its flags were changed.
+    NewTable(Table),
+    /// A table was deleted.
+    DeletedTable(Table),
+    /// A chain was made or changed.
+    NewChain(Chain),
+    /// A chain was deleted.
+    DeletedChain(Chain),
+    /// A rule was added or took another's place; its position is the handle of the rule before it.
+    NewRule(Rule),
+    /// A rule was deleted.
+    DeletedRule(Rule),
+    /// A set or map was made.
+    NewSet(Set),
+    /// A set or map was deleted.
+    DeletedSet(Set),
+    /// Elements were added to a set or map.
+    NewElements(Elements),
+    /// Elements of a set or map were deleted.
+    DeletedElements(Elements),
+    /// The transaction of all events since the last of this kind was committed.
+    Generation(Commit),
+    /// Events were lost: read the ruleset again. It comes before those that were still queued.
+    Lost,
+    /// A message of a kind that we have no name for, or with a body that we cannot read, whole.
+    Opaque {
+        /// `nlmsg_type`: the subsystem in the upper byte.
+        kind: u16,
+        /// All after the header.
+        body: Vec<u8>,
+    },
+}
+
+impl Event {
+    /// Reads a message about it.
+    #[must_use]
+    pub fn read(message: Message<'_>) -> Self {
+        Self::known(message).unwrap_or_else(|_| Self::opaque(message))
+    }
+
+    fn known(message: Message<'_>) -> Result<Self, WireError> {
+        let body = message.body;
+        Ok(match message.header.nf_tables_message() {
+            Some(NFT_MSG_NEWTABLE) => Self::NewTable(Table::read(body)?),
+            Some(NFT_MSG_DELTABLE) => Self::DeletedTable(Table::read(body)?),
+            Some(NFT_MSG_NEWCHAIN) => Self::NewChain(Chain::read(body)?),
+            Some(NFT_MSG_DELCHAIN) => Self::DeletedChain(Chain::read(body)?),
+            Some(NFT_MSG_NEWRULE) => Self::NewRule(Rule::read(body)?),
+            Some(NFT_MSG_DELRULE) => Self::DeletedRule(Rule::read(body)?),
+            Some(NFT_MSG_NEWSET) => Self::NewSet(Set::read(body)?),
+            Some(NFT_MSG_DELSET) => Self::DeletedSet(Set::read(body)?),
+            Some(NFT_MSG_NEWSETELEM) => Self::NewElements(Elements::read(body)?),
+            Some(NFT_MSG_DELSETELEM) => Self::DeletedElements(Elements::read(body)?),
+            Some(NFT_MSG_NEWGEN) => Self::Generation(Commit::read(body)?),
+            _ => Self::opaque(message),
+        })
+    }
+
+    fn opaque(message: Message<'_>) -> Self {
+        Self::Opaque { kind: message.header.kind, body: message.body.to_vec() }
+    }
+}
+
+/// The events of one network namespace, without an end.
+///
+/// An error is no end either: what cannot be read is skipped, and the next datagram is tried.
+///
+/// ```no_run
+/// use ephport_nft::client::{Event, Events};
+///
+/// for event in Events::open()? {
+///     match event? {
+///         Event::Generation(commit) => println!("{commit:?}"),
+///         Event::Lost => println!("read the ruleset again"),
+///         event => println!("{event:?}"),
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Events<T = Socket> {
+    transport: T,
+    queued: VecDeque<Result<Event, NetlinkError>>,
+}
+
+impl Events<Socket> {
+    /// The events of this thread's network namespace from now on.
+    pub fn open() -> Result<Self, Error> {
+        match Socket::nf_tables_events() {
+            Ok(socket) => Ok(Self::over(socket)),
+            Err(NetlinkError::Open { errno: Errno::EPERM }) => {
+                Err(Error::NotPermitted { task: "watch the ruleset" })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl<T: Transport> Events<T> {
+    /// The events that come over `transport`.
+    pub fn over(transport: T) -> Self {
+        Self { transport, queued: VecDeque::new() }
+    }
+
+    /// The next event, for which it waits so long; `None` when none comes.
+    pub fn next_within(&mut self, time: Duration) -> Option<Result<Event, NetlinkError>> {
+        if self.queued.is_empty() {
+            match self.transport.receive_within(time) {
+                Ok(None) => return None,
+                Ok(Some(datagram)) => {
+                    let events = Messages::new(&datagram)
+                        .map(|message| message.map(Event::read).map_err(NetlinkError::from));
+                    self.queued.extend(events);
+                }
+                // The kernel counts what it drops at the socket, and says so once; and a datagram
+                // that the buffer cuts is read no further.
+                Err(NetlinkError::Receive { errno: Errno::ENOBUFS } | NetlinkError::Cut { .. }) => {
+                    return Some(Ok(Event::Lost));
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        self.queued.pop_front()
+    }
+}
+
+impl<T: Transport> Iterator for Events<T> {
+    type Item = Result<Event, NetlinkError>;
+
+    /// Waits for as long as it takes.
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let event = self.next_within(Duration::MAX);
+            if event.is_some() {
+                return event;
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Our programs as values of the crate [rustables](https://docs.rs/rustables/0.9), for a tool that
+//! is built on it and sends them in a batch of its own (feature `rustables`).
+//!
+//! **Licence.** rustables is under the GPL, version 3 or later. ephport stays under its own terms,
+//! but a program that is built with this feature contains both, and may be passed on under those of
+//! the GPL alone. That is why no default build has the feature, and neither has the binary
+//! `ephport-nft`. Building it needs libclang and the kernel's headers, from Linux 5.10 on.
+//!
+//! **What it carries.** All of what rustables 0.9 can say to the kernel: masquerading to one range of
+//! ports, translation to a single port at a kept or given address, enforcement for all sources, with
+//! scopes that need no set of ranges. Of the rest [`Values::of`] says what stands in the way
+//! ([`Refused`]), and leaves no part of it out: rustables' own `Masquerade` has no ports, so a rule
+//! made with it would let connections leave by any. Here the ports are in it.
+//!
+//! What there is of the policy before is to be deleted first, in the same batch:
+//!
+//! ```no_run
+//! use ephport_core::{Policy, PolicySpec, Target};
+//! use ephport_nft::rustables::Values;
+//! use ephport_nft::{compile, host};
+//! use rustables::{Batch, MsgType};
+//!
+//! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
+//! let values = Values::of(&compile(&[policy.resolve(&host::facts()?)?])?)?;
+//! let mut batch = Batch::new();
+//! batch.add(&values.table, MsgType::Add); // Deleting what does not exist is an error.
+//! batch.add(&values.table, MsgType::Del);
+//! values.add_to(&mut batch);
+//! batch.send()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod expr;
+mod refused;
+mod set;
+
+pub use refused::{Lack, Refused};
+
+use ::rustables::set::SetElementList;
+use ::rustables::{
+    Batch, Chain, ChainPolicy, ChainType, Hook, MsgType, ProtocolFamily, Rule, Set, Table,
+};
+
+use crate::compile::policy_of;
+use crate::expr::Expr;
+use crate::object;
+use crate::ruleset::{FilledSet, Ruleset};
+use crate::uapi::{NF_ACCEPT, NF_DROP};
+
+/// A ruleset as rustables has it.
+#[derive(Debug)]
+pub struct Values {
+    /// The table.
+    pub table: Table,
+    /// Its chains, in the order of their creation.
+    pub chains: Vec<Chain>,
+    /// Its sets, without elements.
+    pub sets: Vec<Set>,
+    /// Their elements.
+    pub elements: Vec<SetElementList>,
+    /// Its rules, chain by chain, each in order.
+    pub rules: Vec<Rule>,
+}
+
+impl Values {
+    /// The whole of `ruleset`, whose counters begin at zero.
+    ///
+    /// # Errors
+    /// What rustables has no words for: then there are no values at all.
+    pub fn of(ruleset: &Ruleset) -> Result<Self, Refused> {
+        let object::Table { family, name, flags, userdata, other, .. } = ruleset.table.essence();
+        let refused = |part| Refused::Object { object: "table", name: name.clone(), part };
+        let family = ProtocolFamily::try_from(i32::from(family)).map_err(|_| refused("family"))?;
+        if !other.is_empty() {
+            return Err(refused("other attributes"));
+        }
+        let mut table = Table::new(family).with_name(&name);
+        if let Some(flags) = flags {
+            table.set_flags(flags);
+        }
+        if let Some(userdata) = userdata {
+            table.set_userdata(userdata);
+        }
+        let (mut sets, mut elements) = (Vec::new(), Vec::new());
+        for (filled, id) in ruleset.sets.iter().zip(1..) {
+            let (set, lists) = set::set(filled, id, family).map_err(|lack| Refused::Set {
+                policy: user_of(ruleset, filled).and_then(policy_of),
+                set: filled.set.name.clone(),
+                lack,
+            })?;
+            sets.push(set);
+            elements.extend(lists);
+        }
+        let chains = collect(&ruleset.chains, |of| chain(of, &table))?;
+        let rules = collect(&ruleset.rules, |of| rule(of, &table))?;
+        Ok(Self { table, chains, sets, elements, rules })
+    }
+
+    /// Adds all of them to a batch, in the order in which the kernel takes them. Rules are added to
+    /// those that their chains have.
+    pub fn add_to(&self, batch: &mut Batch) {
+        batch.add(&self.table, MsgType::Add);
+        self.chains.iter().for_each(|chain| batch.add(chain, MsgType::Add));
+        self.sets.iter().for_each(|set| batch.add(set, MsgType::Add));
+        self.elements.iter().for_each(|elements| batch.add(elements, MsgType::Add));
+        self.rules.iter().for_each(|rule| batch.add(rule, MsgType::Add));
+    }
+}
+
+fn collect<T, V>(of: &[T], value: impl Fn(&T) -> Result<V, Refused>) -> Result<Vec<V>, Refused> {
+    of.iter().map(value).collect()
+}
+
+/// The first rule that looks a set up.
+fn user_of<'a>(ruleset: &'a Ruleset, filled: &FilledSet) -> Option<&'a object::Rule> {
+    let looks_it_up = |expr: &Expr| match expr {
+        Expr::Lookup(lookup) => lookup.set == filled.set.name,
+        _ => false,
+    };
+    ruleset.rules.iter().find(|rule| rule.exprs.iter().any(looks_it_up))
+}
+
+fn chain(of: &object::Chain, table: &Table) -> Result<Chain, Refused> {
+    let object::Chain { name, hook, policy, kind, flags, other, .. } = of.essence();
+    let refused = |part| Refused::Object { object: "chain", name: name.clone(), part };
+    let mut chain = Chain::new(table).with_name(&name);
+    if let Some(object::Hook { number, priority }) = hook {
+        let priority = priority.cast_unsigned();
+        chain.set_hook(Hook::default().with_class(number).with_priority(priority));
+    }
+    if let Some(policy) = policy {
+        chain.set_policy(match policy {
+            NF_ACCEPT => ChainPolicy::Accept,
+            NF_DROP => ChainPolicy::Drop,
+            _ => return Err(refused("policy")),
+        });
+    }
+    if let Some(kind) = kind {
+        chain.set_type(match kind.as_str() {
+            "filter" => ChainType::Filter,
+            "nat" => ChainType::Nat,
+            "route" => ChainType::Route,
+            _ => return Err(refused("type")),
+        });
+    }
+    if let Some(flags) = flags {
+        chain.set_flags(flags);
+    }
+    if other.is_empty() { Ok(chain) } else { Err(refused("other attributes")) }
+}
+
+fn rule(of: &object::Rule, table: &Table) -> Result<Rule, Refused> {
+    let object::Rule { chain, exprs, userdata, other, .. } = of.essence();
+    let refused = |part| Refused::Object { object: "rule", name: chain.clone(), part };
+    if !other.is_empty() {
+        return Err(refused("other attributes"));
+    }
+    let rule = Rule::new(&Chain::new(table).with_name(&chain));
+    let mut rule = rule.map_err(|_| refused("chain"))?;
+    for expr in &exprs {
+        rule.add_expr(expr::expression(expr).map_err(|lack| Refused::Expression {
+            policy: policy_of(of),
+            chain: chain.clone(),
+            expression: expr.to_string(),
+            lack,
+        })?);
+    }
+    if let Some(userdata) = userdata {
+        rule.set_userdata(userdata);
+    }
+    Ok(rule)
+}

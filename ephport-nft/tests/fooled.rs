@@ -1,0 +1,113 @@
+//! How a netlink client gets fooled, row by row of `docs/client.md`: what no kernel of today does
+//! by itself, by one that we script. The rows that a real kernel shows are in `tests/tests/fooled.rs`.
+
+mod scripted;
+
+use ephport_nft::client::{Module, NetlinkError, Transport};
+use ephport_nft::uapi::{NFNL_MSG_BATCH_BEGIN, NFT_MSG_DELSETELEM, NLM_F_ACK};
+use ephport_nft::wire::{Header, Messages};
+use ephport_nft::{Applied, Error, Nftables, Ruleset};
+use nix::errno::Errno;
+use scripted::{BatchFault, Kernel, ruleset};
+
+/// A kernel whose answers to a batch of these messages are tampered with.
+struct Tampered<F> {
+    kernel: Kernel,
+    tamper: F,
+}
+
+impl<F: FnMut(&mut Kernel, &[Header])> Transport for &mut Tampered<F> {
+    fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError> {
+        let sent = (&mut self.kernel).send(datagram);
+        let headers: Vec<_> =
+            Messages::new(datagram).map(|message| message.unwrap().header).collect();
+        if headers[0].kind == NFNL_MSG_BATCH_BEGIN {
+            (self.tamper)(&mut self.kernel, &headers);
+        }
+        sent
+    }
+
+    fn poll(&mut self) -> Result<Option<Vec<u8>>, NetlinkError> {
+        (&mut self.kernel).poll()
+    }
+
+    fn receive(&mut self) -> Result<Vec<u8>, NetlinkError> {
+        (&mut self.kernel).receive()
+    }
+}
+
+/// How an apply ends whose answers are tampered with, and what the kernel holds then.
+fn applied(
+    batch_faults: Vec<BatchFault>,
+    tamper: impl FnMut(&mut Kernel, &[Header]),
+) -> (Result<Applied, Error>, Option<Ruleset>) {
+    let kernel = Kernel { batch_faults: batch_faults.into(), ..Kernel::default() };
+    let mut tampered = Tampered { kernel, tamper };
+    let result = Nftables::over(&mut tampered).apply(&ruleset("49152-61000"));
+    (result, tampered.kernel.ruleset)
+}
+
+#[test]
+fn a_spurious_ack_before_the_error_of_the_same_message_is_no_success() {
+    // The last message, which alone asks for an ack, and the chain.
+    for at in [4, 8] {
+        let fails = BatchFault::Fails { at: vec![(at, Errno::ENOENT)], acked: false };
+        let (result, held) = applied(vec![fails], |kernel, headers| {
+            kernel.acknowledge(headers[at as usize], 0);
+            let ack = kernel.answers.pop_back().unwrap();
+            kernel.answers.push_front(ack);
+        });
+        match result {
+            Err(Error::NoModule { module: Module { name: "nft_chain_nat", .. }, .. }) => {
+                assert_eq!(at, 4);
+            }
+            Err(Error::Refused(refusal)) => assert_eq!((at, refusal.errno), (8, Errno::ENOENT)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(held, None);
+    }
+}
+
+#[test]
+fn acks_of_the_batchs_beginning_and_end_are_neither_asked_for_nor_believed() {
+    let mut asking = Vec::new();
+    let (result, held) = applied(Vec::new(), |kernel, headers| {
+        asking.extend(headers.iter().map(|header| header.flags & NLM_F_ACK != 0));
+        kernel.acknowledge(headers[0], 0);
+        kernel.acknowledge(*headers.last().unwrap(), 0);
+    });
+    assert_eq!((result, held.is_some()), (Ok(Applied::Installed), true));
+    let last = asking.len() - 2;
+    assert!(asking.iter().enumerate().all(|(i, asks)| *asks == (i == last)), "{asking:?}");
+
+    let (result, held) = applied(vec![BatchFault::Silence], |kernel, headers| {
+        kernel.acknowledge(headers[0], 0);
+        kernel.acknowledge(*headers.last().unwrap(), 0);
+    });
+    assert_eq!((result, held), (Err(Error::Dropped), None));
+}
+
+#[test]
+fn an_ack_of_the_last_message_is_no_success_while_the_generation_stays() {
+    let (result, held) = applied(vec![BatchFault::Silence], |kernel, headers| {
+        kernel.acknowledge(headers[headers.len() - 2], 0);
+    });
+    assert_eq!((result, held), (Err(Error::Dropped), None));
+}
+
+/// The kernel before 6.3 answers EINVAL to it, and to whatever else is newer.
+#[test]
+fn destroytable_is_never_used() {
+    let mut kinds = Vec::new();
+    let mut tampered = Tampered {
+        kernel: Kernel::default(),
+        tamper: |_: &mut Kernel, headers: &[Header]| {
+            kinds.extend(headers.iter().filter_map(|header| header.nf_tables_message()));
+        },
+    };
+    let mut nft = Nftables::over(&mut tampered);
+    nft.apply(&ruleset("49152-61000")).unwrap();
+    nft.apply(&ruleset("1024-2047,3000-3999")).unwrap();
+    assert_eq!(nft.remove(), Ok(true));
+    assert!(kinds.len() > 10 && kinds.iter().all(|kind| *kind <= NFT_MSG_DELSETELEM), "{kinds:?}");
+}

@@ -1,0 +1,95 @@
+//! As many sources as a large network has: 65,536 blocks, and a million.
+
+use std::fmt::Write;
+use std::fs;
+use std::net::Ipv4Addr;
+
+use ephport_nft::client::{NetlinkError, Operation};
+use ephport_nft::diff::changes;
+use ephport_nft::{Applied, Error, Installed, Nftables};
+use ephport_tests::tool::{binary, ok, tool};
+use ephport_tests::{Host, PolicyFile, compiled, installed, is_long};
+
+const COUNTS: [u32; 2] = [65_536, 1_000_000];
+
+/// A block of 16 ports for each of `count` sources, but one port less for the source `changed`.
+fn document(count: u32, changed: Option<u32>) -> String {
+    const BLOCKS: u32 = (65_536 - 1024) / 16;
+    let mut text = String::from(
+        "[[policy]]\nname = \"blocks\"\nout-interfaces = \"any\"\nprotocols = [\"udp\"]\n\
+         blocks = '''\n",
+    );
+    for i in 0..count {
+        let source = Ipv4Addr::from_bits(0x0a00_0000 + i);
+        let outside = Ipv4Addr::from_bits(0xac10_0000 + i / BLOCKS);
+        let first = 1024 + 16 * (i % BLOCKS);
+        let last = first + if changed == Some(i) { 14 } else { 15 };
+        writeln!(text, "{source} = {outside}:{first}-{last}").expect("a string");
+    }
+    text + "'''\n"
+}
+
+#[test]
+fn they_load_read_back_equal_and_one_changed_block_costs_one_element() {
+    for count in COUNTS {
+        let host = Host::new("host").unwrap();
+        let (first, second) =
+            (compiled(&document(count, None)), compiled(&document(count, Some(count / 2))));
+        match host.run(|| Nftables::open()?.apply(&first)) {
+            Ok(applied) => assert_eq!(applied, Applied::Installed),
+            // Without the right to force the buffer's size the machine's own limit holds.
+            Err(Error::Netlink(NetlinkError::TooLarge { .. })) if !may_force() => {
+                assert_eq!(ok(&host, "nft list tables"), "");
+                continue;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        let Installed::Ours { ruleset, intact: true, .. } = installed(&host) else {
+            panic!("not intact");
+        };
+        assert!(ruleset.essence() == first.essence());
+        let operations = changes(&ruleset, &second).expect("no replacement");
+        let elements = operations.iter().filter_map(|operation| match operation {
+            Operation::DeleteElements(some) | Operation::AddElements(some) => {
+                Some(some.elements.len())
+            }
+            _ => None,
+        });
+        assert_eq!(elements.collect::<Vec<_>>(), [1, 1], "one away, one new");
+        drop((ruleset, first));
+        let updated = host.run(|| {
+            let mut nft = Nftables::open()?;
+            Ok::<_, Error>((nft.apply(&second)?, nft.apply(&second)?))
+        });
+        assert_eq!(updated, Ok((Applied::Updated, Applied::Unchanged)));
+    }
+}
+
+/// Whether SO_SNDBUFFORCE works: in the initial user namespace alone.
+fn may_force() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").expect("this user namespace");
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// The most memory that a program takes that must succeed on a host of its own, in KiB.
+fn peak(program: &str, args: &[&str]) -> u32 {
+    let host = Host::new("host").unwrap();
+    let words = [&["-f", "%M", program], args].concat();
+    let printed = tool(&host, "/usr/bin/time", &words, "");
+    assert!(printed.success, "{program}: {printed:?}");
+    printed.err.trim().parse().expect("a size")
+}
+
+#[test]
+fn loading_them_takes_less_memory_than_nft_takes_for_the_same_table() {
+    let counts = COUNTS.into_iter().take(if is_long() { 2 } else { 1 });
+    for count in counts.filter(|_| may_force()) {
+        let text = document(count, None);
+        let listing = compiled(&text).listing().to_string();
+        let (policy, listing) = (PolicyFile::new(&text), PolicyFile::new(&listing));
+        let ours = peak(binary().to_str().expect("UTF-8"), &["apply", policy.path()]);
+        let theirs = peak("nft", &["-f", listing.path()]);
+        println!("{count} blocks: {ours} KiB, nft -f {theirs} KiB: {} %", 100 * ours / theirs);
+        assert!(ours < theirs);
+    }
+}

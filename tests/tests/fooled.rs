@@ -1,0 +1,256 @@
+//! How a netlink client gets fooled, row by row of `docs/client.md`: by the kernel that runs this.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::Command;
+
+use ephport_nft::client::{NetlinkError, Refusal, Socket, Transport};
+use ephport_nft::expr::{Masq, Opaque, Register};
+use ephport_nft::object::{Chain, Hook, Table};
+use ephport_nft::uapi::NFNL_MSG_BATCH_BEGIN;
+use ephport_nft::wire::Messages;
+use ephport_nft::{Applied, Error, Installed, Nftables, Ruleset};
+use ephport_tests::tool::binary;
+use ephport_tests::{Host, PolicyFile, apply, compiled, installed};
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::SndBuf;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, getsockopt, sendto,
+    socket,
+};
+
+fn ruleset() -> Ruleset {
+    compiled("[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\nto-ports = \"49152-61000\"\n")
+}
+
+/// A socket on whose way to the kernel the last bytes of each batch get lost.
+struct Cutting {
+    socket: Socket,
+    bytes: usize,
+}
+
+impl Transport for Cutting {
+    fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError> {
+        let first = Messages::new(datagram).next().expect("a message").expect("whole");
+        let is_batch = first.header.kind == NFNL_MSG_BATCH_BEGIN;
+        let len = datagram.len() - if is_batch { self.bytes } else { 0 };
+        self.socket.send(&datagram[..len])
+    }
+
+    fn poll(&mut self) -> Result<Option<Vec<u8>>, NetlinkError> {
+        self.socket.poll()
+    }
+
+    fn receive(&mut self) -> Result<Vec<u8>, NetlinkError> {
+        self.socket.receive()
+    }
+}
+
+#[test]
+fn a_batch_end_that_is_missing_or_cut_off_is_no_success() {
+    let host = Host::new("host").unwrap();
+    let length = 20;
+    for bytes in 1..=length {
+        let socket = host.run(Socket::netfilter).unwrap();
+        let applied = Nftables::over(Cutting { socket, bytes }).apply(&ruleset());
+        assert_eq!(applied, Err(Error::Dropped), "{bytes}");
+        assert_eq!(installed(&host), Installed::Absent, "{bytes}");
+    }
+}
+
+/// What the kernel says to a ruleset of ours with one change. It then holds nothing.
+fn refusal(change: impl FnOnce(&mut Ruleset)) -> Refusal {
+    let host = Host::new("host").unwrap();
+    let mut wrong = ruleset();
+    change(&mut wrong);
+    let result = host.run(|| Nftables::open()?.apply(&wrong));
+    assert_eq!(installed(&host), Installed::Absent);
+    match result {
+        Err(Error::Refused(refusal)) => *refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What is wrong, how, and what the kernel refused.
+type Case = (&'static str, fn(&mut Ruleset), &'static str);
+
+#[test]
+fn one_bad_message_undoes_the_batch_and_is_named_with_its_place() {
+    let cases: [Case; 6] = [
+        (
+            "an expression that there is not",
+            |r| r.rules[3].exprs.push(Opaque::new("nosuch".into(), None).into()),
+            "add rule 2 of policy p to chain postrouting (ENOENT: No such file or directory), \
+             at expression 12, nosuch",
+        ),
+        (
+            "a register that there is not",
+            |r| {
+                let masq = Masq { flags: Some(2), proto_min: Some(Register(99)), proto_max: None };
+                r.rules[2].exprs.insert(0, masq.into());
+            },
+            "add rule 1 of policy p to chain postrouting (ERANGE: Math result not representable), \
+             at expression 1, masq",
+        ),
+        (
+            "a chain that there is not",
+            |r| r.rules[0].chain = "nosuch".into(),
+            "add rule 1 to chain nosuch (ENOENT: No such file or directory), \
+             at attribute NFTA_RULE_CHAIN",
+        ),
+        (
+            "a hook for nat before conntrack's",
+            |r| r.chains[0].hook = Some(Hook { number: 4, priority: -300 }),
+            "add chain postrouting (EOPNOTSUPP: Operation not supported on transport endpoint): \
+             this kernel does not support it; use Linux 5.10 or later with all of CONFIG_NFT_*",
+        ),
+        (
+            "a comment that is too long",
+            |r| r.table.userdata = Some(vec![0; 300]),
+            "add table ephport (ERANGE: Math result not representable), \
+             at attribute NFTA_TABLE_USERDATA: Attribute failed policy validation",
+        ),
+        (
+            "a chain twice, of another kind",
+            |r| {
+                let filter = Chain { kind: Some("filter".into()), ..r.chains[0].clone() };
+                r.chains.push(filter);
+            },
+            "add chain postrouting (EEXIST: File exists), at attribute NFTA_CHAIN_NAME: \
+             another of this name is there already; look with `nft list ruleset`",
+        ),
+    ];
+    for (name, change, expected) in cases {
+        let refusal = refusal(change);
+        assert_eq!(refusal.to_string(), format!("the kernel refused to {expected}"), "{name}");
+    }
+}
+
+/// Linux 5.10 does not say where.
+#[test]
+fn an_unknown_type_of_chain_is_named_with_its_place() {
+    let refusal = refusal(|r| r.chains[0].kind = Some("nosuch".into()));
+    assert_eq!(
+        refusal.to_string(),
+        "the kernel refused to add chain postrouting (ENOENT: No such file or directory), \
+         at attribute NFTA_CHAIN_TYPE"
+    );
+}
+
+#[test]
+fn a_datagram_larger_than_the_send_buffer_less_32_bytes_is_too_large_and_gets_its_room() {
+    let host = Host::new("host").unwrap();
+    // The kernel's own limit. Zeros are a message of no length, which it ignores.
+    let protocol = SockProtocol::NetlinkNetFilter;
+    let raw = host.run(|| {
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).unwrap()
+    });
+    let room = getsockopt(&raw, SndBuf).unwrap() - 32;
+    let kernel = NetlinkAddr::new(0, 0);
+    let send = |len| sendto(raw.as_raw_fd(), &vec![0; len], &kernel, MsgFlags::empty());
+    assert_eq!((send(room), send(room + 1)), (Ok(room), Err(Errno::EMSGSIZE)));
+    // Ours makes itself room.
+    let mut socket = host.run(Socket::netfilter).unwrap();
+    for len in [room, room + 1, room + 1000] {
+        assert_eq!(socket.send(&vec![0; len]), Ok(()), "{len}");
+    }
+}
+
+/// Applies a block to each of 2^`bits` sources in a user namespace of its own, where the send buffer
+/// cannot be forced: exit code, standard error, and how many elements the kernel then holds.
+fn apply_in_user_namespace(bits: u32) -> (Option<i32>, String, usize) {
+    let prefix = 32 - bits;
+    let policy = PolicyFile::new(&format!(
+        "[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\n\
+         blocks = \"10.0.0.0/{prefix}=16@172.16.0.0/16:1024-65535\"\n"
+    ));
+    let output = Command::new("unshare")
+        .args(["-Urn", "sh", "-c"])
+        .arg("\"$0\" apply \"$1\" >/dev/null; code=$?; nft list ruleset; exit $code")
+        .arg(binary())
+        .arg(policy.path())
+        .output()
+        .expect("unshare, of util-linux");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let elements = text(&output.stdout).matches(" : 172.16.").count();
+    (output.status.code(), text(&output.stderr), elements)
+}
+
+#[test]
+fn in_a_user_namespace_a_batch_fits_the_unforced_buffer_or_the_error_says_what_to_raise() {
+    const BYTES_PER_BLOCK: usize = 48;
+    let max = fs::read_to_string("/proc/sys/net/core/wmem_max").expect("a setting");
+    let room = 2 * max.trim().parse::<usize>().expect("a number") - 32;
+    // 2 % for the headers of the messages that the blocks are in.
+    let fits = |bits: &u32| (BYTES_PER_BLOCK << bits) + (BYTES_PER_BLOCK << bits) / 50 < room;
+    let bits = (1..24).rev().find(fits).expect("some that fit");
+    let (code, err, elements) = apply_in_user_namespace(bits);
+    assert_eq!((code, err.as_str(), elements), (Some(0), "", 1 << bits));
+
+    let (code, err, elements) = apply_in_user_namespace(bits + 1);
+    assert_eq!((code, elements), (Some(1), 0), "{err}");
+    let len: usize = err.split(' ').find_map(|word| word.parse().ok()).expect("a length");
+    assert!(len > room, "{err}");
+    assert_eq!(
+        err,
+        format!(
+            "error: a transaction of {len} bytes does not fit the socket's send buffer of {room}: \
+             raise net.core.wmem_max to {}, or run with CAP_NET_ADMIN in the initial namespace\n",
+            (len + 32).div_ceil(2)
+        )
+    );
+}
+
+#[test]
+fn an_existing_chain_with_another_priority_or_type_is_replaced() {
+    let priority = |chain: &mut Chain| chain.hook = Some(Hook { number: 4, priority: 80 });
+    let kind = |chain: &mut Chain| chain.kind = Some("filter".into());
+    let changes: [&dyn Fn(&mut Chain); 2] = [&priority, &kind];
+    for change in changes {
+        let host = Host::new("host").unwrap();
+        let mut other = ruleset();
+        change(&mut other.chains[0]);
+        other.rules.clear();
+        apply(&host, &other);
+        assert_eq!(apply(&host, &ruleset()), Applied::Replaced);
+        assert!(matches!(installed(&host), Installed::Ours { intact: true, .. }));
+    }
+}
+
+/// `NFT_TABLE_F_OWNER` (linux/netfilter/nf_tables.h), since Linux 5.12.
+const OWNER: u32 = 2;
+
+#[test]
+fn a_table_that_another_process_owns_is_no_lack_of_privilege() {
+    let host = Host::new("host").unwrap();
+    let mut owner = host.run(Nftables::open).unwrap();
+    let table = ruleset().table;
+    let exclusive = Ruleset { table: Table { flags: Some(OWNER), ..table }, ..ruleset() };
+    assert_eq!(owner.apply(&exclusive), Ok(Applied::Installed));
+    let mut other = host.run(Nftables::open).unwrap();
+    assert_eq!(other.apply(&ruleset()), Err(Error::Owned));
+    assert_eq!(other.remove(), Err(Error::Owned));
+    assert_eq!(owner.remove(), Ok(true));
+    assert_eq!(other.apply(&ruleset()), Ok(Applied::Installed));
+}
+
+#[test]
+fn every_row_of_the_table_names_tests_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let page = fs::read_to_string(root.join("docs/client.md")).expect("docs/client.md");
+    let mut count = 0;
+    let spans = page.split('`').skip(1).step_by(2);
+    for name in spans.filter(|words| words.contains(": ")) {
+        let (place, test) = name.split_once(": ").expect("both");
+        let path = match place.split_once('/') {
+            None => format!("tests/tests/{place}.rs"),
+            Some(("nft", file)) => format!("ephport-nft/tests/{file}.rs"),
+            Some(_) => format!("ephport-nft/src/{place}.rs"),
+        };
+        let code = fs::read_to_string(root.join(&path)).expect(&path);
+        assert!(code.contains(&format!("fn {test}() {{")), "{name}");
+        count += 1;
+    }
+    assert!(count > 25, "{count}");
+}

@@ -1,0 +1,183 @@
+//! The binary, with an error injected at each of its netlink calls: what it says is true.
+
+use std::process::Output;
+use std::thread;
+
+use ephport_nft::{Installed, Nftables, Ruleset};
+use ephport_tests::strace::{Point, inject, points, traced};
+use ephport_tests::{Host, PolicyFile, apply, compiled, installed, is_long};
+
+/// The calls with which a program speaks netlink.
+const CALLS: [&str; 6] = ["socket", "bind", "setsockopt", "getsockopt", "sendto", "recvmsg"];
+
+/// What a kernel that is out of memory, rights or order may say at them; and what it never does.
+const ERRNOS: [&str; 28] = [
+    "EPERM",
+    "ENOENT",
+    "EIO",
+    "E2BIG",
+    "EBADF",
+    "EAGAIN",
+    "ENOMEM",
+    "EACCES",
+    "EFAULT",
+    "EBUSY",
+    "EEXIST",
+    "ENODEV",
+    "EINVAL",
+    "ENFILE",
+    "EMFILE",
+    "ENOSPC",
+    "EPIPE",
+    "ENOSYS",
+    "EPROTO",
+    "EOVERFLOW",
+    "EMSGSIZE",
+    "EPROTONOSUPPORT",
+    "EOPNOTSUPP",
+    "EAFNOSUPPORT",
+    "ECONNRESET",
+    "ENOBUFS",
+    "ETIMEDOUT",
+    "ECONNREFUSED",
+];
+
+/// At each call every errno whose number leaves this rest; with `--long` all of them.
+const SHARE: usize = 4;
+
+const THREADS: usize = 2;
+
+fn document(ports: &str) -> String {
+    format!("[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\nto-ports = \"{ports}\"\n")
+}
+
+/// What is asked of the binary.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Task {
+    Apply,
+    Status,
+    Remove,
+}
+
+/// A host, and the tables before and after.
+struct Scene {
+    host: Host,
+    nft: Nftables,
+    old: Ruleset,
+    new: Ruleset,
+    policy: PolicyFile,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let host = Host::new("host").unwrap();
+        let text = document("20000-20999,30000-30999,49152-61000");
+        Self {
+            nft: host.run(Nftables::open).unwrap(),
+            host,
+            old: compiled(&document("1024-2047,3000-3999")),
+            new: compiled(&text),
+            policy: PolicyFile::new(&text),
+        }
+    }
+
+    /// Does the task over the old table, under strace with these options.
+    fn perform(&mut self, task: Task, options: &[&str]) -> (Output, String) {
+        self.nft.apply(&self.old).unwrap();
+        let words = match task {
+            Task::Apply => vec!["apply", self.policy.path()],
+            Task::Status => vec!["status"],
+            Task::Remove => vec!["remove"],
+        };
+        let run = traced(&self.host, options, &words);
+        (run.output, run.calls)
+    }
+
+    /// Whether the verdict is what the kernel holds.
+    fn is_true(&mut self, task: Task, output: &Output) -> bool {
+        let held = match self.nft.installed().unwrap() {
+            Installed::Ours { ruleset, intact: true, .. } => Some(ruleset.essence()),
+            Installed::Absent => None,
+            other => panic!("torn: {other:?}"),
+        };
+        let is_old = held.as_ref() == Some(&self.old.essence());
+        let says = |text: &str| String::from_utf8_lossy(&output.stdout).starts_with(text);
+        match (task, output.status.code()) {
+            (Task::Apply, Some(0)) => held == Some(self.new.essence()),
+            (Task::Status, Some(0)) => is_old && says("intact: table inet ephport"),
+            (Task::Remove, Some(0)) => held.is_none() && says("removed table inet ephport"),
+            (_, Some(1)) => is_old && output.stderr.starts_with(b"error: "),
+            _ => false,
+        }
+    }
+}
+
+/// The netlink calls of the task.
+fn calls_of(task: Task) -> Vec<Point> {
+    let trace = format!("--trace={}", CALLS.join(","));
+    let (output, calls) = Scene::new().perform(task, &[&trace]);
+    assert!(output.status.success(), "{output:?}");
+    points(&calls)
+}
+
+/// Injects what `errnos` gives for each call, numbered, of each task; what was said and is not so.
+fn inject_everywhere(errnos: impl Fn(usize) -> Vec<&'static str> + Sync) -> (usize, Vec<String>) {
+    let mut runs = Vec::new();
+    for task in [Task::Apply, Task::Status, Task::Remove] {
+        for (number, point) in calls_of(task).into_iter().enumerate() {
+            runs.extend(errnos(number).into_iter().map(|errno| (task, point.clone(), errno)));
+        }
+    }
+    let wrong = thread::scope(|scope| {
+        let check = |first| {
+            let own: Vec<_> = runs.iter().skip(first).step_by(THREADS).collect();
+            scope.spawn(move || {
+                let mut scene = Scene::new();
+                let mut wrong = Vec::new();
+                for (task, point, errno) in own {
+                    let [only, inject] = inject(point, &format!("error={errno}"));
+                    let (output, _) = scene.perform(*task, &[&only, &inject]);
+                    let is_interruption = *errno == "EINTR";
+                    if !scene.is_true(*task, &output) || is_interruption && !output.status.success()
+                    {
+                        wrong.push(format!("{task:?}: {errno} at {point:?}: {output:?}"));
+                    }
+                }
+                wrong
+            })
+        };
+        let threads: Vec<_> = (0..THREADS).map(check).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    (runs.len(), wrong)
+}
+
+#[test]
+fn eintr_at_every_call_of_apply_status_and_remove_changes_nothing() {
+    let (runs, wrong) = inject_everywhere(|_| vec!["EINTR"]);
+    println!("EINTR at {runs} calls");
+    assert!(wrong.is_empty() && runs > 80, "{} of {runs}: {wrong:#?}", wrong.len());
+}
+
+#[test]
+fn no_error_at_any_call_of_apply_status_and_remove_makes_a_false_verdict() {
+    let errnos = |call: usize| {
+        let is_due = |number: usize| is_long() || number % SHARE == call % SHARE;
+        (0..).zip(ERRNOS).filter(|(number, _)| is_due(*number)).map(|(_, errno)| errno).collect()
+    };
+    let (runs, wrong) = inject_everywhere(errnos);
+    println!("{runs} errors injected");
+    assert!(wrong.is_empty() && runs > 500, "{} of {runs}: {wrong:#?}", wrong.len());
+}
+
+#[test]
+fn the_judge_knows_a_false_verdict() {
+    let mut scene = Scene::new();
+    let (mut output, _) = scene.perform(Task::Remove, &[]);
+    assert!(scene.is_true(Task::Remove, &output));
+    apply(&scene.host, &scene.old);
+    assert!(matches!(installed(&scene.host), Installed::Ours { .. }));
+    assert!(!scene.is_true(Task::Remove, &output));
+    output.status = scene.perform(Task::Status, &["--trace=none"]).0.status;
+    assert!(!scene.is_true(Task::Remove, &output) && !scene.is_true(Task::Apply, &output));
+}

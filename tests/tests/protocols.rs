@@ -1,0 +1,172 @@
+//! The other two protocols whose ports the kernel translates: SCTP (RFC 9260) and UDP-Lite (RFC 3828).
+//!
+//! Packets are written and read raw, so that the hosts' kernels need not speak either.
+
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crc::{CRC_32_ISCSI, Crc};
+use ephport_tests::{
+    CLIENT_V4, CLIENT_V6, Host, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, SERVER_V6, dropped,
+    ephport_ok, of_family,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+const OWN: u16 = 40_000;
+const PORT: u16 = 443;
+/// Of UDP-Lite; what its checksum covers here.
+const HEADER_LEN: u16 = 8;
+const SERVERS: [IpAddr; 2] = [SERVER_V4, SERVER_V6];
+
+/// An SCTP packet with its INIT chunk; the checksum covers the whole packet (RFC 9260 §3, §6.8).
+fn sctp_init() -> Vec<u8> {
+    let mut packet = [OWN.to_be_bytes(), PORT.to_be_bytes()].concat();
+    packet.extend([0; 8]); // verification tag, checksum
+    packet.extend([1, 0, 0, 20]); // INIT, its length
+    packet.extend([0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]); // tag, window, streams, TSN
+    let checksum = sctp_checksum(&packet);
+    packet[8..12].copy_from_slice(&checksum);
+    packet
+}
+
+/// Over the packet with zeros in the checksum's place; its bytes are the CRC's from the lowest.
+fn sctp_checksum(packet: &[u8]) -> [u8; 4] {
+    let zeroed = [&packet[..8], &[0; 4], &packet[12..]].concat();
+    Crc::<u32>::new(&CRC_32_ISCSI).checksum(&zeroed).to_le_bytes()
+}
+
+/// A UDP-Lite packet whose checksum covers its header alone (RFC 3828 §3.1, RFC 1071).
+fn udplite(source: IpAddr, to: IpAddr) -> Vec<u8> {
+    let header = [OWN, PORT, HEADER_LEN, 0].map(u16::to_be_bytes).concat();
+    let payload = b"hello";
+    let len = u32::try_from(header.len() + payload.len()).expect("a short packet");
+    let pseudo = [octets(source), octets(to), (len.to_be_bytes()).into(), vec![0, 0, 0, 136]];
+    let bytes = [pseudo.concat(), header.clone()].concat();
+    let sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    let checksum = !(sum % 0xffff);
+    [&header[..6], &checksum.to_be_bytes()[2..], payload].concat()
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().into(),
+        IpAddr::V6(address) => address.octets().into(),
+    }
+}
+
+/// One of the lab's hosts, with the address that its packets have there.
+struct Sender<'a> {
+    host: &'a Host,
+    addresses: [IpAddr; 2],
+}
+
+impl<'a> Sender<'a> {
+    fn client(net: &'a Routed) -> Self {
+        Self { host: &net.client, addresses: [CLIENT_V4, CLIENT_V6] }
+    }
+
+    fn router(net: &'a Routed) -> Self {
+        Self { host: &net.router, addresses: [ROUTER_V4, ROUTER_V6] }
+    }
+
+    fn send(&self, protocol: Protocol, to: IpAddr) {
+        let [v4, v6] = self.addresses;
+        let packet = match protocol {
+            Protocol::SCTP => sctp_init(),
+            _ => udplite(of_family(to, v4, v6), to),
+        };
+        let to = SocketAddr::new(to, 0);
+        let sent = self.host.run(|| {
+            let socket = Socket::new(Domain::for_address(to), Type::RAW, Some(protocol));
+            socket.and_then(|socket| socket.send_to(&packet, &to.into()))
+        });
+        sent.unwrap_or_else(|error| panic!("{protocol:?} to {to}: {error}"));
+    }
+}
+
+/// Reads what arrives of one protocol in one family.
+struct Receiver {
+    socket: Socket,
+    is_v4: bool,
+}
+
+impl Receiver {
+    fn new(server: &Host, protocol: Protocol, address: IpAddr) -> Self {
+        let domain = Domain::for_address(SocketAddr::new(address, 0));
+        let socket = server.run(|| Socket::new(domain, Type::RAW, Some(protocol))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        Self { socket, is_v4: address.is_ipv4() }
+    }
+
+    /// The source of the next packet, and the packet without its IPv4 header, which only that family
+    /// gives (raw(7), ipv6(7)).
+    fn next(&mut self) -> (SocketAddr, Vec<u8>) {
+        let (mut buffer, peer) = ([0; 512], self.socket.peek_sender().expect("a packet"));
+        let len = self.socket.read(&mut buffer).expect("the packet");
+        let header = if self.is_v4 { usize::from(buffer[0] & 0xf) * 4 } else { 0 };
+        let packet = buffer[header..len].to_vec();
+        let port = u16::from_be_bytes([packet[0], packet[1]]);
+        (SocketAddr::new(peer.as_socket().expect("an address").ip(), port), packet)
+    }
+}
+
+fn assert_moved(
+    sender: &Sender<'_>,
+    receiver: &mut Receiver,
+    protocol: Protocol,
+    to: IpAddr,
+) -> Vec<u8> {
+    sender.send(protocol, to);
+    let (source, packet) = receiver.next();
+    assert_eq!(source.ip(), of_family(to, ROUTER_V4, ROUTER_V6), "{protocol:?}");
+    assert!((49_152..=61_000).contains(&source.port()), "{protocol:?} left as {source}");
+    packet
+}
+
+#[test]
+fn sctp_is_moved_and_its_checksum_made_anew() {
+    let net = Routed::new().unwrap();
+    ephport_ok(&net.router, "apply -p sctp --to-ports 49152-61000");
+    for to in SERVERS {
+        let mut receiver = Receiver::new(&net.server, Protocol::SCTP, to);
+        for sender in [Sender::client(&net), Sender::router(&net)] {
+            let packet = assert_moved(&sender, &mut receiver, Protocol::SCTP, to);
+            assert_eq!(packet[8..12], sctp_checksum(&packet));
+        }
+    }
+}
+
+#[test]
+fn udplite_of_the_host_is_moved() {
+    let net = Routed::new().unwrap();
+    ephport_ok(&net.router, "apply -p udplite --to-ports 49152-61000 --enforce");
+    for to in SERVERS {
+        let mut receiver = Receiver::new(&net.server, Protocol::UDPLITE, to);
+        assert_moved(&Sender::router(&net), &mut receiver, Protocol::UDPLITE, to);
+    }
+    assert_eq!(dropped(&net.router), 0);
+}
+
+/// Conntrack calls forwarded UDP-Lite invalid, so that no NAT rule sees it: only enforcement can
+/// keep it from leaving as it is.
+#[test]
+fn forwarded_udplite_leaves_as_it_is_unless_enforced() {
+    for enforced in [false, true] {
+        let net = Routed::new().unwrap();
+        let flags = if enforced { "--enforce" } else { "" };
+        ephport_ok(&net.router, &format!("apply -p udplite --to-ports 49152-61000 {flags}"));
+        for to in SERVERS {
+            let mut receiver = Receiver::new(&net.server, Protocol::UDPLITE, to);
+            Sender::client(&net).send(Protocol::UDPLITE, to);
+            if enforced {
+                // What the host itself sends arrives: so what was sent before is not on its way.
+                assert_moved(&Sender::router(&net), &mut receiver, Protocol::UDPLITE, to);
+            } else {
+                let client = of_family(to, CLIENT_V4, CLIENT_V6);
+                assert_eq!(receiver.next().0, SocketAddr::new(client, OWN));
+            }
+        }
+        assert_eq!(dropped(&net.router), if enforced { 2 } else { 0 });
+    }
+}

@@ -1,0 +1,432 @@
+//! Our programs in a batch of rustables, sent by rustables: the kernel then holds what our own client
+//! makes it hold. What rustables has no words for is refused.
+
+use std::collections::{BTreeSet, HashSet};
+use std::net::{IpAddr, SocketAddr};
+
+use ephport_core::strategies::policies;
+use ephport_core::{Address, Allowed, Choice, Document, Family, HostFacts, PortSet, Resolved};
+use ephport_nft::expr::{self, Expr, Register};
+use ephport_nft::object::{self, Elements};
+use ephport_nft::ruleset::{FAMILY, FilledSet, SetName, TABLE};
+use ephport_nft::rustables::{Lack, Refused, Values};
+use ephport_nft::wire::{Attr, Attrs, Messages, NfGenMsg, Reader, Writer};
+use ephport_nft::{Applied, Installed, Ruleset, compile, uapi};
+use ephport_tests::random::samples;
+use ephport_tests::{Host, Protocol, Routed, SERVER_V4, Server, apply, compiled, installed, seen};
+use ipnet::IpNet;
+use rustables::expr as theirs;
+use rustables::set::SetBuilder;
+use rustables::{Batch, MsgType};
+
+const POLICIES: usize = 600;
+
+/// What random policies seldom have: sets of single keys, and enforcement of one range.
+const SELDOM: [&str; 2] = [
+    r#"sources = ["192.0.2.1", "192.0.2.9", "2001:db8::1", "2001:db8::9"]
+       source-ports = "500,4500,65535"
+       to-ports = "49152-61000"
+       out-interfaces = ["eth0"]"#,
+    r#"source-ports = "1-65535"
+       to-ports = "49152-61000"
+       out-interfaces = "any"
+       enforce = true"#,
+];
+
+fn cases() -> Vec<(Resolved, Ruleset)> {
+    let seldom = SELDOM.iter().flat_map(|text| {
+        let text = format!("[[policy]]\nname = \"default\"\n{text}");
+        let document: Document = text.parse().expect("a document");
+        document.resolve(&HostFacts::default()).expect("resolved")
+    });
+    let random = samples(&policies(), POLICIES).into_iter();
+    let random = random.filter_map(|policy| policy.resolve(&HostFacts::default()).ok());
+    let compiled = |policy: Resolved| {
+        let ruleset = compile(std::slice::from_ref(&policy)).expect("a program");
+        (policy, ruleset)
+    };
+    seldom.chain(random).map(compiled).collect()
+}
+
+/// Puts the ruleset in the place of what is there, as the library's documentation does.
+fn send(host: &Host, values: &Values) {
+    let sent = host.run(|| {
+        let mut batch = Batch::new();
+        batch.add(&values.table, MsgType::Add);
+        batch.add(&values.table, MsgType::Del);
+        values.add_to(&mut batch);
+        batch.send().map_err(|error| error.to_string())
+    });
+    sent.expect("sent");
+}
+
+/// What the kernel then holds, which our own client would not change.
+fn sent(host: &Host, ruleset: &Ruleset) -> Ruleset {
+    send(host, &Values::of(ruleset).expect("carried"));
+    assert_eq!(apply(host, ruleset), Applied::Unchanged, "{}", ruleset.listing());
+    match installed(host) {
+        Installed::Ours { ruleset, intact: true, .. } => ruleset,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What of this policy rustables lacks words for, told from the policy alone.
+fn lacks(policy: &Resolved) -> HashSet<Lack> {
+    let families = [Family::Ipv4, Family::Ipv6].into_iter();
+    let scopes: Vec<_> = families.filter_map(|family| Scope::of(policy, family)).collect();
+    let mut lacks: HashSet<_> = scopes.iter().flat_map(|scope| scope.lacks(policy)).collect();
+    let is_moved = scopes.iter().any(|scope| scope.has_ports);
+    let is_enforced = policy.enforce && !scopes.is_empty();
+    let is_ranged = |ports: &PortSet| {
+        ports.ranges().len() > 1 && ports.ranges().iter().any(|range| range.count() > 1)
+    };
+    if is_moved && is_ranged(&policy.moved) || is_enforced && is_ranged(&policy.leaves) {
+        lacks.insert(Lack::Interval);
+    }
+    match &policy.allowed {
+        Allowed::Ports(ports) => match ports.ranges() {
+            [range] if policy.address != Address::Masquerade && is_moved => {
+                let Choice { random, fully_random, persistent, .. } = policy.choice;
+                lacks.extend((range.count() > 1).then_some(Lack::NatRange));
+                lacks.extend((random || fully_random || persistent).then_some(Lack::NatFlags));
+            }
+            [_] => {}
+            _ => lacks.extend([Lack::Map]),
+        },
+        Allowed::Blocks(_) => lacks.extend(is_moved.then_some(Lack::Map)),
+    }
+    lacks
+}
+
+/// What a policy's rules for one family are about.
+struct Scope {
+    sources: Vec<IpNet>,
+    excepted: Vec<IpNet>,
+    has_ports: bool,
+}
+
+impl Scope {
+    /// None where the policy has no rules for the family.
+    fn of(policy: &Resolved, family: Family) -> Option<Self> {
+        let merged = |networks: &[IpNet]| {
+            let of_family = networks.iter().filter(|net| Family::of(net.addr()) == family);
+            IpNet::aggregate(&of_family.copied().collect())
+        };
+        let (sources, excepted) = (merged(&policy.sources), merged(&policy.except_destinations));
+        let has_ports = match &policy.allowed {
+            Allowed::Ports(_) => true,
+            Allowed::Blocks(blocks) => {
+                blocks.iter().any(|block| Family::of(block.source) == family)
+            }
+        };
+        let has_source = policy.sources.is_empty() || !sources.is_empty();
+        let has_destination = excepted.iter().all(|net| net.prefix_len() > 0);
+        let is_in_scope = policy.families.contains(family) && has_source && has_destination;
+        let scope = Self { sources, excepted, has_ports };
+        (is_in_scope && (has_ports || policy.enforce)).then_some(scope)
+    }
+
+    fn lacks(&self, policy: &Resolved) -> Vec<Lack> {
+        let is_single = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
+        let is_ranged = |nets: &[IpNet]| nets.len() > 1 && !nets.iter().all(is_single);
+        let asks_conntrack = policy.enforce && self.sources.iter().any(|net| net.prefix_len() > 0);
+        let lacks = [
+            (is_ranged(&self.sources) || is_ranged(&self.excepted), Lack::Interval),
+            (self.excepted.len() > 1, Lack::LookupFlags),
+            (asks_conntrack, Lack::CtAddress),
+        ];
+        lacks.into_iter().filter(|(lacks, _)| *lacks).map(|(_, lack)| lack).collect()
+    }
+}
+
+#[test]
+fn what_rustables_carries_the_kernel_holds_as_from_our_own_client_and_the_rest_is_refused() {
+    let (host, own) = (Host::new("host").unwrap(), Host::new("own").unwrap());
+    let (mut carried, mut refused) = (0, HashSet::new());
+    for (policy, ruleset) in cases() {
+        let expected = lacks(&policy);
+        match Values::of(&ruleset) {
+            Ok(_) => {
+                assert_eq!(expected, HashSet::new(), "{}", ruleset.listing());
+                let found = sent(&host, &ruleset);
+                apply(&own, &ruleset);
+                let Installed::Ours { ruleset: by_us, .. } = installed(&own) else { panic!() };
+                assert_eq!(found.essence(), by_us.essence(), "{}", ruleset.listing());
+                carried += 1;
+            }
+            Err(error @ (Refused::Expression { lack, .. } | Refused::Set { lack, .. })) => {
+                assert!(expected.contains(&lack), "{error}\n{}", ruleset.listing());
+                assert!(error.to_string().contains(", of policy default: "), "{error}");
+                refused.insert(lack);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    println!("{carried} of {POLICIES} carried; the others lack {refused:?}");
+    assert!(carried >= 100, "{carried}");
+    let reasons = [
+        Lack::NatRange,
+        Lack::NatFlags,
+        Lack::CtAddress,
+        Lack::LookupFlags,
+        Lack::Map,
+        Lack::Interval,
+    ];
+    assert_eq!(refused, reasons.into());
+}
+
+#[test]
+fn masquerade_keeps_its_ports_which_rustables_own_loses() {
+    let net = Routed::new().unwrap();
+    let _server = Server::start(&net.server, 443).unwrap();
+    let ruleset = compiled(
+        "[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\nto-ports = \"50000-50099\"\n",
+    );
+    let port = || seen(&net.client, Protocol::Tcp, 40_000, SocketAddr::new(SERVER_V4, 443)).port();
+    let found = sent(&net.router, &ruleset);
+    let masq = |ruleset: &Ruleset| -> Vec<expr::Masq> {
+        let exprs = ruleset.rules.iter().flat_map(|rule| rule.exprs.clone());
+        exprs
+            .filter_map(|expr| if let Expr::Masq(masq) = expr { Some(masq) } else { None })
+            .collect()
+    };
+    let is_whole = |masq: &expr::Masq| masq.proto_max.is_some() && !masq.ignores_its_ports();
+    assert_eq!(masq(&found).iter().filter(|masq| is_whole(masq)).count(), 2);
+    assert!((50_000..50_100).contains(&port()));
+
+    // The trap: the same rules with its own word for it.
+    let mut values = Values::of(&ruleset).unwrap();
+    for rule in &mut values.rules {
+        for expr in rule.get_mut_expressions().unwrap().iter_mut() {
+            if expr.get_name().is_some_and(|name| name == "masq") {
+                *expr = theirs::Masquerade {}.into();
+            }
+        }
+    }
+    send(&net.router, &values);
+    assert_eq!(port(), 40_000);
+}
+
+/// The bodies of what a batch of rustables holds between its beginning and its end.
+fn bodies(fill: impl FnOnce(&mut Batch)) -> Vec<(u16, Vec<u8>)> {
+    let mut batch = Batch::new();
+    fill(&mut batch);
+    let bytes = batch.finalize();
+    let messages = Messages::new(&bytes).map(|message| message.expect("a message"));
+    messages
+        .filter_map(|message| Some((message.header.nf_tables_message()?, message.body.to_vec())))
+        .collect()
+}
+
+/// The same from our own encoder.
+fn own_bodies(ruleset: &Ruleset) -> Vec<(u16, Vec<u8>)> {
+    let body = |kind, write: &dyn Fn(&mut Writer)| {
+        let mut w = Writer::new();
+        write(&mut w);
+        (kind, w.finish().expect("small enough"))
+    };
+    let mut bodies = vec![body(uapi::NFT_MSG_NEWTABLE, &|w| ruleset.table.write(w))];
+    let chains = ruleset.chains.iter();
+    bodies.extend(chains.map(|chain| body(uapi::NFT_MSG_NEWCHAIN, &|w| chain.write(w))));
+    for (filled, id) in ruleset.sets.iter().zip(1..) {
+        let set = object::Set { id: Some(id), ..filled.set.clone() };
+        bodies.push(body(uapi::NFT_MSG_NEWSET, &|w| set.write(w)));
+    }
+    for filled in &ruleset.sets {
+        let elements = Elements {
+            family: FAMILY,
+            table: TABLE.into(),
+            set: filled.set.name.clone(),
+            set_id: None,
+            elements: filled.elements.clone(),
+        };
+        bodies.push(body(uapi::NFT_MSG_NEWSETELEM, &|w| elements.write(w)));
+    }
+    let rules = ruleset.rules.iter();
+    bodies.extend(rules.map(|rule| body(uapi::NFT_MSG_NEWRULE, &|w| rule.write(w))));
+    bodies
+}
+
+/// Compares two runs of attributes, in whatever order; `path` leads to them. A string's closing
+/// NUL and the flag that tells an attribute that holds others may lack in one of them.
+fn compare(ours: Attrs<'_>, theirs: Attrs<'_>, path: &str, differences: &mut BTreeSet<String>) {
+    let (ours, mut theirs) = (sorted(ours), sorted(theirs).peekable());
+    // An expression's own attributes are told by its name.
+    let name = ours.clone().next().and_then(|attr| Some(attr.string().ok()?.to_string()));
+    for attr in ours {
+        let path = match (&name, path) {
+            (Some(name), "rule 4 1") if attr.kind == uapi::NFTA_EXPR_DATA => name.clone(),
+            _ => format!("{path} {}", attr.kind),
+        };
+        match theirs.next_if(|their| their.kind == attr.kind) {
+            Some(their) => compare_values(attr, their, &path, differences),
+            None => drop(differences.insert(format!("{path} only ours"))),
+        }
+    }
+    differences.extend(theirs.map(|their| format!("{path} {} only theirs", their.kind)));
+}
+
+fn sorted(attrs: Attrs<'_>) -> impl Iterator<Item = Attr<'_>> + Clone {
+    let mut attrs: Vec<_> = attrs.map(|attr| attr.expect("an attribute")).collect();
+    attrs.sort_by_key(|attr| attr.kind);
+    attrs.into_iter()
+}
+
+fn compare_values<'a>(
+    our: Attr<'a>,
+    their: Attr<'a>,
+    path: &str,
+    differences: &mut BTreeSet<String>,
+) {
+    let is_string = our.value.strip_suffix(&[0]) == Some(their.value) && our.string().is_ok();
+    let holds_others = |attr: Attr<'_>| attr.nested().all(|inner| inner.is_ok());
+    if our.value == their.value || is_string {
+    } else if holds_others(our) && holds_others(their) {
+        compare(our.nested(), their.nested(), path, differences);
+    } else {
+        differences.insert(format!("{path}: {:02x?}, theirs {:02x?}", our.value, their.value));
+    }
+}
+
+fn differences(ours: &[(u16, Vec<u8>)], theirs: &[(u16, Vec<u8>)]) -> BTreeSet<String> {
+    let mut differences = BTreeSet::new();
+    let kinds = |bodies: &[(u16, Vec<u8>)]| bodies.iter().map(|body| body.0).collect::<Vec<_>>();
+    assert_eq!(kinds(ours), kinds(theirs));
+    for ((kind, our), (_, their)) in ours.iter().zip(theirs) {
+        let path = match *kind {
+            uapi::NFT_MSG_NEWTABLE => "table",
+            uapi::NFT_MSG_NEWCHAIN => "chain",
+            uapi::NFT_MSG_NEWSET => "set",
+            uapi::NFT_MSG_NEWSETELEM => "elements",
+            _ => "rule",
+        };
+        let (mut our, mut their) = (Reader::new(our), Reader::new(their));
+        assert_eq!(NfGenMsg::read(&mut our), NfGenMsg::read(&mut their));
+        compare(our.attrs(), their.attrs(), path, &mut differences);
+    }
+    differences
+}
+
+/// What rustables does not send, and the kernel fills in: the size of an anonymous set, the one
+/// operation of `bitwise` before Linux 5.6, the flags that the registers of `nat` imply.
+const LEFT_OUT: [&str; 3] = ["bitwise 6 only ours", "nat 7 only ours", "set 9 only ours"];
+
+#[test]
+fn every_attribute_is_ours_but_for_what_the_kernel_fills_in() {
+    let mut found = BTreeSet::new();
+    let mut count = 0;
+    for (_, ruleset) in cases() {
+        let Ok(values) = Values::of(&ruleset) else { continue };
+        found.extend(differences(&own_bodies(&ruleset), &bodies(|batch| values.add_to(batch))));
+        count += 1;
+    }
+    assert!(count >= 100, "{count}");
+    assert_eq!(found, LEFT_OUT.map(String::from).into());
+}
+
+/// Two rules that are written with rustables alone, and their like in our words: the encoders agree,
+/// whatever [`Values`] does.
+#[test]
+fn rustables_own_words_are_encoded_as_ours() {
+    let address: IpAddr = "192.0.2.1".parse().unwrap();
+    let table = rustables::Table::new(rustables::ProtocolFamily::Inet).with_name(TABLE);
+    let chain = rustables::Chain::new(&table)
+        .with_name("c")
+        .with_hook(rustables::Hook::new(rustables::HookClass::PostRouting, -5))
+        .with_type(rustables::ChainType::Nat)
+        .with_policy(rustables::ChainPolicy::Accept);
+    let mut set = SetBuilder::<[u8; 2]>::new("s", &table).unwrap();
+    set.add(&443u16.to_be_bytes());
+    let (mut set, mut elements) = set.finish();
+    set = set.with_id(1u32).with_flags(0u32).with_key_type(13u32);
+    set.family = rustables::ProtocolFamily::Inet;
+    elements.family = set.family;
+    let port = theirs::TransportHeaderField::Tcp(theirs::TCPHeaderField::Sport);
+    let matching = rustables::Rule::new(&chain)
+        .unwrap()
+        .protocol(rustables::Protocol::TCP)
+        .saddr(address)
+        .established()
+        .unwrap()
+        .with_expr(theirs::HighLevelPayload::Transport(port).build())
+        .with_expr(theirs::Lookup::new(&set).unwrap())
+        .with_expr(theirs::Counter { nb_bytes: Some(0), nb_packets: Some(0) })
+        .drop();
+    let translating = rustables::Rule::new(&chain)
+        .unwrap()
+        .with_expr(theirs::Immediate::new_data(vec![192, 0, 2, 1], theirs::Register::Reg1))
+        .with_expr(theirs::Immediate::new_data(vec![4, 0], theirs::Register::Reg2))
+        .with_expr(theirs::Nat {
+            nat_type: Some(theirs::NatType::SNat),
+            family: Some(rustables::ProtocolFamily::Ipv4),
+            ip_register: Some(theirs::Register::Reg1),
+            port_register: Some(theirs::Register::Reg2),
+        })
+        .masquerade();
+    let theirs = bodies(|batch| {
+        batch.add(&table, MsgType::Add);
+        batch.add(&chain, MsgType::Add);
+        batch.add(&set, MsgType::Add);
+        batch.add(&elements, MsgType::Add);
+        batch.add(&matching, MsgType::Add);
+        batch.add(&translating, MsgType::Add);
+    });
+    let found = differences(&own_bodies(&in_our_words()), &theirs);
+    // The number of a set in its transaction, which we leave to its name.
+    let expected = ["bitwise 6 only ours", "lookup 4 only theirs"];
+    assert_eq!(found, expected.map(String::from).into());
+}
+
+fn in_our_words() -> Ruleset {
+    use expr::{
+        Bitwise, Cmp, CmpOp, Counter, Ct, Data, Immediate, Lookup, Masq, Meta, Nat, Payload,
+        Verdict,
+    };
+    let rule = |exprs| object::Rule::new(FAMILY, TABLE, "c", exprs);
+    let meta = |key| Meta { key, dreg: Register::R1 }.into();
+    let eq = |bytes: &[u8]| Cmp::new(CmpOp::Eq, bytes).into();
+    let load = |dreg, bytes: &[u8]| Immediate { dreg, data: Data::value(bytes) }.into();
+    let filled = FilledSet::ports(SetName::Named("s"), &"443".parse().unwrap());
+    let set = object::Set { flags: Some(0), userdata: None, size: None, ..filled.set };
+    let elements = vec![object::Element::new(443u16.to_be_bytes().to_vec(), None)];
+    let established: u32 = 2;
+    let matching = vec![
+        meta(uapi::NFT_META_L4PROTO),
+        eq(&[6]),
+        meta(uapi::NFT_META_NFPROTO),
+        eq(&[uapi::NFPROTO_IPV4]),
+        Payload::IPV4_SOURCE.into(),
+        eq(&[192, 0, 2, 1]),
+        Ct::STATE.into(),
+        Bitwise::mask(&established.to_le_bytes()).into(),
+        Cmp::new(CmpOp::Neq, &[0; 4]).into(),
+        Payload::SOURCE_PORT.into(),
+        Lookup::within(&set).into(),
+        Counter::default().into(),
+        Immediate::verdict(Verdict::Drop).into(),
+    ];
+    let translating = vec![
+        load(Register::R1, &[192, 0, 2, 1]),
+        load(Register::R2, &1024u16.to_be_bytes()),
+        Nat {
+            addr_min: Some(Register::R1),
+            proto_min: Some(Register::R2),
+            ..Nat::source(uapi::NFPROTO_IPV4)
+        }
+        .into(),
+        Masq::default().into(),
+    ];
+    let hook = object::Hook { number: uapi::NF_INET_POST_ROUTING, priority: -5 };
+    let chain = object::Chain {
+        hook: Some(hook),
+        policy: Some(uapi::NF_ACCEPT),
+        kind: Some("nat".into()),
+        ..object::Chain::regular(FAMILY, TABLE, "c")
+    };
+    Ruleset {
+        table: object::Table::new(FAMILY, TABLE),
+        chains: vec![chain],
+        sets: vec![FilledSet { set, elements }],
+        rules: vec![rule(matching), rule(translating)],
+    }
+}
