@@ -28,8 +28,9 @@ use reasons::{Reason, place, reason};
 
 const PROGRAMS: usize = 50;
 
-/// Small ones, which have all forms too.
+/// Small ones, which have all forms too; those that bring no new form are smaller still.
 const MOST_RULES: usize = 10;
+const FEW_RULES: usize = 6;
 const MOST_LEAVES: usize = 200;
 
 /// So many are looked through for them.
@@ -43,12 +44,9 @@ struct Subject {
 }
 
 impl Subject {
-    /// If it is small enough, and each rule decides on some packets, but for the last of a spread:
+    /// If it is not too large, and each rule decides on some packets, but for the last of a spread:
     /// changes of a rule that decides on none are none.
     fn new((ruleset, policies): (Ruleset, Vec<Resolved>)) -> Option<Self> {
-        if ruleset.rules.len() > MOST_RULES {
-            return None;
-        }
         let leaves = leaves(&ruleset, MOST_LEAVES)?;
         let outcomes = leaves.iter().flat_map(|leaf| &leaf.seen.outcomes);
         let decided: BTreeSet<_> = outcomes.flat_map(|outcome| &outcome.trail).collect();
@@ -75,7 +73,9 @@ fn subjects() -> Vec<Subject> {
         let document = strategy.new_tree(&mut runner).expect("a document").current();
         let Some(program) = compiled(&document) else { continue };
         let is_new = missing.iter().any(|form| forms::has(&program.0, *form));
-        if subjects.len() + missing.len() >= PROGRAMS && !is_new {
+        let most = if is_new { MOST_RULES } else { FEW_RULES };
+        let is_full = subjects.len() + missing.len() >= PROGRAMS && !is_new;
+        if is_full || program.0.rules.len() > most {
             continue;
         }
         let Some(subject) = Subject::new(program) else { continue };
