@@ -74,10 +74,22 @@ fn ours(host: &Host) -> Ruleset {
     }
 }
 
-/// The kernel's number for a rule, whose own is from 1.
-fn handle(host: &Host, chain: &str, number: usize) -> u64 {
+/// The kernel's number for a rule of `postrouting`, whose own is from 1.
+fn handle(host: &Host, number: usize) -> u64 {
     let ruleset = ours(host);
-    ruleset.rules_of(chain).nth(number - 1).and_then(|rule| rule.handle).expect("a handle")
+    ruleset.rules_of("postrouting").nth(number - 1).and_then(|rule| rule.handle).expect("a handle")
+}
+
+/// Deletes a rule of `postrouting`.
+fn delete(host: &Host, number: usize) {
+    let handle = handle(host, number);
+    nft(host, &format!("delete rule inet ephport postrouting handle {handle}"));
+}
+
+/// Puts another rule in the place of one of `postrouting`.
+fn replace(host: &Host, number: usize, rule: &str) {
+    let handle = handle(host, number);
+    nft(host, &format!("replace rule inet ephport postrouting handle {handle} {rule}"));
 }
 
 /// What nft has no words for, by our own client: the signature stays as it was.
@@ -127,10 +139,7 @@ fn drifts(deed: impl FnOnce(&Host), sentences: &[&str]) {
 #[test]
 fn a_rule_is_deleted() {
     drifts(
-        |host| {
-            let handle = handle(host, "postrouting", 4);
-            nft(host, &format!("delete rule inet ephport postrouting handle {handle}"));
-        },
+        |host| delete(host, 4),
         &[&format!(
             "policy builds, rule 4 of postrouting: is missing: {BUILDS_UDP} masquerade to :49152-61000"
         )],
@@ -140,10 +149,7 @@ fn a_rule_is_deleted() {
 #[test]
 fn the_rule_with_the_signature_is_deleted() {
     drifts(
-        |host| {
-            let handle = handle(host, "postrouting", 1);
-            nft(host, &format!("delete rule inet ephport postrouting handle {handle}"));
-        },
+        |host| delete(host, 1),
         &["rule 1 of postrouting: is missing: fib daddr type multicast return"],
     );
 }
@@ -168,14 +174,7 @@ fn a_rule_is_added_after_all() {
 fn a_rule_gets_other_ports() {
     drifts(
         |host| {
-            let handle = handle(host, "postrouting", 4);
-            nft(
-                host,
-                &format!(
-                    "replace rule inet ephport postrouting handle {handle} {BUILDS_UDP} \
-                     masquerade to :1024-2047 comment \"builds\""
-                ),
-            );
+            replace(host, 4, &format!("{BUILDS_UDP} masquerade to :1024-2047 comment \"builds\""));
         },
         &["policy builds, rule 4 of postrouting: moves to ports 1024-2047, expected 49152-61000"],
     );
@@ -185,9 +184,7 @@ fn a_rule_gets_other_ports() {
 fn a_rule_gets_another_interface_and_loses_its_comment() {
     drifts(
         |host| {
-            let handle = handle(host, "postrouting", 6);
-            let rule = REST.replace("eth0", "eth1");
-            nft(host, &format!("replace rule inet ephport postrouting handle {handle} {rule}"));
+            replace(host, 6, &REST.replace("eth0", "eth1"));
         },
         &[
             "policy rest, rule 6 of postrouting: interface `oifname \"eth1\"`, \
@@ -201,13 +198,10 @@ fn a_rule_gets_another_interface_and_loses_its_comment() {
 fn a_rule_gets_another_address() {
     drifts(
         |host| {
-            let handle = handle(host, "postrouting", 4);
-            nft(
+            replace(
                 host,
-                &format!(
-                    "replace rule inet ephport postrouting handle {handle} {BUILDS_UDP} \
-                     snat ip to 192.0.2.9:49152-61000 comment \"builds\""
-                ),
+                4,
+                &format!("{BUILDS_UDP} snat ip to 192.0.2.9:49152-61000 comment \"builds\""),
             );
         },
         &["policy builds, rule 4 of postrouting: makes the source address 192.0.2.9, \
@@ -218,10 +212,7 @@ fn a_rule_gets_another_address() {
 #[test]
 fn a_rule_is_replaced_by_something_else() {
     drifts(
-        |host| {
-            let handle = handle(host, "postrouting", 6);
-            nft(host, &format!("replace rule inet ephport postrouting handle {handle} accept"));
-        },
+        |host| replace(host, 6, "accept"),
         &[
             &format!("policy rest, rule 6 of postrouting: is missing: {REST}"),
             "rule 6 of postrouting: is not the policy's: accept",
