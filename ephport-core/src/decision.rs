@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::flow::{Cast, Flow, Segment};
-use crate::policy::{Address, PickUp};
+use crate::policy::{Address, Choice, PickUp};
 use crate::port::{Port, PortRange};
 use crate::port_set::PortSet;
 use crate::resolve::{Allowed, Resolved};
@@ -16,6 +16,10 @@ use crate::scope::Origin;
 /// that is kept in its range cannot get into another when its port is taken, and a small range is
 /// soon full.
 pub const MIN_KEPT_RANGE: u32 = 64;
+
+/// What the hash begins with that spreads connections by source: the same on every host, after every
+/// start and in every version, so that a source keeps its range.
+pub const SPREAD_SEED: u32 = 1;
 
 /// What a policy does with a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +33,54 @@ pub enum Decision {
         kept: Option<Port>,
         /// What becomes of its source address.
         address: Address,
+        /// How the kernel picks one of the ports.
+        manner: Manner,
     },
     /// The policy does not speak of it.
     Untouched(Reason),
+}
+
+/// How the kernel picks one of several ports: the flags of [`Choice`], and the way to one of several
+/// ranges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // They are flags.
+pub struct Manner {
+    /// [`Choice::random`].
+    pub random: bool,
+    /// [`Choice::fully_random`].
+    pub fully_random: bool,
+    /// [`Choice::persistent`].
+    pub persistent: bool,
+    /// How it comes to one of several ranges; `None` where there is one only.
+    pub spread: Option<Spread>,
+}
+
+impl Manner {
+    /// The flags of `choice`, for these ports.
+    fn new(choice: Choice, ports: &PortSet) -> Self {
+        let Choice { random, fully_random, persistent, per_source_stable } = choice;
+        let spread = match ports.ranges() {
+            [] | [_] => None,
+            _ if per_source_stable => Some(Spread::BySource),
+            [first, rest @ ..] if rest.iter().all(|range| range.count() == first.count()) => {
+                Some(Spread::InTurn)
+            }
+            _ => Some(Spread::AtRandom),
+        };
+        Self { random, fully_random, persistent, spread }
+    }
+}
+
+/// How connections are spread over several ranges. Each range has a share of them that is its share
+/// of the ports, so that no range is full long before the others are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Spread {
+    /// Ranges of equal size take turns: this uses them up most evenly.
+    InTurn,
+    /// Ranges of different sizes are drawn.
+    AtRandom,
+    /// A hash of source address and port, which begins with [`SPREAD_SEED`], names the range.
+    BySource,
 }
 
 /// Why a policy does not speak of a connection: the first of its conditions that does not hold.
@@ -126,15 +175,18 @@ impl Resolved {
             Allowed::Ports(ports) => {
                 let own = kept_range(ports, port).filter(|_| keeps);
                 let ports = own.map_or_else(|| ports.clone(), PortSet::from);
-                Decision::Moved { ports, kept: own.map(|_| port), address: self.address }
+                let manner = Manner::new(self.choice, &ports);
+                Decision::Moved { ports, kept: own.map(|_| port), address: self.address, manner }
             }
             Allowed::Blocks(blocks) => match blocks.block_of(flow.source().ip()) {
                 None => Decision::Untouched(Reason::NoBlock),
-                Some(block) => Decision::Moved {
-                    ports: block.ports.into(),
-                    kept: Some(port).filter(|port| keeps && block.ports.contains(*port)),
-                    address: block.outside.map_or(self.address, Address::Fixed),
-                },
+                Some(block) => {
+                    let ports = block.ports.into();
+                    let manner = Manner::new(self.choice, &ports);
+                    let kept = Some(port).filter(|port| keeps && ports.contains(*port));
+                    let address = block.outside.map_or(self.address, Address::Fixed);
+                    Decision::Moved { ports, kept, address, manner }
+                }
             },
         }
     }

@@ -55,15 +55,17 @@ mod read;
 
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use thiserror::Error;
 
 pub use self::error::{Expected, TomlError, TomlProblem, ValueError};
 use crate::decision::{Decision, Reason};
-use crate::flow::Flow;
+use crate::flow::{Cast, Flow};
 use crate::host::HostFacts;
 use crate::policy::{Policy, PolicyName};
 use crate::port::Port;
 use crate::resolve::{ResolveError, Resolved};
+use crate::scope::Family;
 
 /// Policies in order, at least one, each with a name of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,6 +183,33 @@ pub fn enforcer<'a>(policies: &'a [Resolved], flow: &Flow) -> Option<&'a Resolve
 #[must_use]
 pub fn lets_out(policies: &[Resolved], flow: &Flow, leaving: Port) -> bool {
     enforcer(policies, flow).is_none_or(|policy| policy.leaves.contains(leaving))
+}
+
+/// Whether a packet like `flow` may leave that conntrack cannot place. NAT passes over it, so no port
+/// of it is right: it is dropped by the first policy that can tell it for its own, if that one is
+/// enforced. An enforced policy takes it for its own by interface, family and protocol alone,
+/// since conntrack does not know where such a packet comes from; a policy that is not enforced only
+/// where the rest of its scope holds as well and does not ask for the source.
+#[must_use]
+pub fn lets_unplaced_out(policies: &[Resolved], flow: &Flow) -> bool {
+    let of_family = |net: &&IpNet| Family::of(net.addr()) == flow.family();
+    let hold_all = |nets: &Vec<IpNet>| {
+        IpNet::aggregate(nets).iter().filter(of_family).any(|net| net.prefix_len() == 0)
+    };
+    let owner = policies.iter().find(|policy| {
+        let Resolved { sources, except_destinations, .. } = policy;
+        if !policy.enforce {
+            let is_sourceless = sources.is_empty() || hold_all(sources);
+            return is_sourceless && policy.out_of_scope(flow).is_none();
+        }
+        flow.cast() == Cast::Unicast
+            && policy.egress.contains(flow.out_interface())
+            && policy.families.contains(flow.family())
+            && policy.protocols.contains(flow.protocol())
+            && (sources.is_empty() || sources.iter().any(|net| of_family(&net)))
+            && !hold_all(except_destinations)
+    });
+    owner.is_none_or(|policy| !policy.enforce)
 }
 
 /// Why policies do not make a document.

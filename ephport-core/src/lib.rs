@@ -7,7 +7,9 @@
 //! There is no input, output, clock or socket here; `ephport-nft` tells the kernel.
 //!
 //! ```
-//! use ephport_core::{Address, Decision, Flow, HostFacts, Policy, PolicySpec, Protocol, Target};
+//! use ephport_core::{
+//!     Address, Decision, Flow, HostFacts, Manner, Policy, PolicySpec, Protocol, Target,
+//! };
 //!
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
 //! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
@@ -22,6 +24,7 @@
 //!     ports: "49152-61000".parse()?,
 //!     kept: None,
 //!     address: Address::Masquerade,
+//!     manner: Manner::default(),
 //! });
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -51,10 +54,10 @@ pub use allocation::block_table::{BlockTable, ExplicitBlocks};
 pub use allocation::blocks::{Block, BlockError, BlockPlan};
 pub use allocation::map_e::{Allocation, BasicMappingRule, MapE, MapEError};
 pub use allocation::psid::{PsidError, PsidRule};
-pub use decision::{Decision, Reason};
+pub use decision::{Decision, Manner, Reason, Spread};
 pub use document::{
     Document, DocumentError, Outcome, PassedOver, ResolveDocumentError, TomlError, TomlProblem,
-    Winner, decide, lets_out,
+    Winner, decide, lets_out, lets_unplaced_out,
 };
 pub use flow::{Cast, Flow, FlowError, Segment};
 pub use host::HostFacts;

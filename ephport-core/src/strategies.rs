@@ -41,6 +41,24 @@ pub fn port_sets() -> impl Strategy<Value = PortSet> {
     vec(port_ranges(), 0..12).prop_map(PortSet::from_iter)
 }
 
+/// Two to five ranges of equal size, none of them next to another.
+pub fn equal_ranges() -> impl Strategy<Value = PortSet> {
+    (1..=1000u16, 2..=5u16, 1..=60_000u16).prop_filter_map(
+        "past the end",
+        |(size, count, first)| {
+            let range = |i: u16| {
+                let first = first.checked_add(i.checked_mul(size.checked_add(7)?)?)?;
+                PortRange::new(
+                    Port::new(first).ok()?,
+                    Port::new(first.checked_add(size - 1)?).ok()?,
+                )
+                .ok()
+            };
+            (0..count).map(range).collect()
+        },
+    )
+}
+
 /// One of the four protocols.
 pub fn protocol() -> impl Strategy<Value = Protocol> {
     prop::sample::select(Protocol::ALL.to_vec())
@@ -90,10 +108,12 @@ fn networks() -> impl Strategy<Value = IpNet> {
     prop::sample::select(vec![
         "192.0.2.0/24",
         "192.0.2.1/32",
+        "192.0.2.2/31", // with the one before, a range that is no network
         "198.51.100.0/25",
         "203.0.113.9/32",
         "2001:db8::/48",
         "2001:db8::1/128",
+        "2001:db8:1:1::/64",
         "0.0.0.0/0",
     ])
     .prop_filter_map("never", |net| net.parse().ok())
@@ -132,6 +152,7 @@ pub fn targets() -> impl Strategy<Value = Target> {
     prop_oneof![
         3 => port_ranges().prop_map(|range| Target::Ports(range.into())),
         3 => port_sets().prop_map(Target::Ports),
+        1 => equal_ranges().prop_map(Target::Ports),
         1 => blocks,
     ]
 }

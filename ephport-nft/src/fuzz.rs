@@ -1,18 +1,18 @@
 //! Bodies of the fuzz targets (feature `fuzz`): each takes any bytes, and panics when a promise is
 //! broken.
 
-use ephport_core::document::{decide, lets_out};
+use ephport_core::document::{decide, lets_out, lets_unplaced_out};
 use ephport_core::strategies::{addresses, choices, flows, policies, ports, scopes, targets};
-use ephport_core::{Document, Flow, HostFacts, Policy, PolicySpec, Port, Resolved};
+use ephport_core::{Document, Flow, HostFacts, Policy, PolicySpec, Port, Protocol, Resolved};
 use nix::errno::Errno;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::client::Event;
-use crate::compile::compile;
+use crate::compile::{POSTROUTING, compile};
 use crate::diff::changes;
 use crate::drift::{drift, evident};
-use crate::interpret;
+use crate::interpret::{self, Effect, Packet, Standing};
 use crate::object::{Chain, Elements, Generation, Rule, Set, Table};
 use crate::ruleset::{FAMILY, FilledSet, Ruleset, TABLE};
 use crate::uapi::{
@@ -198,7 +198,7 @@ pub fn disagreement(
     connections: &[(Flow, Port)],
 ) -> Option<String> {
     let disagreement = connections.iter().enumerate().find_map(|(at, (flow, leaving))| {
-        on_one(ruleset, policies, &aimed(policies, flow, at), *leaving)
+        on_one((ruleset, policies), &aimed(policies, flow, at), *leaving, at)
     })?;
     Some(format!("{disagreement}\n{}", ruleset.listing()))
 }
@@ -218,19 +218,70 @@ fn aimed(policies: &[Resolved], flow: &Flow, at: usize) -> Flow {
     flow.clone().with_source_port(ends[at / 2 % ends.len()])
 }
 
-fn on_one(ruleset: &Ruleset, policies: &[Resolved], flow: &Flow, leaving: Port) -> Option<String> {
-    let meaning = decide(policies, flow);
-    let decision = meaning.winner.as_ref().map(|winner| &winner.decision);
-    match interpret::effect(ruleset, flow) {
-        Ok(effect) if effect.agrees_with(decision) => {}
-        other => return Some(format!("{flow}: meant {decision:?}, program {other:?}")),
+/// Without ports: its echoes have an identifier where a port would stand.
+const IPPROTO_ICMP: u8 = 1;
+
+/// What conntrack may take a packet for; each connection has its turn of them.
+const STANDINGS: [Standing; 4] =
+    [Standing::New, Standing::Established, Standing::Reply, Standing::Invalid];
+
+fn on_one(
+    (ruleset, policies): (&Ruleset, &[Resolved]),
+    flow: &Flow,
+    leaving: Port,
+    at: usize,
+) -> Option<String> {
+    let opening = Packet::opening(flow);
+    let echo = opening.clone().with_protocol(IPPROTO_ICMP);
+    let standing = STANDINGS[at % STANDINGS.len()];
+    let gate = |port, standing| {
+        let packet = Packet::leaving(flow, port).with_standing(standing);
+        misjudged(ruleset, policies, flow, port, &packet)
+    };
+    mistranslated(ruleset, policies, flow, &opening)
+        .or_else(|| mistranslated(ruleset, policies, flow, &echo))
+        .or_else(|| gate(leaving, standing))
+        .or_else(|| gate(flow.source_port(), Standing::New))
+}
+
+/// Why the program does something else with a packet like `flow` than the policies mean, if it does.
+#[must_use]
+pub fn mistranslated(
+    ruleset: &Ruleset,
+    policies: &[Resolved],
+    flow: &Flow,
+    packet: &Packet<'_>,
+) -> Option<String> {
+    let outcome = decide(policies, flow);
+    // Of other protocols no policy speaks.
+    let is_known = Protocol::from_number(packet.protocol()).is_some();
+    let meant = outcome.winner.map(|winner| winner.decision).filter(|_| is_known);
+    let outcomes = interpret::run(ruleset, POSTROUTING, packet);
+    match outcomes.and_then(|outcomes| Effect::of(&outcomes, flow.source())) {
+        Ok(effect) if effect.agrees_with(meant.as_ref()) => None,
+        other => Some(format!("{flow}: meant {meant:?}, program {other:?}")),
     }
-    for port in [leaving, flow.source_port()] {
-        let (meant, found) =
-            (lets_out(policies, flow, port), interpret::lets_out(ruleset, flow, port));
-        if found != Ok(meant) {
-            return Some(format!("{flow} by {port}: let out {meant}, program {found:?}"));
-        }
-    }
-    None
+}
+
+/// Why the program lets a packet like `flow` out that must not leave by the port `leaving`, or does
+/// not let one out that may, if so.
+#[must_use]
+pub fn misjudged(
+    ruleset: &Ruleset,
+    policies: &[Resolved],
+    flow: &Flow,
+    leaving: Port,
+    packet: &Packet<'_>,
+) -> Option<String> {
+    let is_known = Protocol::from_number(packet.protocol()).is_some();
+    let meant = match packet.standing() {
+        _ if !is_known => true,
+        Standing::New | Standing::Established => lets_out(policies, flow, leaving),
+        // Its source port is that of a server of ours.
+        Standing::Reply => true,
+        Standing::Invalid => lets_unplaced_out(policies, flow),
+    };
+    let found = interpret::lets_packet_out(ruleset, packet);
+    let is_so = found == Ok(meant);
+    (!is_so).then(|| format!("{packet:?} by {leaving}: let out {meant}, program {found:?}"))
 }

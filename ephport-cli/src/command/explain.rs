@@ -141,7 +141,7 @@ impl fmt::Display for Enforced<'_> {
 }
 
 fn moved(decision: &Decision) -> Option<String> {
-    let Decision::Moved { ports, kept, address } = decision else { return None };
+    let Decision::Moved { ports, kept, address, .. } = decision else { return None };
     let address = render::address(*address);
     Some(match kept {
         Some(port) => format!("keeps port {port} if it is free, else one of {ports}; {address}"),
@@ -152,6 +152,7 @@ fn moved(decision: &Decision) -> Option<String> {
 fn effect(effect: &Effect) -> String {
     match effect {
         Effect::Untouched => "its port stays".into(),
+        Effect::Dropped => "it is dropped".into(),
         Effect::Moved { ports, .. } => format!("moves it to one of {ports}"),
     }
 }

@@ -51,7 +51,7 @@ fn each_condition_alone_keeps_a_policy_from_a_connection() {
 fn moved(policy: &Resolved, port: u16) -> (String, Option<u16>, Address) {
     let flow = format!("tcp 10.0.0.1:{port} -> 192.0.2.1:80 oif eth0").parse().unwrap();
     match policy.decide(&flow) {
-        Decision::Moved { ports, kept, address } => {
+        Decision::Moved { ports, kept, address, .. } => {
             (ports.to_string(), kept.map(Port::get), address)
         }
         Decision::Untouched(reason) => panic!("{port}: {reason}"),
@@ -90,6 +90,29 @@ fn a_source_leaves_by_its_block_and_from_the_address_of_it() {
     assert_eq!(reason(&blocks, other), Some(Reason::NoBlock));
     let random = policy("blocks = [\"10.0.0.1=2000-2009\"]\nrandom = true");
     assert_eq!(moved(&random, 2005), ("2000-2009".into(), None, Address::Masquerade));
+}
+
+#[test]
+fn ranges_take_turns_or_are_drawn_or_named_by_the_source() {
+    let manner = |lines: &str, port: u16| {
+        let flow = format!("tcp 10.0.0.1:{port} -> 192.0.2.1:80 oif eth0").parse().unwrap();
+        match policy(lines).decide(&flow) {
+            Decision::Moved { manner, .. } => manner,
+            Decision::Untouched(reason) => panic!("{lines}: {reason}"),
+        }
+    };
+    let spread = |lines, port| manner(lines, port).spread;
+    let stable = "to-ports = \"2000-2099,3000-3099\"\nper-source-stable = true";
+    assert_eq!(spread("to-ports = \"2000-2099\"", 5000), None);
+    assert_eq!(spread("to-ports = \"2000-2099,3000-3099\"", 5000), Some(Spread::InTurn));
+    assert_eq!(spread("to-ports = \"2000-2099,3000-3098\"", 5000), Some(Spread::AtRandom));
+    assert_eq!(spread(stable, 5000), Some(Spread::BySource));
+    assert_eq!(spread(stable, 2000), None, "it stays in its range");
+    let flags = "to-ports = \"2000\"\nrandom = true\npersistent = true";
+    let expected = Manner { random: true, persistent: true, ..Manner::default() };
+    assert_eq!(manner(flags, 5000), expected);
+    let fully = Manner { fully_random: true, ..Manner::default() };
+    assert_eq!(manner("to-ports = \"2000\"\nfully-random = true", 5000), fully);
 }
 
 #[test]

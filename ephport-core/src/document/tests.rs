@@ -341,6 +341,31 @@ fn printable_policies() -> impl Strategy<Value = Policy> {
     })
 }
 
+#[test]
+fn an_enforced_policy_takes_unplaced_packets_for_its_own_by_what_is_sure_of_them() {
+    let first = "sources = [\"10.0.0.0/8\"]\nexcept-destinations = [\"192.0.2.0/24\"]";
+    let last =
+        "[[policy]]\nname = \"b\"\nout-interfaces = \"any\"\nto-ports = \"1-9\"\nenforce = true";
+    let lets_out = |lines: &str, flow: &str| {
+        let text = format!("{POLICY}out-interfaces = [\"eth0\"]\n{lines}\n");
+        let policies = text.parse::<Document>().unwrap().resolve(&HostFacts::default()).unwrap();
+        lets_unplaced_out(&policies, &flow.parse().unwrap())
+    };
+    let flow = "tcp 172.16.0.1:2000 -> 192.0.2.1:80 oif eth0";
+    assert!(lets_out(first, flow), "it is not enforced");
+    assert!(!lets_out(&format!("{first}\nenforce = true"), flow), "its source is not sure");
+    let elsewhere = "tcp 172.16.0.1:2000 -> 192.0.2.1:80 oif eth1";
+    assert!(lets_out(&format!("{first}\nenforce = true"), elsewhere));
+    let group = "udp 172.16.0.1:2000 -> 224.0.0.1:80 oif eth0";
+    assert!(lets_out(&format!("{first}\nenforce = true"), group));
+    let nowhere = "except-destinations = [\"0.0.0.0/1\", \"128.0.0.0/1\"]\nenforce = true";
+    assert!(lets_out(nowhere, flow), "nothing is in scope");
+    // One that is not enforced keeps them from the next only where all of it is sure.
+    assert!(lets_out(last, flow));
+    assert!(!lets_out(&format!("sources = [\"172.16.0.0/12\"]\n{last}"), flow));
+    assert!(!lets_out(&format!("except-destinations = [\"192.0.2.0/24\"]\n{last}"), flow));
+}
+
 proptest! {
     #[test]
     fn what_is_printed_parses_back(document in documents()) {

@@ -4,7 +4,7 @@
 //! ranges are the sooner one is full. So a range is never cut, equal ranges take turns, and unequal
 //! ones are drawn by weight.
 
-use ephport_core::decision::kept_range;
+use ephport_core::decision::{SPREAD_SEED, kept_range};
 use ephport_core::{Family, PortRange, PortSet, Resolved};
 
 use super::Program;
@@ -12,10 +12,6 @@ use super::scope::{family, protocol, source_address};
 use super::translate::translate;
 use crate::expr::{Byteorder, Expr, Hash, Immediate, Lookup, Numgen, Payload, Register, Verdict};
 use crate::ruleset::FilledSet;
-
-/// What the hash begins with: the same on every host and after every start, so that a source keeps
-/// its range.
-const SEED: u32 = 1;
 
 impl Program {
     /// Adds the chains of a policy with several ranges; the name of the one to go to.
@@ -131,6 +127,6 @@ fn source_hash(family: Family, modulus: u32) -> [Expr; 3] {
     [
         source_address(family, Register::R2),
         Payload { dreg: slot, ..Payload::SOURCE_PORT }.into(),
-        Hash::jenkins(len, modulus, SEED).into(),
+        Hash::jenkins(len, modulus, SPREAD_SEED).into(),
     ]
 }

@@ -1,19 +1,19 @@
 //! The virtual machine (net/netfilter/nf_tables_core.c), over one packet.
 
-use std::net::IpAddr;
-
-use ephport_core::{Address, Port, PortRange};
-
-use super::packet::Packet;
+use super::nat::{masquerade, source_nat};
+use super::packet::{Fact, Facts};
 use super::registers::Registers;
-use super::sets::{find, representatives};
-use super::{InterpretError, Translation};
-use crate::expr::{Cmp, CmpOp, Data, Expr, Lookup, Masq, Nat, Range, RangeOp, Register, Verdict};
-use crate::object::{Element, Rule};
-use crate::ruleset::{FilledSet, Ruleset};
+use super::sets::answers;
+use super::{By, Draw, InterpretError, Translation};
+use crate::expr::{
+    Bitwise, Byteorder, Cmp, CmpOp, Data, Expr, Hash, Lookup, Meta, Numgen, Range, RangeOp,
+    Register, Verdict,
+};
+use crate::object::Rule;
+use crate::ruleset::Ruleset;
 use crate::uapi::{
-    NF_NAT_RANGE_PROTO_RANDOM, NF_NAT_RANGE_PROTO_RANDOM_FULLY, NF_NAT_RANGE_PROTO_SPECIFIED,
-    NFPROTO_IPV6, NFT_NAT_SNAT,
+    NFPROTO_INET, NFT_BITWISE_MASK_XOR, NFT_BYTEORDER_HTON, NFT_BYTEORDER_NTOH, NFT_HASH_JENKINS,
+    NFT_LOOKUP_F_INV, NFT_META_NFPROTO, NFT_NG_INCREMENTAL, NFT_NG_RANDOM,
 };
 
 /// The kernel's own bound on chains within chains (`NFT_JUMP_STACK_SIZE`).
@@ -30,8 +30,24 @@ pub(super) enum End {
     Left,
 }
 
-/// An end, and the rules that led to it.
-type Ended = (End, Vec<(String, usize)>);
+/// An end, and what led to it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) end: End,
+    /// The rules, each by its chain and its place in it.
+    pub(super) trail: Vec<(String, usize)>,
+    /// The number drawn on the way, if one was.
+    pub(super) draw: Option<Draw>,
+}
+
+impl Ended {
+    fn at((chain, index): (&str, usize), end: End) -> Self {
+        Self { end, trail: vec![(chain.into(), index)], draw: None }
+    }
+}
+
+/// What a rule does, and the number that it drew for that.
+type Drawn = (Effect, Option<Draw>);
 
 /// What a rule does.
 enum Effect {
@@ -42,22 +58,20 @@ enum Effect {
 
 pub(super) struct Machine<'a> {
     ruleset: &'a Ruleset,
-    packet: Packet<'a>,
+    packet: &'a dyn Facts,
 }
 
 /// Why a rule cannot be run: the expression at fault.
 struct Stuck<'a>(&'a Expr);
 
 impl<'a> Machine<'a> {
-    pub(super) fn new(ruleset: &'a Ruleset, packet: Packet<'a>) -> Self {
+    pub(super) fn new(ruleset: &'a Ruleset, packet: &'a dyn Facts) -> Self {
         Self { ruleset, packet }
     }
 
     /// Every way in which a base chain can end.
     pub(super) fn run(&self, chain: &str) -> Result<Vec<Ended>, InterpretError> {
-        let mut ends = self.chain(chain, MAX_DEPTH)?;
-        ends.dedup();
-        Ok(ends)
+        self.chain(chain, MAX_DEPTH)
     }
 
     fn chain(&self, name: &str, depth: usize) -> Result<Vec<Ended>, InterpretError> {
@@ -68,14 +82,18 @@ impl<'a> Machine<'a> {
         let mut ended = Vec::new();
         for (index, rule) in self.ruleset.rules_of(name).enumerate() {
             let mut goes_on = false;
-            for effect in self.rule(rule, index)? {
+            for (effect, draw) in self.rule(rule, index)? {
+                let before = ended.len();
                 goes_on |= self.follow(effect, (name, index), depth, &mut ended)?;
+                for end in ended.iter_mut().skip(before).filter(|end| end.draw.is_none()) {
+                    end.draw.clone_from(&draw);
+                }
             }
             if !goes_on {
                 return Ok(ended);
             }
         }
-        ended.push((End::Left, Vec::new()));
+        ended.push(Ended { end: End::Left, trail: Vec::new(), draw: None });
         Ok(ended)
     }
 
@@ -87,23 +105,19 @@ impl<'a> Machine<'a> {
         depth: usize,
         ended: &mut Vec<Ended>,
     ) -> Result<bool, InterpretError> {
-        let here = || vec![(at.0.to_string(), at.1)];
+        let here = |end| (vec![Ended::at(at, end)], false);
         let (inner, comes_back) = match effect {
             Effect::NoMatch | Effect::Verdict(Verdict::Continue | Verdict::Break) => {
                 return Ok(true);
             }
-            Effect::Translated(translation) => {
-                (vec![(End::Translated(translation), here())], false)
-            }
-            Effect::Verdict(Verdict::Accept) => (vec![(End::Accepted, here())], false),
-            Effect::Verdict(Verdict::Drop | Verdict::Other(_)) => {
-                (vec![(End::Dropped, here())], false)
-            }
-            Effect::Verdict(Verdict::Return) => (vec![(End::Left, here())], false),
+            Effect::Translated(translation) => here(End::Translated(translation)),
+            Effect::Verdict(Verdict::Accept) => here(End::Accepted),
+            Effect::Verdict(Verdict::Drop | Verdict::Other(_)) => here(End::Dropped),
+            Effect::Verdict(Verdict::Return) => here(End::Left),
             Effect::Verdict(Verdict::Goto(chain)) => (self.inner(&chain, at, depth)?, false),
             Effect::Verdict(Verdict::Jump(chain)) => (self.inner(&chain, at, depth)?, true),
         };
-        let is_back = |(end, _): &Ended| comes_back && *end == End::Left;
+        let is_back = |inner: &Ended| comes_back && inner.end == End::Left;
         let goes_on = inner.iter().any(is_back);
         ended.extend(inner.into_iter().filter(|end| !is_back(end)));
         Ok(goes_on)
@@ -116,14 +130,14 @@ impl<'a> Machine<'a> {
         depth: usize,
     ) -> Result<Vec<Ended>, InterpretError> {
         let mut ends = self.chain(chain, depth)?;
-        for (_, trail) in &mut ends {
+        for Ended { trail, .. } in &mut ends {
             trail.insert(0, (at.0.to_string(), at.1));
         }
         Ok(ends)
     }
 
-    fn rule(&self, rule: &Rule, index: usize) -> Result<Vec<Effect>, InterpretError> {
-        self.exprs(&rule.exprs, Registers::new()).map_err(|Stuck(expr)| {
+    fn rule(&self, rule: &Rule, index: usize) -> Result<Vec<Drawn>, InterpretError> {
+        self.exprs(&rule.exprs, Registers::new(), None).map_err(|Stuck(expr)| {
             let chain = rule.chain.clone();
             InterpretError::Expression { chain, index, what: expr.to_string() }
         })
@@ -134,7 +148,8 @@ impl<'a> Machine<'a> {
         &self,
         exprs: &'e [Expr],
         mut registers: Registers,
-    ) -> Result<Vec<Effect>, Stuck<'e>> {
+        draw: Option<Draw>,
+    ) -> Result<Vec<Drawn>, Stuck<'e>> {
         let mut rest = exprs;
         while let [expr, next @ ..] = rest {
             rest = next;
@@ -145,36 +160,51 @@ impl<'a> Machine<'a> {
                 Expr::Fib(fib) => load(&mut registers, fib.dreg, self.packet.fib(fib)),
                 Expr::Ct(ct) => load(&mut registers, ct.dreg, self.packet.ct(ct)),
                 Expr::Bitwise(bitwise) => bitwise_of(&mut registers, bitwise),
-                Expr::Numgen(numgen) if numgen.offset == 0 => {
-                    registers.draw(numgen.dreg, numgen.modulus).map(|()| true)
-                }
-                Expr::Hash(hash) => registers.draw(hash.dreg, hash.modulus).map(|()| true),
-                Expr::Byteorder(order) => registers.turn(order.dreg).map(|()| true),
+                Expr::Numgen(numgen) => generate(&mut registers, numgen),
+                Expr::Hash(hash) => hashed(&mut registers, hash),
+                Expr::Byteorder(order) => turned(&mut registers, order),
                 Expr::Cmp(cmp) => compare(&registers, cmp),
                 Expr::Range(range) => in_range(&registers, range),
                 Expr::Counter(_) => Some(true),
                 Expr::Lookup(lookup) => {
-                    return self.lookup(lookup, &registers, rest, expr);
+                    return self.lookup(lookup, &registers, draw.as_ref(), rest, expr);
                 }
                 Expr::Immediate(immediate) => match &immediate.data {
-                    Data::Verdict(verdict) => return Ok(vec![Effect::Verdict(verdict.clone())]),
+                    Data::Verdict(verdict) if immediate.dreg == Register::VERDICT => {
+                        return Ok(vec![(
+                            Effect::Verdict(known(verdict).ok_or_else(stuck)?),
+                            draw,
+                        )]);
+                    }
+                    Data::Verdict(_) => None,
                     Data::Value(bytes) => registers.set(immediate.dreg, bytes).map(|()| true),
                 },
                 Expr::Masq(masq) => {
                     let translation = masquerade(&registers, masq).ok_or_else(stuck)?;
-                    return Ok(vec![Effect::Translated(translation)]);
+                    return Ok(vec![(Effect::Translated(translation), draw)]);
                 }
                 Expr::Nat(nat) => {
                     let translation = source_nat(&registers, nat).ok_or_else(stuck)?;
-                    return Ok(vec![Effect::Translated(translation)]);
+                    if self.is_of(nat.family) {
+                        return Ok(vec![(Effect::Translated(translation), draw)]);
+                    }
+                    Some(true)
                 }
-                Expr::Numgen(_) | Expr::Opaque(_) => None,
+                Expr::Opaque(_) => None,
             };
             if !goes_on.ok_or_else(stuck)? {
-                return Ok(vec![Effect::NoMatch]);
+                return Ok(vec![(Effect::NoMatch, draw)]);
             }
         }
-        Ok(vec![Effect::Verdict(Verdict::Continue)])
+        Ok(vec![(Effect::Verdict(Verdict::Continue), draw)])
+    }
+
+    /// Whether the packet is of this family, an `NFPROTO_*`; `NFPROTO_INET` is both.
+    fn is_of(&self, family: u32) -> bool {
+        let meta = Meta { key: NFT_META_NFPROTO, dreg: Register::R1 };
+        let number = u8::try_from(family).ok();
+        number == Some(NFPROTO_INET)
+            || number.is_some_and(|number| self.packet.meta(&meta) == Fact::Bytes(vec![number]))
     }
 
     /// Goes on with each value that the key can have.
@@ -182,72 +212,91 @@ impl<'a> Machine<'a> {
         &self,
         lookup: &Lookup,
         registers: &Registers,
+        draw: Option<&Draw>,
         rest: &'e [Expr],
         expr: &'e Expr,
-    ) -> Result<Vec<Effect>, Stuck<'e>> {
+    ) -> Result<Vec<Drawn>, Stuck<'e>> {
         let stuck = || Stuck(expr);
-        let filled = self.ruleset.sets.iter().find(|filled| filled.set.name == lookup.set);
-        let filled = filled.ok_or_else(stuck)?;
+        let filled = self.ruleset.set(&lookup.set).ok_or_else(stuck)?;
+        // The kernel refuses a map without a place for its value, or a value for what is not there.
+        let is_fit = lookup.dreg.is_some() == filled.set.is_map()
+            && !(lookup.is_inverted() && filled.set.is_map())
+            && lookup.flags.unwrap_or(0) & !NFT_LOOKUP_F_INV == 0;
+        let answers = answers(filled, lookup, registers).filter(|_| is_fit).ok_or_else(stuck)?;
         let mut effects = Vec::new();
-        for element in found(filled, lookup, registers).ok_or_else(stuck)? {
-            let data = element.map(|element| &element.data);
-            match (data, lookup.dreg) {
-                (None, None) if lookup.is_inverted() => {
-                    effects.extend(self.exprs(rest, registers.clone())?);
-                }
-                (Some(_), None) if !lookup.is_inverted() => {
-                    effects.extend(self.exprs(rest, registers.clone())?);
-                }
+        for (element, drawn) in answers {
+            // A number that hangs on another one is nothing that a policy asks for.
+            if drawn.is_some() && draw.is_some() {
+                return Err(stuck());
+            }
+            let draw = drawn.or_else(|| draw.cloned());
+            let mut registers = registers.clone();
+            match (element.map(|element| &element.data), lookup.dreg) {
+                (None, _) if !lookup.is_inverted() => effects.push((Effect::NoMatch, draw)),
+                (Some(_), None) if lookup.is_inverted() => effects.push((Effect::NoMatch, draw)),
                 (Some(Some(Data::Verdict(verdict))), Some(Register::VERDICT)) => {
-                    effects.push(Effect::Verdict(verdict.clone()));
+                    effects.push((Effect::Verdict(known(verdict).ok_or_else(stuck)?), draw));
                 }
+                (Some(Some(Data::Verdict(_))), _) => return Err(stuck()),
                 (Some(Some(Data::Value(bytes))), Some(dreg)) => {
-                    let mut registers = registers.clone();
                     registers.set(dreg, bytes).ok_or_else(stuck)?;
-                    effects.extend(self.exprs(rest, registers)?);
+                    effects.extend(self.exprs(rest, registers, draw)?);
                 }
-                (Some(_), Some(_)) => return Err(stuck()),
-                _ => effects.push(Effect::NoMatch),
+                _ => effects.extend(self.exprs(rest, registers, draw)?),
             }
         }
         Ok(effects)
     }
 }
 
-/// What a set holds for the key in a register: nothing or an element; several answers for a number
-/// that is not known.
-fn found<'s>(
-    filled: &'s FilledSet,
-    lookup: &Lookup,
-    registers: &Registers,
-) -> Option<Vec<Option<&'s Element>>> {
-    let Some(drawn) = registers.drawn(lookup.sreg) else {
-        let len = usize::try_from(filled.set.key_len?).ok()?;
-        return Some(vec![find(filled, registers.bytes(lookup.sreg, len)?)]);
+/// A verdict that has a name; others the kernel refuses, or they lead to another program.
+fn known(verdict: &Verdict) -> Option<Verdict> {
+    (!matches!(verdict, Verdict::Other(_))).then(|| verdict.clone())
+}
+
+fn generate(registers: &mut Registers, numgen: &Numgen) -> Option<bool> {
+    let by = match (numgen.kind, numgen.offset) {
+        (NFT_NG_INCREMENTAL, 0) => By::Turn,
+        (NFT_NG_RANDOM, 0) => By::Chance,
+        _ => return None,
     };
-    // Neighbouring numbers mostly have the same answer; each answer is needed once.
-    let mut answers: Vec<Option<&Element>> = Vec::new();
-    for number in representatives(filled, drawn) {
-        let answer = find(filled, &drawn.bytes_of(number));
-        if !answers.contains(&answer) {
-            answers.push(answer);
-        }
+    registers.draw(numgen.dreg, numgen.modulus, by).map(|()| true)
+}
+
+fn hashed(registers: &mut Registers, hash: &Hash) -> Option<bool> {
+    if hash.kind != NFT_HASH_JENKINS || hash.offset.is_some_and(|offset| offset != 0) {
+        return None;
     }
-    Some(answers)
+    let of = registers.bytes(hash.sreg, usize::try_from(hash.len).ok()?)?;
+    // Without a seed the kernel takes another for each rule.
+    let by = By::Hash { of, seed: hash.seed? };
+    registers.draw(hash.dreg, hash.modulus, by).map(|()| true)
+}
+
+/// Of a drawn number alone, and of all of its bytes. Both ways turn them the same.
+fn turned(registers: &mut Registers, order: &Byteorder) -> Option<bool> {
+    let is_known = [NFT_BYTEORDER_HTON, NFT_BYTEORDER_NTOH].contains(&order.op);
+    let is_whole = (order.len, order.size) == (4, 4);
+    registers.turn(order.sreg, order.dreg).filter(|()| is_known && is_whole).map(|()| true)
 }
 
 /// Loads what a packet has; without it the rule does not match.
-fn load(registers: &mut Registers, dreg: Register, value: Option<Vec<u8>>) -> Option<bool> {
-    match value {
-        None => Some(false),
-        Some(bytes) => registers.set(dreg, &bytes).map(|()| true),
+fn load(registers: &mut Registers, dreg: Register, fact: Fact) -> Option<bool> {
+    match fact {
+        Fact::Bytes(bytes) => registers.set(dreg, &bytes).map(|()| true),
+        Fact::Absent => Some(false),
+        Fact::Unknown => None,
     }
 }
 
-fn bitwise_of(registers: &mut Registers, bitwise: &crate::expr::Bitwise) -> Option<bool> {
+fn bitwise_of(registers: &mut Registers, bitwise: &Bitwise) -> Option<bool> {
     let len = usize::try_from(bitwise.len).ok()?;
-    let source = registers.bytes(bitwise.sreg, len)?.to_vec();
+    let source = registers.bytes(bitwise.sreg, len)?;
     let (mask, xor) = (bitwise.mask.bytes()?, bitwise.xor.bytes()?);
+    // The kernel refuses other lengths, and since Linux 5.6 knows more operations.
+    if mask.len() != len || xor.len() != len || bitwise.op.unwrap_or(0) != NFT_BITWISE_MASK_XOR {
+        return None;
+    }
     let result: Vec<_> =
         source.iter().zip(mask).zip(xor).map(|((byte, mask), xor)| byte & mask ^ xor).collect();
     registers.set(bitwise.dreg, &result).map(|()| true)
@@ -257,6 +306,7 @@ fn bitwise_of(registers: &mut Registers, bitwise: &crate::expr::Bitwise) -> Opti
 fn compare(registers: &Registers, cmp: &Cmp) -> Option<bool> {
     let expected = cmp.data.bytes()?;
     let found = registers.bytes(cmp.sreg, expected.len())?;
+    let found = found.as_slice();
     Some(match cmp.op {
         CmpOp::Eq => found == expected,
         CmpOp::Neq => found != expected,
@@ -269,56 +319,11 @@ fn compare(registers: &Registers, cmp: &Cmp) -> Option<bool> {
 
 fn in_range(registers: &Registers, range: &Range) -> Option<bool> {
     let (from, to) = (range.from.bytes()?, range.to.bytes()?);
-    let found = registers.bytes(range.sreg, from.len())?;
-    let is_inside = (from..=to).contains(&found);
-    Some(is_inside == (range.op == RangeOp::Eq))
-}
-
-fn masquerade(registers: &Registers, masq: &Masq) -> Option<Translation> {
-    let flags = masq.flags.unwrap_or(0);
-    let ports = match flags & NF_NAT_RANGE_PROTO_SPECIFIED {
-        0 => None,
-        _ => ports(registers, masq.proto_min, masq.proto_max)?,
-    };
-    Some(Translation { ports, address: Address::Masquerade, shuffles: shuffles(flags) })
-}
-
-fn source_nat(registers: &Registers, nat: &Nat) -> Option<Translation> {
-    if nat.kind != NFT_NAT_SNAT {
+    // The kernel refuses two lengths.
+    if from.len() != to.len() {
         return None;
     }
-    let address = match nat.addr_min {
-        None => Address::Keep,
-        Some(register) if nat.family == u32::from(NFPROTO_IPV6) => {
-            let octets: [u8; 16] = registers.bytes(register, 16)?.try_into().ok()?;
-            Address::Fixed(IpAddr::from(octets))
-        }
-        Some(register) => {
-            let octets: [u8; 4] = registers.bytes(register, 4)?.try_into().ok()?;
-            Address::Fixed(IpAddr::from(octets))
-        }
-    };
-    let ports = ports(registers, nat.proto_min, nat.proto_max)?;
-    Some(Translation { ports, address, shuffles: shuffles(nat.flags.unwrap_or(0)) })
-}
-
-/// The range in two registers; the kernel turns one round whose ends are.
-#[allow(clippy::option_option)] // no range, or no meaning
-fn ports(
-    registers: &Registers,
-    min: Option<Register>,
-    max: Option<Register>,
-) -> Option<Option<PortRange>> {
-    let port = |register| {
-        let bytes = registers.bytes(register, 2)?.try_into().ok()?;
-        Port::new(u16::from_be_bytes(bytes)).ok()
-    };
-    let Some(min) = min else { return Some(None) };
-    let low = port(min)?;
-    let high = max.map_or(Some(low), port)?;
-    PortRange::new(low.min(high), low.max(high)).ok().map(Some)
-}
-
-fn shuffles(flags: u32) -> bool {
-    flags & (NF_NAT_RANGE_PROTO_RANDOM | NF_NAT_RANGE_PROTO_RANDOM_FULLY) != 0
+    let found = registers.bytes(range.sreg, from.len())?;
+    let is_inside = (from..=to).contains(&found.as_slice());
+    Some(is_inside == (range.op == RangeOp::Eq))
 }

@@ -19,25 +19,61 @@
 //! ```
 
 mod machine;
+mod nat;
 mod packet;
 mod registers;
 mod sets;
 
-use ephport_core::{Address, Decision, Flow, Port, PortRange, PortSet};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ephport_core::decision::SPREAD_SEED;
+use ephport_core::{Address, Decision, Flow, Manner, Port, PortRange, PortSet, Spread};
 use thiserror::Error;
 
 use crate::compile::{ENFORCE, POSTROUTING};
 use crate::ruleset::Ruleset;
-use machine::{End, Machine};
-use packet::Packet;
+use machine::{End, Ended, Machine};
+pub use packet::{Fact, Facts, Packet, Standing};
 
 /// How the program ends for a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// What NAT was told, if it was.
     pub translation: Option<Translation>,
+    /// Whether it is dropped instead.
+    pub is_dropped: bool,
     /// The rules that sent it there, each by its chain and its place in it, from 0.
     pub trail: Vec<(String, usize)>,
+    /// The number that sent it there rather than elsewhere, if one did.
+    pub draw: Option<Draw>,
+}
+
+/// A number that the kernel draws for a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draw {
+    /// How it is drawn.
+    pub by: By,
+    /// How many of the numbers have the same outcome.
+    pub numbers: u32,
+    /// How many there are in all.
+    pub below: u32,
+}
+
+/// How a number is drawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// One after another.
+    Turn,
+    /// At random.
+    Chance,
+    /// By a hash.
+    Hash {
+        /// Of these bytes.
+        of: Vec<u8>,
+        /// What it begins with.
+        seed: u32,
+    },
 }
 
 /// What NAT was told.
@@ -47,8 +83,12 @@ pub struct Translation {
     pub ports: Option<PortRange>,
     /// What becomes of the source address.
     pub address: Address,
-    /// Whether a port that fits is given up nevertheless.
-    pub shuffles: bool,
+    /// `NF_NAT_RANGE_PROTO_RANDOM`.
+    pub random: bool,
+    /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
+    pub fully_random: bool,
+    /// `NF_NAT_RANGE_PERSISTENT`.
+    pub persistent: bool,
 }
 
 /// What a program does with a connection, all outcomes together.
@@ -62,9 +102,13 @@ pub enum Effect {
         kept: Option<Port>,
         /// What becomes of its source address.
         address: Address,
+        /// How the kernel picks one of the ports.
+        manner: Manner,
     },
     /// NAT is told nothing.
     Untouched,
+    /// It does not leave.
+    Dropped,
 }
 
 impl Effect {
@@ -75,9 +119,14 @@ impl Effect {
         match (self, decision) {
             (Self::Untouched, None | Some(Decision::Untouched(_))) => true,
             (
-                Self::Moved { ports, kept, address },
-                Some(Decision::Moved { ports: meant, kept: meant_kept, address: meant_address }),
-            ) => (ports, kept, address) == (meant, meant_kept, meant_address),
+                Self::Moved { ports, kept, address, manner },
+                Some(Decision::Moved {
+                    ports: meant,
+                    kept: meant_kept,
+                    address: meant_address,
+                    manner: meant_manner,
+                }),
+            ) => (ports, kept, address, manner) == (meant, meant_kept, meant_address, meant_manner),
             _ => false,
         }
     }
@@ -106,43 +155,253 @@ pub enum InterpretError {
     /// The outcomes differ in more than the port.
     #[error("the program does now this, now that with the connection")]
     Undecided,
+    /// The ranges have not their shares, or are picked by something else than a policy's
+    /// [`Spread`].
+    #[error(
+        "the program does not spread connections over its ranges by their size, \
+         in turn, at random or by their source"
+    )]
+    Uneven,
 }
 
 /// How the translating chain can end for a connection that opens with `flow`.
 pub fn outcomes(ruleset: &Ruleset, flow: &Flow) -> Result<Vec<Outcome>, InterpretError> {
-    let machine = Machine::new(ruleset, Packet::opening(flow));
-    let ends = machine.run(POSTROUTING)?;
-    let outcome = |(end, trail)| match end {
-        End::Translated(translation) => Outcome { translation: Some(translation), trail },
-        End::Accepted | End::Dropped | End::Left => Outcome { translation: None, trail },
-    };
-    Ok(ends.into_iter().map(outcome).collect())
+    run(ruleset, POSTROUTING, &Packet::opening(flow))
 }
 
 /// What the translating chain does with a connection that opens with `flow`.
 pub fn effect(ruleset: &Ruleset, flow: &Flow) -> Result<Effect, InterpretError> {
-    let outcomes = outcomes(ruleset, flow)?;
-    let translations: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.translation).collect();
-    let Some(first) = translations.first().copied() else { return Ok(Effect::Untouched) };
-    let is_same = |other: &Translation| other.address == first.address;
-    if translations.len() < outcomes.len() || !translations.iter().all(is_same) {
-        return Err(InterpretError::Undecided);
-    }
-    let range = |translation: &Translation| translation.ports.unwrap_or(PortRange::EPHEMERAL);
-    let port = flow.source_port();
-    let keeps =
-        |translation: &Translation| !translation.shuffles && range(translation).contains(port);
-    let kept = (translations.len() == 1 && keeps(&first)).then_some(port);
-    let ports = translations.iter().map(range).collect();
-    Ok(Effect::Moved { ports, kept, address: first.address })
+    Effect::of(&outcomes(ruleset, flow)?, flow.source())
 }
 
 /// Whether the enforcing chain, if there is one, lets a connection that opens with `flow` out by the
 /// port `leaving`.
 pub fn lets_out(ruleset: &Ruleset, flow: &Flow, leaving: Port) -> Result<bool, InterpretError> {
+    lets_packet_out(ruleset, &Packet::leaving(flow, leaving))
+}
+
+/// Whether the enforcing chain, if there is one, lets this packet out.
+pub fn lets_packet_out(ruleset: &Ruleset, packet: &Packet<'_>) -> Result<bool, InterpretError> {
     if !ruleset.chains.iter().any(|chain| chain.name == ENFORCE) {
         return Ok(true);
     }
-    let machine = Machine::new(ruleset, Packet::leaving(flow, leaving));
-    Ok(machine.run(ENFORCE)?.iter().all(|(end, _)| *end != End::Dropped))
+    Ok(run(ruleset, ENFORCE, packet)?.iter().all(|outcome| !outcome.is_dropped))
+}
+
+/// How a base chain can end for a packet.
+pub fn run(
+    ruleset: &Ruleset,
+    chain: &str,
+    packet: &dyn Facts,
+) -> Result<Vec<Outcome>, InterpretError> {
+    let ends = Machine::new(ruleset, packet).run(chain)?;
+    Ok(ends.into_iter().map(Outcome::from).collect())
+}
+
+impl From<Ended> for Outcome {
+    fn from(Ended { end, trail, draw }: Ended) -> Self {
+        let translation = match end {
+            End::Translated(translation) => Some(translation),
+            End::Accepted | End::Dropped | End::Left => None,
+        };
+        Self { translation, is_dropped: end == End::Dropped, trail, draw }
+    }
+}
+
+impl Effect {
+    /// What these outcomes are together, for a connection from `source`.
+    pub fn of(outcomes: &[Outcome], source: SocketAddr) -> Result<Self, InterpretError> {
+        let translations: Vec<_> =
+            outcomes.iter().filter_map(|outcome| outcome.translation).collect();
+        let Some(first) = translations.first().copied() else {
+            return match outcomes.iter().filter(|outcome| outcome.is_dropped).count() {
+                0 => Ok(Self::Untouched),
+                all if all == outcomes.len() => Ok(Self::Dropped),
+                _ => Err(InterpretError::Undecided),
+            };
+        };
+        let is_same = |other: &Translation| Translation { ports: first.ports, ..*other } == first;
+        if translations.len() < outcomes.len() || !translations.iter().all(is_same) {
+            return Err(InterpretError::Undecided);
+        }
+        let Translation { address, random, fully_random, persistent, .. } = first;
+        let port = Port::new(source.port()).unwrap_or(Port::MIN);
+        let range = |translation: &Translation| translation.ports.unwrap_or(any_like(port));
+        let ports: PortSet = translations.iter().map(range).collect();
+        let spread = spread(outcomes, source)?;
+        let stays = !random && !fully_random && spread.is_none() && ports.contains(port);
+        let manner = Manner { random, fully_random, persistent, spread };
+        Ok(Self::Moved { ports, kept: stays.then_some(port), address, manner })
+    }
+}
+
+/// Where the kernel looks for a port when it is told none (`nf_nat_l4proto_unique_tuple`).
+fn any_like(port: Port) -> PortRange {
+    let (first, last) = match port.get() {
+        ..512 => (1, 511),
+        512..1024 => (600, 1023),
+        _ => return PortRange::EPHEMERAL,
+    };
+    let range = Port::new(first).and_then(|first| PortRange::new(first, Port::new(last)?));
+    range.unwrap_or(PortRange::EPHEMERAL)
+}
+
+/// How outcomes that are translations are spread over their ranges.
+fn spread(outcomes: &[Outcome], source: SocketAddr) -> Result<Option<Spread>, InterpretError> {
+    if let [Outcome { draw: None, .. }] = outcomes {
+        return Ok(None);
+    }
+    let Some(Outcome { draw: Some(Draw { by, below, .. }), .. }) = outcomes.first() else {
+        return Err(InterpretError::Uneven);
+    };
+    let spread = match by {
+        By::Turn => Spread::InTurn,
+        By::Chance => Spread::AtRandom,
+        By::Hash { of, seed: SPREAD_SEED } if *of == hashed(source) => Spread::BySource,
+        By::Hash { .. } => return Err(InterpretError::Uneven),
+    };
+    let mut numbers: BTreeMap<PortRange, u64> = BTreeMap::new();
+    for Outcome { translation, draw, .. } in outcomes {
+        let draw = draw.as_ref().filter(|draw| (&draw.by, draw.below) == (by, *below));
+        match (draw, translation.and_then(|translation| translation.ports)) {
+            (Some(draw), Some(range)) => {
+                *numbers.entry(range).or_default() += u64::from(draw.numbers);
+            }
+            _ => return Err(InterpretError::Uneven),
+        }
+    }
+    let all: u64 = numbers.keys().map(|range| u64::from(range.count())).sum();
+    let is_fair = |(range, numbers): (&PortRange, &u64)| {
+        numbers * all == u64::from(range.count()) * u64::from(*below)
+    };
+    if numbers.iter().all(is_fair) { Ok(Some(spread)) } else { Err(InterpretError::Uneven) }
+}
+
+/// The bytes that tell sources apart: the address, and the port in a register of its own.
+fn hashed(source: SocketAddr) -> Vec<u8> {
+    let mut bytes = match source.ip() {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    bytes.extend(source.port().to_be_bytes());
+    bytes.extend([0; 2]);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::{
+        Data, Expr, Immediate, Lookup, Masq, Nat, Numgen, Opaque, Register, Verdict,
+    };
+    use crate::object::{Chain, Rule, Table};
+    use crate::ruleset::{FAMILY, FilledSet, SetName, TABLE};
+    use crate::uapi::{NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET};
+
+    /// A table of these rules, each with its chain, and these sets.
+    fn table(rules: &[(&str, Vec<Expr>)], sets: Vec<FilledSet>) -> Ruleset {
+        let mut chains: Vec<_> = rules.iter().map(|(chain, _)| *chain).collect();
+        chains.dedup();
+        Ruleset {
+            table: Table::new(FAMILY, TABLE),
+            chains: chains.iter().map(|name| Chain::regular(FAMILY, TABLE, name)).collect(),
+            sets,
+            rules: rules
+                .iter()
+                .map(|(chain, exprs)| Rule::new(FAMILY, TABLE, chain, exprs.clone()))
+                .collect(),
+        }
+    }
+
+    fn goto(chain: &str) -> Verdict {
+        Verdict::Goto(chain.into())
+    }
+
+    fn port(port: u16) -> Expr {
+        Immediate { dreg: Register::R1, data: Data::value(&port.to_be_bytes()) }.into()
+    }
+
+    fn masquerade() -> Expr {
+        let flags = Some(NF_NAT_RANGE_PROTO_SPECIFIED);
+        Masq { flags, proto_min: Some(Register::R1), proto_max: None }.into()
+    }
+
+    /// Goes to one of two chains by a number. Each takes another port, and ends so.
+    fn spread(number: Numgen, ends: [Expr; 2]) -> Ruleset {
+        let map = FilledSet::number_verdicts(SetName::Named("m"), &[goto("a"), goto("b")]);
+        let lookup = Lookup::value(&map.set, Register::VERDICT).into();
+        let [a, b] = ends;
+        let chains = [
+            (POSTROUTING, vec![number.into(), lookup]),
+            ("a", vec![port(1024), a]),
+            ("b", vec![port(2048), b]),
+        ];
+        table(&chains, vec![map])
+    }
+
+    fn found(ruleset: &Ruleset) -> Result<Effect, InterpretError> {
+        effect(ruleset, &"udp 192.0.2.1:40000 -> 198.51.100.1:53 oif eth0".parse().unwrap())
+    }
+
+    #[test]
+    fn every_message_says_what_the_program_does() {
+        let jump = Immediate::verdict(Verdict::Jump(POSTROUTING.into())).into();
+        let opaque = Opaque::new("quota".into(), None).into();
+        let keep = Nat { proto_min: Some(Register::R1), ..Nat::source(NFPROTO_INET) }.into();
+        let cases = [
+            (
+                table(&[(POSTROUTING, vec![Immediate::verdict(goto("gone")).into()])], Vec::new()),
+                "chain gone does not exist or never ends",
+            ),
+            (
+                table(&[(POSTROUTING, vec![jump])], Vec::new()),
+                "chain postrouting does not exist or never ends",
+            ),
+            (
+                table(&[(POSTROUTING, vec![port(1), opaque])], Vec::new()),
+                "rule 0 of chain postrouting has an expression that cannot be interpreted: \
+                 [ quota ]",
+            ),
+            (
+                spread(Numgen::incremental(2), [masquerade(), keep]),
+                "the program does now this, now that with the connection",
+            ),
+            (
+                spread(Numgen::incremental(3), [masquerade(), masquerade()]),
+                "the program does now this, now that with the connection",
+            ),
+        ];
+        for (ruleset, message) in cases {
+            assert_eq!(found(&ruleset).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn each_range_has_its_share_of_the_numbers() {
+        let even = spread(Numgen::incremental(2), [masquerade(), masquerade()]);
+        let Effect::Moved { manner, .. } = found(&even).unwrap() else { panic!("not moved") };
+        assert_eq!(manner.spread, Some(Spread::InTurn));
+        let mut uneven = even.clone();
+        // A third number for the first range.
+        let more = Numgen::incremental(3).into();
+        uneven.rules[0].exprs[0] = more;
+        let first = uneven.sets[0].elements[0].data.clone();
+        let third = crate::object::Element::new(2u32.to_ne_bytes().into(), first);
+        uneven.sets[0].elements.push(third);
+        assert_eq!(
+            found(&uneven).unwrap_err().to_string(),
+            "the program does not spread connections over its ranges by their size, \
+             in turn, at random or by their source"
+        );
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_or_ignores_is_no_program() {
+        let unread = Masq { flags: None, proto_min: Some(Register::R1), proto_max: None }.into();
+        let empty = table(&[(POSTROUTING, vec![masquerade()])], Vec::new());
+        let ignored = table(&[(POSTROUTING, vec![port(1024), unread])], Vec::new());
+        for ruleset in [empty, ignored] {
+            assert!(matches!(found(&ruleset), Err(InterpretError::Expression { index: 0, .. })));
+        }
+    }
 }

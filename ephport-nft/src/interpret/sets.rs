@@ -1,12 +1,59 @@
 //! What a set holds for a key.
 
+use crate::expr::{Data, Lookup};
 use crate::object::Element;
 use crate::ruleset::FilledSet;
+use crate::uapi::NFT_DATA_VERDICT;
 
-use super::registers::Drawn;
+use super::Draw;
+use super::registers::{Drawn, Registers};
+
+/// Whether the kernel would take the set: each key and value as long as declared, a value for each
+/// key of a map, ends without a value and in interval sets alone.
+fn is_sound(filled: &FilledSet) -> bool {
+    let set = &filled.set;
+    let len = |declared: Option<u32>| declared.and_then(|len| usize::try_from(len).ok());
+    filled.elements.iter().all(|element| {
+        let is_end = element.is_end() && set.is_interval();
+        let has_value = match &element.data {
+            None => is_end || !set.is_map(),
+            Some(_) if is_end || !set.is_map() => false,
+            Some(Data::Verdict(_)) => set.data_type == Some(NFT_DATA_VERDICT),
+            Some(Data::Value(bytes)) => Some(bytes.len()) == len(set.data_len),
+        };
+        let is_plain = element.flags.unwrap_or(0) == u32::from(is_end);
+        has_value && is_plain && element.key_bytes().map(<[u8]>::len) == len(set.key_len)
+    })
+}
+
+/// What a set holds for the key in a register: nothing or an element; for a number that is not
+/// known all answers, each with its share of the numbers. `None` if the set or the key is not fit.
+pub(super) fn answers<'s>(
+    filled: &'s FilledSet,
+    lookup: &Lookup,
+    registers: &Registers,
+) -> Option<Vec<(Option<&'s Element>, Option<Draw>)>> {
+    if !is_sound(filled) {
+        return None;
+    }
+    let Some(drawn) = registers.drawn(lookup.sreg) else {
+        let len = usize::try_from(filled.set.key_len?).ok()?;
+        return Some(vec![(find(filled, &registers.bytes(lookup.sreg, len)?), None)]);
+    };
+    let mut answers: Vec<(Option<&Element>, u32)> = Vec::new();
+    for (number, count) in representatives(filled, drawn)? {
+        let answer = find(filled, &drawn.bytes_of(number));
+        match answers.iter_mut().find(|(known, _)| *known == answer) {
+            Some((_, numbers)) => *numbers += count,
+            None => answers.push((answer, count)),
+        }
+    }
+    let share = |numbers| Draw { by: drawn.by.clone(), numbers, below: drawn.below };
+    Some(answers.into_iter().map(|(answer, numbers)| (answer, Some(share(numbers)))).collect())
+}
 
 /// The element for `key`: in an interval set the one that begins the range around it.
-pub(super) fn find<'a>(filled: &'a FilledSet, key: &[u8]) -> Option<&'a Element> {
+fn find<'a>(filled: &'a FilledSet, key: &[u8]) -> Option<&'a Element> {
     let mut elements = filled.elements.iter();
     if !filled.set.is_interval() {
         return elements.rfind(|element| element.key_bytes() == Some(key));
@@ -18,13 +65,28 @@ pub(super) fn find<'a>(filled: &'a FilledSet, key: &[u8]) -> Option<&'a Element>
         .filter(|element| !element.is_end())
 }
 
-/// Numbers that stand for all that can be drawn: in an interval set neighbours have the same answer
-/// up to the next key.
-pub(super) fn representatives(filled: &FilledSet, drawn: Drawn) -> Vec<u32> {
-    if !filled.set.is_interval() || !drawn.is_network {
-        return (0..drawn.below).collect();
+/// Numbers that stand for all that can be drawn, and for how many each of them stands: neighbours
+/// have the same answer up to the next key, and numbers that are no key of a set without ranges
+/// all have none. `None` for ranges of numbers that are not in network order, which is that of keys.
+fn representatives(filled: &FilledSet, drawn: &Drawn) -> Option<Vec<(u32, u32)>> {
+    let key = |element: &Element| {
+        let bytes = element.key_bytes()?.try_into().ok()?;
+        Some(if drawn.is_network { u32::from_be_bytes(bytes) } else { u32::from_ne_bytes(bytes) })
+    };
+    let mut keys: Vec<_> = filled.elements.iter().filter_map(key).collect();
+    if filled.set.is_interval() {
+        keys.push(0);
     }
-    let key = |element: &Element| element.key_bytes()?.try_into().ok().map(u32::from_be_bytes);
-    let keys = filled.elements.iter().filter_map(key).filter(|key| *key < drawn.below);
-    [0].into_iter().chain(keys).collect()
+    keys.retain(|key| *key < drawn.below);
+    keys.sort_unstable();
+    keys.dedup();
+    if filled.set.is_interval() {
+        let ends = keys.iter().skip(1).copied().chain([drawn.below]);
+        let ranges = keys.iter().zip(ends).map(|(first, end)| (*first, end - first));
+        return drawn.is_network.then(|| ranges.collect());
+    }
+    let others = drawn.below.checked_sub(u32::try_from(keys.len()).ok()?)?;
+    let other = (0..drawn.below).find(|number| keys.binary_search(number).is_err());
+    let of_keys = keys.iter().map(|key| (*key, 1));
+    Some(of_keys.chain(other.map(|number| (number, others))).collect())
 }
