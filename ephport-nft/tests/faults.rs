@@ -241,7 +241,10 @@ fn when_the_ruleset_cannot_be_read_either_the_outcome_is_said_to_be_unknown() {
             (&mut self.0).send(datagram)
         }
         fn poll(&mut self) -> Result<Option<Vec<u8>>, NetlinkError> {
-            Err(NetlinkError::Receive { errno: Errno::ENOBUFS })
+            match self.0.batches {
+                0 => (&mut self.0).poll(),
+                _ => Err(NetlinkError::Receive { errno: Errno::ENOBUFS }),
+            }
         }
         fn receive(&mut self) -> Result<Vec<u8>, NetlinkError> {
             match self.0.batches {

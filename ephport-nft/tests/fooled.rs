@@ -21,7 +21,8 @@ impl<F: FnMut(&mut Kernel, &[Header])> Transport for &mut Tampered<F> {
         let sent = (&mut self.kernel).send(datagram);
         let headers: Vec<_> =
             Messages::new(datagram).map(|message| message.unwrap().header).collect();
-        if headers[0].kind == NFNL_MSG_BATCH_BEGIN {
+        let is_empty = headers.len() == 2;
+        if headers[0].kind == NFNL_MSG_BATCH_BEGIN && !is_empty {
             (self.tamper)(&mut self.kernel, &headers);
         }
         sent
@@ -66,6 +67,40 @@ fn a_spurious_ack_before_the_error_of_the_same_message_is_no_success() {
         }
         assert_eq!(held, None);
     }
+}
+
+/// A kernel that has raised the generation for a ruleset which it does not show yet. Like any kernel it
+/// takes no batch before that one is done.
+struct Late {
+    kernel: Kernel,
+    next: Option<Ruleset>,
+}
+
+impl Transport for &mut Late {
+    fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError> {
+        let first = Messages::new(datagram).next().unwrap().unwrap().header;
+        if first.kind == NFNL_MSG_BATCH_BEGIN && self.next.is_some() {
+            self.kernel.ruleset = self.next.take();
+        }
+        (&mut self.kernel).send(datagram)
+    }
+
+    fn poll(&mut self) -> Result<Option<Vec<u8>>, NetlinkError> {
+        (&mut self.kernel).poll()
+    }
+
+    fn receive(&mut self) -> Result<Vec<u8>, NetlinkError> {
+        (&mut self.kernel).receive()
+    }
+}
+
+#[test]
+fn a_generation_that_is_on_its_way_is_waited_for() {
+    let (old, new) = (ruleset("1024-2047"), ruleset("49152-61000"));
+    let kernel = Kernel { ruleset: Some(old), ..Kernel::default() };
+    let mut late = Late { kernel, next: Some(new.clone()) };
+    assert_eq!(Nftables::over(&mut late).apply(&new), Ok(Applied::Unchanged));
+    assert_eq!(late.kernel.batches, 0);
 }
 
 #[test]

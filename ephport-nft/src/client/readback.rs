@@ -2,12 +2,13 @@
 //!
 //! The kernel lists chains, sets and rules in several answers, between which others may write; now and
 //! then it lists nothing at all without a word. So the reading is bracketed by the generation: it
-//! counts only when the generation before and after is the same.
+//! counts only when the generation before and after is the same, and none was on its way at first.
 
 use nix::errno::Errno;
 
 use super::error::Error;
-use super::transport::{NetlinkError, Transport, dump};
+use super::transaction::{Batch, Outcome};
+use super::transport::{NetlinkError, Transport, dump, exchange};
 use super::{MAX_TRIES, Nftables};
 use crate::object::{Chain, Element, Elements, Generation, Rule, Set, Table};
 use crate::ruleset::{FilledSet, Ruleset};
@@ -35,18 +36,33 @@ impl<T: Transport> Nftables<T> {
     ) -> Result<(R, Generation), Error> {
         for tries in 0..MAX_TRIES {
             let before = self.generation()?;
-            match read(self) {
-                Err(Error::Netlink(NetlinkError::Interrupted)) => {}
-                result => {
-                    let found = result?;
-                    if self.generation()? == before {
-                        return Ok((found, before));
+            if self.is_complete(before)? {
+                match read(self) {
+                    Err(Error::Netlink(NetlinkError::Interrupted)) => {}
+                    result => {
+                        let found = result?;
+                        if self.generation()? == before {
+                            return Ok((found, before));
+                        }
                     }
                 }
             }
             self.transport.give_way(tries);
         }
         Err(Error::Busy { tries: MAX_TRIES })
+    }
+
+    /// Whether this generation is the last one, and all of its changes have been made.
+    ///
+    /// The kernel raises the number shortly before the changes take effect (`nf_tables_commit`), and
+    /// lists what it held before, or some of each, to whoever asks in between. But it takes one batch
+    /// after the other: one that is empty changes nothing, and waits for what is on its way.
+    fn is_complete(&mut self, generation: Generation) -> Result<bool, Error> {
+        let nothing = Batch::default();
+        let seq = self.next_seq();
+        self.next_seq(); // of the batch's end
+        let answers = exchange(&mut self.transport, &nothing.encode(seq, generation)?)?;
+        Ok(nothing.verdict(seq, &answers)? != Outcome::Outdated)
     }
 
     /// The number that every committed transaction raises.

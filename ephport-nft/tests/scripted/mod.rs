@@ -140,8 +140,15 @@ impl Kernel {
     }
 
     fn batch(&mut self, messages: &[Message<'_>]) {
-        self.batches += 1;
         let begin = messages[0].header;
+        if messages.len() == 2 {
+            // An empty one is no transaction.
+            if batch_generation(messages[0].body) != self.generation {
+                self.acknowledge(begin, Errno::ERESTART as i32);
+            }
+            return;
+        }
+        self.batches += 1;
         match self.batch_faults.pop_front() {
             Some(BatchFault::Fails { at, acked }) => {
                 for (index, errno) in at {
