@@ -21,8 +21,9 @@ use rustables::{Batch, MsgType};
 
 const POLICIES: usize = 600;
 
-/// What random policies seldom have: sets of single keys, and enforcement of one range.
-const SELDOM: [&str; 2] = [
+/// What random policies seldom have: sets of single keys, enforcement of one range, and a single port
+/// by `nat`; then what is refused for a lookup and for flags alone.
+const SELDOM: [&str; 5] = [
     r#"sources = ["192.0.2.1", "192.0.2.9", "2001:db8::1", "2001:db8::9"]
        source-ports = "500,4500,65535"
        to-ports = "49152-61000"
@@ -31,6 +32,16 @@ const SELDOM: [&str; 2] = [
        to-ports = "49152-61000"
        out-interfaces = "any"
        enforce = true"#,
+    r#"to-ports = "50000"
+       out-interfaces = "any"
+       address = "keep""#,
+    r#"to-ports = "49152-61000"
+       out-interfaces = "any"
+       except-destinations = ["192.0.2.1", "192.0.2.9"]"#,
+    r#"to-ports = "50000"
+       out-interfaces = "any"
+       address = "keep"
+       random = true"#,
 ];
 
 fn cases() -> Vec<(Resolved, Ruleset)> {
@@ -98,21 +109,25 @@ fn lacks(policy: &Resolved) -> HashSet<Lack> {
     lacks
 }
 
+/// Addresses from the first to the last.
+type Range = (u128, u128);
+
 /// What a policy's rules for one family are about.
 struct Scope {
-    sources: Vec<IpNet>,
-    excepted: Vec<IpNet>,
+    sources: Vec<Range>,
+    excepted: Vec<Range>,
     has_ports: bool,
 }
 
 impl Scope {
     /// None where the policy has no rules for the family.
     fn of(policy: &Resolved, family: Family) -> Option<Self> {
-        let merged = |networks: &[IpNet]| {
-            let of_family = networks.iter().filter(|net| Family::of(net.addr()) == family);
-            IpNet::aggregate(&of_family.copied().collect())
+        let everything = match family {
+            Family::Ipv4 => (0, u32::MAX.into()),
+            Family::Ipv6 => (0, u128::MAX),
         };
-        let (sources, excepted) = (merged(&policy.sources), merged(&policy.except_destinations));
+        let mut sources = ranges(&policy.sources, family);
+        let excepted = ranges(&policy.except_destinations, family);
         let has_ports = match &policy.allowed {
             Allowed::Ports(_) => true,
             Allowed::Blocks(blocks) => {
@@ -120,23 +135,49 @@ impl Scope {
             }
         };
         let has_source = policy.sources.is_empty() || !sources.is_empty();
-        let has_destination = excepted.iter().all(|net| net.prefix_len() > 0);
+        let has_destination = !excepted.contains(&everything);
         let is_in_scope = policy.families.contains(family) && has_source && has_destination;
+        sources.retain(|range| *range != everything);
         let scope = Self { sources, excepted, has_ports };
         (is_in_scope && (has_ports || policy.enforce)).then_some(scope)
     }
 
     fn lacks(&self, policy: &Resolved) -> Vec<Lack> {
-        let is_single = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
-        let is_ranged = |nets: &[IpNet]| nets.len() > 1 && !nets.iter().all(is_single);
-        let asks_conntrack = policy.enforce && self.sources.iter().any(|net| net.prefix_len() > 0);
+        let is_ranged =
+            |ranges: &[Range]| ranges.len() > 1 && ranges.iter().any(|(first, last)| first != last);
+        let is_odd = matches!(self.excepted.as_slice(), [range] if !is_prefix(*range));
         let lacks = [
             (is_ranged(&self.sources) || is_ranged(&self.excepted), Lack::Interval),
             (self.excepted.len() > 1, Lack::LookupFlags),
-            (asks_conntrack, Lack::CtAddress),
+            (is_odd, Lack::Expression),
+            (policy.enforce && !self.sources.is_empty(), Lack::CtAddress),
         ];
         lacks.into_iter().filter(|(lacks, _)| *lacks).map(|(_, lack)| lack).collect()
     }
+}
+
+/// The addresses of one family in these networks, adjacent ones as one range.
+fn ranges(networks: &[IpNet], family: Family) -> Vec<Range> {
+    let number = |address| match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => u128::from(address),
+    };
+    let of_family = networks.iter().filter(|net| Family::of(net.addr()) == family);
+    let mut ranges: Vec<Range> = Vec::new();
+    for net in IpNet::aggregate(&of_family.copied().collect()) {
+        let (first, last) = (number(net.network()), number(net.broadcast()));
+        match ranges.last_mut() {
+            Some((_, end)) if *end + 1 == first => *end = last,
+            _ => ranges.push((first, last)),
+        }
+    }
+    ranges
+}
+
+/// Whether these addresses are all that begin with the same bits.
+fn is_prefix((first, last): Range) -> bool {
+    let host = first ^ last;
+    host & host.wrapping_add(1) == 0 && first & host == 0
 }
 
 #[test]
@@ -171,6 +212,7 @@ fn what_rustables_carries_the_kernel_holds_as_from_our_own_client_and_the_rest_i
         Lack::LookupFlags,
         Lack::Map,
         Lack::Interval,
+        Lack::Expression,
     ];
     assert_eq!(refused, reasons.into());
 }

@@ -2,7 +2,11 @@
 //!
 //! The kernel lists chains, sets and rules in several answers, between which others may write; now and
 //! then it lists nothing at all without a word. So the reading is bracketed by the generation: it
-//! counts only when the generation before and after is the same, and none was on its way at first.
+//! counts only when the generation before and after is the same, none was on its way at first, and
+//! nothing is listed twice or passed over.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 
 use nix::errno::Errno;
 
@@ -18,6 +22,33 @@ use crate::uapi::{
     NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_TABLE, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST,
 };
 use crate::wire::{Header, NfGenMsg, WireError, Writer};
+
+/// Whether something is listed twice, or left out between two rules.
+///
+/// To go on with a list the kernel counts what it has listed, but counts what a transaction under way
+/// has prepared too (`__nf_tables_dump_rules`): what is prepared in the meantime makes it repeat, what is
+/// given up makes it pass over as many. The generation is the same before and after.
+fn is_torn(ruleset: &Ruleset) -> bool {
+    let keys = |filled: &FilledSet| {
+        let keyed = filled.elements.iter().filter(|element| element.other.is_empty());
+        has_doubles(keyed.map(|element| (element.key_bytes(), element.is_end())))
+    };
+    let mut last = HashMap::new();
+    let is_misplaced = ruleset.rules.iter().any(|rule| {
+        let before = last.insert(rule.chain.as_str(), rule.handle).flatten();
+        rule.position.is_some_and(|position| before != Some(position))
+    });
+    has_doubles(ruleset.chains.iter().map(|chain| &chain.name))
+        || has_doubles(ruleset.sets.iter().map(|filled| &filled.set.name))
+        || ruleset.sets.iter().any(keys)
+        || has_doubles(ruleset.rules.iter().filter_map(|rule| rule.handle))
+        || is_misplaced
+}
+
+fn has_doubles<T: Hash + Eq>(mut items: impl Iterator<Item = T>) -> bool {
+    let mut seen = HashSet::new();
+    items.any(|item| !seen.insert(item))
+}
 
 impl<T: Transport> Nftables<T> {
     /// The table of this family and name, if there is one, and the generation it was read at.
@@ -102,7 +133,11 @@ impl<T: Transport> Nftables<T> {
             rules.extend(Some(Rule::read(body)?).filter(|rule| rule.table == name));
             Ok(())
         })?;
-        Ok(Some(Ruleset { table, chains, sets, rules }))
+        let ruleset = Ruleset { table, chains, sets, rules };
+        if is_torn(&ruleset) {
+            return Err(NetlinkError::Interrupted.into());
+        }
+        Ok(Some(ruleset))
     }
 
     fn read_sets(&mut self, family: u8, table: &str) -> Result<Vec<FilledSet>, Error> {
@@ -157,5 +192,47 @@ impl<T: Transport> Nftables<T> {
             }
             other => other.into(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ephport_core::{Document, HostFacts};
+
+    use super::*;
+    use crate::compile;
+
+    /// As the kernel lists it: each rule has a number and that of the one before it.
+    fn listed() -> Ruleset {
+        let document: Document = "[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\n\
+                                  to-ports = \"1024-2047,3000-3999\"\n"
+            .parse()
+            .unwrap();
+        let mut ruleset = compile(&document.resolve(&HostFacts::default()).unwrap()).unwrap();
+        let mut last = HashMap::new();
+        for (rule, handle) in ruleset.rules.iter_mut().zip(1..) {
+            rule.handle = Some(handle);
+            rule.position = last.insert(rule.chain.clone(), handle);
+        }
+        ruleset
+    }
+
+    #[test]
+    fn what_is_listed_twice_or_passed_over_is_torn() {
+        let tear = |tear: fn(&mut Ruleset)| {
+            let mut ruleset = listed();
+            tear(&mut ruleset);
+            is_torn(&ruleset)
+        };
+        assert!(!tear(|_| {}));
+        assert!(tear(|ruleset| drop(ruleset.rules.remove(0))));
+        assert!(tear(|ruleset| drop(ruleset.rules.remove(1))));
+        assert!(tear(|ruleset| ruleset.rules.extend(ruleset.rules.last().cloned())));
+        assert!(tear(|ruleset| ruleset.chains.extend(ruleset.chains.last().cloned())));
+        assert!(tear(|ruleset| ruleset.sets.extend(ruleset.sets.last().cloned())));
+        assert!(tear(|ruleset| {
+            let elements = &mut ruleset.sets[0].elements;
+            elements.extend(elements.first().cloned());
+        }));
     }
 }
