@@ -125,7 +125,7 @@ fn one_bad_message_undoes_the_batch_and_is_named_with_its_place() {
     each_is_refused(&cases);
 }
 
-/// Linux 5.10 does not say where.
+/// Linux 5.10 to 6.12 do not always say where.
 #[test]
 fn a_wrong_attribute_of_a_table_or_chain_is_named() {
     let cases: [Case; 2] = [
