@@ -59,7 +59,7 @@ pub enum Installed {
 /// What [`Nftables::apply`] did, or would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// The kernel held it already; nothing was sent.
+    /// The kernel held it already; nothing was changed.
     Unchanged,
     /// There was no table before.
     Installed,
