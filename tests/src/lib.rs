@@ -9,15 +9,19 @@ pub mod random;
 pub mod strace;
 pub mod tool;
 
-use std::env;
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, iter, thread};
 
 pub use ephport_cli::lab::*;
 use ephport_cli::{Exit, run};
 use ephport_core::{Document, HostFacts};
 use ephport_nft::{Applied, Installed, Nftables, Ruleset, compile};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Both protocols over both families: the server's addresses of [`Routed`].
 #[must_use]
@@ -49,6 +53,24 @@ pub fn seen(
 ) -> SocketAddr {
     let from = from.into();
     host.run(|| connect(protocol, from, to)).expect("a connection").seen
+}
+
+/// What becomes of `work` in a thread that can open no file and no socket any more.
+///
+/// # Panics
+/// When `work` does, or when the kernel gives the thread no table of descriptors of its own.
+pub fn without_descriptors<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    // So many are soon taken, and enough for what else runs in this process.
+    const ENOUGH: u64 = 4096;
+    let full = || {
+        unshare(CloneFlags::CLONE_FILES).expect("a table of descriptors of its own");
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+        setrlimit(Resource::RLIMIT_NOFILE, soft.min(ENOUGH), hard).expect("a lower limit");
+        let null = File::open("/dev/null").expect("/dev/null");
+        let _taken: Vec<_> = iter::from_fn(|| null.try_clone().ok()).collect();
+        work()
+    };
+    thread::scope(|scope| scope.spawn(full).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// How a command line of `ephport-nft` ended, and what it printed.

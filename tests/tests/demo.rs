@@ -1,10 +1,14 @@
 //! The demonstration, with and without a policy behind it.
 
 use std::error::Error;
+use std::fs::File;
+use std::net::TcpListener;
+use std::sync::Mutex;
 
-use ephport_cli::demo::{ALLOWED, Style, run};
+use ephport_cli::demo::{ALLOWED, DemoError, Style, run};
 use ephport_core::{Policy, PolicySpec, Target};
 use ephport_nft::{Nftables, compile, host};
+use ephport_tests::without_descriptors;
 
 fn install_the_policy() -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
     let ports = format!("{}-{}", ALLOWED.start(), ALLOWED.end());
@@ -31,6 +35,35 @@ fn with_the_policy_every_port_is_inside() {
     assert!(summary.all_inside, "{text}");
     assert!(text.contains("  source ports of all uplinks go to 49152-61000\n"), "{text}");
     assert!(text.ends_with("all 128 connections left with a port in 49152-61000.\n"), "{text}");
+}
+
+#[test]
+fn a_network_that_cannot_be_made_is_told() {
+    let demonstrated =
+        without_descriptors(|| run(&mut Vec::new(), Style::default(), &|| Ok(Vec::new())));
+    let error = demonstrated.unwrap_err();
+    assert!(matches!(error, DemoError::Lab(_)), "{error}");
+}
+
+#[test]
+fn a_connection_that_fails_is_told_with_its_side() {
+    let taken = Mutex::new(Vec::new());
+    let take_a_port_of_the_demo = || {
+        taken.lock().unwrap().push(TcpListener::bind("0.0.0.0:1024")?);
+        Ok(Vec::new())
+    };
+    let error = run(&mut Vec::new(), Style::default(), &take_a_port_of_the_demo).unwrap_err();
+    let expected = "after the policy, from the host: cannot send TCP from 0.0.0.0:1024 \
+                    (EADDRINUSE: Address already in use): is that port free and the address local?";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_told() {
+    let mut full = File::options().write(true).open("/dev/full").unwrap();
+    let error = run(&mut full, Style::default(), &|| Ok(Vec::new())).unwrap_err();
+    let expected = "cannot write the report: No space left on device (os error 28)";
+    assert_eq!(error.to_string(), expected);
 }
 
 #[test]

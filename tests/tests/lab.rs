@@ -1,15 +1,19 @@
 //! The lab itself: its networks carry, tell the truth, and vanish.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ephport_nft::client::NetlinkError;
 use ephport_tests::{
     CLIENT_V4, CLIENT_V6, Host, LabError, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4,
-    Server, TrafficError, connect, connect_within, of_family, seen, ways,
+    Server, Source, TrafficError, connect, connect_within, of_family, seen, ways,
+    without_descriptors,
 };
+use nix::errno::Errno;
 
 const PORT: u16 = 443;
 
@@ -159,6 +163,48 @@ fn a_port_that_is_taken_is_named_by_both_ends() {
     let from = SocketAddr::new(SERVER_V4, 5000);
     let error = net.client.run(|| connect(Protocol::Udp, from, (SERVER_V4, PORT))).unwrap_err();
     assert!(matches!(error, TrafficError::Bind { .. }), "{error}");
+}
+
+#[test]
+fn one_who_can_open_nothing_more_is_told_so() {
+    let host = Host::new("h").unwrap();
+    let to = SocketAddr::new(SERVER_V4, PORT);
+    without_descriptors(|| {
+        let error = host.route("default", "192.0.2.1").unwrap_err();
+        let open = NetlinkError::Open { errno: Errno::EMFILE };
+        assert!(matches!(&error, LabError::Netlink { source, .. } if *source == open), "{error}");
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let error = host.run(|| connect(protocol, 5000, to)).unwrap_err();
+            assert_eq!(error, TrafficError::Socket { protocol, to, errno: Errno::EMFILE });
+        }
+    });
+}
+
+#[test]
+fn a_server_that_is_none_of_the_labs_is_told() {
+    let host = Host::new("h").unwrap();
+    // Neither of an address, of the end of a line, nor of an echo.
+    for speech in ["220 ready\n".into(), "x".repeat(100), format!("{SERVER_V4}:80\nwhat?")] {
+        let (tcp, udp) = host.run(|| {
+            let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+            let udp = UdpSocket::bind(tcp.local_addr().unwrap()).unwrap();
+            (tcp, udp)
+        });
+        let to = tcp.local_addr().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut client, _) = tcp.accept().unwrap();
+                client.write_all(speech.as_bytes()).unwrap();
+                let _ = client.read_to_end(&mut Vec::new()); // until it gives up
+                let (_, client) = udp.recv_from(&mut [0; 100]).unwrap();
+                udp.send_to(speech.as_bytes(), client).unwrap();
+            });
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let error = host.run(|| connect(protocol, Source::Any, to)).unwrap_err();
+                assert_eq!(error, TrafficError::Garbled { protocol, to }, "{speech}");
+            }
+        });
+    }
 }
 
 #[test]

@@ -280,6 +280,16 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_does_not_come_up_is_named() {
+        // A loopback interface has no other end: its state is unknown for ever.
+        let error = Host::new("router").unwrap().await_carrier("lo").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "router: `lo` or an address of it did not come up within 10 s; is its other end up?"
+        );
+    }
+
+    #[test]
     fn the_state_is_read_from_among_other_attributes() {
         let mut writer = Writer::new();
         writer.raw(&ifinfomsg(2, 0));
