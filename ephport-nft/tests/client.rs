@@ -3,7 +3,7 @@
 mod scripted;
 
 use ephport_nft::client::{NetlinkError, Transport};
-use ephport_nft::expr::{Expr, Lookup, Payload, Register, Verdict};
+use ephport_nft::expr::{Expr, Immediate, Lookup, Payload, Register, Verdict};
 use ephport_nft::object::{Comment, Rule};
 use ephport_nft::ruleset::{FilledSet, SetName, TABLE};
 use ephport_nft::{Applied, Error, Installed, Nftables, Ruleset};
@@ -170,6 +170,20 @@ fn each_failure_of_a_transaction_has_its_message() {
         assert_eq!(result.unwrap_err().to_string(), message);
         assert_eq!(kernel.ruleset, None);
     }
+}
+
+#[test]
+fn a_rule_that_no_message_holds_is_never_sent() {
+    let mut long = ruleset("49152-61000");
+    let held = long.clone();
+    let rule = long.rules.last_mut().unwrap();
+    rule.exprs = vec![Immediate::verdict(Verdict::Continue).into(); 2_000];
+    let mut kernel = Kernel { ruleset: Some(held.clone()), ..Kernel::default() };
+    let error = Nftables::over(&mut kernel).apply(&long).unwrap_err();
+    let expected = "the ruleset cannot be encoded: attribute 4 would be ";
+    assert!(error.to_string().starts_with(expected), "{error}");
+    let still = kernel.ruleset.as_ref().map(Ruleset::essence);
+    assert_eq!((still, kernel.batches), (Some(held.essence()), 0));
 }
 
 #[test]

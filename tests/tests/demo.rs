@@ -3,11 +3,13 @@
 use std::error::Error;
 use std::fs::File;
 use std::net::TcpListener;
+use std::process::Command;
 use std::sync::Mutex;
 
 use ephport_cli::demo::{ALLOWED, DemoError, Style, run};
 use ephport_core::{Policy, PolicySpec, Target};
 use ephport_nft::{Nftables, compile, host};
+use ephport_tests::tool::binary;
 use ephport_tests::without_descriptors;
 
 fn install_the_policy() -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
@@ -71,4 +73,17 @@ fn a_failed_installation_is_told() {
     let error = run(&mut Vec::new(), Style::default(), &|| Err("no such policy".into()));
     let message = error.unwrap_err().to_string();
     assert_eq!(message, "cannot install the policy on the demo's own host: no such policy");
+}
+
+#[test]
+fn one_who_may_make_no_network_is_told_what_forbids_it() {
+    // The limit is that of the new user namespace (namespaces(7)).
+    let script = "echo 0 >/proc/sys/user/max_net_namespaces && exec \"$0\" demo";
+    let unshare = ["-Ur", "sh", "-c", script];
+    let output = Command::new("unshare").args(unshare).arg(binary()).output().expect("unshare");
+    let expected = "error: cannot make a network namespace for client (ENOSPC: No space left on \
+                    device); user.max_net_namespaces is 0, set it with `sysctl -w \
+                    user.max_net_namespaces=1000`\n";
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), err.as_ref()), (Some(1), expected));
 }

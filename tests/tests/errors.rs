@@ -1,8 +1,9 @@
 //! Every variant of every error comes up in a test: its message stands there, pinned; or its name,
-//! where it only hands on another error.
+//! where it only hands on another error. And a run of all tests makes each of them come about.
 
-use std::fs;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 /// A variant of an error, as the sources define it.
 struct Variant {
@@ -10,6 +11,16 @@ struct Variant {
     name: String,
     /// The fixed parts of its message.
     message: Vec<String>,
+    /// Whether it is made by `From`, behind a question mark.
+    is_handed_on: bool,
+}
+
+const CRATES: [&str; 4] = ["ephport-core", "ephport-nft", "ephport-cli", "tests"];
+
+/// All Rust files of the workspace, with their text.
+fn workspace() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    CRATES.iter().flat_map(|part| sources(&root.join(part))).collect()
 }
 
 /// All Rust files below a directory, with their text.
@@ -21,7 +32,7 @@ fn sources(directory: &Path) -> Vec<(PathBuf, String)> {
             found.extend(sources(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("a source");
-            found.push((path, joined(&text)));
+            found.push((path, text));
         }
     }
     found
@@ -62,11 +73,12 @@ fn variant(error: &str, text: &str) -> Variant {
     let is_name = |line: &&str| line.starts_with(|c: char| c.is_ascii_uppercase());
     let name = text.lines().filter_map(|line| line.strip_prefix("    ")).find(is_name);
     let name = name.and_then(|name| name.split([' ', ',', '(']).next()).expect("a name");
+    let is_handed_on = text.lines().take(2).any(|line| line.contains("(#[from] "));
     let literal = text.trim_start().strip_prefix('"').unwrap_or_default().replace("\\\"", "\u{1}");
     let literal = literal.split('"').next().unwrap_or_default().replace('\u{1}', "\"");
     let message = literal.split('{').filter_map(|part| part.split('}').next_back());
     let message = message.filter(|part| !part.is_empty()).map(String::from).collect();
-    Variant { name: format!("{error}::{name}"), message }
+    Variant { name: format!("{error}::{name}"), message, is_handed_on }
 }
 
 /// Whether the parts stand in the text one after another, as in one message.
@@ -86,17 +98,82 @@ fn says(text: &str, parts: &[String]) -> bool {
         })
 }
 
+/// Whether the text names it: `Error::Wire` is not `NetlinkError::Wire`, nor `Error::WireLost`.
+fn names(text: &str, name: &str) -> bool {
+    text.match_indices(name).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + name.len()..].chars().next();
+        ![before, after].into_iter().flatten().any(char::is_alphanumeric)
+    })
+}
+
 #[test]
 fn every_variant_of_every_error_comes_up_in_a_test() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let parts = ["ephport-core", "ephport-nft", "ephport-cli", "tests"];
-    let sources: Vec<_> = parts.iter().flat_map(|part| sources(&root.join(part))).collect();
-    let tested: String = sources.iter().map(|(path, text)| tests(path, text)).collect();
-    let variants: Vec<_> = sources.iter().flat_map(|(_, text)| variants(text)).collect();
+    let sources = workspace();
+    let tested: String = sources.iter().map(|(path, text)| tests(path, &joined(text))).collect();
+    let variants: Vec<_> = sources.iter().flat_map(|(_, text)| variants(&joined(text))).collect();
     assert!(variants.len() > 150, "{} variants", variants.len());
     let is_tested =
-        |variant: &&Variant| tested.contains(&variant.name) || says(&tested, &variant.message);
+        |variant: &&Variant| names(&tested, &variant.name) || says(&tested, &variant.message);
     let missing = variants.iter().filter(|variant| !is_tested(variant));
     let missing: Vec<_> = missing.map(|variant| variant.name.as_str()).collect();
     assert!(missing.is_empty(), "in no test: {missing:#?}");
+}
+
+/// How often each line of each file was run, as lcov writes it (geninfo(1)).
+fn counts(lcov: &str) -> HashMap<PathBuf, HashMap<usize, u64>> {
+    let mut counts: HashMap<_, HashMap<_, _>> = HashMap::new();
+    let mut file = PathBuf::new();
+    for line in lcov.lines() {
+        if let Some(path) = line.strip_prefix("SF:") {
+            file = path.into();
+        } else if let Some(line) = line.strip_prefix("DA:") {
+            let (at, count) = line.split_once(',').expect("a line and its count");
+            let at = at.parse().expect("a line");
+            let count: u64 = count.parse().expect("a count");
+            *counts.entry(file.clone()).or_default().entry(at).or_default() += count;
+        }
+    }
+    counts
+}
+
+/// Whether a line makes what is called so, and does not only look whether something is that.
+fn makes(line: &str, name: &str) -> bool {
+    let (before, after) = line.split_once(name).unwrap_or_default();
+    let looks = after.contains("=>") || ["matches!(", "if let "].iter().any(|w| before.contains(w));
+    names(line, name) && !looks
+}
+
+/// `tests/coverage` runs this. What `From` makes is not counted: derived code has no counters.
+#[test]
+#[ignore = "needs the counts of a whole run: tests/coverage"]
+fn every_variant_of_every_error_comes_about() {
+    let lcov = env::var_os("EPHPORT_LCOV").expect("EPHPORT_LCOV, a file of lcov's");
+    let counts = counts(&fs::read_to_string(lcov).expect("the counts"));
+    let sources = workspace();
+    let comes_about = |variant: &Variant, home: &Path| {
+        let in_its_file = variant.name.split_once("::").map_or("", |(_, name)| name);
+        sources.iter().any(|(path, text)| {
+            let own = (path == home).then(|| format!("Self::{in_its_file}"));
+            let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            counts.get(path).is_some_and(|counts| {
+                (1..).zip(product.lines()).any(|(at, line)| {
+                    let is_run = counts.get(&at).is_some_and(|count| *count > 0);
+                    is_run
+                        && [Some(&variant.name), own.as_ref()]
+                            .into_iter()
+                            .flatten()
+                            .any(|name| makes(line, name))
+                })
+            })
+        })
+    };
+    let all = sources.iter().flat_map(|(path, text)| {
+        variants(&joined(text)).into_iter().map(move |variant| (path, variant))
+    });
+    let made: Vec<_> = all.filter(|(_, variant)| !variant.is_handed_on).collect();
+    let missing = made.iter().filter(|(home, variant)| !comes_about(variant, home));
+    let missing: Vec<_> = missing.map(|(_, variant)| variant.name.as_str()).collect();
+    println!("{} variants, {} of which did not come about", made.len(), missing.len());
+    assert!(missing.is_empty(), "never made: {missing:#?}");
 }

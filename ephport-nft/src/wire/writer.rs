@@ -56,10 +56,9 @@ impl Writer {
         let start = self.bytes.len();
         self.raw(&header.to_bytes(0));
         body(self);
-        let len = self.bytes.len() - start;
-        match u32::try_from(len) {
+        match message_length(self.bytes.len() - start) {
             Ok(len) => self.bytes[start..start + 4].copy_from_slice(&len.to_ne_bytes()),
-            Err(_) => self.fail(WireError::MessageTooLong { len }),
+            Err(failure) => self.fail(failure),
         }
         self.pad();
     }
@@ -135,6 +134,11 @@ impl Writer {
     }
 }
 
+/// A length as a message's header holds it.
+fn message_length(len: usize) -> Result<u32, WireError> {
+    u32::try_from(len).map_err(|_| WireError::MessageTooLong { len })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +151,13 @@ mod tests {
         expected.extend(1u16.to_ne_bytes());
         expected.extend(b"inet!\0\0\0");
         assert_eq!(writer.finish(), Ok(expected));
+    }
+
+    #[test]
+    fn a_message_above_32_bits_fails() {
+        assert_eq!(message_length(0xffff_ffff), Ok(u32::MAX));
+        let len = 0x1_0000_0000;
+        assert_eq!(message_length(len), Err(WireError::MessageTooLong { len }));
     }
 
     #[test]
