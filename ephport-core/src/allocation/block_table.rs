@@ -208,6 +208,7 @@ mod tests {
         assert_eq!(table.to_string(), "10.0.0.1=1024-1999\n10.0.0.2=2000-2999");
         assert_eq!(table.ports().to_string(), "1024-2999");
         assert!((&table).into_iter().eq(table.iter()) && table.iter().count() == 2);
+        assert_eq!(table.count(), 2);
         let any = "203.0.113.7".parse().unwrap();
         let who = |port: &str| table.source_of(any, port.parse().unwrap());
         assert_eq!(who("1999"), Some("10.0.0.1".parse().unwrap()));

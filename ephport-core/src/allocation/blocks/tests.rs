@@ -45,6 +45,7 @@ fn rfc_7422_example() {
 fn sources_fill_one_outside_address_after_the_other() {
     let plan = plan("100.64.0.0/24=1008@192.0.2.0/30:1024-65535");
     assert_eq!(plan.sources_per_address(), 64);
+    assert_eq!(plan.outside(), Some("192.0.2.0/30".parse().unwrap()));
     let block = |source: &str| plan.block_of(source.parse().unwrap()).unwrap().to_string();
     assert_eq!(block("100.64.0.63"), "100.64.0.63=192.0.2.0:64528-65535");
     assert_eq!(block("100.64.0.64"), "100.64.0.64=192.0.2.1:1024-2031");
@@ -52,6 +53,13 @@ fn sources_fill_one_outside_address_after_the_other() {
     assert_eq!(plan.block_of("100.64.1.0".parse().unwrap()), None);
     let stranger = plan.source_of("192.0.2.4".parse().unwrap(), Port::MAX);
     assert_eq!(stranger, None);
+}
+
+#[test]
+fn a_colon_between_ports_is_none_after_an_address() {
+    let colon = plan("10.0.0.0/30=64@1024:2047");
+    assert_eq!(colon, plan("10.0.0.0/30=64@1024-2047"));
+    assert_eq!(colon.outside(), None);
 }
 
 #[test]

@@ -80,6 +80,13 @@ fn an_offset_of_4_gives_fifteen_ranges() {
 }
 
 #[test]
+fn a_rule_has_the_prefix_that_it_was_made_of() {
+    let ipv6 = "2001:db8::/40".parse().unwrap();
+    let rule = BasicMappingRule::new(ipv6, "192.0.2.0/24".parse().unwrap(), 16, 6).unwrap();
+    assert_eq!((rule.ipv6_prefix(), rule.ea_len()), (ipv6, 16));
+}
+
+#[test]
 fn a_longer_delegated_prefix_gives_the_same() {
     let longer = EXAMPLE.replace("3400::/56", "3456:7800::/72");
     let (one, other) = (allocation(EXAMPLE), allocation(&longer));
@@ -114,6 +121,7 @@ fn every_message_about_the_text_says_what_was_expected() {
         ),
         ("psid=x,psid-len=8", "psid `x`: expected a number from 0 to 65535"),
         ("psid=+5,psid-len=8", "psid `+5`: expected a number from 0 to 65535"),
+        ("psid=0x+5,psid-len=8", "psid `0x+5`: expected a number from 0 to 65535"),
         ("psid=0x,psid-len=8", "psid `0x`: expected a number from 0 to 65535"),
         ("psid=1,psid-len=17", "psid-len `17`: expected a number from 0 to 16"),
         ("psid=1,psid-len=8,offset=16", "offset `16`: expected a number from 0 to 15"),
@@ -146,6 +154,17 @@ fn every_message_about_the_rule_says_what_was_expected() {
              expected ea-len=0 and one address (/32), or no psid",
         ),
         (
+            "ea-len=0,psid=1,psid-len=8",
+            "psid is given beside ea-len 0 and ipv4-prefix 192.0.2.0/24: \
+             expected ea-len=0 and one address (/32), or no psid",
+        ),
+        (
+            "ea-len=0,psid=1",
+            "`psid-len` is missing: expected psid=52,psid-len=8,offset=6, or \
+             ipv6-prefix=2001:db8::/40,ipv4-prefix=192.0.2.0/24,ea-len=16,offset=6,\
+             delegated=2001:db8:12:3400::/56",
+        ),
+        (
             "ea-len=16,delegated=2001:db9::/56",
             "delegated prefix 2001:db9::/56 is not of this rule: expected one inside 2001:db8::/40",
         ),
@@ -158,6 +177,12 @@ fn every_message_about_the_rule_says_what_was_expected() {
         let text = format!("ipv6-prefix=2001:db8::/40,ipv4-prefix=192.0.2.0/24,{rest}");
         assert_eq!(text.parse::<MapE>().unwrap_err().to_string(), message);
     }
+    let shared = "ipv6-prefix=2001:db8::/40,ipv4-prefix=192.0.2.1/32,ea-len=8,psid=1,psid-len=8";
+    assert_eq!(
+        shared.parse::<MapE>().unwrap_err().to_string(),
+        "psid is given beside ea-len 8 and ipv4-prefix 192.0.2.1/32: \
+         expected ea-len=0 and one address (/32), or no psid"
+    );
     let (long, ipv4) = ("2001:db8::/120".parse().unwrap(), "192.0.2.0/24".parse().unwrap());
     assert_eq!(
         BasicMappingRule::new(long, ipv4, 16, 6).unwrap_err().to_string(),
