@@ -286,6 +286,7 @@ fn every_refusal_of_a_match_says_why() {
             "`-6` is for the other address family: iptables refuses the rule as it stands",
         ),
         ("-p tcp --sports 1", "`--sports` is not understood here: expected an option of iptables"),
+        ("-p tcp PORT=1", "`PORT=1` is not understood here: expected an option of iptables"),
         ("-p tcp && x", "`&&` is not understood here: expected an option of iptables"),
         ("-p tcp ! -m tcp", "`!` is not understood here: expected an option of iptables"),
         ("-p tcp -o 'eth0", "a quote is not closed: expected a closing one on the line"),
@@ -421,6 +422,13 @@ fn dumps_keep_their_order() {
 }
 
 /// `iptables -t nat -S` prints no table.
+#[test]
+fn counters_that_do_not_end_are_not_passed_over() {
+    let dump = "*nat\n[5:6 -A POSTROUTING -p tcp -j MASQUERADE --to-ports 9\nCOMMIT\n";
+    let told = told(&Imported::of_text(dump));
+    assert_eq!(told, "`[5:6` is not understood here: expected an option of iptables");
+}
+
 #[test]
 fn rules_without_a_table_are_of_nat() {
     let imported = Imported::of_text(

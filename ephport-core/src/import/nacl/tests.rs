@@ -124,6 +124,28 @@ fn two_halves_make_a_whole() {
 }
 
 #[test]
+fn an_entry_that_tells_some_remotes_from_others_is_noted() {
+    let remotes = ["192.0.2.64-192.0.2.127".parse().unwrap()];
+    let cases = [
+        ("6 1-2 192.0.2.0/26", false),
+        ("6 1-2 192.0.2.64/26", false),
+        ("6 1-2 192.0.2.128/26", false),
+        ("6 1-2 192.0.2.0/24", false),
+        ("6 1-2 2001:db8::/32", false),
+        ("6 1-2 192.0.2.64/27", true),
+        ("17 1-2 192.0.2.96/27", true),
+        ("-1 all 192.0.2.65/32", true),
+        ("1 all 192.0.2.65/32", false),
+    ];
+    for (entry, expected) in cases {
+        let acl = acl("acl-1", &[&format!("100 allow {entry}"), "200 allow -1 all 0.0.0.0/0"]);
+        let notes = parse(&[acl]).notes(&remotes);
+        let is_noted = matches!(&notes[..], [Note::SomeRemotes { .. }]);
+        assert_eq!((is_noted, notes.is_empty()), (expected, !expected), "{entry}: {notes:?}");
+    }
+}
+
+#[test]
 fn several_acls_have_their_common_ports() {
     let acls = parse(&[
         acl("acl-1", &["100 allow 6 1024-50000 0.0.0.0/0"]),
