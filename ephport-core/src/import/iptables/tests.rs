@@ -331,6 +331,11 @@ fn every_refusal_of_a_target_says_why() {
             "--to-source `host:9`: expected an address with ports like 192.0.2.1:1024-2047",
         ),
         (
+            "-g MINE",
+            "target `MINE` is no source translation: \
+             see to it that the policies leave alone what it takes from the rules behind it",
+        ),
+        (
             "-j ACCEPT",
             "target `ACCEPT` is no source translation: \
              see to it that the policies leave alone what it takes from the rules behind it",
@@ -349,6 +354,10 @@ fn every_refusal_of_a_target_says_why() {
 fn every_refusal_of_a_command_says_why() {
     let cases = [
         ("iptables -t nat -D POSTROUTING 1", "`-D` takes rules away: only -A and -I are followed"),
+        (
+            "iptables -t nat -R POSTROUTING 1 -p tcp -j MASQUERADE --to-ports 9",
+            "`-R` takes rules away: only -A and -I are followed",
+        ),
         ("iptables -t nat -F", "`-F` takes rules away: only -A and -I are followed"),
         (
             "iptables -t nat -A OUT -p tcp -j MASQUERADE --to-ports 9",
@@ -427,6 +436,14 @@ fn counters_that_do_not_end_are_not_passed_over() {
     let dump = "*nat\n[5:6 -A POSTROUTING -p tcp -j MASQUERADE --to-ports 9\nCOMMIT\n";
     let told = told(&Imported::of_text(dump));
     assert_eq!(told, "`[5:6` is not understood here: expected an option of iptables");
+}
+
+#[test]
+fn what_is_done_to_other_chains_is_passed_over() {
+    for text in ["iptables -t nat -D DOCKER 1", "iptables -D DOCKER 1 -t nat"] {
+        let imported = Imported::of_text(text);
+        assert!(imported.policies.is_empty() && imported.left_out.is_empty(), "{imported:?}");
+    }
 }
 
 #[test]
