@@ -331,6 +331,18 @@ fn every_refusal_of_a_target_says_why() {
             "--to-source `host:9`: expected an address with ports like 192.0.2.1:1024-2047",
         ),
         (
+            "-j MASQUERADE --to-source 192.0.2.1:9",
+            "`--to-source` is not understood here: expected an option of iptables",
+        ),
+        (
+            "--random -j MASQUERADE --to-ports 9",
+            "`--random` is not understood here: expected an option of iptables",
+        ),
+        (
+            "--random-fully -j MASQUERADE --to-ports 9",
+            "`--random-fully` is not understood here: expected an option of iptables",
+        ),
+        (
             "-g MINE",
             "target `MINE` is no source translation: \
              see to it that the policies leave alone what it takes from the rules behind it",
