@@ -356,6 +356,7 @@ fn every_refusal_of_a_target_says_why() {
     for (text, expected) in cases {
         assert_eq!(rule("iptables", &format!("-p tcp {text}")), expected);
     }
+    assert_eq!(rule("ip6tables", "-p tcp -j SNAT --to-source ::1"), NO_PORTS);
     assert_eq!(
         rule("ip6tables", "-p tcp -j SNAT --to-source [::1"),
         "--to-source `[::1`: expected an address with ports like [2001:db8::1]:1024-2047"

@@ -66,7 +66,7 @@ fn number(option: &'static str, text: &str, part: &str) -> Result<u16, Refusal> 
     }
     let (digits, radix) = match part.strip_prefix("0x").or_else(|| part.strip_prefix("0X")) {
         Some(digits) => (digits, 16),
-        None if part.len() > 1 && part.starts_with('0') => (part, 8),
+        None if part.starts_with('0') => (part, 8),
         None => (part, 10),
     };
     if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
