@@ -87,6 +87,23 @@ fn several_ranges_by_the_source() {
     assert_eq!(unsigned(&listing(policy)), expected);
 }
 
+#[test]
+fn a_block_is_chosen_from_as_the_policy_says() {
+    for (address, target) in
+        [("masquerade", "[ masq "), ("keep", "[ nat snat "), ("198.51.100.1", "[ nat snat ")]
+    {
+        let listing = listing(&format!(
+            "families = [\"ipv4\"]\nfully-random = true\naddress = \"{address}\"\n\
+             blocks = \"10.0.0.0/30=64@1024-65535\""
+        ));
+        let rules: Vec<_> =
+            listing.lines().filter(|line| line.contains("set a/blocks4 dreg 1")).collect();
+        // NF_NAT_RANGE_PROTO_SPECIFIED and NF_NAT_RANGE_PROTO_RANDOM_FULLY
+        let is_meant = |rule: &&str| rule.contains(target) && rule.contains(" flags 0x12 ]");
+        assert!(!rules.is_empty() && rules.iter().all(is_meant), "{listing}");
+    }
+}
+
 /// As the kernel lists them.
 #[test]
 fn rules_stand_chain_by_chain() {
