@@ -1,11 +1,12 @@
 //! From one chain of rules to another: what is changed makes the one of the other, and is no more
 //! than it must be.
 
+use ephport_core::Family;
 use ephport_nft::Ruleset;
 use ephport_nft::client::Operation;
 use ephport_nft::diff::changes;
 use ephport_nft::object::{Chain, Hook, Rule, Table};
-use ephport_nft::ruleset::{FAMILY, TABLE};
+use ephport_nft::ruleset::{FAMILY, FilledSet, SetName, TABLE};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -57,15 +58,49 @@ fn common(old: &[u8], new: &[u8]) -> usize {
     }
 }
 
+fn assert_rules_that_stay_are_left_alone(old: &[u8], new: &[u8]) {
+    let (installed, desired) = (ruleset(old), ruleset(new));
+    let operations = changes(&installed, &desired).expect("a way");
+    assert_eq!(operations.len(), old.len() + new.len() - 2 * common(old, new));
+    let letters = |rules: Vec<Rule>| rules.into_iter().map(|rule| rule.userdata);
+    assert!(letters(applied(installed.rules, &operations)).eq(letters(desired.rules)));
+}
+
 proptest! {
     #[test]
     fn rules_that_stay_are_left_alone(old in vec(0..4u8, 0..8), new in vec(0..4u8, 0..8)) {
-        let (installed, desired) = (ruleset(&old), ruleset(&new));
-        let operations = changes(&installed, &desired).expect("a way");
-        prop_assert_eq!(operations.len(), old.len() + new.len() - 2 * common(&old, &new));
-        let letters = |rules: Vec<Rule>| rules.into_iter().map(|rule| rule.userdata);
-        prop_assert!(letters(applied(installed.rules, &operations)).eq(letters(desired.rules)));
+        assert_rules_that_stay_are_left_alone(&old, &new);
     }
+}
+
+#[test]
+fn of_few_rules_each_change_is_the_least() {
+    let lists: Vec<_> = (0..=4)
+        .flat_map(|len| {
+            (0..3u8.pow(len)).map(move |n| (0..len).map(|i| n / 3u8.pow(i) % 3).collect::<Vec<_>>())
+        })
+        .collect();
+    for (old, new) in lists.iter().flat_map(|old| lists.iter().map(move |new| (old, new))) {
+        assert_rules_that_stay_are_left_alone(old, new);
+    }
+}
+
+#[test]
+fn of_a_set_only_what_is_changed_goes_and_comes() {
+    let with = |blocks: [(&str, &str); 3]| {
+        let blocks =
+            blocks.map(|(source, ports)| (source.parse().unwrap(), ports.parse().unwrap()));
+        let map = FilledSet::source_ports(SetName::Named("m"), Family::Ipv4, blocks.into_iter());
+        Ruleset { sets: vec![map], ..ruleset(b"a") }
+    };
+    let (stays, one) = (("10.0.0.1", "1024-2047"), ("10.0.0.2", "2048-3071"));
+    let (other, moved) = (("10.0.0.3", "3072-4095"), ("10.0.0.2", "4096-5119"));
+    let operations = changes(&with([stays, one, other]), &with([stays, moved, other])).unwrap();
+    let [Operation::DeleteElements(gone), Operation::AddElements(new)] = &operations[..] else {
+        panic!("{operations:?}");
+    };
+    assert_eq!(gone.elements, with([stays, one, other]).sets[0].elements[1..2]);
+    assert_eq!(new.elements, with([stays, moved, other]).sets[0].elements[1..2]);
 }
 
 #[test]

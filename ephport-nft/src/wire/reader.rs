@@ -124,11 +124,6 @@ impl<'a> Attr<'a> {
         self.array("u8").map(u8::from_ne_bytes)
     }
 
-    /// 16 bits in network order.
-    pub fn u16_be(self) -> Result<u16, WireError> {
-        self.array("u16").map(u16::from_be_bytes)
-    }
-
     /// 32 bits in network order.
     pub fn u32_be(self) -> Result<u32, WireError> {
         self.array("u32").map(u32::from_be_bytes)

@@ -100,11 +100,6 @@ impl Writer {
         self.bytes(kind, &[value]);
     }
 
-    /// 16 bits in network order.
-    pub fn u16_be(&mut self, kind: u16, value: u16) {
-        self.bytes(kind, &value.to_be_bytes());
-    }
-
     /// 32 bits in network order, as nf_tables has all of its numbers.
     pub fn u32_be(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
