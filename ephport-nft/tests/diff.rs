@@ -90,7 +90,7 @@ fn of_a_set_only_what_is_changed_goes_and_comes() {
     let with = |blocks: [(&str, &str); 3]| {
         let blocks =
             blocks.map(|(source, ports)| (source.parse().unwrap(), ports.parse().unwrap()));
-        let map = FilledSet::source_ports(SetName::Named("m"), Family::Ipv4, blocks.into_iter());
+        let map = FilledSet::source_ports(SetName::Named("m"), Family::Ipv4, blocks);
         Ruleset { sets: vec![map], ..ruleset(b"a") }
     };
     let (stays, one) = (("10.0.0.1", "1024-2047"), ("10.0.0.2", "2048-3071"));
