@@ -6,8 +6,8 @@ use std::str::FromStr;
 use clap::Args as ClapArgs;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ephport_core::{
-    Address, BlockTable, Choice, Egress, Families, MapE, Origin, PickUp, Policy, PolicyError,
-    PolicySpec, PortError, PortRange, PortSet, Protocols, Scope, Target, WordError,
+    Address, BlockTable, Families, MapE, NatFlags, Origin, OutInterfaces, PickUp, Policy,
+    PolicyError, PolicySpec, PortError, PortRange, PortSet, Protocols, Scope, Target, WordError,
 };
 use ipnet::IpNet;
 
@@ -50,7 +50,7 @@ pub(crate) struct PolicyArgs {
     /// The interfaces by which connections leave: names, prefixes like `wg*`, or `any` for all but
     /// loopback, joined by commas [default: the uplinks, which hold a default route]
     #[arg(short, long, value_name = "INTERFACES", requires = "target")]
-    out_interface: Option<Egress>,
+    out_interface: Option<OutInterfaces>,
 
     /// The networks that connections come from, joined by commas [default: all]
     #[arg(short, long, value_name = "CIDR", value_delimiter = ',', value_parser = network, requires = "target")]
@@ -192,12 +192,12 @@ impl PolicyArgs {
             source_ports: self.sport.clone(),
             exempt: self.exempt_sport.clone(),
             except_ports: self.except_ports.clone(),
-            choice: Choice {
+            flags: NatFlags {
                 random: self.random,
                 fully_random: self.fully_random,
                 persistent: self.persistent,
-                per_source_stable: self.per_source_stable,
             },
+            per_source_stable: self.per_source_stable,
             address: self.address,
             pick_up: self.pick_up,
             enforce: self.enforce,
@@ -219,7 +219,7 @@ impl PolicyArgs {
 
     fn scope(self) -> Scope {
         Scope {
-            egress: self.out_interface.unwrap_or(Egress::Uplinks),
+            out_interfaces: self.out_interface.unwrap_or(OutInterfaces::Uplinks),
             families: match (self.ipv4, self.ipv6) {
                 (true, false) => Families::Ipv4,
                 (false, true) => Families::Ipv6,

@@ -1,15 +1,17 @@
 //! Policies and rules as text for people and as JSON for programs.
 
-use ephport_core::{Address, Allowed, Exits, Families, Origin, PolicyName, Protocol, Resolved};
-use ephport_nft::drift::Place;
-use ephport_nft::object::Rule;
-use ephport_nft::{Drift, Ruleset};
+use ephport_core::{
+    Address, Families, Interfaces, Origin, PermittedPorts, PolicyName, Protocol, ResolvedPolicy,
+};
+use ephport_nft::nftables::Rule;
+use ephport_nft::plan::drift::Place;
+use ephport_nft::{Drift, TableState};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
 /// A policy in one line.
-pub(crate) fn policy(policy: &Resolved) -> String {
-    let Resolved { name, protocols, moved, .. } = policy;
+pub(crate) fn policy(policy: &ResolvedPolicy) -> String {
+    let ResolvedPolicy { name, protocols, translated, .. } = policy;
     let family = match policy.families {
         Families::Both => "",
         Families::Ipv4 => " over IPv4",
@@ -22,15 +24,15 @@ pub(crate) fn policy(policy: &Resolved) -> String {
     };
     let sources = listed(" from ", &policy.sources);
     let excepted = listed(" but not to ", &policy.except_destinations);
-    let exits = exits(&policy.egress).join(", ");
-    let target = match &policy.allowed {
-        Allowed::Ports(ports) => ports.to_string(),
-        Allowed::Blocks(blocks) => format!("a block for each of {} sources", blocks.count()),
+    let exits = exits(&policy.out_interfaces).join(", ");
+    let target = match &policy.permitted {
+        PermittedPorts::Set(ports) => ports.to_string(),
+        PermittedPorts::Blocks(blocks) => format!("a block for each of {} sources", blocks.count()),
     };
     let enforced = if policy.enforce { ", enforced" } else { "" };
     format!(
         "{name}: {protocols}{family}{origin}{sources}{excepted} leaving by {exits}: \
-         source ports {moved} -> {target}{enforced}"
+         source ports {translated} -> {target}{enforced}"
     )
 }
 
@@ -44,48 +46,48 @@ pub(crate) fn address(address: Address) -> String {
 }
 
 /// Policies for programs.
-pub(crate) fn policies_json(policies: &[Resolved]) -> Vec<Value> {
+pub(crate) fn policies_json(policies: &[ResolvedPolicy]) -> Vec<Value> {
     policies.iter().map(policy_json).collect()
 }
 
-fn policy_json(policy: &Resolved) -> Value {
+fn policy_json(policy: &ResolvedPolicy) -> Value {
     let texts = |nets: &[IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
     json!({
         "name": policy.name.as_str(),
         "protocols": policy.protocols.iter().map(Protocol::name).collect::<Vec<_>>(),
-        "interfaces": match &policy.egress {
-            Exits::Any => Value::from("any"),
-            Exits::Matching(_) => exits(&policy.egress).into(),
+        "interfaces": match &policy.out_interfaces {
+            Interfaces::Any => Value::from("any"),
+            Interfaces::Matching(_) => exits(&policy.out_interfaces).into(),
         },
         "ipv4": policy.families != Families::Ipv6,
         "ipv6": policy.families != Families::Ipv4,
         "sources": texts(&policy.sources),
         "except_destinations": texts(&policy.except_destinations),
         "origin": policy.origin.name(),
-        "source_ports": policy.moved.to_string(),
-        "to_ports": policy.allowed.ports().to_string(),
-        "blocks": match &policy.allowed {
-            Allowed::Ports(_) => Value::Null,
-            Allowed::Blocks(blocks) => blocks.to_string().into(),
+        "source_ports": policy.translated.to_string(),
+        "to_ports": policy.permitted.ports().to_string(),
+        "blocks": match &policy.permitted {
+            PermittedPorts::Set(_) => Value::Null,
+            PermittedPorts::Blocks(blocks) => blocks.to_string().into(),
         },
         "address": policy.address.to_string(),
-        "random": policy.choice.random,
-        "fully_random": policy.choice.fully_random,
-        "persistent": policy.choice.persistent,
-        "per_source_stable": policy.choice.per_source_stable,
+        "random": policy.flags.random,
+        "fully_random": policy.flags.fully_random,
+        "persistent": policy.flags.persistent,
+        "per_source_stable": policy.per_source_stable,
         "pick_up": policy.pick_up.name(),
         "enforce": policy.enforce,
     })
 }
 
 /// Each rule in nft's words, in the order of `rules`, with counters at zero.
-pub(crate) fn listings(ruleset: &Ruleset) -> Vec<String> {
-    let rules = ruleset.rules.iter().map(Rule::essence).collect();
-    Ruleset { rules, ..ruleset.clone() }.rule_listings()
+pub(crate) fn listings(ruleset: &TableState) -> Vec<String> {
+    let rules = ruleset.rules.iter().map(Rule::normalized).collect();
+    TableState { rules, ..ruleset.clone() }.rule_listings()
 }
 
 /// Each rule for programs, with its counters if it has any.
-pub(crate) fn rules_json(ruleset: &Ruleset) -> Vec<Value> {
+pub(crate) fn rules_json(ruleset: &TableState) -> Vec<Value> {
     let json = |(rule, listing): (&Rule, String)| {
         let counter = rule.counter();
         json!({
@@ -126,10 +128,10 @@ fn drift_json(drift: &Drift) -> Value {
     })
 }
 
-fn exits(exits: &Exits) -> Vec<String> {
+fn exits(exits: &Interfaces) -> Vec<String> {
     match exits {
-        Exits::Any => vec!["any interface but loopback".into()],
-        Exits::Matching(patterns) => patterns.iter().map(ToString::to_string).collect(),
+        Interfaces::Any => vec!["any interface but loopback".into()],
+        Interfaces::Matching(patterns) => patterns.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -1,111 +1,73 @@
-//! What a policy does with a connection, and why: the meaning that the kernel program must have.
+//! The meaning of policies: what happens to a connection, and why.
+//!
+//! The compiled program must do the same. The first policy that matches a connection decides, for
+//! translation and for enforcement alike.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::flow::{Cast, Flow, Segment};
-use crate::policy::{Address, Choice, PickUp};
-use crate::port::{Port, PortRange};
-use crate::port_set::PortSet;
-use crate::resolve::{Allowed, Resolved};
-use crate::scope::Origin;
+use crate::flow::{AddressType, Flow, TcpOpening};
+use crate::net::port::{Port, PortRange};
+use crate::net::port_set::PortSet;
+use crate::policy::scope::{Family, Origin};
+use crate::policy::selection::{PortSelection, Translation};
+use crate::policy::{Address, PickUp};
+use crate::resolve::{PermittedPorts, ResolvedPolicy};
 
-/// The smallest of several ranges in which a port that is allowed already is kept. A connection
-/// that is kept in its range cannot get into another when its port is taken, and a small range is
-/// soon full.
+/// The smallest of several ranges in which a permitted source port is kept, in ports. A connection
+/// that is kept in its range cannot get a port of another when its own is taken, and a small range
+/// is soon full.
 pub const MIN_KEPT_RANGE: u32 = 64;
 
-/// What the hash begins with that spreads connections by source: the same on every host, after every
-/// start and in every version, so that a source keeps its range.
-pub const SPREAD_SEED: u32 = 1;
+/// The seed of the hash that distributes connections by source: the same on every host, after every
+/// boot and in every version, so that a source keeps its range.
+pub const HASH_SEED: u32 = 1;
 
-/// What a policy does with a connection.
+/// The decision of one policy on a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It leaves with one of `ports`.
-    Moved {
-        /// The ports that it can get.
-        ports: PortSet,
-        /// The port that it gets if that is free: its own, when it is allowed and the policy
-        /// keeps such ports.
-        kept: Option<Port>,
-        /// What becomes of its source address.
-        address: Address,
-        /// How the kernel picks one of the ports.
-        manner: Manner,
-    },
-    /// The policy does not speak of it.
+    /// The connection is translated.
+    Translated(Translation),
+    /// The policy does not match the connection.
     Untouched(Reason),
 }
 
-/// How the kernel picks one of several ports: the flags of [`Choice`], and the way to one of several
-/// ranges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools)] // They are flags.
-pub struct Manner {
-    /// [`Choice::random`].
-    pub random: bool,
-    /// [`Choice::fully_random`].
-    pub fully_random: bool,
-    /// [`Choice::persistent`].
-    pub persistent: bool,
-    /// How it comes to one of several ranges; `None` where there is one only.
-    pub spread: Option<Spread>,
+/// The effect of all policies, or of a program, on a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The connection is translated.
+    Translated(Translation),
+    /// The connection is not translated.
+    Untouched,
+    /// The connection is dropped.
+    Dropped,
 }
 
-impl Manner {
-    /// The flags of `choice`, for these ports.
-    fn new(choice: Choice, ports: &PortSet) -> Self {
-        let Choice { random, fully_random, persistent, per_source_stable } = choice;
-        let spread = match ports.ranges() {
-            [] | [_] => None,
-            _ if per_source_stable => Some(Spread::BySource),
-            [first, rest @ ..] if rest.iter().all(|range| range.count() == first.count()) => {
-                Some(Spread::InTurn)
-            }
-            _ => Some(Spread::AtRandom),
-        };
-        Self { random, fully_random, persistent, spread }
-    }
-}
-
-/// How connections are spread over several ranges. Each range has a share of them that is its share
-/// of the ports, so that no range is full long before the others are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Spread {
-    /// Ranges of equal size take turns: this uses them up most evenly.
-    InTurn,
-    /// Ranges of different sizes are drawn.
-    AtRandom,
-    /// A hash of source address and port, which begins with [`SPREAD_SEED`], names the range.
-    BySource,
-}
-
-/// Why a policy does not speak of a connection: the first of its conditions that does not hold.
+/// The first condition of a policy that a connection does not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The destination is a group or a whole network.
+    /// The destination is a multicast or broadcast address.
     NotUnicast,
-    /// It leaves by another interface.
+    /// The output interface is out of scope.
     Interface,
-    /// It is of the other address family.
+    /// The address family is out of scope.
     Family,
-    /// It is of another protocol.
+    /// The protocol is out of scope.
     Protocol,
-    /// It begins elsewhere.
+    /// The origin is out of scope.
     Origin,
-    /// Its source is in none of the networks.
+    /// The source address is in none of the networks.
     Source,
-    /// Its destination is excepted.
+    /// The destination address is excepted.
     Destination,
-    /// It was open before conntrack saw it.
+    /// The connection was open before conntrack saw it.
     MidStream,
-    /// Its source port is not one of those that are moved.
+    /// The source port is not translated.
     SourcePort,
-    /// Its source has no block of ports.
+    /// The source has no block of ports.
     NoBlock,
 }
 
@@ -113,50 +75,50 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotUnicast => "the destination is multicast or broadcast",
-            Self::Interface => "it leaves by an interface out of scope",
-            Self::Family => "its address family is out of scope",
-            Self::Protocol => "its protocol is out of scope",
-            Self::Origin => "its origin is out of scope",
-            Self::Source => "its source address is out of scope",
-            Self::Destination => "its destination address is excepted",
-            Self::MidStream => "it was open before the policy came",
-            Self::SourcePort => "its source port is not one that is moved",
-            Self::NoBlock => "its source has no block of ports",
+            Self::Interface => "the output interface is out of scope",
+            Self::Family => "the address family is out of scope",
+            Self::Protocol => "the protocol is out of scope",
+            Self::Origin => "the origin is out of scope",
+            Self::Source => "the source address is out of scope",
+            Self::Destination => "the destination address is excepted",
+            Self::MidStream => "the connection was open before the policy was applied",
+            Self::SourcePort => "the source port is not one that is translated",
+            Self::NoBlock => "the source has no block of ports",
         })
     }
 }
 
-impl Resolved {
-    /// What the policy does with a connection that opens with `flow`.
+impl ResolvedPolicy {
+    /// The decision of this policy on a connection that opens with `flow`.
     #[must_use]
     pub fn decide(&self, flow: &Flow) -> Decision {
         let conditions = [
-            (self.picks_up(flow.segment()), Reason::MidStream),
-            (self.moved.contains(flow.source_port()), Reason::SourcePort),
+            (self.picks_up(flow.opening()), Reason::MidStream),
+            (self.translated.contains(flow.source_port()), Reason::SourcePort),
         ];
-        match self.out_of_scope(flow).or_else(|| first_miss(&conditions)) {
+        match self.out_of_scope(flow).or_else(|| first_unmet(&conditions)) {
             Some(reason) => Decision::Untouched(reason),
             None => self.translation(flow),
         }
     }
 
-    /// Why the policy does not speak of `flow` whatever its source port, if it does not.
+    /// The reason why `flow` is out of scope whatever its source port; `None` if it is in scope.
     #[must_use]
     pub fn out_of_scope(&self, flow: &Flow) -> Option<Reason> {
         let among = |nets: &[IpNet], address: IpAddr| nets.iter().any(|net| net.contains(&address));
         let (source, destination) = (flow.source().ip(), flow.destination().ip());
-        first_miss(&[
-            (flow.cast() == Cast::Unicast, Reason::NotUnicast),
-            (self.egress.contains(flow.out_interface()), Reason::Interface),
+        first_unmet(&[
+            (flow.destination_type() == AddressType::Unicast, Reason::NotUnicast),
+            (self.out_interfaces.contains(flow.out_interface()), Reason::Interface),
             (self.families.contains(flow.family()), Reason::Family),
             (self.protocols.contains(flow.protocol()), Reason::Protocol),
-            (self.comes_from(flow), Reason::Origin),
+            (self.has_origin(flow), Reason::Origin),
             (self.sources.is_empty() || among(&self.sources, source), Reason::Source),
             (!among(&self.except_destinations, destination), Reason::Destination),
         ])
     }
 
-    fn comes_from(&self, flow: &Flow) -> bool {
+    fn has_origin(&self, flow: &Flow) -> bool {
         match self.origin {
             Origin::Both => true,
             Origin::Local => flow.in_interface().is_none(),
@@ -164,43 +126,148 @@ impl Resolved {
         }
     }
 
-    fn picks_up(&self, segment: Segment) -> bool {
-        segment == Segment::Opening || self.pick_up == PickUp::Any
+    fn picks_up(&self, opening: TcpOpening) -> bool {
+        opening == TcpOpening::Opening || self.pick_up == PickUp::Any
     }
 
     fn translation(&self, flow: &Flow) -> Decision {
-        let keeps = self.choice.keeps_allowed_ports();
+        let keeps = self.flags.keep_permitted_ports();
         let port = flow.source_port();
-        match &self.allowed {
-            Allowed::Ports(ports) => {
+        let (ports, keep, address) = match &self.permitted {
+            PermittedPorts::Set(ports) => {
                 let own = kept_range(ports, port).filter(|_| keeps);
                 let ports = own.map_or_else(|| ports.clone(), PortSet::from);
-                let manner = Manner::new(self.choice, &ports);
-                Decision::Moved { ports, kept: own.map(|_| port), address: self.address, manner }
+                (ports, own.map(|_| port), self.address)
             }
-            Allowed::Blocks(blocks) => match blocks.block_of(flow.source().ip()) {
-                None => Decision::Untouched(Reason::NoBlock),
+            PermittedPorts::Blocks(blocks) => match blocks.block_of(flow.source().ip()) {
+                None => return Decision::Untouched(Reason::NoBlock),
                 Some(block) => {
-                    let ports = block.ports.into();
-                    let manner = Manner::new(self.choice, &ports);
-                    let kept = Some(port).filter(|port| keeps && ports.contains(*port));
-                    let address = block.outside.map_or(self.address, Address::Fixed);
-                    Decision::Moved { ports, kept, address, manner }
+                    let ports = PortSet::from(block.ports);
+                    let keep = Some(port).filter(|port| keeps && ports.contains(*port));
+                    (ports, keep, block.outside.map_or(self.address, Address::Fixed))
                 }
             },
+        };
+        let selection = PortSelection::among(&ports, self.flags, self.per_source_stable);
+        Decision::Translated(Translation { ports, keep, address, selection })
+    }
+}
+
+/// The range in which a connection with the permitted source port `port` is kept.
+#[must_use]
+pub fn kept_range(permitted: &PortSet, port: Port) -> Option<PortRange> {
+    let is_only = permitted.ranges().len() == 1;
+    permitted.range_of(port).filter(|range| is_only || range.count() >= MIN_KEPT_RANGE)
+}
+
+fn first_unmet(conditions: &[(bool, Reason)]) -> Option<Reason> {
+    conditions.iter().find(|(is_met, _)| !is_met).map(|(_, reason)| *reason)
+}
+
+/// The evaluation of several policies, in order, for one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evaluation<'a> {
+    /// The first policy that translates the connection; `None` if no policy does.
+    pub matched: Option<Match<'a>>,
+    /// The policies before that one, each with its reason; without a match, all of them.
+    pub non_matches: Vec<NonMatch<'a>>,
+}
+
+/// The policy that translates a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Match<'a> {
+    /// The index of the policy, from 0.
+    pub index: usize,
+    /// The policy.
+    pub policy: &'a ResolvedPolicy,
+    /// The translation.
+    pub translation: Translation,
+}
+
+/// A policy that does not match a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NonMatch<'a> {
+    /// The index of the policy, from 0.
+    pub index: usize,
+    /// The policy.
+    pub policy: &'a ResolvedPolicy,
+    /// The condition that the connection does not meet.
+    pub reason: Reason,
+}
+
+impl Evaluation<'_> {
+    /// The effect of the policies on the connection.
+    #[must_use]
+    pub fn effect(&self) -> Effect {
+        match &self.matched {
+            Some(matched) => Effect::Translated(matched.translation.clone()),
+            None => Effect::Untouched,
         }
     }
 }
 
-/// The range in which a connection stays whose port is allowed already.
+/// Evaluate the policies for a connection that opens with `flow`: the first that translates it decides.
 #[must_use]
-pub fn kept_range(allowed: &PortSet, port: Port) -> Option<PortRange> {
-    let is_only = allowed.ranges().len() == 1;
-    allowed.range_of(port).filter(|range| is_only || range.count() >= MIN_KEPT_RANGE)
+pub fn evaluate<'a>(policies: &'a [ResolvedPolicy], flow: &Flow) -> Evaluation<'a> {
+    let mut non_matches = Vec::new();
+    for (index, policy) in policies.iter().enumerate() {
+        match policy.decide(flow) {
+            Decision::Untouched(reason) => non_matches.push(NonMatch { index, policy, reason }),
+            Decision::Translated(translation) => {
+                return Evaluation {
+                    matched: Some(Match { index, policy, translation }),
+                    non_matches,
+                };
+            }
+        }
+    }
+    Evaluation { matched: None, non_matches }
 }
 
-fn first_miss(conditions: &[(bool, Reason)]) -> Option<Reason> {
-    conditions.iter().find(|(holds, _)| !holds).map(|(_, reason)| *reason)
+/// The policy that enforces on a connection that opens with `flow`: the first with the connection
+/// in its scope, whatever its source port, if that policy is enforced.
+#[must_use]
+pub fn enforcing_policy<'a>(
+    policies: &'a [ResolvedPolicy],
+    flow: &Flow,
+) -> Option<&'a ResolvedPolicy> {
+    let first = policies.iter().find(|policy| policy.out_of_scope(flow).is_none());
+    first.filter(|policy| policy.enforce)
+}
+
+/// Whether a connection that opens with `flow` may be sent with the source port `sent`: one of
+/// [`ResolvedPolicy::permitted_source_ports`] if there is an [`enforcing_policy`], else any.
+#[must_use]
+pub fn permits(policies: &[ResolvedPolicy], flow: &Flow, sent: Port) -> bool {
+    enforcing_policy(policies, flow)
+        .is_none_or(|policy| policy.permitted_source_ports.contains(sent))
+}
+
+/// Whether a packet like `flow` may be sent that is in conntrack's state INVALID. NAT skips such a
+/// packet. The first policy that can match it without conntrack decides, if that policy is
+/// enforced. An enforced policy matches it by interface, family and protocol only, because
+/// conntrack has no original source for it; another policy only where the rest of its scope
+/// matches too and does not depend on the source.
+#[must_use]
+pub fn permits_invalid(policies: &[ResolvedPolicy], flow: &Flow) -> bool {
+    let of_family = |net: &&IpNet| Family::of(net.addr()) == flow.family();
+    let is_all = |nets: &Vec<IpNet>| {
+        IpNet::aggregate(nets).iter().filter(of_family).any(|net| net.prefix_len() == 0)
+    };
+    let first = policies.iter().find(|policy| {
+        let ResolvedPolicy { sources, except_destinations, .. } = policy;
+        if !policy.enforce {
+            let is_sourceless = sources.is_empty() || is_all(sources);
+            return is_sourceless && policy.out_of_scope(flow).is_none();
+        }
+        flow.destination_type() == AddressType::Unicast
+            && policy.out_interfaces.contains(flow.out_interface())
+            && policy.families.contains(flow.family())
+            && policy.protocols.contains(flow.protocol())
+            && (sources.is_empty() || sources.iter().any(|net| of_family(&net)))
+            && !is_all(except_destinations)
+    });
+    first.is_none_or(|policy| !policy.enforce)
 }
 
 #[cfg(test)]

@@ -14,10 +14,10 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::interface::{InterfaceError, InterfaceName};
-use crate::port::Port;
-use crate::protocol::{Protocol, ProtocolError};
-use crate::scope::Family;
+use crate::net::interface::{InterfaceError, InterfaceName};
+use crate::net::port::Port;
+use crate::net::protocol::{Protocol, ProtocolError};
+use crate::policy::scope::Family;
 
 /// The opening packet of a connection, as postrouting sees it before source NAT.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +27,13 @@ pub struct Flow {
     destination: SocketAddr,
     out_interface: InterfaceName,
     in_interface: Option<InterfaceName>,
-    segment: Segment,
-    cast: Cast,
+    opening: TcpOpening,
+    destination_type: AddressType,
 }
 
 /// What conntrack takes a TCP packet for that it sees first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Segment {
+pub enum TcpOpening {
     /// SYN without ACK, RST or FIN.
     #[default]
     Opening,
@@ -43,7 +43,7 @@ pub enum Segment {
 
 /// To how many the destination address speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cast {
+pub enum AddressType {
     /// One host.
     Unicast,
     /// A group (RFC 5771, RFC 4291 §2.7).
@@ -71,14 +71,22 @@ impl Flow {
                 return Err(FlowError::PortZero { address });
             }
         }
-        let cast = match destination {
-            SocketAddr::V4(v4) if v4.ip().is_broadcast() => Cast::Broadcast,
-            _ if destination.ip().is_multicast() => Cast::Multicast,
-            _ => Cast::Unicast,
+        let destination_type = match destination {
+            SocketAddr::V4(v4) if v4.ip().is_broadcast() => AddressType::Broadcast,
+            _ if destination.ip().is_multicast() => AddressType::Multicast,
+            _ => AddressType::Unicast,
         };
-        let segment = Segment::Opening;
+        let opening = TcpOpening::Opening;
         let in_interface = None;
-        Ok(Self { protocol, source, destination, out_interface, in_interface, segment, cast })
+        Ok(Self {
+            protocol,
+            source,
+            destination,
+            out_interface,
+            in_interface,
+            opening,
+            destination_type,
+        })
     }
 
     /// The same flow, forwarded: it came in by this interface.
@@ -90,17 +98,18 @@ impl Flow {
     /// The same flow, first seen at this kind of segment; for other protocols than TCP it is always
     /// the opening.
     #[must_use]
-    pub fn with_segment(self, segment: Segment) -> Self {
-        let segment = if self.protocol == Protocol::Tcp { segment } else { Segment::Opening };
-        Self { segment, ..self }
+    pub fn with_opening(self, opening: TcpOpening) -> Self {
+        let opening = if self.protocol == Protocol::Tcp { opening } else { TcpOpening::Opening };
+        Self { opening, ..self }
     }
 
     /// The same flow to a directed broadcast address, which the address alone does not tell. IPv6
     /// has none, and its flows stay what they are.
     #[must_use]
     pub fn with_broadcast(self) -> Self {
-        let cast = if self.source.is_ipv4() { Cast::Broadcast } else { self.cast };
-        Self { cast, ..self }
+        let destination_type =
+            if self.source.is_ipv4() { AddressType::Broadcast } else { self.destination_type };
+        Self { destination_type, ..self }
     }
 
     /// The transport protocol.
@@ -148,14 +157,14 @@ impl Flow {
 
     /// What conntrack takes it for; for other protocols than TCP always the opening.
     #[must_use]
-    pub fn segment(&self) -> Segment {
-        self.segment
+    pub fn opening(&self) -> TcpOpening {
+        self.opening
     }
 
     /// To how many it is sent.
     #[must_use]
-    pub fn cast(&self) -> Cast {
-        self.cast
+    pub fn destination_type(&self) -> AddressType {
+        self.destination_type
     }
 
     /// The address family.
@@ -196,7 +205,7 @@ impl Flow {
                     self.with_in_interface(name.parse()?)
                 }
                 "mid-stream" if self.protocol == Protocol::Tcp => {
-                    self.with_segment(Segment::MidStream)
+                    self.with_opening(TcpOpening::MidStream)
                 }
                 "mid-stream" => return Err(FlowError::MidStream { protocol: self.protocol }),
                 "broadcast" if self.source.is_ipv4() => self.with_broadcast(),
@@ -219,10 +228,10 @@ impl fmt::Display for Flow {
         if let Some(name) = &self.in_interface {
             write!(f, " iif {name}")?;
         }
-        if self.segment() == Segment::MidStream {
+        if self.opening() == TcpOpening::MidStream {
             f.write_str(" mid-stream")?;
         }
-        if self.cast == Cast::Broadcast {
+        if self.destination_type == AddressType::Broadcast {
             f.write_str(" broadcast")?;
         }
         Ok(())
@@ -360,7 +369,10 @@ mod tests {
     fn words_after_the_interface_come_in_any_order() {
         let text = "tcp 10.0.0.1:1 -> 10.0.0.255:2 oif eth0 broadcast mid-stream iif docker0";
         let flow: Flow = text.parse().unwrap();
-        assert_eq!((flow.cast(), flow.segment()), (Cast::Broadcast, Segment::MidStream));
+        assert_eq!(
+            (flow.destination_type(), flow.opening()),
+            (AddressType::Broadcast, TcpOpening::MidStream)
+        );
         assert_eq!(
             flow.to_string(),
             "tcp 10.0.0.1:1 -> 10.0.0.255:2 oif eth0 iif docker0 mid-stream broadcast"

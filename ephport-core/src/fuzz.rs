@@ -5,20 +5,20 @@ use std::fmt::{Debug, Display};
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::allocation::address_range::AddressRange;
 use crate::allocation::block_table::BlockTable;
 use crate::allocation::map_e::MapE;
-use crate::document::Document;
 use crate::flow::Flow;
 use crate::host::HostFacts;
 use crate::import::iptables::Imported;
 use crate::import::nacl::NetworkAcls;
-use crate::interface::{InterfaceName, InterfacePattern};
+use crate::net::address_range::AddressRange;
+use crate::net::interface::{InterfaceName, InterfacePattern};
+use crate::net::port::{Port, PortRange};
+use crate::net::port_set::PortSet;
+use crate::net::protocol::{Protocol, Protocols};
 use crate::policy::PolicyName;
-use crate::port::{Port, PortRange};
-use crate::port_set::PortSet;
-use crate::protocol::{Protocol, Protocols};
-use crate::scope::Egress;
+use crate::policy::file::Document;
+use crate::policy::scope::OutInterfaces;
 
 /// What a target calls.
 pub type Body = fn(&str);
@@ -77,7 +77,7 @@ pub fn word(text: &str) {
     round_trip::<Protocols>(text);
     round_trip::<InterfaceName>(text);
     round_trip::<InterfacePattern>(text);
-    round_trip::<Egress>(text);
+    round_trip::<OutInterfaces>(text);
     round_trip::<PolicyName>(text);
     round_trip::<AddressRange>(text);
 }

@@ -1,7 +1,7 @@
 //! What a policy needs to know of the host that it is applied on.
 
-use crate::interface::{InterfaceName, InterfacePattern};
-use crate::port::PortRange;
+use crate::net::interface::{InterfaceName, InterfacePattern};
+use crate::net::port::PortRange;
 
 /// Facts of one network namespace, read when a policy is applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,20 +5,21 @@ use thiserror::Error;
 
 use crate::allocation::block_table::BlockTable;
 use crate::host::HostFacts;
-use crate::interface::{InterfaceName, InterfacePattern};
-use crate::policy::{Address, Choice, PickUp, Policy, PolicyName, Target};
-use crate::port::PortRange;
-use crate::port_set::PortSet;
-use crate::protocol::Protocols;
-use crate::scope::{Egress, Families, Origin};
+use crate::net::interface::{InterfaceName, InterfacePattern};
+use crate::net::port::PortRange;
+use crate::net::port_set::PortSet;
+use crate::net::protocol::Protocols;
+use crate::policy::scope::{Families, Origin, OutInterfaces};
+use crate::policy::selection::NatFlags;
+use crate::policy::{Address, PickUp, Policy, PolicyName, Target};
 
 /// A policy in which nothing depends on the host any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolved {
+pub struct ResolvedPolicy {
     /// What the policy is called.
     pub name: PolicyName,
     /// The interfaces by which a connection in its scope leaves.
-    pub egress: Exits,
+    pub out_interfaces: Interfaces,
     /// The address families.
     pub families: Families,
     /// The transport protocols; not empty.
@@ -30,14 +31,16 @@ pub struct Resolved {
     /// Where the connection begins.
     pub origin: Origin,
     /// The source ports that are moved; not empty.
-    pub moved: PortSet,
+    pub translated: PortSet,
     /// The ports they are moved to.
-    pub allowed: Allowed,
+    pub permitted: PermittedPorts,
     /// The source ports that connections in scope may leave with when the policy is enforced: the
     /// allowed and the exempt ones, and the privileged ones that are not moved.
-    pub leaves: PortSet,
-    /// How the kernel picks among them.
-    pub choice: Choice,
+    pub permitted_source_ports: PortSet,
+    /// The flags of the kernel's NAT.
+    pub flags: NatFlags,
+    /// Whether one socket gets one range for all destinations.
+    pub per_source_stable: bool,
     /// What becomes of the source address.
     pub address: Address,
     /// From which packets of a TCP connection the policy may start.
@@ -48,14 +51,14 @@ pub struct Resolved {
 
 /// The interfaces by which a connection leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Exits {
+pub enum Interfaces {
     /// Every interface but loopback.
     Any,
     /// Those that one of these patterns covers; not empty.
     Matching(Vec<InterfacePattern>),
 }
 
-impl Exits {
+impl Interfaces {
     /// Whether a connection that leaves by `name` is in scope.
     #[must_use]
     pub fn contains(&self, name: &InterfaceName) -> bool {
@@ -68,19 +71,19 @@ impl Exits {
 
 /// The ports that connections are moved to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Allowed {
+pub enum PermittedPorts {
     /// The same for all; not empty.
-    Ports(PortSet),
+    Set(PortSet),
     /// To each source its own.
     Blocks(BlockTable),
 }
 
-impl Allowed {
+impl PermittedPorts {
     /// Those of all sources together.
     #[must_use]
     pub fn ports(&self) -> PortSet {
         match self {
-            Self::Ports(ports) => ports.clone(),
+            Self::Set(ports) => ports.clone(),
             Self::Blocks(blocks) => blocks.ports(),
         }
     }
@@ -91,31 +94,32 @@ impl Policy {
     ///
     /// # Errors
     /// [`ResolveError`] when it speaks of the uplinks or of the local ports and the host has none.
-    pub fn resolve(&self, host: &HostFacts) -> Result<Resolved, ResolveError> {
-        let allowed = self.allowed(host)?;
-        let moved = self.source_ports.difference(&self.exempt);
-        let unmoved = PortSet::from(PortRange::PRIVILEGED).difference(&moved);
-        Ok(Resolved {
+    pub fn resolve(&self, host: &HostFacts) -> Result<ResolvedPolicy, ResolveError> {
+        let permitted = self.permitted(host)?;
+        let translated = self.source_ports.difference(&self.exempt);
+        let untranslated = PortSet::from(PortRange::PRIVILEGED).difference(&translated);
+        Ok(ResolvedPolicy {
             name: self.name.clone(),
-            egress: exits(&self.scope.egress, host)?,
+            out_interfaces: out_interfaces(&self.scope.out_interfaces, host)?,
             families: self.families(),
             protocols: self.scope.protocols,
             sources: self.scope.sources.clone(),
             except_destinations: self.scope.except_destinations.clone(),
             origin: self.scope.origin,
-            leaves: allowed.ports().union(&self.exempt).union(&unmoved),
-            moved,
-            allowed,
-            choice: self.choice,
+            permitted_source_ports: permitted.ports().union(&self.exempt).union(&untranslated),
+            translated,
+            permitted,
+            flags: self.flags,
+            per_source_stable: self.per_source_stable,
             address: self.address,
             pick_up: self.pick_up,
             enforce: self.enforce,
         })
     }
 
-    fn allowed(&self, host: &HostFacts) -> Result<Allowed, ResolveError> {
+    fn permitted(&self, host: &HostFacts) -> Result<PermittedPorts, ResolveError> {
         let ports = match &self.target {
-            Target::Blocks(blocks) => return Ok(Allowed::Blocks(blocks.clone())),
+            Target::Blocks(blocks) => return Ok(PermittedPorts::Blocks(blocks.clone())),
             Target::Ports(ports) => ports.clone(),
             Target::Local => host.local_ports.ok_or(ResolveError::NoLocalPorts)?.into(),
         };
@@ -123,18 +127,21 @@ impl Policy {
         if left.is_empty() {
             return Err(ResolveError::NothingLeft { ports, except: self.except_ports.clone() });
         }
-        Ok(Allowed::Ports(left))
+        Ok(PermittedPorts::Set(left))
     }
 }
 
-fn exits(egress: &Egress, host: &HostFacts) -> Result<Exits, ResolveError> {
-    match egress {
-        Egress::Any => Ok(Exits::Any),
-        Egress::Interfaces(patterns) => Ok(Exits::Matching(patterns.clone())),
-        Egress::Uplinks if host.uplinks.is_empty() => Err(ResolveError::NoUplink),
-        Egress::Uplinks => {
-            Ok(Exits::Matching(host.uplinks.iter().cloned().map(InterfacePattern::Name).collect()))
-        }
+fn out_interfaces(
+    out_interfaces: &OutInterfaces,
+    host: &HostFacts,
+) -> Result<Interfaces, ResolveError> {
+    match out_interfaces {
+        OutInterfaces::Any => Ok(Interfaces::Any),
+        OutInterfaces::Interfaces(patterns) => Ok(Interfaces::Matching(patterns.clone())),
+        OutInterfaces::Uplinks if host.uplinks.is_empty() => Err(ResolveError::NoUplink),
+        OutInterfaces::Uplinks => Ok(Interfaces::Matching(
+            host.uplinks.iter().cloned().map(InterfacePattern::Name).collect(),
+        )),
     }
 }
 
@@ -168,7 +175,7 @@ pub enum ResolveError {
 mod tests {
     use super::*;
     use crate::policy::PolicySpec;
-    use crate::scope::Scope;
+    use crate::policy::scope::Scope;
 
     fn policy() -> Policy {
         Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()))).unwrap()
@@ -184,7 +191,7 @@ mod tests {
     fn uplinks_are_those_of_the_host() {
         let resolved = policy().resolve(&host()).unwrap();
         let eth0 = InterfacePattern::Name("eth0".parse().unwrap());
-        assert_eq!(resolved.egress, Exits::Matching(vec![eth0]));
+        assert_eq!(resolved.out_interfaces, Interfaces::Matching(vec![eth0]));
     }
 
     #[test]
@@ -192,7 +199,7 @@ mod tests {
         let except_ports = "40000-40009".parse().unwrap();
         let spec = PolicySpec { except_ports, ..PolicySpec::to(Target::Local) };
         let resolved = Policy::new(spec).unwrap().resolve(&host()).unwrap();
-        assert_eq!(resolved.allowed.ports().to_string(), "32768-39999,40010-60999");
+        assert_eq!(resolved.permitted.ports().to_string(), "32768-39999,40010-60999");
     }
 
     #[test]
@@ -203,15 +210,15 @@ mod tests {
             ..(*policy()).clone()
         };
         let resolved = Policy::new(spec).unwrap().resolve(&host()).unwrap();
-        assert_eq!(resolved.moved.to_string(), "500-4499,4501-65535");
-        assert_eq!(resolved.leaves.to_string(), "1-499,4500,49152-61000");
+        assert_eq!(resolved.translated.to_string(), "500-4499,4501-65535");
+        assert_eq!(resolved.permitted_source_ports.to_string(), "1-499,4500,49152-61000");
     }
 
     #[test]
     fn every_message_says_what_to_do() {
         let local = |except: &str| {
             let except_ports = except.parse().unwrap();
-            let scope = Scope { egress: Egress::Any, ..policy().scope.clone() };
+            let scope = Scope { out_interfaces: OutInterfaces::Any, ..policy().scope.clone() };
             let spec = PolicySpec { scope, except_ports, ..PolicySpec::to(Target::Local) };
             Policy::new(spec).unwrap()
         };

@@ -10,14 +10,15 @@ use ipnet::IpNet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::document::Document;
-use crate::flow::{Flow, Segment};
-use crate::interface::{InterfaceName, InterfacePattern};
-use crate::policy::{Address, Choice, PickUp, Policy, PolicyName, PolicySpec, Target};
-use crate::port::{Port, PortRange};
-use crate::port_set::PortSet;
-use crate::protocol::{Protocol, Protocols};
-use crate::scope::{Egress, Families, Origin, Scope};
+use crate::flow::{Flow, TcpOpening};
+use crate::net::interface::{InterfaceName, InterfacePattern};
+use crate::net::port::{Port, PortRange};
+use crate::net::port_set::PortSet;
+use crate::net::protocol::{Protocol, Protocols};
+use crate::policy::file::Document;
+use crate::policy::scope::{Families, Origin, OutInterfaces, Scope};
+use crate::policy::selection::NatFlags;
+use crate::policy::{Address, PickUp, Policy, PolicyName, PolicySpec, Target};
 
 /// Any port; the ends of the privileged, the ephemeral and the whole range come often.
 pub fn ports() -> impl Strategy<Value = Port> {
@@ -81,24 +82,21 @@ pub fn interface_patterns() -> impl Strategy<Value = InterfacePattern> {
         .prop_filter_map("never", |pattern| pattern.parse().ok())
 }
 
-/// Any egress but the uplinks, which need facts of a host.
-pub fn egress() -> impl Strategy<Value = Egress> {
+/// Any out_interfaces but the uplinks, which need facts of a host.
+pub fn out_interfaces() -> impl Strategy<Value = OutInterfaces> {
     let interfaces = vec(interface_patterns(), 1..4).prop_map(|mut patterns| {
         patterns.sort();
         patterns.dedup();
-        Egress::Interfaces(patterns)
+        OutInterfaces::Interfaces(patterns)
     });
-    prop_oneof![1 => Just(Egress::Any), 2 => interfaces]
+    prop_oneof![1 => Just(OutInterfaces::Any), 2 => interfaces]
 }
 
-/// Any choice of NAT flags.
-pub fn choices() -> impl Strategy<Value = Choice> {
+/// Any flags of the kernel's NAT, and whether the distribution is stable per source.
+pub fn selections() -> impl Strategy<Value = (NatFlags, bool)> {
     any::<(bool, bool, bool, bool)>().prop_map(
-        |(random, fully_random, persistent, per_source_stable)| Choice {
-            random,
-            fully_random,
-            persistent,
-            per_source_stable,
+        |(random, fully_random, persistent, per_source_stable)| {
+            (NatFlags { random, fully_random, persistent }, per_source_stable)
         },
     )
 }
@@ -128,9 +126,9 @@ fn network_lists() -> impl Strategy<Value = Vec<IpNet>> {
 pub fn scopes() -> impl Strategy<Value = Scope> {
     let families = prop::sample::select(vec![Families::Both, Families::Ipv4, Families::Ipv6]);
     let origin = prop::sample::select(vec![Origin::Both, Origin::Local, Origin::Forwarded]);
-    (egress(), families, protocols(), network_lists(), network_lists(), origin).prop_map(
-        |(egress, families, protocols, sources, except_destinations, origin)| Scope {
-            egress,
+    (out_interfaces(), families, protocols(), network_lists(), network_lists(), origin).prop_map(
+        |(out_interfaces, families, protocols, sources, except_destinations, origin)| Scope {
+            out_interfaces,
             families,
             protocols,
             sources,
@@ -178,10 +176,10 @@ pub fn policies() -> impl Strategy<Value = Policy> {
     let except = prop_oneof![3 => Just(PortSet::EMPTY), 1 => port_ranges().prop_map(PortSet::from)];
     let pick_up = prop::sample::select(vec![PickUp::Opening, PickUp::Any]);
     let ports = (moved, exempt, targets(), except);
-    let manner = (choices(), addresses(), pick_up, any::<bool>());
-    (scopes(), ports, manner).prop_filter_map("parts that do not fit", |(scope, ports, manner)| {
+    let rest = (selections(), addresses(), pick_up, any::<bool>());
+    (scopes(), ports, rest).prop_filter_map("parts that do not fit", |(scope, ports, rest)| {
         let (source_ports, exempt, target, except_ports) = ports;
-        let (choice, address, pick_up, enforce) = manner;
+        let ((flags, per_source_stable), address, pick_up, enforce) = rest;
         let name = PolicyName::default();
         Policy::new(PolicySpec {
             name,
@@ -190,7 +188,8 @@ pub fn policies() -> impl Strategy<Value = Policy> {
             exempt,
             target,
             except_ports,
-            choice,
+            flags,
+            per_source_stable,
             address,
             pick_up,
             enforce,
@@ -227,11 +226,11 @@ pub fn flows() -> impl Strategy<Value = Flow> {
         Some((source, SocketAddr::new(to.parse().ok()?, dport.get())))
     });
     let came_in = prop::option::of(interface_names());
-    let segment = prop_oneof![3 => Just(Segment::Opening), 1 => Just(Segment::MidStream)];
+    let segment = prop_oneof![3 => Just(TcpOpening::Opening), 1 => Just(TcpOpening::MidStream)];
     (protocol(), ends, interface_names(), came_in, segment).prop_filter_map(
         "never",
         |(protocol, (source, destination), out, came_in, segment)| {
-            let flow = Flow::new(protocol, source, destination, out).ok()?.with_segment(segment);
+            let flow = Flow::new(protocol, source, destination, out).ok()?.with_opening(segment);
             Some(match came_in {
                 Some(name) => flow.with_in_interface(name),
                 None => flow,

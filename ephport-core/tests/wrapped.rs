@@ -1,9 +1,9 @@
 //! Errors that hand on another one name the part that was read.
 
-use ephport_core::document::ValueError;
+use ephport_core::policy::file::ValueError;
 use ephport_core::{
     BlockError, BlockTable, Document, Flow, FlowError, Imported, MapE, MapEError, NaclError,
-    NetworkAcls, Refusal, TomlProblem,
+    NetworkAcls, PolicyFileErrorKind, Refusal,
 };
 
 fn flow_error(text: &str) -> FlowError {
@@ -39,7 +39,7 @@ fn of_map_e() {
 }
 
 /// What is wrong in a policy of this name with this target.
-fn problem(name: &str, more: &str) -> TomlProblem {
+fn problem(name: &str, more: &str) -> PolicyFileErrorKind {
     let text = format!("[[policy]]\nname = \"{name}\"\n{more}");
     *text.parse::<Document>().unwrap_err().problem
 }
@@ -48,14 +48,14 @@ fn value_error(key: &str, value: &str) -> ValueError {
     let target =
         if ["to-ports", "map-e", "blocks"].contains(&key) { "" } else { "to-ports = \"1\"" };
     match problem("a", &format!("{key} = {value}\n{target}")) {
-        TomlProblem::Value { key: found, error, .. } if found == key => error,
+        PolicyFileErrorKind::Value { key: found, error, .. } if found == key => error,
         other => panic!("{key} = {value}: {other:?}"),
     }
 }
 
 #[test]
 fn of_a_policy_file() {
-    let TomlProblem::Value { error: ValueError::Name(_), .. } = problem("9", "") else {
+    let PolicyFileErrorKind::Value { error: ValueError::Name(_), .. } = problem("9", "") else {
         panic!("not the name");
     };
     assert!(matches!(value_error("to-ports", "\"0\""), ValueError::Ports(_)));
@@ -65,13 +65,13 @@ fn of_a_policy_file() {
     assert!(matches!(value_error("blocks", "\"10.0.0.1\""), ValueError::Blocks(_)));
     assert!(matches!(value_error("origin", "\"here\""), ValueError::Word { .. }));
     let twice = "to-ports = \"1024\"\n[[policy]]\nname = \"a\"\nto-ports = \"1025\"";
-    assert!(matches!(problem("a", twice), TomlProblem::Document { .. }));
+    assert!(matches!(problem("a", twice), PolicyFileErrorKind::Document { .. }));
 }
 
 fn nacl_error(network: &str, action: &str) -> NaclError {
     let text = format!(
         r#"{{"NetworkAcls": [{{"NetworkAclId": "acl-1", "Entries": [{{"RuleNumber": 1,
-            "Egress": false, "Protocol": "-1", {network}, "RuleAction": "{action}"}}]}}]}}"#
+            "OutInterfaces": false, "Protocol": "-1", {network}, "RuleAction": "{action}"}}]}}]}}"#
     );
     text.parse::<NetworkAcls>().unwrap_err()
 }

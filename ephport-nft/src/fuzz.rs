@@ -1,25 +1,27 @@
 //! Bodies of the fuzz targets (feature `fuzz`): each takes any bytes, and panics when a promise is
 //! broken.
 
-use ephport_core::document::{decide, lets_out, lets_unplaced_out};
-use ephport_core::strategies::{addresses, choices, flows, policies, ports, scopes, targets};
-use ephport_core::{Document, Flow, HostFacts, Policy, PolicySpec, Port, Protocol, Resolved};
+use ephport_core::decision::{Effect, evaluate, permits, permits_invalid};
+use ephport_core::strategies::{addresses, flows, policies, ports, scopes, selections, targets};
+use ephport_core::{Document, Flow, HostFacts, Policy, PolicySpec, Port, Protocol, ResolvedPolicy};
 use nix::errno::Errno;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::client::Event;
-use crate::compile::{POSTROUTING, compile};
-use crate::diff::changes;
-use crate::drift::{drift, evident};
-use crate::interpret::{self, Effect, Packet, Standing};
-use crate::object::{Chain, Elements, Generation, Rule, Set, Table};
-use crate::ruleset::{FAMILY, FilledSet, Ruleset, TABLE};
+use crate::compile::compile;
+use crate::interpret::{self, CtState, Packet};
+use crate::netlink::{Ack, CodecError, Header, Message, Messages, NfGenMsg, Writer};
+use crate::nftables::{Chain, Elements, Generation, Rule, SetSpec, Table};
+use crate::plan::diff::changes;
+use crate::plan::drift::{drift, evident};
+use crate::table::layout::POSTROUTING;
+use crate::table::layout::{FAMILY, TABLE};
+use crate::table::{Set, TableState};
 use crate::uapi::{
     NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
     NFTA_GEN_ID, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_ERROR, NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS,
 };
-use crate::wire::{Ack, Header, Message, Messages, NfGenMsg, WireError, Writer};
 
 /// What a target calls.
 pub type Body = fn(&[u8]);
@@ -50,7 +52,7 @@ fn written(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
 pub fn object(body: &[u8]) {
     round_trip!(Table, body);
     round_trip!(Chain, body);
-    round_trip!(Set, body);
+    round_trip!(SetSpec, body);
     round_trip!(Elements, body);
     if let Some(rule) = round_trip!(Rule, body) {
         let _ = (rule.to_string(), rule.comment());
@@ -71,7 +73,7 @@ pub fn object(body: &[u8]) {
 }
 
 /// The acknowledgement as the kernel would send it, read.
-fn acknowledged(ack: &Ack) -> Result<Ack, WireError> {
+fn acknowledged(ack: &Ack) -> Result<Ack, CodecError> {
     let code = match ack.errno {
         None => 0,
         Some(Errno::UnknownErrno) => -4095,
@@ -99,9 +101,9 @@ fn acknowledged(ack: &Ack) -> Result<Ack, WireError> {
 /// When a promise is broken.
 pub fn netlink(bytes: &[u8]) {
     let ruleset = gathered(bytes);
-    let _ = (ruleset.listing().to_string(), ruleset.bytecode().to_string(), ruleset.signature());
-    let essence = ruleset.essence();
-    assert_eq!(essence.essence(), essence);
+    let _ = (ruleset.to_nft().to_string(), ruleset.bytecode().to_string(), ruleset.fingerprint());
+    let essence = ruleset.normalized();
+    assert_eq!(essence.normalized(), essence);
     let _ = (changes(&ruleset, &essence), drift(&ruleset, &essence), evident(&ruleset));
     for message in Messages::new(bytes).map_while(Result::ok) {
         let _ = Event::read(message);
@@ -109,9 +111,9 @@ pub fn netlink(bytes: &[u8]) {
 }
 
 /// The table that the messages speak of.
-fn gathered(bytes: &[u8]) -> Ruleset {
+fn gathered(bytes: &[u8]) -> TableState {
     let table = Table::new(FAMILY, TABLE);
-    let mut ruleset = Ruleset { table, chains: Vec::new(), sets: Vec::new(), rules: Vec::new() };
+    let mut ruleset = TableState { table, chains: Vec::new(), sets: Vec::new(), rules: Vec::new() };
     for Message { header, body } in Messages::new(bytes).map_while(Result::ok) {
         match header.nf_tables_message() {
             Some(NFT_MSG_NEWTABLE) => {
@@ -121,7 +123,7 @@ fn gathered(bytes: &[u8]) -> Ruleset {
             Some(NFT_MSG_NEWRULE) => ruleset.rules.extend(Rule::read(body)),
             Some(NFT_MSG_NEWSET) => ruleset
                 .sets
-                .extend(Set::read(body).map(|set| FilledSet { set, elements: Vec::new() })),
+                .extend(SetSpec::read(body).map(|spec| Set { spec, elements: Vec::new() })),
             Some(NFT_MSG_NEWSETELEM) => {
                 let last = ruleset.sets.last_mut();
                 if let (Some(filled), Ok(read)) = (last, Elements::read(body)) {
@@ -153,11 +155,13 @@ pub fn meaning(bytes: &[u8]) {
 
 /// A policy whose parts change one by one with the bytes.
 fn policy(genes: &mut Genes<'_>, index: usize) -> Option<Policy> {
+    let (flags, per_source_stable) = genes.draw(selections())?;
     let spec = PolicySpec {
         name: format!("policy-{index}").parse().ok()?,
         scope: genes.draw(scopes())?,
         target: genes.draw(targets())?,
-        choice: genes.draw(choices())?,
+        flags,
+        per_source_stable,
         address: genes.draw(addresses())?,
         ..PolicySpec::clone(&*genes.draw(policies())?)
     };
@@ -184,7 +188,7 @@ impl Genes<'_> {
 /// # Panics
 /// When what means something has no program.
 #[must_use]
-pub fn compiled(document: &Document) -> Option<(Ruleset, Vec<Resolved>)> {
+pub fn compiled(document: &Document) -> Option<(TableState, Vec<ResolvedPolicy>)> {
     let policies = document.resolve(&HostFacts::default()).ok()?;
     Some((compile(&policies).expect("a program"), policies))
 }
@@ -193,22 +197,22 @@ pub fn compiled(document: &Document) -> Option<(Ruleset, Vec<Resolved>)> {
 /// by; if they do not.
 #[must_use]
 pub fn disagreement(
-    ruleset: &Ruleset,
-    policies: &[Resolved],
+    ruleset: &TableState,
+    policies: &[ResolvedPolicy],
     connections: &[(Flow, Port)],
 ) -> Option<String> {
     let disagreement = connections.iter().enumerate().find_map(|(at, (flow, leaving))| {
         on_one((ruleset, policies), &aimed(policies, flow, at), *leaving, at)
     })?;
-    Some(format!("{disagreement}\n{}", ruleset.listing()))
+    Some(format!("{disagreement}\n{}", ruleset.to_nft()))
 }
 
 /// Draws the source port from the document's own ranges as often as from anywhere.
-fn aimed(policies: &[Resolved], flow: &Flow, at: usize) -> Flow {
+fn aimed(policies: &[ResolvedPolicy], flow: &Flow, at: usize) -> Flow {
     let ends = policies.iter().flat_map(|policy| {
-        let allowed = policy.allowed.ports();
+        let allowed = policy.permitted.ports();
         let ranges: Vec<_> =
-            allowed.ranges().iter().chain(policy.moved.ranges()).copied().collect();
+            allowed.ranges().iter().chain(policy.translated.ranges()).copied().collect();
         ranges.into_iter().flat_map(|range| [range.first(), range.last()])
     });
     let ends: Vec<_> = ends.collect();
@@ -222,11 +226,11 @@ fn aimed(policies: &[Resolved], flow: &Flow, at: usize) -> Flow {
 const IPPROTO_ICMP: u8 = 1;
 
 /// What conntrack may take a packet for; each connection has its turn of them.
-const STANDINGS: [Standing; 4] =
-    [Standing::New, Standing::Established, Standing::Reply, Standing::Invalid];
+const STANDINGS: [CtState; 4] =
+    [CtState::New, CtState::Established, CtState::Reply, CtState::Invalid];
 
 fn on_one(
-    (ruleset, policies): (&Ruleset, &[Resolved]),
+    (ruleset, policies): (&TableState, &[ResolvedPolicy]),
     flow: &Flow,
     leaving: Port,
     at: usize,
@@ -241,25 +245,24 @@ fn on_one(
     mistranslated(ruleset, policies, flow, &opening)
         .or_else(|| mistranslated(ruleset, policies, flow, &echo))
         .or_else(|| gate(leaving, standing))
-        .or_else(|| gate(flow.source_port(), Standing::New))
+        .or_else(|| gate(flow.source_port(), CtState::New))
 }
 
 /// Why the program does something else with a packet like `flow` than the policies mean, if it does.
 #[must_use]
 pub fn mistranslated(
-    ruleset: &Ruleset,
-    policies: &[Resolved],
+    ruleset: &TableState,
+    policies: &[ResolvedPolicy],
     flow: &Flow,
     packet: &Packet<'_>,
 ) -> Option<String> {
-    let outcome = decide(policies, flow);
-    // Of other protocols no policy speaks.
+    // No policy matches other protocols.
     let is_known = Protocol::from_number(packet.protocol()).is_some();
-    let meant = outcome.winner.map(|winner| winner.decision).filter(|_| is_known);
-    let outcomes = interpret::run(ruleset, POSTROUTING, packet);
-    match outcomes.and_then(|outcomes| Effect::of(&outcomes, flow.source())) {
-        Ok(effect) if effect.agrees_with(meant.as_ref()) => None,
-        other => Some(format!("{flow}: meant {meant:?}, program {other:?}")),
+    let expected = if is_known { evaluate(policies, flow).effect() } else { Effect::Untouched };
+    let paths = interpret::run(ruleset, POSTROUTING, packet);
+    match paths.and_then(|paths| interpret::combine(&paths, flow.source())) {
+        Ok(effect) if effect == expected => None,
+        found => Some(format!("{flow}: policies {expected:?}, program {found:?}")),
     }
 }
 
@@ -267,8 +270,8 @@ pub fn mistranslated(
 /// not let one out that may, if so.
 #[must_use]
 pub fn misjudged(
-    ruleset: &Ruleset,
-    policies: &[Resolved],
+    ruleset: &TableState,
+    policies: &[ResolvedPolicy],
     flow: &Flow,
     leaving: Port,
     packet: &Packet<'_>,
@@ -276,12 +279,12 @@ pub fn misjudged(
     let is_known = Protocol::from_number(packet.protocol()).is_some();
     let meant = match packet.standing() {
         _ if !is_known => true,
-        Standing::New | Standing::Established => lets_out(policies, flow, leaving),
+        CtState::New | CtState::Established => permits(policies, flow, leaving),
         // Its source port is that of a server of ours.
-        Standing::Reply => true,
-        Standing::Invalid => lets_unplaced_out(policies, flow),
+        CtState::Reply => true,
+        CtState::Invalid => permits_invalid(policies, flow),
     };
-    let found = interpret::lets_packet_out(ruleset, packet);
+    let found = interpret::permits_packet(ruleset, packet);
     let is_so = found == Ok(meant);
     (!is_so).then(|| format!("{packet:?} by {leaving}: let out {meant}, program {found:?}"))
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use ephport_core::{HostFacts, InterfaceName, PortRange};
 
-use crate::client::{NetlinkError, Socket, Transport, dump};
+use crate::netlink::{CodecError, Header, Reader, Writer};
+use crate::netlink::{NetlinkError, Socket, Transport, dump};
 use crate::uapi::{
     IFLA_IFNAME, NLM_F_DUMP, NLM_F_REQUEST, RTA_MULTIPATH, RTA_OIF, RTM_GETLINK, RTM_GETROUTE,
     RTM_NEWLINK, RTM_NEWROUTE, RTN_UNICAST,
 };
-use crate::wire::{Header, Reader, WireError, Writer};
 
 /// Length of `struct ifinfomsg` and of `struct rtmsg` (linux/rtnetlink.h).
 const IFINFOMSG_LEN: usize = 16;
@@ -64,7 +64,7 @@ fn list(
     seq: u32,
     kind: u16,
     fixed_len: usize,
-    visit: impl FnMut(u16, &[u8]) -> Result<(), WireError>,
+    visit: impl FnMut(u16, &[u8]) -> Result<(), CodecError>,
 ) -> Result<(), NetlinkError> {
     let mut w = Writer::new();
     w.message(Header { kind, flags: NLM_F_REQUEST | NLM_F_DUMP, seq }, |w| {
@@ -74,7 +74,7 @@ fn list(
 }
 
 /// Number and name of the interface that an `RTM_NEWLINK` speaks of.
-fn link(body: &[u8]) -> Result<Option<(u32, InterfaceName)>, WireError> {
+fn link(body: &[u8]) -> Result<Option<(u32, InterfaceName)>, CodecError> {
     let mut reader = Reader::new(body);
     let _family_and_type = reader.u32_ne("ifinfomsg")?;
     let index = reader.u32_ne("ifinfomsg")?;
@@ -91,7 +91,7 @@ fn link(body: &[u8]) -> Result<Option<(u32, InterfaceName)>, WireError> {
 
 /// The numbers of the interfaces by which the route of an `RTM_NEWROUTE` leaves, if it is a default
 /// route to somewhere.
-fn default_route_exits(body: &[u8]) -> Result<Vec<u32>, WireError> {
+fn default_route_exits(body: &[u8]) -> Result<Vec<u32>, CodecError> {
     let mut reader = Reader::new(body);
     let [_family, dst_len, _src_len, _tos, _table, _protocol, _scope, kind] =
         reader.array("rtmsg")?;
@@ -112,7 +112,7 @@ fn default_route_exits(body: &[u8]) -> Result<Vec<u32>, WireError> {
 }
 
 /// The interfaces of a run of `struct rtnexthop`, each followed by attributes of its own.
-fn next_hops(bytes: &[u8]) -> Result<Vec<u32>, WireError> {
+fn next_hops(bytes: &[u8]) -> Result<Vec<u32>, CodecError> {
     const LEN: usize = 8;
     let mut reader = Reader::new(bytes);
     let mut exits = Vec::new();

@@ -5,12 +5,12 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::expr::{
+use crate::netlink::Writer;
+use crate::nftables::expr::{
     Bitwise, Byteorder, Cmp, CmpOp, Counter, Ct, Data, Expr, Fib, Hash, Immediate, Lookup, Masq,
     Meta, Nat, Numgen, Opaque, Payload, Range, RangeOp, Register, Verdict,
 };
-use crate::object::{Chain, Element, Elements, Hook, RawAttr, Rule, Set, Table};
-use crate::wire::Writer;
+use crate::nftables::{Chain, Element, Elements, Hook, RawAttr, Rule, SetSpec, Table};
 
 /// The name of a table, chain or the like.
 pub fn names() -> impl Strategy<Value = String> {
@@ -202,13 +202,13 @@ pub fn rules() -> impl Strategy<Value = Rule> {
 }
 
 /// Any set.
-pub fn sets() -> impl Strategy<Value = Set> {
+pub fn sets() -> impl Strategy<Value = SetSpec> {
     let place = (any::<u8>(), names(), names(), any::<Option<u64>>());
     let kinds = any::<[Option<u32>; 7]>();
     (place, kinds, option::of(bytes()), other()).prop_map(
         |((family, table, name, handle), kinds, userdata, other)| {
             let [flags, key_type, key_len, data_type, data_len, id, size] = kinds;
-            Set {
+            SetSpec {
                 family,
                 table,
                 name,

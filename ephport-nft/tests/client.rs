@@ -2,11 +2,12 @@
 
 mod scripted;
 
-use ephport_nft::client::{NetlinkError, Transport};
-use ephport_nft::expr::{Expr, Immediate, Lookup, Payload, Register, Verdict};
-use ephport_nft::object::{Comment, Rule};
-use ephport_nft::ruleset::{FilledSet, SetName, TABLE};
-use ephport_nft::{Applied, Error, Installed, Nftables, Ruleset};
+use ephport_nft::netlink::{NetlinkError, Transport};
+use ephport_nft::nftables::expr::{Expr, Immediate, Lookup, Payload, Register, Verdict};
+use ephport_nft::nftables::{Comment, Rule};
+use ephport_nft::table::layout::TABLE;
+use ephport_nft::table::{Set, SetName};
+use ephport_nft::{Applied, Client, Error, Installed, TableState};
 use nix::errno::Errno;
 use scripted::{BatchFault, Kernel, ListFault, ruleset};
 
@@ -14,46 +15,46 @@ use scripted::{BatchFault, Kernel, ListFault, ruleset};
 fn apply_installs_then_changes_nothing_then_updates_then_remove_takes_away() {
     let (first, second) = (ruleset("49152-61000"), ruleset("1024-2047"));
     let mut kernel = Kernel::default();
-    assert_eq!(Nftables::over(&mut kernel).plan(&first), Ok(Applied::Installed));
+    assert_eq!(Client::with_transport(&mut kernel).plan(&first), Ok(Applied::Installed));
     assert_eq!(kernel.batches, 0);
-    assert_eq!(Nftables::over(&mut kernel).apply(&first), Ok(Applied::Installed));
-    assert_eq!(Nftables::over(&mut kernel).apply(&first), Ok(Applied::Unchanged));
+    assert_eq!(Client::with_transport(&mut kernel).apply(&first), Ok(Applied::Installed));
+    assert_eq!(Client::with_transport(&mut kernel).apply(&first), Ok(Applied::Unchanged));
     assert_eq!(kernel.batches, 1);
-    assert_eq!(Nftables::over(&mut kernel).apply(&second), Ok(Applied::Updated));
-    assert_eq!(kernel.ruleset.as_ref().map(Ruleset::essence), Some(second.essence()));
-    assert_eq!(Nftables::over(&mut kernel).remove(), Ok(true));
-    assert_eq!(Nftables::over(&mut kernel).remove(), Ok(false));
+    assert_eq!(Client::with_transport(&mut kernel).apply(&second), Ok(Applied::Updated));
+    assert_eq!(kernel.ruleset.as_ref().map(TableState::normalized), Some(second.normalized()));
+    assert_eq!(Client::with_transport(&mut kernel).remove(), Ok(true));
+    assert_eq!(Client::with_transport(&mut kernel).remove(), Ok(false));
     assert_eq!((kernel.ruleset, kernel.batches), (None, 3));
 }
 
 /// A ruleset with a large anonymous map, and a rule that uses it.
-fn ruleset_with_a_set() -> Ruleset {
+fn ruleset_with_a_set() -> TableState {
     let verdicts = vec![Verdict::Accept; 5000];
-    let map = FilledSet::number_verdicts(SetName::Anonymous(7), &verdicts);
+    let map = Set::number_verdicts(SetName::Anonymous(7), &verdicts);
     let plain = ruleset("49152-61000");
     let exprs =
         vec![Payload::SOURCE_PORT.into(), Lookup::value(&map.set, Register::VERDICT).into()];
     let mut rules = plain.rules;
     rules.push(Rule::new(map.set.family, TABLE, "postrouting", exprs));
-    Ruleset { rules, sets: vec![map], ..plain }.signed().unwrap()
+    TableState { rules, sets: vec![map], ..plain }.signed().unwrap()
 }
 
 #[test]
 fn sets_are_applied_before_the_rules_that_use_them_and_read_back_whatever_their_name() {
     let desired = ruleset_with_a_set();
     let mut kernel = Kernel::default();
-    assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Installed));
-    assert_eq!(kernel.ruleset.as_ref().map(Ruleset::essence), Some(desired.essence()));
+    assert_eq!(Client::with_transport(&mut kernel).apply(&desired), Ok(Applied::Installed));
+    assert_eq!(kernel.ruleset.as_ref().map(TableState::normalized), Some(desired.normalized()));
     let held = kernel.ruleset.as_mut().unwrap();
     held.sets[0].set.name = "__map0".into();
     let Some(Expr::Lookup(lookup)) = held.rules.last_mut().unwrap().exprs.last_mut() else {
         panic!("no lookup");
     };
     lookup.set = "__map0".into();
-    assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Unchanged));
+    assert_eq!(Client::with_transport(&mut kernel).apply(&desired), Ok(Applied::Unchanged));
     kernel.ruleset.as_mut().unwrap().sets[0].elements.pop();
-    assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Updated));
-    assert_eq!(kernel.ruleset.as_ref().map(Ruleset::essence), Some(desired.essence()));
+    assert_eq!(Client::with_transport(&mut kernel).apply(&desired), Ok(Applied::Updated));
+    assert_eq!(kernel.ruleset.as_ref().map(TableState::normalized), Some(desired.normalized()));
 }
 
 #[test]
@@ -73,7 +74,7 @@ fn a_failure_names_the_set() {
     for (at, message) in cases {
         let fault = BatchFault::Fails { at: vec![(at, Errno::EEXIST)], acked: false };
         let mut kernel = Kernel { batch_faults: [fault].into(), ..Kernel::default() };
-        let error = Nftables::over(&mut kernel).apply(&ruleset_with_a_set()).unwrap_err();
+        let error = Client::with_transport(&mut kernel).apply(&ruleset_with_a_set()).unwrap_err();
         assert_eq!(error.to_string(), message);
     }
 }
@@ -82,14 +83,14 @@ fn a_failure_names_the_set() {
 fn a_changed_rule_is_drift_and_apply_mends_it() {
     let desired = ruleset("49152-61000");
     let mut kernel = Kernel { ruleset: Some(desired.clone()), ..Kernel::default() };
-    let intact = |kernel: &mut Kernel| match Nftables::over(kernel).installed().unwrap() {
+    let intact = |kernel: &mut Kernel| match Client::with_transport(kernel).installed().unwrap() {
         Installed::Ours { intact, .. } => intact,
         other => panic!("{other:?}"),
     };
     assert!(intact(&mut kernel));
     kernel.ruleset.as_mut().unwrap().rules.pop();
     assert!(!intact(&mut kernel));
-    assert_eq!(Nftables::over(&mut kernel).apply(&desired), Ok(Applied::Updated));
+    assert_eq!(Client::with_transport(&mut kernel).apply(&desired), Ok(Applied::Updated));
     assert!(intact(&mut kernel));
 }
 
@@ -100,22 +101,22 @@ fn a_table_of_somebody_else_is_left_alone() {
     for userdata in [foreign.table.userdata.clone(), None] {
         foreign.table.userdata = userdata;
         let mut kernel = Kernel { ruleset: Some(foreign.clone()), ..Kernel::default() };
-        let error = Nftables::over(&mut kernel).apply(&ruleset("1-2")).unwrap_err();
+        let error = Client::with_transport(&mut kernel).apply(&ruleset("1-2")).unwrap_err();
         assert_eq!(
             error.to_string(),
             "table inet ephport exists but ephport did not make it: look at it with \
              `nft list table inet ephport`, and rename or delete it"
         );
-        assert_eq!(Nftables::over(&mut kernel).remove(), Err(Error::Foreign));
-        let held = kernel.ruleset.as_ref().map(Ruleset::essence);
-        assert_eq!((held, kernel.batches), (Some(foreign.essence()), 0));
+        assert_eq!(Client::with_transport(&mut kernel).remove(), Err(Error::Foreign));
+        let held = kernel.ruleset.as_ref().map(TableState::normalized);
+        assert_eq!((held, kernel.batches), (Some(foreign.normalized()), 0));
     }
 }
 
 /// Applies once over a kernel whose first batch fails so.
 fn apply_with(fault: BatchFault) -> (Result<Applied, Error>, Kernel) {
     let mut kernel = Kernel { batch_faults: [fault].into(), ..Kernel::default() };
-    let result = Nftables::over(&mut kernel).apply(&ruleset("49152-61000"));
+    let result = Client::with_transport(&mut kernel).apply(&ruleset("49152-61000"));
     (result, kernel)
 }
 
@@ -179,11 +180,11 @@ fn a_rule_that_no_message_holds_is_never_sent() {
     let rule = long.rules.last_mut().unwrap();
     rule.exprs = vec![Immediate::verdict(Verdict::Continue).into(); 2_000];
     let mut kernel = Kernel { ruleset: Some(held.clone()), ..Kernel::default() };
-    let error = Nftables::over(&mut kernel).apply(&long).unwrap_err();
+    let error = Client::with_transport(&mut kernel).apply(&long).unwrap_err();
     let expected = "the ruleset cannot be encoded: attribute 4 would be ";
     assert!(error.to_string().starts_with(expected), "{error}");
-    let still = kernel.ruleset.as_ref().map(Ruleset::essence);
-    assert_eq!((still, kernel.batches), (Some(held.essence()), 0));
+    let still = kernel.ruleset.as_ref().map(TableState::normalized);
+    assert_eq!((still, kernel.batches), (Some(held.normalized()), 0));
 }
 
 #[test]
@@ -203,7 +204,7 @@ fn overtaken_transactions_are_tried_again_but_not_for_ever() {
 
     let batch_faults = (0..200).map(|_| BatchFault::Overtaken).collect();
     let mut kernel = Kernel { batch_faults, ..Kernel::default() };
-    let error = Nftables::over(&mut kernel).apply(&ruleset("1-2")).unwrap_err();
+    let error = Client::with_transport(&mut kernel).apply(&ruleset("1-2")).unwrap_err();
     assert_eq!(
         error.to_string(),
         "the ruleset was changed by somebody else 128 times in a row: try again"
@@ -214,7 +215,7 @@ fn overtaken_transactions_are_tried_again_but_not_for_ever() {
 fn installed_with(list_faults: Vec<ListFault>) -> Result<Installed, Error> {
     let ruleset = Some(ruleset("49152-61000"));
     let mut kernel = Kernel { ruleset, list_faults: list_faults.into(), ..Kernel::default() };
-    Nftables::over(&mut kernel).installed()
+    Client::with_transport(&mut kernel).installed()
 }
 
 #[test]
@@ -263,6 +264,6 @@ fn a_kernel_that_never_ends_its_list_is_not_waited_for() {
             Err(NetlinkError::Silent { seconds: 10 })
         }
     }
-    let error = Nftables::over(Mute).installed().unwrap_err();
+    let error = Client::with_transport(Mute).installed().unwrap_err();
     assert_eq!(error.to_string(), "the kernel did not answer a netlink request within 10 s");
 }

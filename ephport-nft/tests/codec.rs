@@ -2,12 +2,12 @@
 //! itself sends.
 
 use ephport_core::{Family, PortRange};
-use ephport_nft::expr::{Expr, Lookup, Nat, Verdict};
-use ephport_nft::object::{Chain, Elements, Rule, Set, Table};
-use ephport_nft::ruleset::{FilledSet, SetName};
+use ephport_nft::netlink::{CodecError, Header, Messages, Reader, Writer};
+use ephport_nft::nftables::expr::{Expr, Lookup, Nat, Verdict};
+use ephport_nft::nftables::{Chain, Elements, Rule, SetSpec, Table};
 use ephport_nft::strategies::{chains, element_lists, exprs, rules, sets, tables};
+use ephport_nft::table::{Set, SetName};
 use ephport_nft::uapi::NF_NAT_RANGE_PROTO_SPECIFIED;
-use ephport_nft::wire::{Header, Messages, Reader, WireError, Writer};
 use proptest::prelude::*;
 
 fn encoded(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
@@ -16,7 +16,7 @@ fn encoded(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
     w.finish().expect("small enough")
 }
 
-fn read_expr(bytes: &[u8]) -> Result<Expr, WireError> {
+fn read_expr(bytes: &[u8]) -> Result<Expr, CodecError> {
     Expr::read(Reader::new(bytes).attrs().next().expect("an attribute")?)
 }
 
@@ -46,7 +46,7 @@ proptest! {
 
     #[test]
     fn sets_(set in sets()) {
-        prop_assert_eq!(Set::read(&encoded(|w| set.write(w))), Ok(set));
+        prop_assert_eq!(SetSpec::read(&encoded(|w| set.write(w))), Ok(set));
     }
 
     #[test]
@@ -63,7 +63,7 @@ proptest! {
         let mut bytes = encoded(|w| elements.write(w));
         let at = at.index(bytes.len());
         bytes[at] ^= bits;
-        let _ = Set::read(&bytes);
+        let _ = SetSpec::read(&bytes);
         if let Ok(read) = Elements::read(&bytes) {
             prop_assert_eq!(Elements::read(&encoded(|w| read.write(w))), Ok(read));
         }
@@ -121,7 +121,7 @@ fn rules_of_the_kernel_encode_to_the_same_bytes() {
         // nft has words for expressions that we keep as bytes.
         let known = |expr: &&Expr| !matches!(expr, Expr::Opaque(_));
         for expr in rule.exprs.iter().filter(known) {
-            let said = golden.instructions.iter().any(|line| is_said(line, &expr.essence()));
+            let said = golden.instructions.iter().any(|line| is_said(line, &expr.normalized()));
             assert!(said, "{expr}");
         }
         assert_eq!(rule.exprs.len(), golden.instructions.len());
@@ -155,14 +155,14 @@ fn sets_of_the_kernel_are_the_ones_we_make() {
     let networks = networks.map(|text| text.parse().unwrap());
     let (source, outside) = ("10.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap());
     let ours = [
-        FilledSet::ports(SetName::Named("ports"), &"1024-2000,3000-65535".parse().unwrap()),
-        FilledSet::port_verdicts(
+        Set::ports(SetName::Named("ports"), &"1024-2000,3000-65535".parse().unwrap()),
+        Set::port_verdicts(
             SetName::Named("keep"),
             &[(range("300-65535"), goto("q")), (range("100-200"), goto("q"))],
         ),
-        FilledSet::networks(SetName::Named("v6"), Family::Ipv6, &networks),
-        FilledSet::source_ports(SetName::Named("m"), Family::Ipv4, [(source, range("1024-1087"))]),
-        FilledSet::source_blocks(
+        Set::networks(SetName::Named("v6"), Family::Ipv6, &networks),
+        Set::source_ports(SetName::Named("m"), Family::Ipv4, [(source, range("1024-1087"))]),
+        Set::source_blocks(
             SetName::Named("b"),
             Family::Ipv4,
             [(source, outside, range("1024-1087"))],
@@ -170,17 +170,17 @@ fn sets_of_the_kernel_are_the_ones_we_make() {
     ];
     let goldens = goldens();
     let of_kind = |kind| goldens.iter().filter(move |golden| golden.kind == kind);
-    let sets: Vec<_> = of_kind("set").map(|golden| Set::read(&golden.bytes).unwrap()).collect();
+    let sets: Vec<_> = of_kind("set").map(|golden| SetSpec::read(&golden.bytes).unwrap()).collect();
     let elements = of_kind("elements").map(|golden| Elements::read(&golden.bytes).unwrap());
     let elements: Vec<_> = elements.collect();
     assert_eq!((sets.len(), elements.len()), (ours.len(), ours.len()));
     for our in ours {
-        let name = &our.set.name;
+        let name = &our.spec.name;
         let set = sets.iter().find(|set| set.name == *name).unwrap();
         let list = elements.iter().find(|list| list.set == *name).unwrap();
-        let set = Set { table: our.set.table.clone(), ..set.clone() };
-        let golden = FilledSet { set, elements: list.elements.clone() };
-        assert_eq!(golden.essence(), our.essence());
+        let set = SetSpec { table: our.spec.table.clone(), ..set.clone() };
+        let golden = Set { spec: set, elements: list.elements.clone() };
+        assert_eq!(golden.normalized(), our.normalized());
     }
 }
 
@@ -198,8 +198,8 @@ fn tables_chains_and_sets_of_the_kernel_lose_nothing() {
                 assert_eq!(Chain::read(&encoded(|w| chain.write(w))), Ok(chain));
             }
             "set" => {
-                let set = Set::read(&golden.bytes).unwrap();
-                assert_eq!(Set::read(&encoded(|w| set.write(w))), Ok(set));
+                let set = SetSpec::read(&golden.bytes).unwrap();
+                assert_eq!(SetSpec::read(&encoded(|w| set.write(w))), Ok(set));
             }
             "elements" => {
                 let elements = Elements::read(&golden.bytes).unwrap();
@@ -224,7 +224,7 @@ fn every_truncation_of_what_the_kernel_sends_is_an_error() {
         for cut in 0..golden.bytes.len() {
             let body = &golden.bytes[..cut];
             let _ = (Table::read(body), Chain::read(body), Rule::read(body));
-            let _ = (Set::read(body), Elements::read(body));
+            let _ = (SetSpec::read(body), Elements::read(body));
         }
     }
 }

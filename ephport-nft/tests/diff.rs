@@ -2,22 +2,23 @@
 //! than it must be.
 
 use ephport_core::Family;
-use ephport_nft::Ruleset;
-use ephport_nft::client::Operation;
-use ephport_nft::diff::changes;
-use ephport_nft::object::{Chain, Hook, Rule, Table};
-use ephport_nft::ruleset::{FAMILY, FilledSet, SetName, TABLE};
+use ephport_nft::TableState;
+use ephport_nft::nftables::{Chain, Hook, Rule, Table};
+use ephport_nft::plan::diff::changes;
+use ephport_nft::plan::operation::Operation;
+use ephport_nft::table::layout::{FAMILY, TABLE};
+use ephport_nft::table::{Set, SetName};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// A table of one chain, with a rule for each letter.
-fn ruleset(letters: &[u8]) -> Ruleset {
+fn ruleset(letters: &[u8]) -> TableState {
     let rule = |(letter, handle): (&u8, u64)| Rule {
         userdata: Some(vec![*letter]),
         handle: Some(handle),
         ..Rule::new(FAMILY, TABLE, "c", Vec::new())
     };
-    Ruleset {
+    TableState {
         table: Table::new(FAMILY, TABLE),
         chains: vec![Chain::regular(FAMILY, TABLE, "c")],
         sets: Vec::new(),
@@ -90,8 +91,8 @@ fn of_a_set_only_what_is_changed_goes_and_comes() {
     let with = |blocks: [(&str, &str); 3]| {
         let blocks =
             blocks.map(|(source, ports)| (source.parse().unwrap(), ports.parse().unwrap()));
-        let map = FilledSet::source_ports(SetName::Named("m"), Family::Ipv4, blocks);
-        Ruleset { sets: vec![map], ..ruleset(b"a") }
+        let map = Set::source_ports(SetName::Named("m"), Family::Ipv4, blocks);
+        TableState { sets: vec![map], ..ruleset(b"a") }
     };
     let (stays, one) = (("10.0.0.1", "1024-2047"), ("10.0.0.2", "2048-3071"));
     let (other, moved) = (("10.0.0.3", "3072-4095"), ("10.0.0.2", "4096-5119"));

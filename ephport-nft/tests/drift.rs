@@ -2,26 +2,27 @@
 
 use ephport_core::strategies::documents;
 use ephport_core::{Document, HostFacts};
-use ephport_nft::drift::{Aspect, Change, Drift, Place, drift, evident};
-use ephport_nft::expr::{Expr, Immediate, Verdict};
-use ephport_nft::object::{Chain, Comment, Element, Rule};
-use ephport_nft::ruleset::{Digest, FAMILY, Signature, TABLE};
-use ephport_nft::{Ruleset, compile};
+use ephport_nft::nftables::expr::{Expr, Immediate, Verdict};
+use ephport_nft::nftables::{Chain, Comment, Element, Rule};
+use ephport_nft::plan::drift::{Aspect, Change, Drift, Place, drift, evident};
+use ephport_nft::table::layout::{FAMILY, TABLE};
+use ephport_nft::table::{Checksum, Fingerprint};
+use ephport_nft::{TableState, compile};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-fn compiled(document: &Document) -> Option<Ruleset> {
+fn compiled(document: &Document) -> Option<TableState> {
     let policies = document.resolve(&HostFacts::default()).ok()?;
     Some(compile(&policies).expect("a program"))
 }
 
-fn parsed(policy: &str) -> Ruleset {
+fn parsed(policy: &str) -> TableState {
     let text = format!("[[policy]]\nname = \"p\"\n{policy}");
     compiled(&text.parse().expect("a document")).expect("resolved")
 }
 
 /// What somebody may do to a table, at a place and of a kind that are drawn.
-fn tamper(ruleset: &mut Ruleset, kind: u8, at: Index, to: Index) -> Option<()> {
+fn tamper(ruleset: &mut TableState, kind: u8, at: Index, to: Index) -> Option<()> {
     fn pick<T>(of: &mut [T], at: Index) -> Option<&mut T> {
         if of.is_empty() { None } else { Some(at.get_mut(of)) }
     }
@@ -55,7 +56,7 @@ fn tamper(ruleset: &mut Ruleset, kind: u8, at: Index, to: Index) -> Option<()> {
         }
         10 => {
             let filled = pick(&mut ruleset.sets, at)?;
-            let key = vec![1; usize::try_from(filled.set.key_len?).ok()?];
+            let key = vec![1; usize::try_from(filled.spec.key_len?).ok()?];
             filled.elements.push(Element::new(key, None));
         }
         11 => pick(&mut ruleset.sets, at)?.set.size = Some(9999),
@@ -65,10 +66,10 @@ fn tamper(ruleset: &mut Ruleset, kind: u8, at: Index, to: Index) -> Option<()> {
     Some(())
 }
 
-fn check(installed: &Ruleset, desired: &Ruleset) -> Result<(), TestCaseError> {
+fn check(installed: &TableState, desired: &TableState) -> Result<(), TestCaseError> {
     let drifts = drift(installed, desired);
-    let is_same = installed.essence() == desired.essence();
-    prop_assert_eq!(drifts.is_empty(), is_same, "{:?}\n{}", drifts, desired.listing());
+    let is_same = installed.normalized() == desired.normalized();
+    prop_assert_eq!(drifts.is_empty(), is_same, "{:?}\n{}", drifts, desired.to_nft());
     Ok(())
 }
 
@@ -102,7 +103,7 @@ proptest! {
     }
 }
 
-fn sentences(installed: &Ruleset, desired: &Ruleset) -> Vec<String> {
+fn sentences(installed: &TableState, desired: &TableState) -> Vec<String> {
     drift(installed, desired).iter().map(ToString::to_string).collect()
 }
 
@@ -200,14 +201,15 @@ fn another_signature_alone_is_told() {
     let desired = parsed(&format!("{UDP}to-ports = \"49152-61000\"\n"));
     let mut installed = desired.clone();
     installed.rules[0].userdata = None;
-    assert_eq!(sentences(&installed, &desired), ["rule 1 of postrouting: lost the signature"]);
+    assert_eq!(sentences(&installed, &desired), ["rule 1 of postrouting: lost the fingerprint"]);
 }
 
 #[test]
 fn every_change_has_its_sentence() {
     let rule = || "counter".to_string();
     let (found, expected) = (rule, || "accept".to_string());
-    let signature = |digest| Signature { version: "0.1.0".into(), digest: Digest(digest) };
+    let fingerprint =
+        |checksum| Fingerprint { version: "0.1.0".into(), checksum: Checksum(checksum) };
     let statement = |aspect, found: &str, expected: &str| Change::StatementChanged {
         aspect,
         found: found.into(),
@@ -283,15 +285,15 @@ fn every_change_has_its_sentence() {
             "has no comment, expected the comment \"p\"",
         ),
         (
-            Change::SignatureChanged { found: Some(signature(1)), expected: signature(2) },
-            "signature-changed",
-            "has the signature `ephport-nft 0.1.0 0000000000000001`, \
+            Change::FingerprintChanged { found: Some(fingerprint(1)), expected: fingerprint(2) },
+            "fingerprint-changed",
+            "has the fingerprint `ephport-nft 0.1.0 0000000000000001`, \
              expected `ephport-nft 0.1.0 0000000000000002`",
         ),
         (
-            Change::SignatureChanged { found: None, expected: signature(2) },
-            "signature-changed",
-            "lost the signature",
+            Change::FingerprintChanged { found: None, expected: fingerprint(2) },
+            "fingerprint-changed",
+            "lost the fingerprint",
         ),
         (
             Change::SetElements { missing: elements(5), extra: elements(1) },
@@ -311,5 +313,5 @@ fn a_sentence_begins_with_its_place() {
     let at = |place| Drift { place, change: Change::Removed }.to_string();
     assert_eq!(at(Place::Table), "the table: is missing");
     assert_eq!(at(Place::Chain { chain: "enforce".into() }), "chain enforce: is missing");
-    assert_eq!(at(Place::Set { set: "p/blocks4".into() }), "set p/blocks4: is missing");
+    assert_eq!(at(Place::Set { spec: "p/blocks4".into() }), "set p/blocks4: is missing");
 }

@@ -5,14 +5,15 @@ mod scripted;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ephport_nft::client::{Event, Events, NetlinkError, Transport};
-use ephport_nft::object::{Commit, Generation};
+use ephport_nft::client::{Event, Events};
+use ephport_nft::netlink::{CodecError, Header, NfGenMsg, Writer};
+use ephport_nft::netlink::{NetlinkError, Transport};
+use ephport_nft::nftables::{Commit, Generation};
 use ephport_nft::uapi::{
     NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM, NFT_MSG_DELTABLE,
     NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM,
     NFT_MSG_NEWTABLE, NFTA_GEN_ID, NFTA_GEN_PROC_NAME, NFTA_GEN_PROC_PID,
 };
-use ephport_nft::wire::{Header, NfGenMsg, WireError, Writer};
 use nix::errno::Errno;
 use scripted::ruleset;
 
@@ -35,7 +36,7 @@ impl Transport for Script {
 
 /// All events of these datagrams and failures.
 fn events(script: Vec<Result<Vec<u8>, NetlinkError>>) -> Vec<Result<Event, NetlinkError>> {
-    let mut events = Events::over(Script(script.into()));
+    let mut events = Events::with_transport(Script(script.into()));
     std::iter::from_fn(|| events.next_within(Duration::ZERO)).collect()
 }
 
@@ -66,7 +67,8 @@ fn committed() -> Event {
 fn every_kind_of_message_is_its_event() {
     let ruleset = ruleset("1024-2047,4096-5119");
     let (table, chain, rule) = (&ruleset.table, &ruleset.chains[0], &ruleset.rules[0]);
-    let (set, elements) = (&ruleset.sets[0].set, scripted::messages_of(&ruleset.sets[0]).remove(0));
+    let (set, elements) =
+        (&ruleset.sets[0].spec, scripted::messages_of(&ruleset.sets[0]).remove(0));
     let told = datagram(&[
         (NFT_MSG_NEWTABLE, &|w| table.write(w)),
         (NFT_MSG_DELTABLE, &|w| table.write(w)),
@@ -131,7 +133,7 @@ fn what_is_no_netlink_is_an_error_and_no_end() {
         Err(NetlinkError::Receive { errno: Errno::ENOMEM }),
         Ok(sent()),
     ]);
-    let truncated = |what, need, have| Err(WireError::Truncated { what, need, have }.into());
+    let truncated = |what, need, have| Err(CodecError::Truncated { what, need, have }.into());
     let expected = [
         Ok(committed()),
         truncated("message body", 28, 20),

@@ -2,8 +2,8 @@
 
 mod scripted;
 
-use ephport_nft::client::{NetlinkError, Transport};
-use ephport_nft::{Applied, Error, Installed, Nftables, Ruleset};
+use ephport_nft::netlink::{NetlinkError, Transport};
+use ephport_nft::{Applied, Client, Error, Installed, TableState};
 use nix::errno::Errno;
 use scripted::{BatchFault, Kernel, ListFault, ruleset};
 
@@ -135,18 +135,18 @@ enum Task {
 
 /// The table that the kernel held, that it is to hold, and that it holds.
 struct Tables<'a> {
-    before: Option<&'a Ruleset>,
-    desired: &'a Ruleset,
-    after: Option<&'a Ruleset>,
+    before: Option<&'a TableState>,
+    desired: &'a TableState,
+    after: Option<&'a TableState>,
 }
 
 /// Does the task; what was read, if that was the task.
 fn perform(
     task: Task,
     transport: impl Transport,
-    desired: &Ruleset,
+    desired: &TableState,
 ) -> Result<Option<Installed>, Error> {
-    let mut nft = Nftables::over(transport);
+    let mut nft = Client::with_transport(transport);
     match task {
         Task::Read => nft.installed().map(Some),
         Task::Apply => nft.apply(desired).map(|_| None),
@@ -159,7 +159,7 @@ fn is_true(task: Task, verdict: &Result<Option<Installed>, Error>, tables: &Tabl
     match (task, verdict) {
         (Task::Read, Ok(Some(Installed::Absent))) => after.is_none() && before.is_none(),
         (Task::Read, Ok(Some(Installed::Ours { ruleset, intact: true, .. }))) => {
-            after.map(Ruleset::essence) == Some(ruleset.essence()) && after == before
+            after.map(TableState::normalized) == Some(ruleset.normalized()) && after == before
         }
         (Task::Apply, Ok(None)) => after == Some(desired),
         (Task::Remove, Ok(None)) => after.is_none(),
@@ -171,8 +171,8 @@ fn is_true(task: Task, verdict: &Result<Option<Installed>, Error>, tables: &Tabl
 }
 
 /// The three tasks over a kernel that holds nothing, another table, and the desired one.
-fn tasks() -> impl Iterator<Item = (Task, Option<Ruleset>, Ruleset)> {
-    let essence = |ports| ruleset(ports).essence();
+fn tasks() -> impl Iterator<Item = (Task, Option<TableState>, TableState)> {
+    let essence = |ports| ruleset(ports).normalized();
     let (other, desired) = (essence("1024-2047,3000-3999"), essence("49152-61000"));
     [Task::Read, Task::Apply, Task::Remove].into_iter().flat_map(move |task| {
         [None, Some(other.clone()), Some(desired.clone())].map(|held| (task, held, desired.clone()))
@@ -193,7 +193,7 @@ fn at_every_call(
             if transport.calls < at {
                 break;
             }
-            let after = kernel.ruleset.as_ref().map(Ruleset::essence);
+            let after = kernel.ruleset.as_ref().map(TableState::normalized);
             let (before, after) = (held.as_ref(), after.as_ref());
             check(task, at, &verdict, &Tables { before, desired: &desired, after });
             struck += 1;
@@ -253,7 +253,7 @@ fn when_the_ruleset_cannot_be_read_either_the_outcome_is_said_to_be_unknown() {
             }
         }
     }
-    let error = Nftables::over(DeadAfterBatch(Kernel::default()))
+    let error = Client::with_transport(DeadAfterBatch(Kernel::default()))
         .apply(&ruleset("49152-61000"))
         .unwrap_err();
     assert_eq!(
@@ -270,7 +270,7 @@ fn whatever_the_kernel_refuses_in_a_transaction_is_not_done() {
         for (at, acked) in (0..=operations).flat_map(|at| [(at, false), (at, true)]) {
             let batch_faults = [BatchFault::Fails { at: vec![(at, errno)], acked }].into();
             let mut kernel = Kernel { batch_faults, ..Kernel::default() };
-            let verdict = Nftables::over(&mut kernel).apply(&desired);
+            let verdict = Client::with_transport(&mut kernel).apply(&desired);
             assert!(verdict.is_err(), "{errno} at {at}");
             assert_eq!((kernel.ruleset, kernel.batches), (None, 1), "{errno} at {at}");
         }
@@ -286,11 +286,11 @@ fn whatever_the_kernel_refuses_to_list_is_an_error_or_read_again() {
             let list_faults = interrupted.chain([ListFault::Refused(errno)]).collect();
             let ruleset = Some(desired.clone());
             let mut kernel = Kernel { ruleset, list_faults, ..Kernel::default() };
-            let verdict = Nftables::over(&mut kernel).apply(&desired);
+            let verdict = Client::with_transport(&mut kernel).apply(&desired);
             assert!(matches!(verdict, Ok(Applied::Unchanged) | Err(_)), "{errno}: {verdict:?}");
             assert_ne!(verdict, Err(Error::Unconfirmed), "{errno}");
-            let held = kernel.ruleset.as_ref().map(Ruleset::essence);
-            assert_eq!((held, kernel.batches), (Some(desired.essence()), 0));
+            let held = kernel.ruleset.as_ref().map(TableState::normalized);
+            assert_eq!((held, kernel.batches), (Some(desired.normalized()), 0));
         }
     }
 }

@@ -3,10 +3,11 @@
 
 mod scripted;
 
-use ephport_nft::client::{Module, NetlinkError, Transport};
+use ephport_nft::client::Module;
+use ephport_nft::netlink::{Header, Messages};
+use ephport_nft::netlink::{NetlinkError, Transport};
 use ephport_nft::uapi::{NFNL_MSG_BATCH_BEGIN, NFT_MSG_DELSETELEM, NLM_F_ACK};
-use ephport_nft::wire::{Header, Messages};
-use ephport_nft::{Applied, Error, Nftables, Ruleset};
+use ephport_nft::{Applied, Client, Error, TableState};
 use nix::errno::Errno;
 use scripted::{BatchFault, Kernel, ruleset};
 
@@ -41,10 +42,10 @@ impl<F: FnMut(&mut Kernel, &[Header])> Transport for &mut Tampered<F> {
 fn applied(
     batch_faults: Vec<BatchFault>,
     tamper: impl FnMut(&mut Kernel, &[Header]),
-) -> (Result<Applied, Error>, Option<Ruleset>) {
+) -> (Result<Applied, Error>, Option<TableState>) {
     let kernel = Kernel { batch_faults: batch_faults.into(), ..Kernel::default() };
     let mut tampered = Tampered { kernel, tamper };
-    let result = Nftables::over(&mut tampered).apply(&ruleset("49152-61000"));
+    let result = Client::with_transport(&mut tampered).apply(&ruleset("49152-61000"));
     (result, tampered.kernel.ruleset)
 }
 
@@ -73,7 +74,7 @@ fn a_spurious_ack_before_the_error_of_the_same_message_is_no_success() {
 /// takes no batch before that one is done.
 struct Late {
     kernel: Kernel,
-    next: Option<Ruleset>,
+    next: Option<TableState>,
 }
 
 impl Transport for &mut Late {
@@ -99,7 +100,7 @@ fn a_generation_that_is_on_its_way_is_waited_for() {
     let (old, new) = (ruleset("1024-2047"), ruleset("49152-61000"));
     let kernel = Kernel { ruleset: Some(old), ..Kernel::default() };
     let mut late = Late { kernel, next: Some(new.clone()) };
-    assert_eq!(Nftables::over(&mut late).apply(&new), Ok(Applied::Unchanged));
+    assert_eq!(Client::with_transport(&mut late).apply(&new), Ok(Applied::Unchanged));
     assert_eq!(late.kernel.batches, 0);
 }
 
@@ -140,7 +141,7 @@ fn destroytable_is_never_used() {
             kinds.extend(headers.iter().filter_map(|header| header.nf_tables_message()));
         },
     };
-    let mut nft = Nftables::over(&mut tampered);
+    let mut nft = Client::with_transport(&mut tampered);
     nft.apply(&ruleset("49152-61000")).unwrap();
     nft.apply(&ruleset("1024-2047,3000-3999")).unwrap();
     assert_eq!(nft.remove(), Ok(true));

@@ -1,17 +1,17 @@
 //! Whole programs in nft's words, to the letter.
 
 use ephport_core::{Document, HostFacts};
-use ephport_nft::{Ruleset, compile};
+use ephport_nft::{TableState, compile};
 
 /// The program of a document on a host whose uplink is `eth0`.
-fn compiled(document: &str) -> Ruleset {
+fn compiled(document: &str) -> TableState {
     let document: Document = document.parse().unwrap();
     let host = HostFacts { uplinks: vec!["eth0".parse().unwrap()], ..HostFacts::default() };
     compile(&document.resolve(&host).unwrap()).unwrap()
 }
 
-fn listing(policy: &str) -> String {
-    compiled(&format!("[[policy]]\nname = \"a\"\n{policy}")).listing().to_string()
+fn to_nft(policy: &str) -> String {
+    compiled(&format!("[[policy]]\nname = \"a\"\n{policy}")).to_nft().to_string()
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn rules_stand_chain_by_chain() {
     assert_eq!(chains, expected);
 }
 
-/// Without the signature, which names the version.
+/// Without the fingerprint, which names the version.
 fn unsigned(listing: &str) -> String {
     let line = |line: &str| line.split(" comment \"ephport-nft").next().map(str::to_owned);
     let lines: Vec<_> = listing.lines().filter_map(line).collect();

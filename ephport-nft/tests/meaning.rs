@@ -3,9 +3,9 @@
 
 use ephport_core::strategies::{documents, flows, ports};
 use ephport_core::{Flow, Port};
-use ephport_nft::Ruleset;
-use ephport_nft::expr::Expr;
+use ephport_nft::TableState;
 use ephport_nft::fuzz::{compiled, disagreement};
+use ephport_nft::nftables::expr::Expr;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ fn connections() -> impl Strategy<Value = Vec<(Flow, Port)>> {
 }
 
 /// The anonymous sets that rules look up, each as often as it is.
-fn lookups(ruleset: &Ruleset) -> Vec<String> {
+fn lookups(ruleset: &TableState) -> Vec<String> {
     let exprs = ruleset.rules.iter().flat_map(|rule| &rule.exprs);
     let mut names: Vec<_> = exprs
         .filter_map(|expr| match expr {
@@ -36,9 +36,9 @@ fn lookups(ruleset: &Ruleset) -> Vec<String> {
 }
 
 /// The anonymous sets that there are.
-fn sets(ruleset: &Ruleset) -> Vec<String> {
-    let anonymous = ruleset.sets.iter().filter(|filled| filled.set.is_anonymous());
-    let mut names: Vec<_> = anonymous.map(|filled| filled.set.name.clone()).collect();
+fn sets(ruleset: &TableState) -> Vec<String> {
+    let anonymous = ruleset.sets.iter().filter(|filled| filled.spec.is_anonymous());
+    let mut names: Vec<_> = anonymous.map(|filled| filled.spec.name.clone()).collect();
     names.sort();
     names
 }

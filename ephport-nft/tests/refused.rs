@@ -1,20 +1,24 @@
 //! What neither compiles nor can be interpreted is refused, with a message that says where.
 
 use ephport_core::{Flow, HostFacts, Policy, PolicySpec, Target};
-use ephport_nft::compile::{CompileError, POSTROUTING};
-use ephport_nft::expr::{Expr, Immediate, Lookup, Meta, Numgen, Opaque, Register, Verdict};
+use ephport_nft::compile::CompileError;
 use ephport_nft::interpret::{InterpretError, effect};
-use ephport_nft::object::{Elements, Rule, Table};
-use ephport_nft::ruleset::{FAMILY, FilledSet, SetName, TABLE};
+use ephport_nft::netlink::{CodecError, NfGenMsg, Writer};
+use ephport_nft::nftables::expr::{
+    Expr, Immediate, Lookup, Meta, Numgen, Opaque, Register, Verdict,
+};
+use ephport_nft::nftables::{Elements, Rule, Table};
+use ephport_nft::table::layout::POSTROUTING;
+use ephport_nft::table::layout::{FAMILY, TABLE};
+use ephport_nft::table::{Set, SetName};
 use ephport_nft::uapi::{
     NFT_META_OIFNAME, NFT_NG_RANDOM, NFTA_DATA_VERDICT, NFTA_LIST_ELEM, NFTA_SET_ELEM_DATA,
     NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_SET_ID,
     NFTA_SET_ELEM_LIST_TABLE, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
 };
-use ephport_nft::wire::{NfGenMsg, WireError, Writer};
-use ephport_nft::{Ruleset, compile};
+use ephport_nft::{TableState, compile};
 
-fn compiled() -> Ruleset {
+fn compiled() -> TableState {
     let policy =
         Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()))).unwrap();
     let host = HostFacts { uplinks: vec!["eth0".parse().unwrap()], ..HostFacts::default() };
@@ -26,7 +30,7 @@ fn refusal(exprs: Vec<Expr>) -> InterpretError {
     refusal_of(compiled(), exprs)
 }
 
-fn refusal_of(mut ruleset: Ruleset, exprs: Vec<Expr>) -> InterpretError {
+fn refusal_of(mut ruleset: TableState, exprs: Vec<Expr>) -> InterpretError {
     ruleset.rules.insert(0, Rule::new(FAMILY, TABLE, POSTROUTING, exprs));
     let flow: Flow = "tcp 10.0.0.7:20000 -> 203.0.113.9:443 oif eth0".parse().unwrap();
     effect(&ruleset, &flow).unwrap_err()
@@ -61,7 +65,7 @@ fn a_chain_that_is_not_there_and_one_that_never_ends() {
 fn a_chance_that_a_connection_is_not_translated() {
     let mut ruleset = compiled();
     let verdicts = [Verdict::Accept, Verdict::Continue];
-    ruleset.sets.push(FilledSet::number_verdicts(SetName::Named("chance"), &verdicts));
+    ruleset.sets.push(Set::number_verdicts(SetName::Named("chance"), &verdicts));
     let drawn = Register(1);
     let numgen = Numgen { dreg: drawn, modulus: 2, kind: NFT_NG_RANDOM, offset: 0 };
     let dreg = Some(Register::VERDICT);
@@ -72,7 +76,7 @@ fn a_chance_that_a_connection_is_not_translated() {
 }
 
 /// The body of a message about a list of elements, with what `more` adds.
-fn list(more: impl FnOnce(&mut Writer)) -> Result<Elements, WireError> {
+fn list(more: impl FnOnce(&mut Writer)) -> Result<Elements, CodecError> {
     let mut w = Writer::new();
     w.raw(&NfGenMsg::new(FAMILY).to_bytes());
     w.string(NFTA_SET_ELEM_LIST_TABLE, TABLE);
@@ -81,7 +85,7 @@ fn list(more: impl FnOnce(&mut Writer)) -> Result<Elements, WireError> {
 }
 
 /// A list of one element whose value is this verdict.
-fn list_of(code: u32, chain: Option<&str>) -> Result<Elements, WireError> {
+fn list_of(code: u32, chain: Option<&str>) -> Result<Elements, CodecError> {
     list(|w| {
         w.string(NFTA_SET_ELEM_LIST_SET, "s");
         w.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |w| {
@@ -101,20 +105,20 @@ fn list_of(code: u32, chain: Option<&str>) -> Result<Elements, WireError> {
 
 #[test]
 fn bytes_that_are_no_elements() {
-    let truncated = WireError::Truncated { what: "nfgenmsg", need: 4, have: 1 };
+    let truncated = CodecError::Truncated { what: "nfgenmsg", need: 4, have: 1 };
     assert_eq!(Elements::read(&[1]), Err(truncated));
     let kind = NFTA_SET_ELEM_LIST_SET;
     let object = "set element list";
-    assert_eq!(list(|_| {}), Err(WireError::Missing { object, kind }));
-    assert_eq!(list(|w| w.bytes(kind, b"s")), Err(WireError::NotAString { kind }));
+    assert_eq!(list(|_| {}), Err(CodecError::Missing { object, kind }));
+    assert_eq!(list(|w| w.bytes(kind, b"s")), Err(CodecError::NotAString { kind }));
     let kind = NFTA_SET_ELEM_LIST_TABLE;
-    assert_eq!(list(|w| w.string(kind, "t")), Err(WireError::Twice { object, kind }));
-    assert_eq!(list(|w| w.u8(99, 0)), Err(WireError::Unknown { object, kind: 99 }));
+    assert_eq!(list(|w| w.string(kind, "t")), Err(CodecError::Twice { object, kind }));
+    assert_eq!(list(|w| w.u8(99, 0)), Err(CodecError::Unknown { object, kind: 99 }));
     let kind = NFTA_SET_ELEM_LIST_SET_ID;
-    let size = WireError::Size { kind, what: "u32", need: 4, have: 1 };
+    let size = CodecError::Size { kind, what: "u32", need: 4, have: 1 };
     assert_eq!(list(|w| w.u8(kind, 0)), Err(size));
     assert!(list_of(1, None).is_ok());
-    assert_eq!(list_of(1, Some("c")), Err(WireError::Value { what: "verdict", value: 1 }));
+    assert_eq!(list_of(1, Some("c")), Err(CodecError::Value { what: "verdict", value: 1 }));
 }
 
 #[test]
@@ -133,13 +137,13 @@ fn two_policies_of_one_name() {
 fn a_rule_that_no_message_holds() {
     let verdict = Immediate::verdict(Verdict::Continue);
     let rule = Rule::new(FAMILY, TABLE, POSTROUTING, vec![verdict.into(); 2_000]);
-    let ruleset = Ruleset {
+    let ruleset = TableState {
         table: Table::new(FAMILY, TABLE),
         chains: Vec::new(),
         sets: Vec::new(),
         rules: vec![rule],
     };
     let error = CompileError::from(ruleset.signed().unwrap_err());
-    assert!(matches!(error, CompileError::Wire(WireError::AttributeTooLong { .. })), "{error:?}");
+    assert!(matches!(error, CompileError::Wire(CodecError::AttributeTooLong { .. })), "{error:?}");
     assert!(error.to_string().starts_with("the policies cannot be encoded: attribute 4 would be "));
 }

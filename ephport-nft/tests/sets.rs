@@ -4,13 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ephport_core::strategies::{port_sets, ports};
 use ephport_core::{Family, PortRange};
-use ephport_nft::Ruleset;
-use ephport_nft::expr::{
+use ephport_nft::TableState;
+use ephport_nft::nftables::expr::{
     Byteorder, Cmp, CmpOp, Ct, Expr, Hash, Lookup, Masq, Meta, Nat, Numgen, Payload, Register,
     Verdict,
 };
-use ephport_nft::object::{Chain, Element, Rule, Set, Table};
-use ephport_nft::ruleset::{FAMILY, FilledSet, SetName, TABLE};
+use ephport_nft::nftables::{Chain, Element, Rule, SetSpec, Table};
+use ephport_nft::table::layout::{FAMILY, TABLE};
+use ephport_nft::table::{Set, SetName};
 use ephport_nft::uapi::{
     NFPROTO_IPV4, NFT_META_NFPROTO, NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER,
 };
@@ -19,8 +20,8 @@ use proptest::prelude::*;
 
 /// What a set holds for a key: in an interval set the last element at or below it counts, and at the
 /// same key the beginning of a range (net/netfilter/nft_set_rbtree.c).
-fn found<'a>(filled: &'a FilledSet, key: &[u8]) -> Option<&'a Element> {
-    if !filled.set.is_interval() {
+fn found<'a>(filled: &'a Set, key: &[u8]) -> Option<&'a Element> {
+    if !filled.spec.is_interval() {
         return filled.elements.iter().find(|element| element.key_bytes() == Some(key));
     }
     let below = filled.elements.iter().filter(|element| element.key_bytes().unwrap() <= key);
@@ -33,10 +34,10 @@ proptest! {
     #[test]
     fn a_set_of_ports_holds_these_ports(set in port_sets(), port in ports(), anonymous in any::<bool>()) {
         let name = if anonymous { SetName::Anonymous(0) } else { SetName::Named("s") };
-        let filled = FilledSet::ports(name, &set);
+        let filled = Set::ports(name, &set);
         let key = port.get().to_be_bytes();
         prop_assert_eq!(found(&filled, &key).is_some(), set.contains(port));
-        prop_assert_eq!(found(&filled.essence(), &key).is_some(), set.contains(port));
+        prop_assert_eq!(found(&filled.normalized(), &key).is_some(), set.contains(port));
     }
 
     #[test]
@@ -49,14 +50,14 @@ proptest! {
             .into_iter()
             .map(|(bits, len)| Ipv4Net::new_assert(Ipv4Addr::from_bits(bits), len).into())
             .collect();
-        let filled = FilledSet::networks(SetName::Anonymous(0), Family::Ipv4, &networks);
+        let filled = Set::networks(SetName::Anonymous(0), Family::Ipv4, &networks);
         let edge = filled.elements.get(near.index(filled.elements.len().max(1)));
         let edge = edge.map_or([0; 4], |element| element.key_bytes().unwrap().try_into().unwrap());
         let address = u32::from_be_bytes(edge).wrapping_add_signed(i32::try_from(off).unwrap());
         let address = Ipv4Addr::from_bits(address);
         let expected = networks.iter().any(|net| net.contains(&IpAddr::V4(address)));
         prop_assert_eq!(found(&filled, &address.octets()).is_some(), expected);
-        prop_assert_eq!(found(&filled.essence(), &address.octets()).is_some(), expected);
+        prop_assert_eq!(found(&filled.normalized(), &address.octets()).is_some(), expected);
     }
 
     #[test]
@@ -64,11 +65,11 @@ proptest! {
         let verdict = |i: usize| Verdict::Goto(format!("r{i}"));
         let verdicts: Vec<_> =
             weights.iter().enumerate().map(|(i, weight)| (*weight, verdict(i))).collect();
-        let filled = FilledSet::weighted_verdicts(SetName::Anonymous(0), &verdicts);
+        let filled = Set::weighted_verdicts(SetName::Anonymous(0), &verdicts);
         let owners = weights.iter().enumerate().flat_map(|(i, weight)| (0..*weight).map(move |_| i));
         for (number, owner) in (0u32..).zip(owners) {
             let data = found(&filled, &number.to_be_bytes()).and_then(|found| found.data.clone());
-            prop_assert_eq!(data, Some(ephport_nft::expr::Data::Verdict(verdict(owner))));
+            prop_assert_eq!(data, Some(ephport_nft::nftables::expr::Data::Verdict(verdict(owner))));
         }
         let total: u32 = weights.iter().sum();
         prop_assert_eq!(found(&filled, &total.to_be_bytes()), None);
@@ -84,23 +85,23 @@ fn goto(chain: &str) -> Verdict {
 }
 
 /// The lines that a listing has for one rule over `sets`.
-fn listed(sets: Vec<FilledSet>, exprs: Vec<Expr>) -> Vec<String> {
-    let ruleset = Ruleset {
+fn listed(sets: Vec<Set>, exprs: Vec<Expr>) -> Vec<String> {
+    let ruleset = TableState {
         table: Table::new(FAMILY, TABLE),
         chains: vec![Chain::regular(FAMILY, TABLE, "c")],
         sets,
         rules: vec![Rule::new(FAMILY, TABLE, "c", exprs)],
     };
-    ruleset.listing().to_string().lines().map(|line| line.trim().to_string()).collect()
+    ruleset.to_nft().to_string().lines().map(|line| line.trim().to_string()).collect()
 }
 
 /// One rule: what goes before, a lookup, what goes after.
-fn rule(before: Vec<Expr>, filled: FilledSet, lookup: Lookup, after: Vec<Expr>) -> String {
+fn rule(before: Vec<Expr>, filled: Set, lookup: Lookup, after: Vec<Expr>) -> String {
     let exprs = [before, vec![lookup.into()], after].concat();
     listed(vec![filled], exprs).into_iter().nth(2).unwrap()
 }
 
-fn verdict_of(set: &Set) -> Lookup {
+fn verdict_of(set: &SetSpec) -> Lookup {
     Lookup::value(set, Register::VERDICT)
 }
 
@@ -115,17 +116,16 @@ fn source(dreg: Register) -> Expr {
 
 #[test]
 fn anonymous_sets_stand_in_their_rule() {
-    let set =
-        FilledSet::ports(SetName::Anonymous(0), &"1024-2000,2002,3000-65535".parse().unwrap());
-    let lookup = Lookup::outside(&set.set);
+    let set = Set::ports(SetName::Anonymous(0), &"1024-2000,2002,3000-65535".parse().unwrap());
+    let lookup = Lookup::outside(&set.spec);
     assert_eq!(
         rule(vec![Payload::SOURCE_PORT.into()], set, lookup, Vec::new()),
         "th sport != { 1024-2000, 2002, 3000-65535 }"
     );
     let networks = ["10.0.0.0/8", "11.0.0.0/8", "192.0.2.1/32", "12.0.0.0/8", "fc00::/7"];
     let networks = networks.map(|text| text.parse().unwrap());
-    let set = FilledSet::networks(SetName::Anonymous(0), Family::Ipv4, &networks);
-    let lookup = Lookup::within(&set.set);
+    let set = Set::networks(SetName::Anonymous(0), Family::Ipv4, &networks);
+    let lookup = Lookup::within(&set.spec);
     assert_eq!(
         rule(vec![Ct::ORIGINAL_SOURCE_V4.into()], set, lookup, Vec::new()),
         "ct original ip saddr { 10.0.0.0-12.255.255.255, 192.0.2.1 }"
@@ -134,17 +134,17 @@ fn anonymous_sets_stand_in_their_rule() {
 
 #[test]
 fn verdict_maps_stand_in_their_rule() {
-    let map = FilledSet::port_verdicts(
+    let map = Set::port_verdicts(
         SetName::Anonymous(0),
         &[(range("300-65535"), goto("b")), (range("100-299"), goto("a"))],
     );
-    let lookup = verdict_of(&map.set);
+    let lookup = verdict_of(&map.spec);
     assert_eq!(
         rule(vec![Payload::SOURCE_PORT.into()], map, lookup, Vec::new()),
         "th sport vmap { 100-299 : goto a, 300-65535 : goto b }"
     );
-    let map = FilledSet::number_verdicts(SetName::Anonymous(0), &[goto("a"), goto("b")]);
-    let lookup = verdict_of(&map.set);
+    let map = Set::number_verdicts(SetName::Anonymous(0), &[goto("a"), goto("b")]);
+    let lookup = verdict_of(&map.spec);
     assert_eq!(
         rule(vec![Numgen::incremental(2).into()], map.clone(), lookup.clone(), Vec::new()),
         "numgen inc mod 2 vmap { 0 : goto a, 1 : goto b }"
@@ -157,11 +157,11 @@ fn verdict_maps_stand_in_their_rule() {
         "meta nfproto ipv4 jhash ip saddr . th sport mod 2 seed 0x1 \
          vmap { 0 : goto a, 1 : goto b }"
     );
-    let map = FilledSet::weighted_verdicts(
+    let map = Set::weighted_verdicts(
         SetName::Anonymous(0),
         &[(100, goto("a")), (49, goto("b")), (1, goto("a"))],
     );
-    let lookup = verdict_of(&map.set);
+    let lookup = verdict_of(&map.spec);
     let number = vec![Numgen::random(150).into(), Byteorder::TO_NETWORK.into()];
     assert_eq!(
         rule(number, map.clone(), lookup.clone(), Vec::new()),
@@ -178,8 +178,8 @@ fn verdict_maps_stand_in_their_rule() {
 fn blocks_of_sources_are_said_with_nat_and_not_with_masq() {
     let (inside, outside) = ("10.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap());
     let blocks = [(inside, outside, range("1024-1087"))];
-    let map = FilledSet::source_blocks(SetName::Anonymous(0), Family::Ipv4, blocks);
-    let lookup = Lookup::value(&map.set, Register::R1);
+    let map = Set::source_blocks(SetName::Anonymous(0), Family::Ipv4, blocks);
+    let lookup = Lookup::value(&map.spec, Register::R1);
     let before = [ipv4().to_vec(), vec![source(Register::R1)]].concat();
     assert_eq!(
         rule(before.clone(), map, lookup, vec![Nat::source_block(Family::Ipv4).into()]),
@@ -187,8 +187,8 @@ fn blocks_of_sources_are_said_with_nat_and_not_with_masq() {
     );
 
     let ports = [(inside, range("1024-1087"))];
-    let map = FilledSet::source_ports(SetName::Named("blocks"), Family::Ipv4, ports);
-    let lookup = Lookup::value(&map.set, Register::R1);
+    let map = Set::source_ports(SetName::Named("blocks"), Family::Ipv4, ports);
+    let lookup = Lookup::value(&map.spec, Register::R1);
     let masq = Masq { flags: Some(2), proto_min: Some(Register::R1), proto_max: Some(Register(9)) };
     let lines = listed(vec![map], [before, vec![lookup.into(), masq.into()]].concat());
     assert_eq!(
@@ -212,26 +212,26 @@ fn blocks_of_sources_are_said_with_nat_and_not_with_masq() {
 #[test]
 fn essences_do_not_depend_on_names_order_or_superfluous_ends() {
     let ruleset = |number: u32, reversed: bool| {
-        let mut first = FilledSet::ports(SetName::Anonymous(number), &"5,7-9".parse().unwrap());
-        let second = FilledSet::ports(SetName::Anonymous(number + 1), &"6".parse().unwrap());
+        let mut first = Set::ports(SetName::Anonymous(number), &"5,7-9".parse().unwrap());
+        let second = Set::ports(SetName::Anonymous(number + 1), &"6".parse().unwrap());
         if reversed {
             first.elements.reverse();
             first.elements.pop(); // the end at 0
         }
-        let rule = |filled: &FilledSet| {
-            let exprs = vec![Payload::SOURCE_PORT.into(), Lookup::within(&filled.set).into()];
+        let rule = |filled: &Set| {
+            let exprs = vec![Payload::SOURCE_PORT.into(), Lookup::within(&filled.spec).into()];
             Rule::new(FAMILY, TABLE, "c", exprs)
         };
         let rules = vec![rule(&first), rule(&second)];
         let sets = if reversed { vec![second, first] } else { vec![first, second] };
-        Ruleset { table: Table::new(FAMILY, TABLE), chains: Vec::new(), sets, rules }
+        TableState { table: Table::new(FAMILY, TABLE), chains: Vec::new(), sets, rules }
     };
     let (a, b) = (ruleset(0, false), ruleset(4, true));
     assert_ne!(a, b);
-    assert_eq!(a.essence(), b.essence());
-    assert_eq!(a.digest(), b.digest());
+    assert_eq!(a.normalized(), b.normalized());
+    assert_eq!(a.checksum(), b.checksum());
     let mut other = ruleset(0, false);
     other.rules.swap(0, 1);
-    assert_eq!(other.essence().rules, a.essence().rules);
-    assert_ne!(other.essence(), a.essence());
+    assert_eq!(other.normalized().rules, a.normalized().rules);
+    assert_ne!(other.normalized(), a.normalized());
 }

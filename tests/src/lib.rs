@@ -19,7 +19,7 @@ use std::{env, iter, thread};
 pub use ephport_cli::lab::*;
 use ephport_cli::{Exit, run};
 use ephport_core::{Document, HostFacts};
-use ephport_nft::{Applied, Installed, Nftables, Ruleset, compile};
+use ephport_nft::{Applied, Client, Installed, TableState, compile};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -236,8 +236,8 @@ impl PolicyFile {
 ///
 /// # Panics
 /// When the kernel refuses it.
-pub fn apply(host: &Host, ruleset: &Ruleset) -> Applied {
-    host.run(|| Nftables::open().and_then(|mut nft| nft.apply(ruleset))).expect("applied")
+pub fn apply(host: &Host, ruleset: &TableState) -> Applied {
+    host.run(|| Client::open().and_then(|mut nft| nft.apply(ruleset))).expect("applied")
 }
 
 /// What stands in the kernel of `host` under our table's name.
@@ -246,7 +246,7 @@ pub fn apply(host: &Host, ruleset: &Ruleset) -> Applied {
 /// When it cannot be read.
 #[must_use]
 pub fn installed(host: &Host) -> Installed {
-    host.run(|| Nftables::open().and_then(|mut nft| nft.installed())).expect("read")
+    host.run(|| Client::open().and_then(|mut nft| nft.installed())).expect("read")
 }
 
 /// A policy file, compiled. It names its interfaces: it knows of no host.
@@ -254,7 +254,7 @@ pub fn installed(host: &Host) -> Installed {
 /// # Panics
 /// When it is wrong.
 #[must_use]
-pub fn compiled(toml: &str) -> Ruleset {
+pub fn compiled(toml: &str) -> TableState {
     let document: Document = toml.parse().expect("a document");
     compile(&document.resolve(&HostFacts::default()).expect("resolved")).expect("compiled")
 }

@@ -4,9 +4,10 @@ use std::fmt::Write;
 use std::fs;
 use std::net::Ipv4Addr;
 
-use ephport_nft::client::{NetlinkError, Operation};
-use ephport_nft::diff::changes;
-use ephport_nft::{Applied, Error, Installed, Nftables};
+use ephport_nft::netlink::NetlinkError;
+use ephport_nft::plan::diff::changes;
+use ephport_nft::plan::operation::Operation;
+use ephport_nft::{Applied, Client, Error, Installed};
 use ephport_tests::tool::{binary, ok, tool};
 use ephport_tests::{Host, PolicyFile, compiled, installed, is_long};
 
@@ -35,7 +36,7 @@ fn they_load_read_back_equal_and_one_changed_block_costs_one_element() {
         let host = Host::new("host").unwrap();
         let (first, second) =
             (compiled(&document(count, None)), compiled(&document(count, Some(count / 2))));
-        match host.run(|| Nftables::open()?.apply(&first)) {
+        match host.run(|| Client::open()?.apply(&first)) {
             Ok(applied) => assert_eq!(applied, Applied::Installed),
             // Without the right to force the buffer's size the machine's own limit holds.
             Err(Error::Netlink(NetlinkError::TooLarge { .. })) if !may_force() => {
@@ -47,7 +48,7 @@ fn they_load_read_back_equal_and_one_changed_block_costs_one_element() {
         let Installed::Ours { ruleset, intact: true, .. } = installed(&host) else {
             panic!("not intact");
         };
-        assert!(ruleset.essence() == first.essence());
+        assert!(ruleset.normalized() == first.normalized());
         let operations = changes(&ruleset, &second).expect("no replacement");
         let elements = operations.iter().filter_map(|operation| match operation {
             Operation::DeleteElements(some) | Operation::AddElements(some) => {
@@ -58,7 +59,7 @@ fn they_load_read_back_equal_and_one_changed_block_costs_one_element() {
         assert_eq!(elements.collect::<Vec<_>>(), [1, 1], "one away, one new");
         drop((ruleset, first));
         let updated = host.run(|| {
-            let mut nft = Nftables::open()?;
+            let mut nft = Client::open()?;
             Ok::<_, Error>((nft.apply(&second)?, nft.apply(&second)?))
         });
         assert_eq!(updated, Ok((Applied::Updated, Applied::Unchanged)));
@@ -85,7 +86,7 @@ fn loading_them_takes_less_memory_than_nft_takes_for_the_same_table() {
     let counts = COUNTS.into_iter().take(if is_long() { 2 } else { 1 });
     for count in counts.filter(|_| may_force()) {
         let text = document(count, None);
-        let listing = compiled(&text).listing().to_string();
+        let listing = compiled(&text).to_nft().to_string();
         let (policy, listing) = (PolicyFile::new(&text), PolicyFile::new(&listing));
         let ours = peak(binary().to_str().expect("UTF-8"), &["apply", policy.path()]);
         let theirs = peak("nft", &["-f", listing.path()]);

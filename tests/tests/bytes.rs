@@ -1,12 +1,12 @@
 //! What the kernel holds after `apply` is what it holds after nft's own command, byte for byte.
 
 use ephport_cli::Exit;
-use ephport_core::{Choice, Policy, PolicySpec, PortRange, Protocols, Scope, Target};
-use ephport_core::{Egress, HostFacts, PickUp};
-use ephport_nft::expr::Expr;
-use ephport_nft::object::Rule;
-use ephport_nft::wire::Writer;
-use ephport_nft::{Nftables, compile};
+use ephport_core::{HostFacts, OutInterfaces, PickUp};
+use ephport_core::{NatFlags, Policy, PolicySpec, PortRange, Protocols, Scope, Target};
+use ephport_nft::netlink::Writer;
+use ephport_nft::nftables::Rule;
+use ephport_nft::nftables::expr::Expr;
+use ephport_nft::{Client, compile};
 use ephport_tests::random::samples;
 use ephport_tests::tool::{nft_load, ok, tool};
 use ephport_tests::{Host, apply, ephport};
@@ -17,33 +17,32 @@ const GUARD: usize = 2;
 struct Case {
     sport: PortRange,
     to: PortRange,
-    choice: Choice,
+    flags: NatFlags,
 }
 
 fn cases() -> Vec<Case> {
     use ephport_core::strategies::port_ranges;
-    let flags = |bits: usize| Choice {
+    let flags = |bits: usize| NatFlags {
         random: bits & 1 != 0,
         fully_random: bits & 2 != 0,
         persistent: bits & 4 != 0,
-        per_source_stable: false,
     };
     let ranges = samples(&(port_ranges(), port_ranges()), 500);
-    let with_flags = |(i, (sport, to))| Case { sport, to, choice: flags(i % 8) };
+    let with_flags = |(i, (sport, to))| Case { sport, to, flags: flags(i % 8) };
     let mut cases: Vec<_> = ranges.into_iter().enumerate().map(with_flags).collect();
     let edges = ["1", "65535", "1-65535", "1024-65535", "1-2", "32768-61000"];
     for (i, text) in edges.iter().cycle().take(48).enumerate() {
         let range = text.parse().expect("a range");
-        cases.push(Case { sport: range, to: range, choice: flags(i / 6) });
+        cases.push(Case { sport: range, to: range, flags: flags(i / 6) });
     }
     cases
 }
 
 fn nft_rule(case: &Case) -> String {
     let names = [
-        (case.choice.random, "random"),
-        (case.choice.fully_random, "fully-random"),
-        (case.choice.persistent, "persistent"),
+        (case.flags.random, "random"),
+        (case.flags.fully_random, "fully-random"),
+        (case.flags.persistent, "persistent"),
     ];
     let flags: Vec<_> = names.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
     let (sport, to, flags) = (case.sport, case.to, flags.join(","));
@@ -52,14 +51,14 @@ fn nft_rule(case: &Case) -> String {
 
 fn policy(case: &Case) -> Policy {
     let scope = Scope {
-        egress: Egress::Any,
+        out_interfaces: OutInterfaces::Any,
         protocols: "tcp".parse::<Protocols>().expect("tcp"),
         ..Scope::default()
     };
     Policy::new(PolicySpec {
         scope,
         source_ports: case.sport.into(),
-        choice: case.choice,
+        flags: case.flags,
         pick_up: PickUp::Any,
         ..PolicySpec::to(Target::Ports(case.to.into()))
     })
@@ -95,13 +94,13 @@ fn five_hundred_ranges_and_all_flag_sets() {
             rules.join("\n")
         ),
     );
-    let judged = judge.run(|| Nftables::open().unwrap().read_table(1, "judge").unwrap().0.unwrap());
+    let judged = judge.run(|| Client::open().unwrap().read_table(1, "judge").unwrap().0.unwrap());
     assert_eq!(judged.rules.len(), cases.len());
     for (case, expected) in cases.iter().zip(&judged.rules) {
         let resolved = policy(case).resolve(&HostFacts::default()).unwrap();
         apply(&host, &compile(&[resolved]).unwrap());
         let ours =
-            host.run(|| Nftables::open().unwrap().read_table(1, "ephport").unwrap().0.unwrap());
+            host.run(|| Client::open().unwrap().read_table(1, "ephport").unwrap().0.unwrap());
         let found: Vec<_> = ours.rules.iter().filter_map(comparable).collect();
         assert_eq!(found, [bytes(&expected.exprs)], "{}", nft_rule(case));
     }
@@ -135,7 +134,7 @@ fn what_show_prints_nft_loads_as_the_same_ruleset() {
         let (host, copy) = (Host::new("host").unwrap(), Host::new("copy").unwrap());
         assert_eq!(ephport(&host, &format!("apply {line}")).exit, Exit::Success);
         nft_load(&copy, &ephport(&host, &format!("show {line}")).out);
-        // Our own signature came along, so that status judges the copy too.
+        // Our own fingerprint came along, so that status judges the copy too.
         assert_eq!(ephport(&copy, "status").exit, Exit::Success, "{line}");
         let again = ephport(&copy, &format!("apply {line}"));
         assert!(again.out.starts_with("unchanged"), "{line}: {}", again.out);

@@ -202,7 +202,7 @@ fn status_speaks_to_programs() {
     assert_eq!(text.exit, Exit::Differs);
     assert!(
         text.out.starts_with(
-            "drifted: table inet ephport, without its signature\n  \
+            "drifted: table inet ephport, without its fingerprint\n  \
              somebody changed it since; apply the policy again to mend it\n"
         ),
         "{}",

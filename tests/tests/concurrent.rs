@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ephport_nft::{Error, Installed, Nftables, Ruleset};
+use ephport_nft::{Client, Error, Installed, TableState};
 use ephport_tests::tool::ok;
 use ephport_tests::{Host, apply, compiled, installed};
 
 const APPLIERS: u16 = 32;
 
 /// Documents of several ranges, so that each has rules, chains and sets, all different.
-fn documents() -> Vec<Ruleset> {
+fn documents() -> Vec<TableState> {
     let document = |i: u16| {
         let first = 1024 + i * 1000;
         compiled(&format!(
@@ -26,8 +26,8 @@ fn documents() -> Vec<Ruleset> {
 }
 
 /// Applies one document over and over; how often it was installed or replaced another.
-fn keep_applying(document: &Ruleset, is_over: &AtomicBool) -> Result<u32, Error> {
-    let mut nft = Nftables::open()?;
+fn keep_applying(document: &TableState, is_over: &AtomicBool) -> Result<u32, Error> {
+    let mut nft = Client::open()?;
     let mut times = 0;
     while !is_over.load(Ordering::Relaxed) {
         nft.apply(document)?;
@@ -36,23 +36,23 @@ fn keep_applying(document: &Ruleset, is_over: &AtomicBool) -> Result<u32, Error>
     Ok(times)
 }
 
-fn is_one_of(found: &Installed, documents: &[Ruleset]) -> bool {
+fn is_one_of(found: &Installed, documents: &[TableState]) -> bool {
     let Installed::Ours { ruleset, intact: true, .. } = found else { return false };
-    documents.iter().any(|document| document.essence() == ruleset.essence())
+    documents.iter().any(|document| document.normalized() == ruleset.normalized())
 }
 
 fn describe(found: &Installed) -> String {
     match found {
         Installed::Ours { ruleset, intact, .. } => {
-            format!("intact: {intact}\n{}", ruleset.listing())
+            format!("intact: {intact}\n{}", ruleset.to_nft())
         }
         other => format!("{other:?}"),
     }
 }
 
 /// Reads the table over and over; how often, and what it was when it was none of the documents.
-fn keep_reading(documents: &[Ruleset], is_over: &AtomicBool) -> Result<u32, String> {
-    let mut nft = Nftables::open().map_err(|error| error.to_string())?;
+fn keep_reading(documents: &[TableState], is_over: &AtomicBool) -> Result<u32, String> {
+    let mut nft = Client::open().map_err(|error| error.to_string())?;
     let mut times = 0;
     while !is_over.load(Ordering::Relaxed) {
         let found = nft.installed().map_err(|error| error.to_string())?;

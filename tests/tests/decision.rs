@@ -4,14 +4,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ephport_core::document::{decide, lets_out};
-use ephport_core::strategies::{choices, port_ranges, port_sets, ports, protocols};
+use ephport_core::decision::{evaluate, permits};
+use ephport_core::strategies::{port_ranges, port_sets, ports, protocols, selections};
 use ephport_core::{
-    Address, Decision, Document, Egress, Families, Flow, HostFacts, Origin, PickUp, Policy,
-    PolicyName, PolicySpec, Port, PortRange, PortSet, Protocols, Resolved, Scope, Target,
+    Address, Document, Families, Flow, HostFacts, Origin, OutInterfaces, PickUp, Policy,
+    PolicyName, PolicySpec, Port, PortRange, PortSet, Protocols, ResolvedPolicy, Scope, Target,
+    Translation,
 };
 use ephport_nft::interpret::effect;
-use ephport_nft::{Ruleset, compile};
+use ephport_nft::{TableState, compile};
 use ephport_tests::random::samples;
 use ephport_tests::tool::tool;
 use ephport_tests::{
@@ -46,17 +47,17 @@ fn nets() -> impl Strategy<Value = Vec<ipnet::IpNet>> {
 
 /// Scopes that meet or miss the lab's only way out.
 fn scopes() -> impl Strategy<Value = Scope> {
-    let egress = ["any", "any", "wan0", "w*", "eth9,wan*", "lan0,lo"];
-    let egress = prop::sample::select(egress.to_vec())
-        .prop_map(|text| text.parse::<Egress>().expect("an egress"));
+    let out_interfaces = ["any", "any", "wan0", "w*", "eth9,wan*", "lan0,lo"];
+    let out_interfaces = prop::sample::select(out_interfaces.to_vec())
+        .prop_map(|text| text.parse::<OutInterfaces>().expect("an out_interfaces"));
     let both = Families::Both;
     let families = prop::sample::select(vec![both, both, both, Families::Ipv4, Families::Ipv6]);
     let protocols = prop_oneof![2 => Just(Protocols::DEFAULT), 1 => protocols()];
     let origins = [Origin::Both, Origin::Both, Origin::Local, Origin::Forwarded];
     let origin = prop::sample::select(origins.to_vec());
-    (egress, families, protocols, nets(), nets(), origin).prop_map(
-        |(egress, families, protocols, sources, except_destinations, origin)| Scope {
-            egress,
+    (out_interfaces, families, protocols, nets(), nets(), origin).prop_map(
+        |(out_interfaces, families, protocols, sources, except_destinations, origin)| Scope {
+            out_interfaces,
             families,
             protocols,
             sources,
@@ -105,16 +106,23 @@ fn policies() -> impl Strategy<Value = Policy> {
     let exempt = prop_oneof![3 => Just(PortSet::EMPTY), 1 => port_ranges().prop_map(PortSet::from)];
     let pick_up = prop::sample::select(vec![PickUp::Opening, PickUp::Any]);
     let enforce = prop::sample::select(vec![false, false, true]);
-    let manner = (choices(), addresses(), pick_up, enforce);
-    (scopes(), from, exempt, targets(), manner).prop_filter_map(
+    let rest = (selections(), addresses(), pick_up, enforce);
+    (scopes(), from, exempt, targets(), rest).prop_filter_map(
         "parts that do not fit",
-        |(scope, source_ports, exempt, target, (choice, address, pick_up, enforce))| {
+        |(
+            scope,
+            source_ports,
+            exempt,
+            target,
+            ((flags, per_source_stable), address, pick_up, enforce),
+        )| {
             let target = PolicySpec::to(target);
             let spec = PolicySpec {
                 scope,
                 source_ports,
                 exempt,
-                choice,
+                flags,
+                per_source_stable,
                 address,
                 pick_up,
                 enforce,
@@ -151,10 +159,10 @@ fn connections() -> impl Strategy<Value = Drawn> {
         .prop_map(|(way, is_forwarded, port, end)| Drawn { way, is_forwarded, port, end })
 }
 
-fn source_port(policies: &[Resolved], drawn: &Drawn) -> Port {
+fn source_port(policies: &[ResolvedPolicy], drawn: &Drawn) -> Port {
     let ranges = policies.iter().flat_map(|policy| {
-        let allowed = policy.allowed.ports();
-        allowed.ranges().iter().chain(policy.moved.ranges()).copied().collect::<Vec<_>>()
+        let allowed = policy.permitted.ports();
+        allowed.ranges().iter().chain(policy.translated.ranges()).copied().collect::<Vec<_>>()
     });
     let ends: Vec<_> = ranges.flat_map(|range| [range.first(), range.last()]).collect();
     drawn.end.as_ref().map_or(drawn.port, |end| *end.get(&ends))
@@ -177,17 +185,17 @@ fn core_protocol(protocol: Protocol) -> ephport_core::Protocol {
 }
 
 /// The address that a connection has in the end.
-fn leaving_address(decision: Option<&Decision>, source: IpAddr, router: IpAddr) -> IpAddr {
-    match decision {
-        Some(Decision::Moved { address: Address::Masquerade, .. }) => router,
-        Some(Decision::Moved { address: Address::Fixed(fixed), .. }) => *fixed,
+fn sent_address(translation: Option<&Translation>, source: IpAddr, router: IpAddr) -> IpAddr {
+    match translation.map(|translation| translation.address) {
+        Some(Address::Masquerade) => router,
+        Some(Address::Fixed(fixed)) => fixed,
         _ => source,
     }
 }
 
 fn check(
     net: &Routed,
-    (policies, ruleset): (&[Resolved], &Ruleset),
+    (policies, ruleset): (&[ResolvedPolicy], &TableState),
     drawn: &Drawn,
     seen: &mut Seen,
 ) {
@@ -201,19 +209,19 @@ fn check(
     let flow =
         if drawn.is_forwarded { flow.with_in_interface("lan0".parse().unwrap()) } else { flow };
 
-    let meaning = decide(policies, &flow);
-    let decision = meaning.winner.as_ref().map(|winner| &winner.decision);
+    let evaluation = evaluate(policies, &flow);
+    let translation = evaluation.matched.as_ref().map(|matched| &matched.translation);
     let found = effect(ruleset, &flow).unwrap();
-    assert!(found.agrees_with(decision), "{flow}: meant {decision:?}, interpreted {found:?}");
-    let (possible, own): (PortSet, _) = match decision {
-        Some(Decision::Moved { ports, kept, .. }) => (ports.clone(), *kept),
-        _ => (port.into(), Some(port)),
+    assert_eq!(found, evaluation.effect(), "{flow}");
+    let (possible, own): (PortSet, _) = match translation {
+        Some(translation) => (translation.ports.clone(), translation.keep),
+        None => (port.into(), Some(port)),
     };
     // An earlier connection's port must not stand in the way of this one's.
     assert!(tool(&net.router, "conntrack", &["-F"], "").success);
     let result = host.run(|| connect_within(PATIENCE, protocol, from, to));
     let Ok(connection) = result else {
-        let drops = possible.ports().any(|port| !lets_out(policies, &flow, port));
+        let drops = possible.ports().any(|port| !permits(policies, &flow, port));
         assert!(drops, "{flow} got no answer: {policies:#?}");
         seen.dropped += 1;
         return;
@@ -221,13 +229,13 @@ fn check(
     let left = Port::new(connection.seen.port()).unwrap();
     assert!(possible.contains(left), "{flow} left by {left}: {policies:#?}");
     assert!(own.is_none_or(|own| own == left), "{flow} left by {left}: {policies:#?}");
-    assert!(lets_out(policies, &flow, left), "{flow} left by {left}: {policies:#?}");
-    assert_eq!(connection.seen.ip(), leaving_address(decision, source, router), "{flow}");
-    match decision {
+    assert!(permits(policies, &flow, left), "{flow} left by {left}: {policies:#?}");
+    assert_eq!(connection.seen.ip(), sent_address(translation, source, router), "{flow}");
+    match translation {
         Some(_) => seen.moved += 1,
         None => seen.untouched += 1,
     }
-    seen.kept += u32::from(decision.is_some() && own.is_some());
+    seen.kept += u32::from(translation.is_some() && own.is_some());
 }
 
 #[test]

@@ -8,14 +8,14 @@ use std::sync::Mutex;
 
 use ephport_cli::demo::{ALLOWED, DemoError, Style, run};
 use ephport_core::{Policy, PolicySpec, Target};
-use ephport_nft::{Nftables, compile, host};
+use ephport_nft::{Client, compile, host};
 use ephport_tests::tool::binary;
 use ephport_tests::without_descriptors;
 
 fn install_the_policy() -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
     let ports = format!("{}-{}", ALLOWED.start(), ALLOWED.end());
     let policy = Policy::new(PolicySpec::to(Target::Ports(ports.parse()?)))?;
-    Nftables::open()?.apply(&compile(&[policy.resolve(&host::facts()?)?])?)?;
+    Client::open()?.apply(&compile(&[policy.resolve(&host::facts()?)?])?)?;
     Ok(vec![format!("source ports of all uplinks go to {ports}")])
 }
 

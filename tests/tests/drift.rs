@@ -3,12 +3,12 @@
 use std::net::UdpSocket;
 
 use ephport_cli::Exit;
-use ephport_nft::client::{Socket, dump};
-use ephport_nft::expr::{Counter, Expr};
-use ephport_nft::object::Rule;
+use ephport_nft::netlink::{Header, NfGenMsg, Writer};
+use ephport_nft::netlink::{Socket, dump};
+use ephport_nft::nftables::Rule;
+use ephport_nft::nftables::expr::{Counter, Expr};
 use ephport_nft::uapi::{NF_NAT_RANGE_PROTO_RANDOM, NLM_F_DUMP, NLM_F_REQUEST};
-use ephport_nft::wire::{Header, NfGenMsg, Writer};
-use ephport_nft::{Installed, Ruleset};
+use ephport_nft::{Installed, TableState};
 use ephport_tests::tool::{binary, ok, tool};
 use ephport_tests::{Host, PolicyFile, apply, ephport, ephport_ok, installed, uplinked};
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ fn nft(host: &Host, command: &str) {
     assert!(printed.success, "{command}: {printed:?}");
 }
 
-fn ours(host: &Host) -> Ruleset {
+fn ours(host: &Host) -> TableState {
     match installed(host) {
         Installed::Ours { ruleset, .. } => ruleset,
         other => panic!("{other:?}"),
@@ -92,18 +92,18 @@ fn replace(host: &Host, number: usize, rule: &str) {
     nft(host, &format!("replace rule inet ephport postrouting handle {handle} {rule}"));
 }
 
-/// What nft has no words for, by our own client: the signature stays as it was.
-fn tamper(host: &Host, change: impl FnOnce(&mut Ruleset)) {
-    let mut ruleset = ours(host).essence();
+/// What nft has no words for, by our own client: the fingerprint stays as it was.
+fn tamper(host: &Host, change: impl FnOnce(&mut TableState)) {
+    let mut ruleset = ours(host).normalized();
     change(&mut ruleset);
     apply(host, &ruleset);
 }
 
-fn in_postrouting(ruleset: &mut Ruleset, number: usize) -> &mut Rule {
+fn in_postrouting(ruleset: &mut TableState, number: usize) -> &mut Rule {
     ruleset.rules.iter_mut().filter(|rule| rule.chain == "postrouting").nth(number - 1).unwrap()
 }
 
-fn masq_flags(ruleset: &mut Ruleset, number: usize, change: impl Fn(u32) -> Option<u32>) {
+fn masq_flags(ruleset: &mut TableState, number: usize, change: impl Fn(u32) -> Option<u32>) {
     match in_postrouting(ruleset, number).exprs.last_mut() {
         Some(Expr::Masq(masq)) => masq.flags = change(masq.flags.unwrap_or(0)),
         other => panic!("{other:?}"),

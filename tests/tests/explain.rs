@@ -178,7 +178,7 @@ fn it_speaks_to_programs() {
         "policy": "tcp",
         "ports": "49152-49999,60000-61000",
         "kept": null,
-        "passed_over": [
+        "non_matches": [
             { "policy": "builds", "reason": "its source port is not one that is moved" },
         ],
         "enforced_by": "builds",

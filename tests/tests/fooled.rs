@@ -5,12 +5,13 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 
-use ephport_nft::client::{NetlinkError, Refusal, Socket, Transport};
-use ephport_nft::expr::{Masq, Opaque, Register};
-use ephport_nft::object::{Chain, Hook, Table};
+use ephport_nft::client::Refusal;
+use ephport_nft::netlink::Messages;
+use ephport_nft::netlink::{NetlinkError, Socket, Transport};
+use ephport_nft::nftables::expr::{Masq, Opaque, Register};
+use ephport_nft::nftables::{Chain, Hook, Table};
 use ephport_nft::uapi::NFNL_MSG_BATCH_BEGIN;
-use ephport_nft::wire::Messages;
-use ephport_nft::{Applied, Error, Installed, Nftables, Ruleset};
+use ephport_nft::{Applied, Client, Error, Installed, TableState};
 use ephport_tests::tool::binary;
 use ephport_tests::{Host, PolicyFile, apply, compiled, installed};
 use nix::errno::Errno;
@@ -20,7 +21,7 @@ use nix::sys::socket::{
     socket,
 };
 
-fn ruleset() -> Ruleset {
+fn ruleset() -> TableState {
     compiled("[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\nto-ports = \"49152-61000\"\n")
 }
 
@@ -53,18 +54,18 @@ fn a_batch_end_that_is_missing_or_cut_off_is_no_success() {
     let length = 20;
     for bytes in 1..=length {
         let socket = host.run(Socket::netfilter).unwrap();
-        let applied = Nftables::over(Cutting { socket, bytes }).apply(&ruleset());
+        let applied = Client::with_transport(Cutting { socket, bytes }).apply(&ruleset());
         assert_eq!(applied, Err(Error::Dropped), "{bytes}");
         assert_eq!(installed(&host), Installed::Absent, "{bytes}");
     }
 }
 
 /// What the kernel says to a ruleset of ours with one change. It then holds nothing.
-fn refusal(change: impl FnOnce(&mut Ruleset)) -> Refusal {
+fn refusal(change: impl FnOnce(&mut TableState)) -> Refusal {
     let host = Host::new("host").unwrap();
     let mut wrong = ruleset();
     change(&mut wrong);
-    let result = host.run(|| Nftables::open()?.apply(&wrong));
+    let result = host.run(|| Client::open()?.apply(&wrong));
     assert_eq!(installed(&host), Installed::Absent);
     match result {
         Err(Error::Refused(refusal)) => *refusal,
@@ -73,7 +74,7 @@ fn refusal(change: impl FnOnce(&mut Ruleset)) -> Refusal {
 }
 
 /// What is wrong, how, and what the kernel refused.
-type Case = (&'static str, fn(&mut Ruleset), &'static str);
+type Case = (&'static str, fn(&mut TableState), &'static str);
 
 fn each_is_refused(cases: &[Case]) {
     for (name, change, expected) in cases {
@@ -231,11 +232,11 @@ const OWNER: u32 = 2;
 #[test]
 fn a_table_that_another_process_owns_is_no_lack_of_privilege() {
     let host = Host::new("host").unwrap();
-    let mut owner = host.run(Nftables::open).unwrap();
+    let mut owner = host.run(Client::open).unwrap();
     let table = ruleset().table;
-    let exclusive = Ruleset { table: Table { flags: Some(OWNER), ..table }, ..ruleset() };
+    let exclusive = TableState { table: Table { flags: Some(OWNER), ..table }, ..ruleset() };
     assert_eq!(owner.apply(&exclusive), Ok(Applied::Installed));
-    let mut other = host.run(Nftables::open).unwrap();
+    let mut other = host.run(Client::open).unwrap();
     assert_eq!(other.apply(&ruleset()), Err(Error::Owned));
     assert_eq!(other.remove(), Err(Error::Owned));
     assert_eq!(owner.remove(), Ok(true));

@@ -1,12 +1,12 @@
 //! The goldens of ephport-nft made anew: each command run by nft, and what the kernel then lists.
 
-use ephport_nft::client::{Socket, dump};
+use ephport_nft::netlink::{Header, NfGenMsg, Writer};
+use ephport_nft::netlink::{Socket, dump};
 use ephport_nft::uapi::{
     NFPROTO_INET, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM,
     NFT_MSG_GETTABLE, NFTA_RULE_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
     NFTA_SET_TABLE, NLM_F_DUMP, NLM_F_REQUEST,
 };
-use ephport_nft::wire::{Header, NfGenMsg, Writer};
 use ephport_tests::Host;
 use ephport_tests::tool::tool;
 

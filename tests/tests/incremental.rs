@@ -2,21 +2,21 @@
 
 use ephport_core::strategies::documents;
 use ephport_core::{Document, HostFacts};
-use ephport_nft::diff::changes;
-use ephport_nft::{Applied, Installed, Nftables, Ruleset, compile};
+use ephport_nft::plan::diff::changes;
+use ephport_nft::{Applied, Client, Installed, TableState, compile};
 use ephport_tests::random::samples;
 use ephport_tests::tool::ok;
 use ephport_tests::{Host, Protocol, Routed, SERVER_V4, Server, apply, ephport_ok, seen};
 
-fn compiled(document: &Document) -> Ruleset {
+fn compiled(document: &Document) -> TableState {
     compile(&document.resolve(&HostFacts::default()).unwrap()).unwrap()
 }
 
 /// What stands on `host`, which must be ours and intact.
-fn installed(host: &Host) -> Ruleset {
-    match host.run(|| Nftables::open()?.installed()).unwrap() {
+fn installed(host: &Host) -> TableState {
+    match host.run(|| Client::open()?.installed()).unwrap() {
         Installed::Ours { ruleset, intact: true, .. } => ruleset,
-        Installed::Ours { ruleset, .. } => panic!("drifted: {}", ruleset.essence().listing()),
+        Installed::Ours { ruleset, .. } => panic!("drifted: {}", ruleset.normalized().to_nft()),
         Installed::Absent | Installed::Foreign(_) => panic!("not there"),
     }
 }
@@ -25,10 +25,10 @@ fn installed(host: &Host) -> Ruleset {
 fn every_document_follows_every_other() {
     let host = Host::new("host").unwrap();
     let mut incremental = 0;
-    let mut last: Option<Ruleset> = None;
+    let mut last: Option<TableState> = None;
     for document in samples(&documents(), 150) {
         let desired = compiled(&document);
-        let expected = last.as_ref().is_some_and(|last| last.essence() == desired.essence());
+        let expected = last.as_ref().is_some_and(|last| last.normalized() == desired.normalized());
         let before = last.is_some().then(|| installed(&host));
         let is_incremental = before.is_some_and(|old| changes(&old, &desired).is_some());
         incremental += u32::from(is_incremental);
@@ -36,8 +36,8 @@ fn every_document_follows_every_other() {
         assert_eq!(applied == Applied::Unchanged, expected);
         // A kernel may refuse an update; then the table is replaced.
         assert!(applied != Applied::Updated || is_incremental, "{applied:?}");
-        let is_held = installed(&host).essence() == desired.essence();
-        assert!(is_held, "{}", desired.listing());
+        let is_held = installed(&host).normalized() == desired.normalized();
+        assert!(is_held, "{}", desired.to_nft());
         assert_eq!(apply(&host, &desired), Applied::Unchanged);
         last = Some(desired);
     }
@@ -45,9 +45,9 @@ fn every_document_follows_every_other() {
 }
 
 /// The handles of all chains, sets and rules.
-fn handles(ruleset: &Ruleset) -> Vec<u64> {
+fn handles(ruleset: &TableState) -> Vec<u64> {
     let chains = ruleset.chains.iter().filter_map(|chain| chain.handle);
-    let sets = ruleset.sets.iter().filter_map(|filled| filled.set.handle);
+    let sets = ruleset.sets.iter().filter_map(|filled| filled.spec.handle);
     chains.chain(sets).chain(ruleset.rules.iter().filter_map(|rule| rule.handle)).collect()
 }
 
@@ -60,11 +60,11 @@ fn counters_of_untouched_rules_survive() {
     let before = installed(&net.router);
     ephport_ok(&net.router, "apply --to-ports 49152-61000 -p tcp,udp");
     let after = installed(&net.router);
-    let counted = |ruleset: &Ruleset| {
+    let counted = |ruleset: &TableState| {
         ruleset.rules.iter().filter_map(|rule| rule.counter()).map(|c| c.packets).sum::<u64>()
     };
     assert_eq!((counted(&before), counted(&after)), (1, 1));
-    // All that was there is there still, but for the rule that holds the signature.
+    // All that was there is there still, but for the rule that holds the fingerprint.
     let (old, new) = (handles(&before), handles(&after));
     assert_eq!(old.iter().filter(|handle| !new.contains(handle)).count(), 1);
 }
@@ -82,7 +82,7 @@ fn what_was_changed_by_hand_is_mended_alone() {
     ok(&host, "nft add rule inet ephport postrouting counter accept");
     assert!(ephport_ok(&host, line).starts_with("updated"));
     let after = installed(&host);
-    assert_eq!(after.essence(), before.essence());
+    assert_eq!(after.normalized(), before.normalized());
     let lost = handles(&before).into_iter().filter(|handle| !handles(&after).contains(handle));
     assert_eq!(lost.count(), 1);
 }

@@ -3,7 +3,7 @@
 use std::process::Output;
 use std::thread;
 
-use ephport_nft::{Installed, Nftables, Ruleset};
+use ephport_nft::{Client, Installed, TableState};
 use ephport_tests::strace::{Point, inject, points, traced};
 use ephport_tests::{Host, PolicyFile, apply, compiled, installed, is_long};
 
@@ -62,9 +62,9 @@ enum Task {
 /// A host, and the tables before and after.
 struct Scene {
     host: Host,
-    nft: Nftables,
-    old: Ruleset,
-    new: Ruleset,
+    nft: Client,
+    old: TableState,
+    new: TableState,
     policy: PolicyFile,
 }
 
@@ -73,7 +73,7 @@ impl Scene {
         let host = Host::new("host").unwrap();
         let text = document("20000-20999,30000-30999,49152-61000");
         Self {
-            nft: host.run(Nftables::open).unwrap(),
+            nft: host.run(Client::open).unwrap(),
             host,
             old: compiled(&document("1024-2047,3000-3999")),
             new: compiled(&text),
@@ -96,14 +96,14 @@ impl Scene {
     /// Whether the verdict is what the kernel holds.
     fn is_true(&mut self, task: Task, output: &Output) -> bool {
         let held = match self.nft.installed().unwrap() {
-            Installed::Ours { ruleset, intact: true, .. } => Some(ruleset.essence()),
+            Installed::Ours { ruleset, intact: true, .. } => Some(ruleset.normalized()),
             Installed::Absent => None,
             other => panic!("torn: {other:?}"),
         };
-        let is_old = held.as_ref() == Some(&self.old.essence());
+        let is_old = held.as_ref() == Some(&self.old.normalized());
         let says = |text: &str| String::from_utf8_lossy(&output.stdout).starts_with(text);
         match (task, output.status.code()) {
-            (Task::Apply, Some(0)) => held == Some(self.new.essence()),
+            (Task::Apply, Some(0)) => held == Some(self.new.normalized()),
             (Task::Status, Some(0)) => is_old && says("intact: table inet ephport"),
             (Task::Remove, Some(0)) => held.is_none() && says("removed table inet ephport"),
             (_, Some(1)) => is_old && output.stderr.starts_with(b"error: "),

@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::thread;
 
-use ephport_nft::{Applied, Installed, Nftables, Ruleset};
+use ephport_nft::{Applied, Client, Installed, TableState};
 use ephport_tests::strace::{Point, inject, points, traced};
 use ephport_tests::{Host, PolicyFile, apply, compiled};
 
@@ -35,9 +35,9 @@ struct Found {
 }
 
 /// Kills an apply of `new` over `old` on entering each of these calls, looks, and applies again.
-fn kill_at(points: &[&Point], policy: &PolicyFile, old: &Ruleset, new: &Ruleset) -> Found {
+fn kill_at(points: &[&Point], policy: &PolicyFile, old: &TableState, new: &TableState) -> Found {
     let host = Host::new("host").unwrap();
-    let mut nft = host.run(Nftables::open).unwrap();
+    let mut nft = host.run(Client::open).unwrap();
     let mut found = Found::default();
     for point @ (call, count) in points {
         nft.apply(old).unwrap();
@@ -49,8 +49,8 @@ fn kill_at(points: &[&Point], policy: &PolicyFile, old: &Ruleset, new: &Ruleset)
         let Installed::Ours { ruleset, intact: true, .. } = nft.installed().unwrap() else {
             panic!("torn at {call} {count}");
         };
-        let is_new = ruleset.essence() == new.essence();
-        assert!(is_new || ruleset.essence() == old.essence(), "torn at {call} {count}");
+        let is_new = ruleset.normalized() == new.normalized();
+        assert!(is_new || ruleset.normalized() == old.normalized(), "torn at {call} {count}");
         *(if is_new { &mut found.new } else { &mut found.old }) += 1;
         let again = if is_new { Applied::Unchanged } else { Applied::Updated };
         assert_eq!(nft.apply(new), Ok(again));

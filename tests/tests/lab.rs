@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ephport_nft::client::NetlinkError;
+use ephport_nft::netlink::NetlinkError;
 use ephport_tests::{
     CLIENT_V4, CLIENT_V6, Host, LabError, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4,
     Server, Source, TrafficError, connect, connect_within, of_family, seen, ways,

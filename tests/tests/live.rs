@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use ephport_core::{Port, PortSet};
-use ephport_nft::{Applied, Nftables, Ruleset};
+use ephport_nft::{Applied, Client, TableState};
 use ephport_tests::tool::nft_load;
 use ephport_tests::{
     Connection, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, Server, apply, compiled, connect,
@@ -27,7 +27,7 @@ const SEVERAL: &str = "20000-23999,30000-30999,49152-61000";
 /// Less than a second, after which TCP would hide a loss by sending its SYN again.
 const PATIENCE: Duration = Duration::from_millis(900);
 
-fn documents() -> [Ruleset; 2] {
+fn documents() -> [TableState; 2] {
     [ONE, SEVERAL].map(|ports| {
         compiled(&format!(
             "[[policy]]\nname = \"p\"\nout-interfaces = [\"wan0\"]\nto-ports = \"{ports}\"\n"
@@ -52,7 +52,7 @@ impl Work {
 
 /// Applies the documents in turn.
 fn replace(work: &Work) -> Vec<ephport_nft::Error> {
-    let mut nft = Nftables::open().expect("a socket");
+    let mut nft = Client::open().expect("a socket");
     let mut errors = Vec::new();
     // The first of them stands already.
     for document in documents().iter().cycle().skip(1) {

@@ -8,14 +8,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use ephport_cli::Exit;
-use ephport_nft::Nftables;
-use ephport_nft::expr::Expr;
-use ephport_nft::object::{Hook, Rule};
+use ephport_nft::Client;
+use ephport_nft::netlink::Writer;
+use ephport_nft::nftables::expr::Expr;
+use ephport_nft::nftables::{Hook, Rule};
 use ephport_nft::uapi::{
     NF_INET_FORWARD, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_NAT_RANGE_PROTO_SPECIFIED,
     NFPROTO_INET,
 };
-use ephport_nft::wire::Writer;
 use ephport_tests::tool::{nft_load, tool};
 use ephport_tests::{
     CLIENT_V4, CLIENT_V6, Ended, Host, PolicyFile, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, Server,
@@ -138,13 +138,13 @@ fn judged(statement: &str) -> (String, Rule) {
     );
     let printed = tool(&host, "nft", &["--debug=netlink", "-f", "-"], &text);
     assert!(printed.success && printed.err.is_empty(), "{statement}: {printed:?}");
-    let table = host.run(|| Nftables::open().unwrap().read_table(NFPROTO_INET, "judge").unwrap().0);
+    let table = host.run(|| Client::open().unwrap().read_table(NFPROTO_INET, "judge").unwrap().0);
     let [rule] = table.unwrap().rules.try_into().expect("one rule");
     (printed.out, rule)
 }
 
 /// Without the flag that the kernel sets itself where `nat` has ports.
-fn essence(instruction: &str) -> String {
+fn normalized(instruction: &str) -> String {
     let (nat, flags) = instruction.split_once(" flags 0x").unwrap_or((instruction, ""));
     match u32::from_str_radix(flags, 16) {
         Ok(flags) if !nat.starts_with("nat ") => format!("{nat} flags {flags:#x}"),
@@ -161,10 +161,10 @@ fn statements_of_nftables() {
     for (statement, expected, flags) in STATEMENTS {
         let (printed, rule) = judged(statement);
         assert_eq!(instructions(&printed)[2..], *expected, "{statement}");
-        let read = |expr: &Expr| format!("{}\n", expr.essence());
+        let read = |expr: &Expr| format!("{}\n", expr.normalized());
         let read: String = rule.exprs[2..].iter().map(read).collect();
-        let essence: Vec<_> = expected.iter().map(|line| essence(line)).collect();
-        assert_eq!(instructions(&read), essence, "{statement}");
+        let expected: Vec<_> = expected.iter().map(|line| normalized(line)).collect();
+        assert_eq!(instructions(&read), expected, "{statement}");
 
         let Some(flags) = flags else { continue };
         let show = format!("show -p tcp -o eth0 {flags}");
@@ -193,7 +193,7 @@ fn byte_cases_of_google_nftables() {
     for (statement, golden) in cases {
         let (_, rule) = judged(&format!("masquerade {statement}"));
         let mut w = Writer::new();
-        rule.exprs.last().expect("an expression").essence().write(&mut w);
+        rule.exprs.last().expect("an expression").normalized().write(&mut w);
         assert_eq!(w.finish().unwrap(), golden, "{statement}");
     }
 }
@@ -243,7 +243,7 @@ fn elsewhere_than_in_postrouting_the_kernel_refuses_and_we_say_so() {
                 chain.hook = Some(Hook { number, priority: 90 });
                 chain.kind = Some(kind.into());
             }
-            let error = host.run(|| Nftables::open().unwrap().apply(&ruleset)).unwrap_err();
+            let error = host.run(|| Client::open().unwrap().apply(&ruleset)).unwrap_err();
             let refused = format!(
                 "the kernel refused to add rule 1 of policy a to chain {chain} (EOPNOTSUPP: Operation \
                  not supported on transport endpoint): this kernel does not support it; \
@@ -251,7 +251,7 @@ fn elsewhere_than_in_postrouting_the_kernel_refuses_and_we_say_so() {
             );
             assert_eq!(error.to_string(), refused, "{kind} {number}");
             let (left, _) =
-                host.run(|| Nftables::open().unwrap().read_table(NFPROTO_INET, "ephport")).unwrap();
+                host.run(|| Client::open().unwrap().read_table(NFPROTO_INET, "ephport")).unwrap();
             assert_eq!(left, None);
         }
     }

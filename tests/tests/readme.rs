@@ -1,7 +1,7 @@
 //! What README.md and docs/ show is what the commands print, and their policies are policies.
 //!
 //! A console block is one command and its output; `policy.toml` in it is the last TOML block before.
-//! The table's owner and signature, which name a version, are left out.
+//! The table's owner and fingerprint, which name a version, are left out.
 
 use std::path::Path;
 
@@ -73,7 +73,7 @@ fn printed(host: &Host, line: &str, policy: Option<&PolicyFile>) -> String {
     lines.map(unsigned).collect()
 }
 
-/// A line without the signature in a rule's comment.
+/// A line without the fingerprint in a rule's comment.
 fn unsigned(line: &str) -> String {
     match line.split_once(" comment \"ephport-nft ") {
         Some((rule, _)) => format!("{rule}\n"),

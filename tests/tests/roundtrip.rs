@@ -6,8 +6,8 @@
 
 use ephport_core::HostFacts;
 use ephport_core::strategies::documents;
-use ephport_nft::ruleset::{FAMILY, TABLE};
-use ephport_nft::{Applied, Installed, Nftables, Ruleset, compile};
+use ephport_nft::table::layout::{FAMILY, TABLE};
+use ephport_nft::{Applied, Client, Installed, TableState, compile};
 use ephport_tests::Host;
 use ephport_tests::random::samples;
 use ephport_tests::tool::tool;
@@ -17,13 +17,13 @@ const DOCUMENTS: usize = 150;
 /// A host, and a handle on its tables that is opened once.
 struct Kernel {
     host: Host,
-    nft: Nftables,
+    nft: Client,
 }
 
 impl Kernel {
     fn new(name: &str) -> Self {
         let host = Host::new(name).expect("a host");
-        let nft = host.run(Nftables::open).expect("a handle");
+        let nft = host.run(Client::open).expect("a handle");
         Self { host, nft }
     }
 
@@ -42,22 +42,22 @@ impl Kernel {
     }
 
     /// Whether the kernel holds this and nothing else in our table, still as it was signed.
-    fn assert_holds(&mut self, ruleset: &Ruleset, how: &str) {
+    fn assert_holds(&mut self, ruleset: &TableState, how: &str) {
         match self.nft.installed().expect("read") {
-            Installed::Ours { ruleset: found, signature, intact } => {
-                let listings = || format!("{}{}", ruleset.listing(), found.listing());
-                assert!(found.essence() == ruleset.essence(), "{how}\n{}", listings());
-                assert_eq!(signature, ruleset.signature(), "{how}");
-                assert!(intact, "{how}\n{}", ruleset.listing());
+            Installed::Ours { ruleset: found, fingerprint, intact } => {
+                let listings = || format!("{}{}", ruleset.to_nft(), found.to_nft());
+                assert!(found.normalized() == ruleset.normalized(), "{how}\n{}", listings());
+                assert_eq!(fingerprint, ruleset.fingerprint(), "{how}");
+                assert!(intact, "{how}\n{}", ruleset.to_nft());
             }
-            other => panic!("{how}: {other:?}\n{}", ruleset.listing()),
+            other => panic!("{how}: {other:?}\n{}", ruleset.to_nft()),
         }
     }
 }
 
 /// Whether nft can say all of it.
-fn has_words(ruleset: &Ruleset) -> bool {
-    !ruleset.listing().to_string().contains("\t# ")
+fn has_words(ruleset: &TableState) -> bool {
+    !ruleset.to_nft().to_string().contains("\t# ")
 }
 
 #[test]
@@ -71,13 +71,13 @@ fn a_hundred_and_fifty_documents_to_the_kernel_and_back() {
         let applied = host.nft.apply(&ruleset).expect("applied");
         assert_ne!(applied, Applied::Unchanged);
         host.assert_holds(&ruleset, "as it was sent");
-        assert_eq!(host.nft.apply(&ruleset), Ok(Applied::Unchanged), "{}", ruleset.listing());
+        assert_eq!(host.nft.apply(&ruleset), Ok(Applied::Unchanged), "{}", ruleset.to_nft());
         if !has_words(&ruleset) {
             unsaid += 1;
             continue;
         }
         said += 1;
-        copy.load(&ruleset.listing().to_string());
+        copy.load(&ruleset.to_nft().to_string());
         copy.assert_holds(&ruleset, "as `show` lists it");
         again.load(&host.listed());
         again.assert_holds(&ruleset, "as nft lists it");

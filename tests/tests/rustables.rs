@@ -5,13 +5,16 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ephport_core::strategies::policies;
-use ephport_core::{Address, Allowed, Choice, Document, Family, HostFacts, PortSet, Resolved};
-use ephport_nft::expr::{self, Expr, Register};
-use ephport_nft::object::{self, Elements};
-use ephport_nft::ruleset::{FAMILY, FilledSet, SetName, TABLE};
+use ephport_core::{
+    Address, Document, Family, HostFacts, NatFlags, PermittedPorts, PortSet, ResolvedPolicy,
+};
+use ephport_nft::netlink::{Attr, Attrs, Messages, NfGenMsg, Reader, Writer};
+use ephport_nft::nftables::expr::{self, Expr, Register};
+use ephport_nft::nftables::{self, Elements};
 use ephport_nft::rustables::{Lack, Refused, Values};
-use ephport_nft::wire::{Attr, Attrs, Messages, NfGenMsg, Reader, Writer};
-use ephport_nft::{Applied, Installed, Ruleset, compile, uapi};
+use ephport_nft::table::layout::{FAMILY, TABLE};
+use ephport_nft::table::{Set, SetName};
+use ephport_nft::{Applied, Installed, TableState, compile, uapi};
 use ephport_tests::random::samples;
 use ephport_tests::{Host, Protocol, Routed, SERVER_V4, Server, apply, compiled, installed, seen};
 use ipnet::IpNet;
@@ -44,7 +47,7 @@ const SELDOM: [&str; 5] = [
        random = true"#,
 ];
 
-fn cases() -> Vec<(Resolved, Ruleset)> {
+fn cases() -> Vec<(ResolvedPolicy, TableState)> {
     let seldom = SELDOM.iter().flat_map(|text| {
         let text = format!("[[policy]]\nname = \"default\"\n{text}");
         let document: Document = text.parse().expect("a document");
@@ -52,7 +55,7 @@ fn cases() -> Vec<(Resolved, Ruleset)> {
     });
     let random = samples(&policies(), POLICIES).into_iter();
     let random = random.filter_map(|policy| policy.resolve(&HostFacts::default()).ok());
-    let compiled = |policy: Resolved| {
+    let compiled = |policy: ResolvedPolicy| {
         let ruleset = compile(std::slice::from_ref(&policy)).expect("a program");
         (policy, ruleset)
     };
@@ -72,9 +75,9 @@ fn send(host: &Host, values: &Values) {
 }
 
 /// What the kernel then holds, which our own client would not change.
-fn sent(host: &Host, ruleset: &Ruleset) -> Ruleset {
+fn sent(host: &Host, ruleset: &TableState) -> TableState {
     send(host, &Values::of(ruleset).expect("carried"));
-    assert_eq!(apply(host, ruleset), Applied::Unchanged, "{}", ruleset.listing());
+    assert_eq!(apply(host, ruleset), Applied::Unchanged, "{}", ruleset.to_nft());
     match installed(host) {
         Installed::Ours { ruleset, intact: true, .. } => ruleset,
         other => panic!("{other:?}"),
@@ -82,7 +85,7 @@ fn sent(host: &Host, ruleset: &Ruleset) -> Ruleset {
 }
 
 /// What of this policy rustables lacks words for, told from the policy alone.
-fn lacks(policy: &Resolved) -> HashSet<Lack> {
+fn lacks(policy: &ResolvedPolicy) -> HashSet<Lack> {
     let families = [Family::Ipv4, Family::Ipv6].into_iter();
     let scopes: Vec<_> = families.filter_map(|family| Scope::of(policy, family)).collect();
     let mut lacks: HashSet<_> = scopes.iter().flat_map(|scope| scope.lacks(policy)).collect();
@@ -91,20 +94,22 @@ fn lacks(policy: &Resolved) -> HashSet<Lack> {
     let is_ranged = |ports: &PortSet| {
         ports.ranges().len() > 1 && ports.ranges().iter().any(|range| range.count() > 1)
     };
-    if is_moved && is_ranged(&policy.moved) || is_enforced && is_ranged(&policy.leaves) {
+    if is_moved && is_ranged(&policy.translated)
+        || is_enforced && is_ranged(&policy.permitted_source_ports)
+    {
         lacks.insert(Lack::Interval);
     }
-    match &policy.allowed {
-        Allowed::Ports(ports) => match ports.ranges() {
+    match &policy.permitted {
+        PermittedPorts::Set(ports) => match ports.ranges() {
             [range] if policy.address != Address::Masquerade && is_moved => {
-                let Choice { random, fully_random, persistent, .. } = policy.choice;
+                let NatFlags { random, fully_random, persistent } = policy.flags;
                 lacks.extend((range.count() > 1).then_some(Lack::NatRange));
                 lacks.extend((random || fully_random || persistent).then_some(Lack::NatFlags));
             }
             [_] => {}
             _ => lacks.extend([Lack::Map]),
         },
-        Allowed::Blocks(_) => lacks.extend(is_moved.then_some(Lack::Map)),
+        PermittedPorts::Blocks(_) => lacks.extend(is_moved.then_some(Lack::Map)),
     }
     lacks
 }
@@ -121,16 +126,16 @@ struct Scope {
 
 impl Scope {
     /// None where the policy has no rules for the family.
-    fn of(policy: &Resolved, family: Family) -> Option<Self> {
+    fn of(policy: &ResolvedPolicy, family: Family) -> Option<Self> {
         let everything = match family {
             Family::Ipv4 => (0, u32::MAX.into()),
             Family::Ipv6 => (0, u128::MAX),
         };
         let mut sources = ranges(&policy.sources, family);
         let excepted = ranges(&policy.except_destinations, family);
-        let has_ports = match &policy.allowed {
-            Allowed::Ports(_) => true,
-            Allowed::Blocks(blocks) => {
+        let has_ports = match &policy.permitted {
+            PermittedPorts::Set(_) => true,
+            PermittedPorts::Blocks(blocks) => {
                 blocks.iter().any(|block| Family::of(block.source) == family)
             }
         };
@@ -142,7 +147,7 @@ impl Scope {
         (is_in_scope && (has_ports || policy.enforce)).then_some(scope)
     }
 
-    fn lacks(&self, policy: &Resolved) -> Vec<Lack> {
+    fn lacks(&self, policy: &ResolvedPolicy) -> Vec<Lack> {
         let is_ranged =
             |ranges: &[Range]| ranges.len() > 1 && ranges.iter().any(|(first, last)| first != last);
         let is_odd = matches!(self.excepted.as_slice(), [range] if !is_prefix(*range));
@@ -189,15 +194,15 @@ fn what_rustables_carries_the_kernel_holds_as_from_our_own_client_and_the_rest_i
         let expected = lacks(policy);
         match Values::of(ruleset) {
             Ok(_) => {
-                assert_eq!(expected, HashSet::new(), "{}", ruleset.listing());
+                assert_eq!(expected, HashSet::new(), "{}", ruleset.to_nft());
                 let found = sent(&host, ruleset);
                 apply(&own, ruleset);
                 let Installed::Ours { ruleset: by_us, .. } = installed(&own) else { panic!() };
-                assert_eq!(found.essence(), by_us.essence(), "{}", ruleset.listing());
+                assert_eq!(found.normalized(), by_us.normalized(), "{}", ruleset.to_nft());
                 carried += 1;
             }
-            Err(error @ (Refused::Expression { lack, .. } | Refused::Set { lack, .. })) => {
-                assert!(expected.contains(&lack), "{error}\n{}", ruleset.listing());
+            Err(error @ (Refused::Expression { lack, .. } | Refused::SetSpec { lack, .. })) => {
+                assert!(expected.contains(&lack), "{error}\n{}", ruleset.to_nft());
                 assert!(error.to_string().contains(", of policy default: "), "{error}");
                 refused.insert(lack);
             }
@@ -227,7 +232,7 @@ fn masquerade_keeps_its_ports_which_rustables_own_loses() {
     );
     let port = || seen(&net.client, Protocol::Tcp, 40_000, SocketAddr::new(SERVER_V4, 443)).port();
     let found = sent(&net.router, &ruleset);
-    let masq = |ruleset: &Ruleset| -> Vec<expr::Masq> {
+    let masq = |ruleset: &TableState| -> Vec<expr::Masq> {
         let exprs = ruleset.rules.iter().flat_map(|rule| rule.exprs.clone());
         exprs
             .filter_map(|expr| if let Expr::Masq(masq) = expr { Some(masq) } else { None })
@@ -262,7 +267,7 @@ fn bodies(fill: impl FnOnce(&mut Batch)) -> Vec<(u16, Vec<u8>)> {
 }
 
 /// The same from our own encoder.
-fn own_bodies(ruleset: &Ruleset) -> Vec<(u16, Vec<u8>)> {
+fn own_bodies(ruleset: &TableState) -> Vec<(u16, Vec<u8>)> {
     let body = |kind, write: &dyn Fn(&mut Writer)| {
         let mut w = Writer::new();
         write(&mut w);
@@ -272,14 +277,14 @@ fn own_bodies(ruleset: &Ruleset) -> Vec<(u16, Vec<u8>)> {
     let chains = ruleset.chains.iter();
     bodies.extend(chains.map(|chain| body(uapi::NFT_MSG_NEWCHAIN, &|w| chain.write(w))));
     for (filled, id) in ruleset.sets.iter().zip(1..) {
-        let set = object::Set { id: Some(id), ..filled.set.clone() };
+        let set = nftables::SetSpec { id: Some(id), ..filled.spec.clone() };
         bodies.push(body(uapi::NFT_MSG_NEWSET, &|w| set.write(w)));
     }
     for filled in &ruleset.sets {
         let elements = Elements {
             family: FAMILY,
             table: TABLE.into(),
-            set: filled.set.name.clone(),
+            set: filled.spec.name.clone(),
             set_id: None,
             elements: filled.elements.clone(),
         };
@@ -420,18 +425,18 @@ fn rustables_own_words_are_encoded_as_ours() {
     assert_eq!(found, expected.map(String::from).into());
 }
 
-fn in_our_words() -> Ruleset {
+fn in_our_words() -> TableState {
     use expr::{
         Bitwise, Cmp, CmpOp, Counter, Ct, Data, Immediate, Lookup, Masq, Meta, Nat, Payload,
         Verdict,
     };
-    let rule = |exprs| object::Rule::new(FAMILY, TABLE, "c", exprs);
+    let rule = |exprs| nftables::Rule::new(FAMILY, TABLE, "c", exprs);
     let meta = |key| Meta { key, dreg: Register::R1 }.into();
     let eq = |bytes: &[u8]| Cmp::new(CmpOp::Eq, bytes).into();
     let load = |dreg, bytes: &[u8]| Immediate { dreg, data: Data::value(bytes) }.into();
-    let filled = FilledSet::ports(SetName::Named("s"), &"443".parse().unwrap());
-    let set = object::Set { flags: Some(0), userdata: None, size: None, ..filled.set };
-    let elements = vec![object::Element::new(443u16.to_be_bytes().to_vec(), None)];
+    let filled = Set::ports(SetName::Named("s"), &"443".parse().unwrap());
+    let set = nftables::SetSpec { flags: Some(0), userdata: None, size: None, ..filled.spec };
+    let elements = vec![nftables::Element::new(443u16.to_be_bytes().to_vec(), None)];
     let established: u32 = 2;
     let matching = vec![
         meta(uapi::NFT_META_L4PROTO),
@@ -459,17 +464,17 @@ fn in_our_words() -> Ruleset {
         .into(),
         Masq::default().into(),
     ];
-    let hook = object::Hook { number: uapi::NF_INET_POST_ROUTING, priority: -5 };
-    let chain = object::Chain {
+    let hook = nftables::Hook { number: uapi::NF_INET_POST_ROUTING, priority: -5 };
+    let chain = nftables::Chain {
         hook: Some(hook),
         policy: Some(uapi::NF_ACCEPT),
         kind: Some("nat".into()),
-        ..object::Chain::regular(FAMILY, TABLE, "c")
+        ..nftables::Chain::regular(FAMILY, TABLE, "c")
     };
-    Ruleset {
-        table: object::Table::new(FAMILY, TABLE),
+    TableState {
+        table: nftables::Table::new(FAMILY, TABLE),
         chains: vec![chain],
-        sets: vec![FilledSet { set, elements }],
+        sets: vec![Set { spec: set, elements }],
         rules: vec![rule(matching), rule(translating)],
     }
 }

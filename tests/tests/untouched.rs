@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use ephport_nft::{Applied, Nftables};
+use ephport_nft::{Applied, Client};
 use ephport_tests::random::samples;
 use ephport_tests::tool::{nft_load, ok, tool};
 use ephport_tests::{Host, apply, compiled};
@@ -111,7 +111,7 @@ fn assert_untouched<T: PartialEq + std::fmt::Debug>(host: &Host, look: impl Fn()
         assert_eq!(apply(host, &compiled(policy)), expected);
         assert_eq!(look(), before, "{expected:?}");
     }
-    assert_eq!(host.run(|| Nftables::open().and_then(|mut nft| nft.remove())), Ok(true));
+    assert_eq!(host.run(|| Client::open().and_then(|mut nft| nft.remove())), Ok(true));
     assert_eq!(look(), before, "removed");
 }
 

@@ -4,10 +4,10 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use ephport_nft::client::{Event, Events};
-use ephport_nft::object::Commit;
+use ephport_nft::netlink::{Header, NfGenMsg, Writer};
+use ephport_nft::nftables::Commit;
 use ephport_nft::uapi::{NFNLGRP_NFTABLES, NFT_MSG_NEWTABLE};
-use ephport_nft::wire::{Header, NfGenMsg, Writer};
-use ephport_nft::{Nftables, Ruleset};
+use ephport_nft::{Client, TableState};
 use ephport_tests::tool::{nft_load, ok};
 use ephport_tests::{Host, apply, compiled, ephport_ok};
 use nix::sys::socket::{
@@ -44,14 +44,14 @@ fn words(event: &Event) -> String {
     format!("{verb} {noun}")
 }
 
-fn policy(ports: &str) -> Ruleset {
+fn policy(ports: &str) -> TableState {
     compiled(&format!(
         "[[policy]]\nname = \"p\"\nprotocols = [\"udp\"]\nout-interfaces = \"any\"\n\
          to-ports = \"{ports}\"\n"
     ))
 }
 
-fn blocks(last: u16) -> Ruleset {
+fn blocks(last: u16) -> TableState {
     compiled(&format!(
         "[[policy]]\nname = \"b\"\nprotocols = [\"udp\"]\nout-interfaces = \"any\"\n\
          blocks = [\"10.0.0.1=1024-2047\", \"10.0.0.2=2048-{last}\"]\n"
@@ -77,7 +77,7 @@ fn each_transaction_is_told_in_its_order_up_to_its_generation() {
     assert_eq!(so_far(&mut events), installed);
     apply(&host, &policy("49152-61000"));
     assert_eq!(so_far(&mut events), [""; 0]);
-    // Only the rule that differs, and the one with the signature.
+    // Only the rule that differs, and the one with the fingerprint.
     apply(&host, &policy("1024-2047"));
     let replaced = [
         "- rule of postrouting",
@@ -143,7 +143,7 @@ fn what_nft_does_is_told_with_its_name() {
     assert_eq!(rule.to_string(), "counter packets 0 bytes 0 accept");
     assert!(pid.is_some());
     assert_eq!(process.as_deref(), Some("nft"));
-    let now = host.run(|| Nftables::open()?.generation());
+    let now = host.run(|| Client::open()?.generation());
     assert_eq!(now, Ok(*generation));
     // An object that we have no name for, in a table of somebody else.
     nft_load(&host, "table ip other {\n counter seen { packets 7 bytes 700 }\n}");

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use ephport_nft::{Applied, Nftables};
+use ephport_nft::{Applied, Client};
 use serde_json::json;
 
 use super::{Failure, Request, document};
@@ -16,7 +16,7 @@ pub(crate) fn run(
     err: &mut dyn Write,
 ) -> Result<Exit, Failure> {
     let request = Request::new(&document(args.source)?, err)?;
-    let mut nftables = Nftables::open()?;
+    let mut nftables = Client::open()?;
     let applied = if args.dry_run {
         nftables.plan(&request.ruleset)?
     } else {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 
 use ephport_core::{Policy, PolicySpec, PortRange, Target};
-use ephport_nft::Nftables;
+use ephport_nft::Client;
 use serde_json::{Value, json};
 
 use super::{Failure, Request};
@@ -31,7 +31,7 @@ fn install() -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
     let range = PortRange::new(first.try_into()?, last.try_into()?)?;
     let policy = Policy::new(PolicySpec::to(Target::Ports(range.into())))?;
     let request = Request::new(&policy.into(), &mut io::sink())?;
-    Nftables::open()?.apply(&request.ruleset)?;
+    Client::open()?.apply(&request.ruleset)?;
     Ok(request.policies.iter().map(render::policy).collect())
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use ephport_nft::{Error, Installed, Nftables};
+use ephport_nft::{Client, Error, Installed};
 use serde_json::json;
 use similar::{ChangeTag, TextDiff};
 
@@ -17,15 +17,15 @@ pub(crate) fn run(
     err: &mut dyn Write,
 ) -> Result<Exit, Failure> {
     let desired = Request::new(&document(args.source)?, err)?.ruleset;
-    let installed = Nftables::open()?.installed()?;
+    let installed = Client::open()?.installed()?;
     let drifts = installed.drift(&desired)?;
     let is_same = drifts.is_empty();
     let before = match &installed {
         Installed::Absent => String::new(),
         Installed::Foreign(_) => return Err(Error::Foreign.into()),
-        Installed::Ours { ruleset, .. } => ruleset.essence().listing().to_string(),
+        Installed::Ours { ruleset, .. } => ruleset.normalized().to_nft().to_string(),
     };
-    let after = desired.essence().listing().to_string();
+    let after = desired.normalized().to_nft().to_string();
     let diff = TextDiff::from_lines(&before, &after);
     if args.output.json {
         let lines = |tag| {

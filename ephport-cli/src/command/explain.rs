@@ -3,9 +3,9 @@
 use std::fmt;
 use std::io::Write;
 
-use ephport_core::document::{Outcome as Meaning, decide, enforcer, lets_out};
-use ephport_core::{Decision, Flow, Port, PortRange, PortSet, Resolved};
-use ephport_nft::interpret::{self, Effect};
+use ephport_core::decision::{Evaluation, enforcing_policy, evaluate, permits};
+use ephport_core::{Effect, Flow, Port, PortRange, PortSet, ResolvedPolicy, Translation};
+use ephport_nft::interpret;
 use serde_json::{Value, json};
 
 use super::{Failure, Request, document};
@@ -31,7 +31,7 @@ pub(crate) fn run(
 /// What becomes of a connection, by the policies' meaning and by their program.
 struct Explained<'a> {
     flow: Flow,
-    meaning: Meaning<'a>,
+    evaluation: Evaluation<'a>,
     effect: Effect,
     /// The rules that the program comes through, as `postrouting rule 3`; several ways by chance.
     trails: Vec<String>,
@@ -41,7 +41,7 @@ struct Explained<'a> {
 
 /// What enforcement takes of the ports that the connection can get.
 struct Enforced<'a> {
-    policy: &'a Resolved,
+    policy: &'a ResolvedPolicy,
     dropped: PortSet,
     /// Whether that is all of them.
     wholly: bool,
@@ -50,39 +50,37 @@ struct Enforced<'a> {
 impl<'a> Explained<'a> {
     fn new(request: &'a Request, flow: Flow) -> Result<Self, Failure> {
         let Request { policies, ruleset } = request;
-        let meaning = decide(policies, &flow);
+        let evaluation = evaluate(policies, &flow);
         let effect = interpret::effect(ruleset, &flow)?;
-        let outcomes = interpret::outcomes(ruleset, &flow)?;
+        let paths = interpret::paths(ruleset, &flow)?;
         let step = |(chain, index): &(String, usize)| format!("{chain} rule {}", index + 1);
-        let trail = |outcome: &interpret::Outcome| {
-            outcome.trail.iter().map(step).collect::<Vec<_>>().join(" -> ")
+        let trail =
+            |path: &interpret::Path| path.trail.iter().map(step).collect::<Vec<_>>().join(" -> ");
+        let trails = paths.iter().map(trail).filter(|trail| !trail.is_empty()).collect();
+        let ports = match &evaluation.matched {
+            Some(matched) => matched.translation.ports.clone(),
+            None => PortRange::from(flow.source_port()).into(),
         };
-        let trails = outcomes.iter().map(trail).filter(|trail| !trail.is_empty()).collect();
-        let decision = meaning.winner.as_ref().map(|winner| &winner.decision);
-        let ports = match decision {
-            Some(Decision::Moved { ports, .. }) => ports.clone(),
-            _ => PortRange::from(flow.source_port()).into(),
-        };
-        let mut agree = effect.agrees_with(decision);
+        let mut agree = effect == evaluation.effect();
         for port in ports.ranges().iter().flat_map(|range| [range.first(), range.last()]) {
-            let program = interpret::lets_out(ruleset, &flow, port)?;
-            agree &= program == lets_out(policies, &flow, port);
+            let program = interpret::permits(ruleset, &flow, port)?;
+            agree &= program == permits(policies, &flow, port);
         }
-        let enforced = enforcer(policies, &flow).map(|policy| {
-            let dropped = ports.difference(&policy.leaves);
+        let enforced = enforcing_policy(policies, &flow).map(|policy| {
+            let dropped = ports.difference(&policy.permitted_source_ports);
             Enforced { policy, wholly: dropped == ports, dropped }
         });
-        Ok(Self { flow, meaning, effect, trails, enforced, agree })
+        Ok(Self { flow, evaluation, effect, trails, enforced, agree })
     }
 
     fn print(&self, out: &mut dyn Write) -> Result<(), Failure> {
         writeln!(out, "{}", self.flow)?;
-        for passed in &self.meaning.passed_over {
+        for passed in &self.evaluation.non_matches {
             writeln!(out, "  policy {}: not it: {}", passed.policy.name, passed.reason)?;
         }
-        if let Some(winner) = &self.meaning.winner {
-            let text = moved(&winner.decision).unwrap_or_default();
-            writeln!(out, "  policy {}: {text}", winner.policy.name)?;
+        if let Some(matched) = &self.evaluation.matched {
+            let text = translated(&matched.translation);
+            writeln!(out, "  policy {}: {text}", matched.policy.name)?;
         } else {
             let port = self.flow.source_port();
             writeln!(out, "  no policy speaks of it: its port stays {port}")?;
@@ -102,22 +100,17 @@ impl<'a> Explained<'a> {
     }
 
     fn json(&self) -> Value {
-        let passed = self.meaning.passed_over.iter().map(|passed| {
+        let passed = self.evaluation.non_matches.iter().map(|passed| {
             json!({ "policy": passed.policy.name.as_str(), "reason": passed.reason.to_string() })
         });
-        let winner = self.meaning.winner.as_ref();
-        let (ports, kept) = match winner.map(|winner| &winner.decision) {
-            Some(Decision::Moved { ports, kept, .. }) => {
-                (Some(ports.to_string()), kept.map(Port::get))
-            }
-            _ => (None, None),
-        };
+        let matched = self.evaluation.matched.as_ref();
+        let translation = matched.map(|matched| &matched.translation);
         let enforced = self.enforced.as_ref();
         json!({
             "flow": self.flow.to_string(),
-            "policy": winner.map(|winner| winner.policy.name.as_str()),
-            "ports": ports,
-            "kept": kept,
+            "policy": matched.map(|matched| matched.policy.name.as_str()),
+            "ports": translation.map(|translation| translation.ports.to_string()),
+            "kept": translation.and_then(|translation| translation.keep).map(Port::get),
             "passed_over": passed.collect::<Vec<_>>(),
             "enforced_by": enforced.map(|enforced| enforced.policy.name.as_str()),
             "dropped": enforced.filter(|e| !e.dropped.is_empty()).map(|e| e.dropped.to_string()),
@@ -130,7 +123,7 @@ impl<'a> Explained<'a> {
 impl fmt::Display for Enforced<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { policy, dropped, wholly } = self;
-        let (name, leaves) = (&policy.name, &policy.leaves);
+        let (name, leaves) = (&policy.name, &policy.permitted_source_ports);
         write!(f, "enforcement of policy {name}: ")?;
         match wholly {
             _ if dropped.is_empty() => f.write_str("let out"),
@@ -140,19 +133,18 @@ impl fmt::Display for Enforced<'_> {
     }
 }
 
-fn moved(decision: &Decision) -> Option<String> {
-    let Decision::Moved { ports, kept, address, .. } = decision else { return None };
+fn translated(Translation { ports, keep, address, .. }: &Translation) -> String {
     let address = render::address(*address);
-    Some(match kept {
+    match keep {
         Some(port) => format!("keeps port {port} if it is free, else one of {ports}; {address}"),
         None => format!("moves it to one of {ports}; {address}"),
-    })
+    }
 }
 
 fn effect(effect: &Effect) -> String {
     match effect {
         Effect::Untouched => "its port stays".into(),
         Effect::Dropped => "it is dropped".into(),
-        Effect::Moved { ports, .. } => format!("moves it to one of {ports}"),
+        Effect::Translated(Translation { ports, .. }) => format!("moves it to one of {ports}"),
     }
 }

@@ -13,15 +13,15 @@ use std::error::Error;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use ephport_core::document::ResolveDocumentError;
+use ephport_core::policy::file::ResolveDocumentError;
 use ephport_core::{
-    Document, DocumentError, Exits, HostFacts, NaclError, PolicyError, Protocol, Resolved,
-    TomlError,
+    Document, DocumentError, HostFacts, Interfaces, NaclError, PolicyError, PolicyFileError,
+    Protocol, ResolvedPolicy,
 };
-use ephport_nft::client::NetlinkError;
 use ephport_nft::compile::CompileError;
 use ephport_nft::interpret::InterpretError;
-use ephport_nft::{Ruleset, compile, host};
+use ephport_nft::netlink::NetlinkError;
+use ephport_nft::{TableState, compile, host};
 
 use crate::args::SourceArgs;
 use crate::demo::DemoError;
@@ -37,7 +37,7 @@ pub(crate) enum Failure {
     #[error("cannot read {}: {source}; write a policy there, or name the ports with --to-ports", path.display())]
     NoFile { path: PathBuf, source: io::Error },
     #[error("{}:{}:{}: {}", path.display(), source.line, source.column, source.problem)]
-    File { path: PathBuf, source: TomlError },
+    File { path: PathBuf, source: PolicyFileError },
     #[error(transparent)]
     Resolve(#[from] ResolveDocumentError),
     #[error("cannot read the interfaces and routes: {0}")]
@@ -104,8 +104,8 @@ fn read_document(path: PathBuf) -> Result<Document, Failure> {
 
 /// What a document means on this host.
 pub(crate) struct Request {
-    pub(crate) policies: Vec<Resolved>,
-    pub(crate) ruleset: Ruleset,
+    pub(crate) policies: Vec<ResolvedPolicy>,
+    pub(crate) ruleset: TableState,
 }
 
 impl Request {
@@ -116,7 +116,7 @@ impl Request {
         for policy in &policies {
             warn_of_absent(policy, &facts, err)?;
         }
-        let has_udplite = |policy: &Resolved| policy.protocols.contains(Protocol::UdpLite);
+        let has_udplite = |policy: &ResolvedPolicy| policy.protocols.contains(Protocol::UdpLite);
         if policies.iter().any(has_udplite) && !host::knows_udplite() {
             writeln!(
                 err,
@@ -129,8 +129,12 @@ impl Request {
     }
 }
 
-fn warn_of_absent(policy: &Resolved, facts: &HostFacts, err: &mut dyn Write) -> io::Result<()> {
-    let Exits::Matching(patterns) = &policy.egress else { return Ok(()) };
+fn warn_of_absent(
+    policy: &ResolvedPolicy,
+    facts: &HostFacts,
+    err: &mut dyn Write,
+) -> io::Result<()> {
+    let Interfaces::Matching(patterns) = &policy.out_interfaces else { return Ok(()) };
     for pattern in patterns.iter().filter(|pattern| !facts.knows(pattern)) {
         writeln!(
             err,
@@ -154,8 +158,8 @@ mod tests {
     /// Each with the message of what it hands on, which has a test where it comes from.
     #[test]
     fn what_is_handed_on_keeps_its_words() {
-        let policy = || PolicyError::NothingAllowed;
-        let document: TomlError = "".parse::<Document>().unwrap_err();
+        let policy = || PolicyError::NoTargetPorts;
+        let document: PolicyFileError = "".parse::<Document>().unwrap_err();
         let (line, problem) = (document.line, document.problem.clone());
         let demo = || DemoError::Lab(LabError::ManyThreads { threads: 3 });
         let resolve = || {

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use ephport_nft::Nftables;
+use ephport_nft::Client;
 use serde_json::json;
 
 use super::Failure;
@@ -10,7 +10,7 @@ use crate::Exit;
 use crate::args::OutputArgs;
 
 pub(crate) fn run(args: OutputArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let removed = Nftables::open()?.remove()?;
+    let removed = Client::open()?.remove()?;
     let result = if removed { "removed" } else { "absent" };
     if args.json {
         writeln!(out, "{:#}", json!({ "result": result }))?;

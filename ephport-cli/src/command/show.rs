@@ -28,7 +28,7 @@ pub(crate) fn run(
             let rules = render::rules_json(&ruleset);
             writeln!(out, "{:#}", json!({ "policies": policies, "rules": rules }))?;
         }
-        Format::Nft | Format::Toml => write!(out, "{}", ruleset.listing())?,
+        Format::Nft | Format::Toml => write!(out, "{}", ruleset.to_nft())?,
     }
     Ok(Exit::Success)
 }

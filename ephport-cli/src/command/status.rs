@@ -1,14 +1,15 @@
 //! `ephport-nft status`
 //!
-//! The table's signature tells that it was changed, the policy what: that is compared with the policy
+//! The table's fingerprint tells that it was changed, the policy what: that is compared with the policy
 //! file if there is one and it is what was applied. A file that was edited since would make the
 //! edits look like somebody's changes of the table.
 
 use std::io::{self, Write};
 use std::path::Path;
 
-use ephport_nft::ruleset::Signature;
-use ephport_nft::{Drift, Installed, Nftables, Ruleset, drift};
+use ephport_nft::plan::drift;
+use ephport_nft::table::Fingerprint;
+use ephport_nft::{Client, Drift, Installed, TableState};
 use serde_json::json;
 
 use super::{DEFAULT_FILE, Failure, Request, read_document};
@@ -21,15 +22,15 @@ pub(crate) fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<Exit, Failure> {
-    let installed = Nftables::open()?.installed()?;
+    let installed = Client::open()?.installed()?;
     let state = state(&installed);
     let drifted = Drifted::of(&installed, err);
     if args.json {
         let (version, rules) = match &installed {
             Installed::Absent => (None, Vec::new()),
             Installed::Foreign(ruleset) => (None, render::rules_json(ruleset)),
-            Installed::Ours { ruleset, signature, .. } => {
-                let version = signature.as_ref().map(|signature| signature.version.as_str());
+            Installed::Ours { ruleset, fingerprint, .. } => {
+                let version = fingerprint.as_ref().map(|fingerprint| fingerprint.version.as_str());
                 (version, render::rules_json(ruleset))
             }
         };
@@ -71,13 +72,13 @@ enum Policy {
 
 impl Drifted {
     fn of(installed: &Installed, err: &mut dyn Write) -> Self {
-        let Installed::Ours { ruleset, signature, intact: false } = installed else {
+        let Installed::Ours { ruleset, fingerprint, intact: false } = installed else {
             return Self::default();
         };
         let (desired, policy) = match policy_file(err) {
             None => (None, Policy::Unknown),
-            // Without a signature, nothing speaks against the file.
-            Some(file) if is_of(signature.as_ref(), &file) => (Some(file), Policy::Same),
+            // Without a fingerprint, nothing speaks against the file.
+            Some(file) if is_of(fingerprint.as_ref(), &file) => (Some(file), Policy::Same),
             Some(_) => (None, Policy::Other),
         };
         let drifts = match desired {
@@ -92,13 +93,13 @@ impl Drifted {
     }
 }
 
-fn is_of(signature: Option<&Signature>, file: &Ruleset) -> bool {
-    let digest = |signature: &Signature| signature.digest;
-    signature.is_none() || signature.map(digest) == file.signature().as_ref().map(digest)
+fn is_of(fingerprint: Option<&Fingerprint>, file: &TableState) -> bool {
+    let checksum = |fingerprint: &Fingerprint| fingerprint.checksum;
+    fingerprint.is_none() || fingerprint.map(checksum) == file.fingerprint().as_ref().map(checksum)
 }
 
 /// The policy file, compiled. One that cannot be is no reason not to tell the table's state.
-fn policy_file(err: &mut dyn Write) -> Option<Ruleset> {
+fn policy_file(err: &mut dyn Write) -> Option<TableState> {
     if !Path::new(DEFAULT_FILE).exists() {
         return None;
     }
@@ -131,10 +132,10 @@ fn print(
         Installed::Foreign(_) => {
             writeln!(out, "{state}: table inet ephport exists, but ephport did not make it")
         }
-        Installed::Ours { ruleset, signature, intact } => {
-            let by = match signature {
-                Some(signature) => format!("written by ephport-nft {}", signature.version),
-                None => "without its signature".into(),
+        Installed::Ours { ruleset, fingerprint, intact } => {
+            let by = match fingerprint {
+                Some(fingerprint) => format!("written by ephport-nft {}", fingerprint.version),
+                None => "without its fingerprint".into(),
             };
             writeln!(out, "{state}: table inet ephport, {by}")?;
             if !intact {
@@ -163,7 +164,7 @@ fn print_drift(out: &mut dyn Write, Drifted { drifts, policy }: &Drifted) -> io:
     drifts.iter().try_for_each(|drift| writeln!(out, "  {drift}"))
 }
 
-fn print_rules(out: &mut dyn Write, ruleset: &Ruleset) -> io::Result<()> {
+fn print_rules(out: &mut dyn Write, ruleset: &TableState) -> io::Result<()> {
     writeln!(out, "{:>12}  rule", "connections")?;
     let listings = render::listings(ruleset);
     for (rule, listing) in ruleset.rules.iter().zip(listings) {

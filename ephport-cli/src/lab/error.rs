@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ephport_nft::client::NetlinkError;
+use ephport_nft::netlink::NetlinkError;
 use nix::errno::Errno;
 use thiserror::Error;
 

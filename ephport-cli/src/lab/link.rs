@@ -8,7 +8,8 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ephport_nft::client::{NetlinkError, Socket, dump, exchange};
+use ephport_nft::netlink::{CodecError, Header, Reader, Writer};
+use ephport_nft::netlink::{NetlinkError, Socket, dump, exchange};
 use ephport_nft::uapi::{
     AF_INET, AF_INET6, AF_UNSPEC, IF_OPER_UP, IFA_ADDRESS, IFA_F_NODAD, IFA_LOCAL, IFF_UP,
     IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_OPERSTATE,
@@ -16,7 +17,6 @@ use ephport_nft::uapi::{
     RTA_GATEWAY, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTN_LOCAL,
     RTN_UNICAST, RTPROT_STATIC, VETH_INFO_PEER,
 };
-use ephport_nft::wire::{Header, Reader, WireError, Writer};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
@@ -191,7 +191,7 @@ fn operational_state(socket: &mut Socket, link: &str) -> Result<Option<u8>, Netl
     Ok(state)
 }
 
-fn read_operational_state(body: &[u8]) -> Result<Option<u8>, WireError> {
+fn read_operational_state(body: &[u8]) -> Result<Option<u8>, CodecError> {
     let mut reader = Reader::new(body);
     reader.slice("ifinfomsg", IFINFOMSG_LEN)?;
     for attr in reader.attrs() {

@@ -54,7 +54,7 @@ pub enum Source {
     Any,
     /// This port of whatever address the kernel chooses.
     Port(u16),
-    /// This address and port; port 0 is the kernel's choice.
+    /// This address and port; port 0 is the kernel's flags.
     Address(SocketAddr),
 }
 

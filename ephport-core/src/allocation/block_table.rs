@@ -17,8 +17,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::allocation::blocks::{Block, BlockError, BlockPlan};
-use crate::port::Port;
-use crate::port_set::PortSet;
+use crate::net::port::Port;
+use crate::net::port_set::PortSet;
 
 /// Which block of ports each source has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -24,10 +24,10 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::allocation::address_range::{AddressRange, AddressRangeError};
 use crate::allocation::range;
-use crate::port::{Port, PortError, PortRange};
-use crate::port_set::PortSet;
+use crate::net::address_range::{AddressRange, AddressRangeError};
+use crate::net::port::{Port, PortError, PortRange};
+use crate::net::port_set::PortSet;
 
 /// The ports of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -25,8 +25,8 @@ use thiserror::Error;
 
 use crate::allocation::key_values::KeyValues;
 use crate::allocation::psid::{PsidError, PsidRule};
-use crate::port::PortRange;
-use crate::port_set::PortSet;
+use crate::net::port::PortRange;
+use crate::net::port_set::PortSet;
 
 /// Where a customer's ports come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,14 +3,13 @@
 //! [`psid`] and [`map_e`] work out the ports that a provider left to this host (RFC 7597);
 //! [`blocks`] and [`block_table`] give each source behind this host its own ports (RFC 7422).
 
-pub mod address_range;
 pub mod block_table;
 pub mod blocks;
 mod key_values;
 pub mod map_e;
 pub mod psid;
 
-use crate::port::{Port, PortRange};
+use crate::net::port::{Port, PortRange};
 
 /// The range between two numbers, if both are ports and in order.
 fn range(first: u32, last: u32) -> Option<PortRange> {

@@ -24,7 +24,7 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::allocation::range;
-use crate::port_set::PortSet;
+use crate::net::port_set::PortSet;
 
 /// The bits of a port.
 const PORT_BITS: u8 = 16;
@@ -147,7 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::port::{Port, PortRange};
+    use crate::net::port::{Port, PortRange};
     use crate::strategies::allocation::psid_rules;
 
     /// RFC 7597 §5.1, read as it stands: is `port` one of the set?

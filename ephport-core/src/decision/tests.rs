@@ -1,18 +1,20 @@
 use super::*;
-use crate::document::Document;
+use crate::Distribution;
 use crate::host::HostFacts;
+use crate::policy::file::Document;
+use crate::policy::selection::NatFlags;
 
 /// A policy for every interface, of these lines.
-fn policy(lines: &str) -> Resolved {
+fn policy(lines: &str) -> ResolvedPolicy {
     let text = format!("[[policy]]\nname = \"a\"\nout-interfaces = \"any\"\n{lines}");
     let document: Document = text.parse().unwrap();
     document.resolve(&HostFacts::default()).unwrap().remove(0)
 }
 
-fn reason(policy: &Resolved, flow: &str) -> Option<Reason> {
+fn reason(policy: &ResolvedPolicy, flow: &str) -> Option<Reason> {
     match policy.decide(&flow.parse().unwrap()) {
         Decision::Untouched(reason) => Some(reason),
-        Decision::Moved { .. } => None,
+        Decision::Translated { .. } => None,
     }
 }
 
@@ -47,12 +49,12 @@ fn each_condition_alone_keeps_a_policy_from_a_connection() {
     }
 }
 
-/// What becomes of a TCP connection from this port of 10.0.0.1.
-fn moved(policy: &Resolved, port: u16) -> (String, Option<u16>, Address) {
+/// Translation of a TCP connection from this port of 10.0.0.1.
+fn translated(policy: &ResolvedPolicy, port: u16) -> (String, Option<u16>, Address) {
     let flow = format!("tcp 10.0.0.1:{port} -> 192.0.2.1:80 oif eth0").parse().unwrap();
     match policy.decide(&flow) {
-        Decision::Moved { ports, kept, address, .. } => {
-            (ports.to_string(), kept.map(Port::get), address)
+        Decision::Translated(Translation { ports, keep, address, .. }) => {
+            (ports.to_string(), keep.map(Port::get), address)
         }
         Decision::Untouched(reason) => panic!("{port}: {reason}"),
     }
@@ -69,14 +71,14 @@ fn a_port_stays_in_its_range_if_that_is_the_only_one_or_large() {
         (3063, "3000-3063", Some(3063)),
         (4000, all, None),
     ] {
-        assert_eq!(moved(&several, port), (ports.into(), kept, Address::Masquerade), "{port}");
+        assert_eq!(translated(&several, port), (ports.into(), kept, Address::Masquerade), "{port}");
     }
     let only = policy("to-ports = \"1024\"\naddress = \"keep\"");
-    assert_eq!(moved(&only, 1024), ("1024".into(), Some(1024), Address::Keep));
-    assert_eq!(moved(&only, 1025), ("1024".into(), None, Address::Keep));
+    assert_eq!(translated(&only, 1024), ("1024".into(), Some(1024), Address::Keep));
+    assert_eq!(translated(&only, 1025), ("1024".into(), None, Address::Keep));
     for shuffles in ["random = true", "fully-random = true"] {
         let random = policy(&format!("to-ports = \"3000-3063\"\n{shuffles}"));
-        assert_eq!(moved(&random, 3000), ("3000-3063".into(), None, Address::Masquerade));
+        assert_eq!(translated(&random, 3000), ("3000-3063".into(), None, Address::Masquerade));
     }
 }
 
@@ -84,35 +86,35 @@ fn a_port_stays_in_its_range_if_that_is_the_only_one_or_large() {
 fn a_source_leaves_by_its_block_and_from_the_address_of_it() {
     let blocks = policy("blocks = [\"10.0.0.1=192.0.2.9:2000-2009\"]");
     let outside = Address::Fixed("192.0.2.9".parse().unwrap());
-    assert_eq!(moved(&blocks, 2005), ("2000-2009".into(), Some(2005), outside));
-    assert_eq!(moved(&blocks, 2010), ("2000-2009".into(), None, outside));
+    assert_eq!(translated(&blocks, 2005), ("2000-2009".into(), Some(2005), outside));
+    assert_eq!(translated(&blocks, 2010), ("2000-2009".into(), None, outside));
     let other = "tcp 10.0.0.2:2005 -> 192.0.2.1:80 oif eth0";
     assert_eq!(reason(&blocks, other), Some(Reason::NoBlock));
     let random = policy("blocks = [\"10.0.0.1=2000-2009\"]\nrandom = true");
-    assert_eq!(moved(&random, 2005), ("2000-2009".into(), None, Address::Masquerade));
+    assert_eq!(translated(&random, 2005), ("2000-2009".into(), None, Address::Masquerade));
 }
 
 #[test]
 fn ranges_take_turns_or_are_drawn_or_named_by_the_source() {
-    let manner = |lines: &str, port: u16| {
+    let selection = |lines: &str, port: u16| {
         let flow = format!("tcp 10.0.0.1:{port} -> 192.0.2.1:80 oif eth0").parse().unwrap();
         match policy(lines).decide(&flow) {
-            Decision::Moved { manner, .. } => manner,
+            Decision::Translated(translation) => translation.selection,
             Decision::Untouched(reason) => panic!("{lines}: {reason}"),
         }
     };
-    let spread = |lines, port| manner(lines, port).spread;
+    let spread = |lines, port| selection(lines, port).distribution;
     let stable = "to-ports = \"2000-2099,3000-3099\"\nper-source-stable = true";
     assert_eq!(spread("to-ports = \"2000-2099\"", 5000), None);
-    assert_eq!(spread("to-ports = \"2000-2099,3000-3099\"", 5000), Some(Spread::InTurn));
-    assert_eq!(spread("to-ports = \"2000-2099,3000-3098\"", 5000), Some(Spread::AtRandom));
-    assert_eq!(spread(stable, 5000), Some(Spread::BySource));
+    assert_eq!(spread("to-ports = \"2000-2099,3000-3099\"", 5000), Some(Distribution::RoundRobin));
+    assert_eq!(spread("to-ports = \"2000-2099,3000-3098\"", 5000), Some(Distribution::Weighted));
+    assert_eq!(spread(stable, 5000), Some(Distribution::Hash));
     assert_eq!(spread(stable, 2000), None, "it stays in its range");
     let flags = "to-ports = \"2000\"\nrandom = true\npersistent = true";
-    let expected = Manner { random: true, persistent: true, ..Manner::default() };
-    assert_eq!(manner(flags, 5000), expected);
-    let fully = Manner { fully_random: true, ..Manner::default() };
-    assert_eq!(manner("to-ports = \"2000\"\nfully-random = true", 5000), fully);
+    let expected = NatFlags { random: true, persistent: true, ..NatFlags::default() };
+    assert_eq!(selection(flags, 5000).flags, expected);
+    let fully = NatFlags { fully_random: true, ..NatFlags::default() };
+    assert_eq!(selection("to-ports = \"2000\"\nfully-random = true", 5000).flags, fully);
 }
 
 #[test]

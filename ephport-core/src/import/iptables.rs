@@ -34,9 +34,9 @@ use std::fmt;
 pub use self::refusal::Refusal;
 use self::rule::{Effect, Place, Rule};
 use self::words::{Split, logical_lines, split};
-use crate::document::{Document, DocumentError};
+use crate::policy::file::{Document, DocumentError};
+use crate::policy::scope::Family;
 use crate::policy::{Policy, PolicyName, PolicySpec};
-use crate::scope::Family;
 
 /// What became of the rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

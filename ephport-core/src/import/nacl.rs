@@ -12,7 +12,7 @@
 //! use ephport_core::{AddressRange, NetworkAcls, Protocol};
 //!
 //! let acls: NetworkAcls = r#"{"NetworkAcls": [{"NetworkAclId": "acl-1", "Entries": [
-//!     {"RuleNumber": 140, "Egress": false, "CidrBlock": "0.0.0.0/0", "Protocol": "6",
+//!     {"RuleNumber": 140, "OutInterfaces": false, "CidrBlock": "0.0.0.0/0", "Protocol": "6",
 //!      "PortRange": {"From": 32768, "To": 65535}, "RuleAction": "allow"}]}]}"#.parse()?;
 //! let ports = acls.reply_ports(Protocol::Tcp, &[AddressRange::ALL_IPV4]);
 //! assert_eq!(ports.to_string(), "32768-65535");
@@ -29,10 +29,10 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::allocation::address_range::AddressRange;
-use crate::port::PortRange;
-use crate::port_set::PortSet;
-use crate::protocol::Protocol;
+use crate::net::address_range::AddressRange;
+use crate::net::port::PortRange;
+use crate::net::port_set::PortSet;
+use crate::net::protocol::Protocol;
 
 /// The network ACLs of a document; at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]

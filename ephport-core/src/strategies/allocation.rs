@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 
-use crate::allocation::address_range::AddressRange;
 use crate::allocation::block_table::{BlockTable, ExplicitBlocks};
 use crate::allocation::blocks::{Block, BlockPlan};
 use crate::allocation::map_e::{BasicMappingRule, MapE};
 use crate::allocation::psid::PsidRule;
+use crate::net::address_range::AddressRange;
 use crate::strategies::{port_ranges, port_sets};
 
 /// Any port set that a PSID names.

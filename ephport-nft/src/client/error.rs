@@ -5,12 +5,12 @@ use std::fmt;
 use nix::errno::Errno;
 use thiserror::Error;
 
-use super::attempt::Attempt;
 use super::module::Module;
 use super::place::Place;
-use super::transport::NetlinkError;
-use crate::ruleset::TABLE;
-use crate::wire::WireError;
+use super::request::Request;
+use crate::netlink::CodecError;
+use crate::netlink::NetlinkError;
+use crate::table::layout::TABLE;
 
 /// Why the kernel's ruleset could not be read or changed. Whatever it says, the kernel holds what
 /// it held before; of [`Error::Unconfirmed`] alone that is not known.
@@ -36,10 +36,10 @@ pub enum Error {
     )]
     NoNfTables,
     /// The kernel has nf_tables, but not all of its modules, and could not load what it lacks.
-    #[error("the kernel refused to {attempt}: {module}")]
+    #[error("the kernel refused to {request}: {module}")]
     NoModule {
         /// What was asked.
-        attempt: Attempt,
+        request: Request,
         /// What it lacks.
         module: Module,
     },
@@ -75,14 +75,14 @@ pub enum Error {
     Owned,
     /// The ruleset does not fit netlink.
     #[error("the ruleset cannot be encoded: {0}")]
-    Wire(#[from] WireError),
+    Wire(#[from] CodecError),
 }
 
 /// What the kernel refused, where, and why as far as that can be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// What was asked.
-    pub attempt: Attempt,
+    pub request: Request,
     /// What the kernel said.
     pub errno: Errno,
     /// The kernel's words, if it had any.
@@ -112,9 +112,9 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub(super) fn of(attempt: &Attempt, errno: Errno, place: Option<&Place>) -> Option<Self> {
-        Some(match (errno, attempt) {
-            (Errno::ENOENT, Attempt::Add(_)) if place.is_none() => Self::SomeModule,
+    pub(super) fn of(request: &Request, errno: Errno, place: Option<&Place>) -> Option<Self> {
+        Some(match (errno, request) {
+            (Errno::ENOENT, Request::Add(_)) if place.is_none() => Self::SomeModule,
             (Errno::EOPNOTSUPP, _) => Self::Unsupported,
             (Errno::EEXIST, _) => Self::Exists,
             (Errno::EBUSY, _) => Self::InUse,
@@ -126,8 +126,8 @@ impl Cause {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { attempt, errno, message, offset, place, cause } = self;
-        write!(f, "the kernel refused to {attempt} ({errno})")?;
+        let Self { request, errno, message, offset, place, cause } = self;
+        write!(f, "the kernel refused to {request} ({errno})")?;
         match (place, offset) {
             (Some(place), _) => write!(f, ", at {place}")?,
             (None, Some(offset)) => write!(f, ", at byte {offset} of the message")?,

@@ -7,10 +7,11 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use ephport_nft::client::{Event, Events, NetlinkError, Transport};
-//! use ephport_nft::object::Table;
+//! use ephport_nft::client::{Event, Events};
+//! use ephport_nft::netlink::{NetlinkError, Transport};
+//! use ephport_nft::nftables::Table;
 //! use ephport_nft::uapi::NFT_MSG_NEWTABLE;
-//! use ephport_nft::wire::{Header, Writer};
+//! use ephport_nft::netlink::{Header, Writer};
 //!
 //! /// Datagrams that were recorded; the kernel's own come by `Events::open()`.
 //! struct Recorded(Vec<Vec<u8>>);
@@ -30,10 +31,10 @@
 //! let table = Table::new(1, "ephport");
 //! let mut w = Writer::new();
 //! w.message(Header::nf_tables(NFT_MSG_NEWTABLE, 0, 0), |w| table.write(w));
-//! let mut events = Events::over(Recorded(vec![w.finish()?]));
+//! let mut events = Events::with_transport(Recorded(vec![w.finish()?]));
 //! assert_eq!(events.next_within(Duration::from_secs(1)), Some(Ok(Event::NewTable(table))));
 //! assert_eq!(events.next_within(Duration::from_secs(1)), None);
-//! # Ok::<(), ephport_nft::wire::WireError>(())
+//! # Ok::<(), ephport_nft::netlink::CodecError>(())
 //! ```
 
 use std::collections::VecDeque;
@@ -42,15 +43,14 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::error::Error;
-use super::socket::Socket;
-use super::transport::{NetlinkError, Transport};
-use crate::object::{Chain, Commit, Elements, Rule, Set, Table};
+use crate::netlink::{CodecError, Message, Messages};
+use crate::netlink::{NetlinkError, Socket, Transport};
+use crate::nftables::{Chain, Commit, Elements, Rule, SetSpec, Table};
 use crate::uapi::{
     NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM, NFT_MSG_DELTABLE,
     NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM,
     NFT_MSG_NEWTABLE,
 };
-use crate::wire::{Message, Messages, WireError};
 
 /// What the kernel tells of a transaction, or of events that it could not tell.
 ///
@@ -72,9 +72,9 @@ pub enum Event {
     /// A rule was deleted.
     DeletedRule(Rule),
     /// A set or map was made.
-    NewSet(Set),
+    NewSet(SetSpec),
     /// A set or map was deleted.
-    DeletedSet(Set),
+    DeletedSet(SetSpec),
     /// Elements were added to a set or map.
     NewElements(Elements),
     /// Elements of a set or map were deleted.
@@ -99,7 +99,7 @@ impl Event {
         Self::known(message).unwrap_or_else(|_| Self::opaque(message))
     }
 
-    fn known(message: Message<'_>) -> Result<Self, WireError> {
+    fn known(message: Message<'_>) -> Result<Self, CodecError> {
         let body = message.body;
         Ok(match message.header.nf_tables_message() {
             Some(NFT_MSG_NEWTABLE) => Self::NewTable(Table::read(body)?),
@@ -108,8 +108,8 @@ impl Event {
             Some(NFT_MSG_DELCHAIN) => Self::DeletedChain(Chain::read(body)?),
             Some(NFT_MSG_NEWRULE) => Self::NewRule(Rule::read(body)?),
             Some(NFT_MSG_DELRULE) => Self::DeletedRule(Rule::read(body)?),
-            Some(NFT_MSG_NEWSET) => Self::NewSet(Set::read(body)?),
-            Some(NFT_MSG_DELSET) => Self::DeletedSet(Set::read(body)?),
+            Some(NFT_MSG_NEWSET) => Self::NewSet(SetSpec::read(body)?),
+            Some(NFT_MSG_DELSET) => Self::DeletedSet(SetSpec::read(body)?),
             Some(NFT_MSG_NEWSETELEM) => Self::NewElements(Elements::read(body)?),
             Some(NFT_MSG_DELSETELEM) => Self::DeletedElements(Elements::read(body)?),
             Some(NFT_MSG_NEWGEN) => Self::Generation(Commit::read(body)?),
@@ -148,7 +148,7 @@ impl Events<Socket> {
     /// The events of this thread's network namespace from now on.
     pub fn open() -> Result<Self, Error> {
         match Socket::nf_tables_events() {
-            Ok(socket) => Ok(Self::over(socket)),
+            Ok(socket) => Ok(Self::with_transport(socket)),
             Err(NetlinkError::Open { errno: Errno::EPERM }) => {
                 Err(Error::NotPermitted { task: "watch the ruleset" })
             }
@@ -159,7 +159,7 @@ impl Events<Socket> {
 
 impl<T: Transport> Events<T> {
     /// The events that come over `transport`.
-    pub fn over(transport: T) -> Self {
+    pub fn with_transport(transport: T) -> Self {
         Self { transport, queued: VecDeque::new() }
     }
 

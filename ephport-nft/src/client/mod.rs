@@ -1,29 +1,27 @@
 //! The kernel's side: reading the table, and changing it in one transaction.
 
-mod attempt;
 mod error;
 mod events;
 mod module;
 mod place;
 mod readback;
-mod socket;
-mod transaction;
-mod transport;
+mod request;
+mod verdict;
 
-pub use attempt::{Attempt, Object};
 pub use error::{Cause, Error, Refusal};
 pub use events::{Event, Events};
 pub use module::Module;
 pub use place::{Item, Place};
-pub use socket::Socket;
-pub use transaction::{Batch, Operation};
-pub use transport::{NetlinkError, Transport, dump, exchange};
+pub use request::{Object, Request};
 
-use transaction::Outcome;
+use verdict::{CommitResult, verdict};
 
-use crate::drift::{self, Change, Drift, drift};
-use crate::object::Generation;
-use crate::ruleset::{FAMILY, Ruleset, Signature, TABLE, is_ours};
+use crate::netlink::{NetlinkError, Socket, Transport, exchange};
+use crate::nftables::Generation;
+use crate::plan::drift::{self, Change, Drift, drift};
+use crate::plan::transaction::Batch;
+use crate::table::layout::{FAMILY, TABLE, is_owned};
+use crate::table::{Fingerprint, TableState};
 
 /// How often a change is tried anew when somebody else changed the ruleset in between.
 ///
@@ -33,7 +31,7 @@ const MAX_TRIES: u32 = 128;
 
 /// A handle on the nf_tables of one network namespace.
 #[derive(Debug)]
-pub struct Nftables<T = Socket> {
+pub struct Client<T = Socket> {
     transport: T,
     seq: u32,
 }
@@ -44,19 +42,19 @@ pub enum Installed {
     /// Nothing.
     Absent,
     /// A table that ephport did not make.
-    Foreign(Ruleset),
+    Foreign(TableState),
     /// A table that ephport made.
     Ours {
         /// All that is in it now.
-        ruleset: Ruleset,
-        /// What it was when it was signed; none if the signature is gone.
-        signature: Option<Signature>,
+        ruleset: TableState,
+        /// What it was when it was signed; none if the fingerprint is gone.
+        fingerprint: Option<Fingerprint>,
         /// Whether it still is what was signed.
         intact: bool,
     },
 }
 
-/// What [`Nftables::apply`] did, or would do.
+/// What [`Client::apply`] did, or would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// The kernel held it already; nothing was changed.
@@ -69,16 +67,16 @@ pub enum Applied {
     Replaced,
 }
 
-impl Nftables<Socket> {
+impl Client<Socket> {
     /// The nf_tables of this thread's network namespace.
     pub fn open() -> Result<Self, Error> {
-        Ok(Self::over(Socket::netfilter()?))
+        Ok(Self::with_transport(Socket::netfilter()?))
     }
 }
 
-impl<T: Transport> Nftables<T> {
+impl<T: Transport> Client<T> {
     /// Speaks over `transport`.
-    pub fn over(transport: T) -> Self {
+    pub fn with_transport(transport: T) -> Self {
         Self { transport, seq: 0 }
     }
 
@@ -87,13 +85,13 @@ impl<T: Transport> Nftables<T> {
         Ok(self.snapshot()?.0)
     }
 
-    /// What [`Nftables::apply`] would do now.
-    pub fn plan(&mut self, desired: &Ruleset) -> Result<Applied, Error> {
+    /// What [`Client::apply`] would do now.
+    pub fn plan(&mut self, desired: &TableState) -> Result<Applied, Error> {
         self.installed()?.difference(desired)
     }
 
     /// Makes the kernel hold `desired`, with as few changes as can be. A second time changes nothing.
-    pub fn apply(&mut self, desired: &Ruleset) -> Result<Applied, Error> {
+    pub fn apply(&mut self, desired: &TableState) -> Result<Applied, Error> {
         let mut is_update = false;
         let result = self.change(Self::snapshot, |installed| {
             let step = installed.step(desired)?;
@@ -116,10 +114,10 @@ impl<T: Transport> Nftables<T> {
     /// Takes our table away; `false` when there is none.
     pub fn remove(&mut self) -> Result<bool, Error> {
         // What is in it need not be read, which takes long for a large one.
-        let table = |nft: &mut Self| nft.settled(|nft| nft.read_table_alone(FAMILY, TABLE));
+        let table = |nft: &mut Self| nft.settled(|nft| nft.read_table_only(FAMILY, TABLE));
         self.change(table, |table| match table {
             None => Ok((false, None)),
-            Some(table) if !is_ours(table) => Err(Error::Foreign),
+            Some(table) if !is_owned(table) => Err(Error::Foreign),
             Some(table) => Ok((true, Some(Batch::delete(table)))),
         })
     }
@@ -135,9 +133,9 @@ impl<T: Transport> Nftables<T> {
             let (result, batch) = decide(&held)?;
             let Some(batch) = batch else { return Ok(result) };
             match self.commit(&batch, generation)? {
-                Outcome::Committed => return Ok(result),
-                Outcome::Outdated => self.transport.give_way(tries),
-                Outcome::Unclear(error) => {
+                CommitResult::Committed => return Ok(result),
+                CommitResult::Outdated => self.transport.backoff(tries),
+                CommitResult::Unclear(error) => {
                     return self.verify(generation, error, read, decide).map(|()| result);
                 }
             }
@@ -145,18 +143,18 @@ impl<T: Transport> Nftables<T> {
         Err(Error::Busy { tries: MAX_TRIES })
     }
 
-    fn commit(&mut self, batch: &Batch, generation: Generation) -> Result<Outcome, Error> {
+    fn commit(&mut self, batch: &Batch, generation: Generation) -> Result<CommitResult, Error> {
         let seq = self.next_seq();
         self.seq = seq.wrapping_add(batch.len()).wrapping_add(1);
         let datagram = batch.encode(seq, generation)?;
         match exchange(&mut self.transport, &datagram) {
-            Ok(answers) => match batch.verdict(seq, &answers)? {
+            Ok(answers) => match verdict(batch, seq, &answers)? {
                 // A batch whose end the kernel does not get is acknowledged and forgotten. Only the
                 // generation tells.
-                Outcome::Committed
+                CommitResult::Committed
                     if self.generation().ok().is_none_or(|now| now == generation) =>
                 {
-                    Ok(Outcome::Unclear(Error::Dropped))
+                    Ok(CommitResult::Unclear(Error::Dropped))
                 }
                 outcome => Ok(outcome),
             },
@@ -166,7 +164,7 @@ impl<T: Transport> Nftables<T> {
             }
             // It did, and may have carried it out: an answer that does not fit the socket's buffer
             // is lost (ENOBUFS), and the transaction still holds.
-            Err(error) => Ok(Outcome::Unclear(error.into())),
+            Err(error) => Ok(CommitResult::Unclear(error.into())),
         }
     }
 
@@ -198,15 +196,15 @@ impl<T: Transport> Nftables<T> {
     }
 }
 
-fn classify(ruleset: Option<Ruleset>) -> Result<Installed, Error> {
+fn classify(ruleset: Option<TableState>) -> Result<Installed, Error> {
     let Some(ruleset) = ruleset else { return Ok(Installed::Absent) };
-    if !is_ours(&ruleset.table) {
+    if !is_owned(&ruleset.table) {
         return Ok(Installed::Foreign(ruleset));
     }
-    let signature = ruleset.signature();
-    let digest = ruleset.digest()?;
-    let intact = signature.as_ref().is_some_and(|signature| signature.digest == digest);
-    Ok(Installed::Ours { ruleset, signature, intact })
+    let fingerprint = ruleset.fingerprint();
+    let checksum = ruleset.checksum()?;
+    let intact = fingerprint.as_ref().is_some_and(|fingerprint| fingerprint.checksum == checksum);
+    Ok(Installed::Ours { ruleset, fingerprint, intact })
 }
 
 impl Installed {
@@ -214,18 +212,18 @@ impl Installed {
     ///
     /// # Errors
     /// [`Error::Foreign`] when the table is not ours to change.
-    pub fn difference(&self, desired: &Ruleset) -> Result<Applied, Error> {
+    pub fn difference(&self, desired: &TableState) -> Result<Applied, Error> {
         self.step(desired).map(|(applied, _)| applied)
     }
 
     /// The same, with the transaction that does it.
-    fn step(&self, desired: &Ruleset) -> Result<(Applied, Option<Batch>), Error> {
+    fn step(&self, desired: &TableState) -> Result<(Applied, Option<Batch>), Error> {
         let ruleset = match self {
             Self::Absent => return Ok((Applied::Installed, Some(Batch::replace(desired)))),
             Self::Foreign(_) => return Err(Error::Foreign),
             Self::Ours { ruleset, .. } => ruleset,
         };
-        if ruleset.essence() == desired.essence() {
+        if ruleset.normalized() == desired.normalized() {
             return Ok((Applied::Unchanged, None));
         }
         Ok(match Batch::update(ruleset, desired) {
@@ -239,7 +237,7 @@ impl Installed {
     ///
     /// # Errors
     /// [`Error::Foreign`] when the table is not ours to change.
-    pub fn drift(&self, desired: &Ruleset) -> Result<Vec<Drift>, Error> {
+    pub fn drift(&self, desired: &TableState) -> Result<Vec<Drift>, Error> {
         match self {
             Self::Absent => Ok(vec![Drift { place: drift::Place::Table, change: Change::Removed }]),
             Self::Foreign(_) => Err(Error::Foreign),

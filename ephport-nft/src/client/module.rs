@@ -8,7 +8,7 @@
 use std::fmt;
 
 use super::place::Place;
-use super::transaction::Operation;
+use crate::plan::operation::Operation;
 
 /// A module of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,22 +71,22 @@ impl fmt::Display for Module {
 
 #[cfg(test)]
 mod tests {
-    use ephport_core::{Egress, HostFacts, Policy, PolicySpec, Scope, Target};
+    use ephport_core::{HostFacts, OutInterfaces, Policy, PolicySpec, Scope, Target};
     use nix::errno::Errno;
 
     use crate::client::{Batch, Error};
     use crate::compile;
-    use crate::wire::Ack;
+    use crate::netlink::Ack;
 
     /// What the kernel's refusal of the operation of this number, counted from 1, means.
     fn error(number: u32, errno: Errno, offset: Option<u32>) -> Error {
-        let scope = Scope { egress: Egress::Any, ..Scope::default() };
+        let scope = Scope { out_interfaces: OutInterfaces::Any, ..Scope::default() };
         let spec = PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()));
         let policy = Policy::new(PolicySpec { scope, ..spec }).unwrap();
         let policy = policy.resolve(&HostFacts::default()).unwrap();
         let batch = Batch::replace(&compile(&[policy]).unwrap());
         let refusal = Ack { seq: number, errno: Some(errno), message: None, offset };
-        batch.verdict(0, &[refusal]).unwrap_err()
+        crate::client::verdict::verdict(&batch, 0, &[refusal]).unwrap_err()
     }
 
     /// As Linux 5.10.262 and 7.3.4 refused it, module after module (tests/kernels).

@@ -6,15 +6,15 @@
 
 use std::fmt;
 
-use crate::expr::{DATA_ATTRIBUTES, Expr, VERDICT_ATTRIBUTES};
-use crate::object::Hook;
+use crate::netlink::{Attr, Messages, NfGenMsg, Reader};
+use crate::nftables::Hook;
+use crate::nftables::expr::{DATA_ATTRIBUTES, Expr, VERDICT_ATTRIBUTES};
+use crate::nftables::schema::{Names, names};
 use crate::uapi::{
     NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM, NFT_MSG_DELTABLE,
     NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
     NFTA_EXPR_NAME,
 };
-use crate::wire::field::{Names, names};
-use crate::wire::{Attr, Messages, NfGenMsg, Reader};
 
 /// The part of a message that the kernel finds fault with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,9 +209,9 @@ impl fmt::Display for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Operation;
-    use crate::expr::{Cmp, CmpOp, Data, Immediate, Masq, Register, Verdict};
-    use crate::object::{Chain, Element, Elements, Rule, Set, Table};
+    use crate::nftables::expr::{Cmp, CmpOp, Data, Immediate, Masq, Register, Verdict};
+    use crate::nftables::{Chain, Element, Elements, Rule, SetSpec, Table};
+    use crate::plan::operation::Operation;
     use crate::uapi::{NF_ACCEPT, NFPROTO_INET};
 
     /// The place of each byte of the operation's message, the same ones in a row once.
@@ -279,7 +279,7 @@ mod tests {
             "attribute NFTA_CHAIN_TYPE",
         ];
         assert_eq!(places(&Operation::AddChain(chain)), hook);
-        let set = Set { size: Some(4), id: Some(1), ..Set::new(NFPROTO_INET, "t", "s") };
+        let set = SetSpec { size: Some(4), id: Some(1), ..SetSpec::new(NFPROTO_INET, "t", "s") };
         let described = [
             "none",
             "attribute NFTA_SET_TABLE",

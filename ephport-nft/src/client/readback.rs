@@ -11,25 +11,27 @@ use std::hash::Hash;
 use nix::errno::Errno;
 
 use super::error::Error;
-use super::transaction::{Batch, Outcome};
-use super::transport::{NetlinkError, Transport, dump, exchange};
-use super::{MAX_TRIES, Nftables};
-use crate::object::{Chain, Element, Elements, Generation, Rule, Set, Table};
-use crate::ruleset::{FilledSet, Ruleset};
+use super::verdict::{CommitResult, verdict};
+use super::{Client, MAX_TRIES};
+use crate::netlink::{
+    CodecError, Header, NetlinkError, NfGenMsg, Transport, Writer, dump, exchange,
+};
+use crate::nftables::{Chain, Element, Elements, Generation, Rule, SetSpec, Table};
+use crate::plan::transaction::Batch;
+use crate::table::{Set, TableState};
 use crate::uapi::{
     NFPROTO_UNSPEC, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETRULE, NFT_MSG_GETSET,
     NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, NFTA_RULE_TABLE, NFTA_SET_ELEM_LIST_SET,
     NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_TABLE, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST,
 };
-use crate::wire::{Header, NfGenMsg, WireError, Writer};
 
 /// Whether something is listed twice, or left out between two rules.
 ///
 /// To go on with a list the kernel counts what it has listed, but counts what a transaction under way
 /// has prepared too (`__nf_tables_dump_rules`): what is prepared in the meantime makes it repeat, what is
 /// given up makes it pass over as many. The generation is the same before and after.
-fn is_torn(ruleset: &Ruleset) -> bool {
-    let keys = |filled: &FilledSet| {
+fn is_torn(ruleset: &TableState) -> bool {
+    let keys = |filled: &Set| {
         let keyed = filled.elements.iter().filter(|element| element.other.is_empty());
         has_doubles(keyed.map(|element| (element.key_bytes(), element.is_end())))
     };
@@ -39,7 +41,7 @@ fn is_torn(ruleset: &Ruleset) -> bool {
         rule.position.is_some_and(|position| before != Some(position))
     });
     has_doubles(ruleset.chains.iter().map(|chain| &chain.name))
-        || has_doubles(ruleset.sets.iter().map(|filled| &filled.set.name))
+        || has_doubles(ruleset.sets.iter().map(|filled| &filled.spec.name))
         || ruleset.sets.iter().any(keys)
         || has_doubles(ruleset.rules.iter().filter_map(|rule| rule.handle))
         || is_misplaced
@@ -50,13 +52,13 @@ fn has_doubles<T: Hash + Eq>(mut items: impl Iterator<Item = T>) -> bool {
     items.any(|item| !seen.insert(item))
 }
 
-impl<T: Transport> Nftables<T> {
+impl<T: Transport> Client<T> {
     /// The table of this family and name, if there is one, and the generation it was read at.
     pub fn read_table(
         &mut self,
         family: u8,
         name: &str,
-    ) -> Result<(Option<Ruleset>, Generation), Error> {
+    ) -> Result<(Option<TableState>, Generation), Error> {
         self.settled(|nft| nft.read_once(family, name))
     }
 
@@ -78,7 +80,7 @@ impl<T: Transport> Nftables<T> {
                     }
                 }
             }
-            self.transport.give_way(tries);
+            self.transport.backoff(tries);
         }
         Err(Error::Busy { tries: MAX_TRIES })
     }
@@ -93,7 +95,7 @@ impl<T: Transport> Nftables<T> {
         let seq = self.next_seq();
         self.next_seq(); // of the batch's end
         let answers = exchange(&mut self.transport, &nothing.encode(seq, generation)?)?;
-        Ok(nothing.verdict(seq, &answers)? != Outcome::Outdated)
+        Ok(verdict(&nothing, seq, &answers)? != CommitResult::Outdated)
     }
 
     /// The number that every committed transaction raises.
@@ -107,7 +109,7 @@ impl<T: Transport> Nftables<T> {
     }
 
     /// The table without what is in it.
-    pub(super) fn read_table_alone(
+    pub(super) fn read_table_only(
         &mut self,
         family: u8,
         name: &str,
@@ -120,8 +122,8 @@ impl<T: Transport> Nftables<T> {
         Ok(table)
     }
 
-    fn read_once(&mut self, family: u8, name: &str) -> Result<Option<Ruleset>, Error> {
-        let Some(table) = self.read_table_alone(family, name)? else { return Ok(None) };
+    fn read_once(&mut self, family: u8, name: &str) -> Result<Option<TableState>, Error> {
+        let Some(table) = self.read_table_only(family, name)? else { return Ok(None) };
         let mut chains = Vec::new();
         self.list(NFT_MSG_GETCHAIN, NLM_F_DUMP, family, &[], |body| {
             chains.extend(Some(Chain::read(body)?).filter(|chain| chain.table == name));
@@ -133,27 +135,27 @@ impl<T: Transport> Nftables<T> {
             rules.extend(Some(Rule::read(body)?).filter(|rule| rule.table == name));
             Ok(())
         })?;
-        let ruleset = Ruleset { table, chains, sets, rules };
+        let ruleset = TableState { table, chains, sets, rules };
         if is_torn(&ruleset) {
             return Err(NetlinkError::Interrupted.into());
         }
         Ok(Some(ruleset))
     }
 
-    fn read_sets(&mut self, family: u8, table: &str) -> Result<Vec<FilledSet>, Error> {
+    fn read_sets(&mut self, family: u8, table: &str) -> Result<Vec<Set>, Error> {
         let mut sets = Vec::new();
         self.list(NFT_MSG_GETSET, NLM_F_DUMP, family, &[(NFTA_SET_TABLE, table)], |body| {
-            sets.extend(Some(Set::read(body)?).filter(|set| set.table == table));
+            sets.extend(Some(SetSpec::read(body)?).filter(|set| set.table == table));
             Ok(())
         })?;
         let filled = sets.into_iter().map(|set| {
             let elements = self.read_elements(&set)?;
-            Ok(FilledSet { set, elements })
+            Ok(Set { spec: set, elements })
         });
         filled.collect()
     }
 
-    fn read_elements(&mut self, set: &Set) -> Result<Vec<Element>, Error> {
+    fn read_elements(&mut self, set: &SetSpec) -> Result<Vec<Element>, Error> {
         let names = [(NFTA_SET_ELEM_LIST_TABLE, &*set.table), (NFTA_SET_ELEM_LIST_SET, &*set.name)];
         let mut elements = Vec::new();
         self.list(NFT_MSG_GETSETELEM, NLM_F_DUMP, set.family, &names, |body| {
@@ -170,7 +172,7 @@ impl<T: Transport> Nftables<T> {
         flags: u16,
         family: u8,
         names: &[(u16, &str)],
-        mut visit: impl FnMut(&[u8]) -> Result<(), WireError>,
+        mut visit: impl FnMut(&[u8]) -> Result<(), CodecError>,
     ) -> Result<(), Error> {
         let seq = self.next_seq();
         let mut w = Writer::new();
@@ -203,7 +205,7 @@ mod tests {
     use crate::compile;
 
     /// As the kernel lists it: each rule has a number and that of the one before it.
-    fn listed() -> Ruleset {
+    fn listed() -> TableState {
         let document: Document = "[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\n\
                                   to-ports = \"1024-2047,3000-3999\"\n"
             .parse()
@@ -219,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_is_listed_twice_or_passed_over_is_torn() {
-        let tear = |tear: fn(&mut Ruleset)| {
+        let tear = |tear: fn(&mut TableState)| {
             let mut ruleset = listed();
             tear(&mut ruleset);
             is_torn(&ruleset)

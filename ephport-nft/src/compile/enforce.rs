@@ -3,16 +3,17 @@
 //! The chain sees packets after translation. Like the policies themselves, the first whose scope
 //! holds a connection decides on it.
 
-use ephport_core::Resolved;
+use ephport_core::ResolvedPolicy;
 
+use super::Program;
 use super::scope::{Packets, Source, protocol};
-use super::{ENFORCE, ENFORCE_PRIORITY, Program};
-use crate::expr::{Bitwise, Cmp, CmpOp, Counter, Ct, Expr, Immediate, Verdict};
+use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Counter, Ct, Expr, Immediate, Verdict};
+use crate::table::layout::{ENFORCE, ENFORCE_PRIORITY};
 use crate::uapi::{IP_CT_DIR_REPLY, NF_CT_STATE_INVALID_BIT};
 
 impl Program {
     /// Adds the enforcing chain, if a policy asks for it.
-    pub(super) fn enforce(&mut self, policies: &[Resolved]) {
+    pub(super) fn enforce(&mut self, policies: &[ResolvedPolicy]) {
         let Some(last) = policies.iter().rposition(|policy| policy.enforce) else { return };
         self.base_chain(ENFORCE, "filter", ENFORCE_PRIORITY);
         // What comes back in connections from elsewhere has the port of a server of ours.
@@ -31,14 +32,14 @@ impl Program {
         }
     }
 
-    fn enforce_on(&mut self, policy: &Resolved, packets: &Packets<'_>) {
+    fn enforce_on(&mut self, policy: &ResolvedPolicy, packets: &Packets<'_>) {
         for known in policy.protocols.iter() {
             if policy.enforce {
                 let Some(mut exprs) = self.scope(policy, packets, Source::Connection) else {
                     return;
                 };
                 exprs.extend(protocol(known));
-                exprs.extend(self.source_ports(&policy.leaves));
+                exprs.extend(self.source_ports(&policy.permitted_source_ports));
                 exprs.extend(ending(Verdict::Return));
                 // NAT passes over what conntrack cannot place, and so conntrack does not know its
                 // source either.

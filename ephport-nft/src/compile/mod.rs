@@ -11,7 +11,7 @@
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
 //! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
 //! let ruleset = ephport_nft::compile(&[policy.resolve(&host)?])?;
-//! assert!(ruleset.listing().to_string().contains(
+//! assert!(ruleset.to_nft().to_string().contains(
 //!     "oifname \"eth0\" meta l4proto udp th sport 1024-65535 \
 //!      counter packets 0 bytes 0 masquerade to :49152-61000 comment \"default\""
 //! ));
@@ -24,34 +24,20 @@ mod scope;
 mod spread;
 mod translate;
 
-use ephport_core::{Allowed, PolicyName, Resolved};
+use ephport_core::{PermittedPorts, PolicyName, ResolvedPolicy};
 use thiserror::Error;
 
-use crate::expr::{Cmp, CmpOp, Expr, Fib, Immediate, Verdict};
-use crate::object::{Chain, Comment, Hook, Rule, Set, Table};
-use crate::ruleset::{FAMILY, FilledSet, Ruleset, SetName, TABLE};
-use crate::uapi::{
-    NF_ACCEPT, NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC, RTN_BROADCAST, RTN_MULTICAST,
-};
-use crate::wire::WireError;
+use crate::netlink::CodecError;
+use crate::nftables::expr::{Cmp, CmpOp, Expr, Fib, Immediate, Verdict};
+use crate::nftables::{Chain, Comment, Hook, Rule, SetSpec, Table};
+use crate::table::layout::{FAMILY, POSTROUTING, PRIORITY, TABLE};
+use crate::table::{Set, SetName, TableState};
+use crate::uapi::{NF_ACCEPT, NF_INET_POST_ROUTING, RTN_BROADCAST, RTN_MULTICAST};
 
 use scope::{Packets, Source};
 
-/// The chain in which connections are translated.
-pub const POSTROUTING: &str = "postrouting";
-
-/// Before Docker, kube-proxy and iptables at 100, systemd-networkd at 101 and firewalld at 110:
-/// among nat chains the first that binds a connection wins.
-pub const PRIORITY: i32 = NF_IP_PRI_NAT_SRC - 10;
-
-/// The chain in which what would leave by another port is dropped.
-pub const ENFORCE: &str = "enforce";
-
-/// After translation, which is done at 100 whatever the priority of the chain that asked for it.
-pub const ENFORCE_PRIORITY: i32 = NF_IP_PRI_NAT_SRC + 10;
-
 /// The table that does what `policies` say, the first that speaks of a connection before the next.
-pub fn compile(policies: &[Resolved]) -> Result<Ruleset, CompileError> {
+pub fn compile(policies: &[ResolvedPolicy]) -> Result<TableState, CompileError> {
     let mut program = Program::default();
     program.base_chain(POSTROUTING, "nat", PRIORITY);
     for (i, policy) in policies.iter().enumerate() {
@@ -76,30 +62,24 @@ pub enum CompileError {
     },
     /// A rule is too long for netlink.
     #[error("the policies cannot be encoded: {0}")]
-    Wire(#[from] WireError),
-}
-
-/// The policy that a rule is part of: the comment of a base chain's rule names it, or its chain does.
-pub(crate) fn policy_of(rule: &Rule) -> Option<PolicyName> {
-    let named = rule.comment().and_then(|comment| comment.as_str().parse().ok());
-    named.or_else(|| rule.chain.split_once('/')?.0.parse().ok())
+    Wire(#[from] CodecError),
 }
 
 /// The table as it grows.
 #[derive(Default)]
 struct Program {
     chains: Vec<Chain>,
-    sets: Vec<FilledSet>,
+    sets: Vec<Set>,
     rules: Vec<Rule>,
     anonymous_sets: u32,
 }
 
 impl Program {
-    fn finish(self) -> Ruleset {
+    fn finish(self) -> TableState {
         let Self { chains, sets, mut rules, .. } = self;
         // Chain by chain, as the kernel lists them.
         rules.sort_by_key(|rule| chains.iter().position(|chain| chain.name == rule.chain));
-        Ruleset { table: Table::new(FAMILY, TABLE), chains, sets, rules }
+        TableState { table: Table::new(FAMILY, TABLE), chains, sets, rules }
     }
 
     /// A base chain of postrouting that leaves groups and whole networks alone.
@@ -129,27 +109,29 @@ impl Program {
     }
 
     /// A rule of a base chain, which is where an admin looks for the policy's name.
-    fn rule_of(&mut self, policy: &Resolved, chain: &str, exprs: Vec<Expr>) {
+    fn rule_of(&mut self, policy: &ResolvedPolicy, chain: &str, exprs: Vec<Expr>) {
         let comment = Comment::new(policy.name.as_str());
         self.rules.push(Rule::new(FAMILY, TABLE, chain, exprs).with_comment(&comment));
     }
 
     /// Adds the set that `fill` makes for one rule.
-    fn anonymous_set(&mut self, fill: impl FnOnce(SetName<'static>) -> FilledSet) -> Set {
+    fn anonymous_set(&mut self, fill: impl FnOnce(SetName<'static>) -> Set) -> SetSpec {
         let name = SetName::Anonymous(self.anonymous_sets);
         self.anonymous_sets += 1;
         self.set(fill(name))
     }
 
-    fn set(&mut self, filled: FilledSet) -> Set {
-        let set = filled.set.clone();
+    fn set(&mut self, filled: Set) -> SetSpec {
+        let set = filled.spec.clone();
         self.sets.push(filled);
         set
     }
 
-    fn policy(&mut self, policy: &Resolved) {
-        let spread = match &policy.allowed {
-            Allowed::Ports(ports) if ports.ranges().len() > 1 => Some(self.spread(policy, ports)),
+    fn policy(&mut self, policy: &ResolvedPolicy) {
+        let spread = match &policy.permitted {
+            PermittedPorts::Set(ports) if ports.ranges().len() > 1 => {
+                Some(self.spread(policy, ports))
+            }
             _ => None,
         };
         for packets in Packets::of(policy).into_iter().filter(|packets| packets.have_ports(policy))
@@ -160,7 +142,7 @@ impl Program {
                 };
                 exprs.extend(scope::protocol(protocol));
                 exprs.extend(scope::opening(protocol, policy.pick_up));
-                exprs.extend(self.source_ports(&policy.moved));
+                exprs.extend(self.source_ports(&policy.translated));
                 exprs.extend(self.action(policy, &packets, spread.as_deref()));
                 self.rule_of(policy, POSTROUTING, exprs);
             }

@@ -6,8 +6,10 @@ use ipnet::IpNet;
 
 use super::Program;
 use super::scope::Source;
-use crate::expr::{Bitwise, Cmp, CmpOp, Ct, Data, Expr, Lookup, Payload, Range, RangeOp, Register};
-use crate::ruleset::{FilledSet, merged_networks};
+use crate::nftables::expr::{
+    Bitwise, Cmp, CmpOp, Ct, Data, Expr, Lookup, Payload, Range, RangeOp, Register,
+};
+use crate::table::{Set, merged_networks};
 
 /// Which address is asked about.
 #[derive(Clone, Copy)]
@@ -30,7 +32,7 @@ impl Program {
             [] => (!is_inside).then(Vec::new),
             [(first, last)] => single(of, family, first, last, is_inside),
             _ => {
-                let set = self.anonymous_set(|name| FilledSet::networks(name, family, networks));
+                let set = self.anonymous_set(|name| Set::networks(name, family, networks));
                 let lookup = if is_inside { Lookup::within(&set) } else { Lookup::outside(&set) };
                 let len = u32::try_from(address_len(family)).ok()?;
                 Some(vec![load(of, family, len), lookup.into()])

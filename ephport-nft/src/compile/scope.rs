@@ -1,14 +1,14 @@
 //! Which packets a rule is for.
 
 use ephport_core::{
-    Address, Allowed, Exits, Families, Family, InterfacePattern, Origin, PickUp, PortSet, Protocol,
-    Resolved,
+    Address, Families, Family, InterfacePattern, Interfaces, Origin, PermittedPorts, PickUp,
+    PortSet, Protocol, ResolvedPolicy,
 };
 
 use super::Program;
 use super::networks::Of;
-use crate::expr::{Bitwise, Cmp, CmpOp, Expr, Lookup, Meta, Payload, Register};
-use crate::ruleset::FilledSet;
+use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Expr, Lookup, Meta, Payload, Register};
+use crate::table::Set;
 use crate::uapi::{
     ARPHRD_LOOPBACK, NFPROTO_IPV4, NFPROTO_IPV6, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_NFPROTO,
     NFT_META_OIFNAME, NFT_META_OIFTYPE,
@@ -29,10 +29,10 @@ pub(super) struct Packets<'a> {
 
 impl<'a> Packets<'a> {
     /// All that a policy's scope holds.
-    pub(super) fn of(policy: &'a Resolved) -> Vec<Self> {
-        let exits: Vec<_> = match &policy.egress {
-            Exits::Any => vec![None],
-            Exits::Matching(patterns) => patterns.iter().map(Some).collect(),
+    pub(super) fn of(policy: &'a ResolvedPolicy) -> Vec<Self> {
+        let exits: Vec<_> = match &policy.out_interfaces {
+            Interfaces::Any => vec![None],
+            Interfaces::Matching(patterns) => patterns.iter().map(Some).collect(),
         };
         let families = families(policy);
         let each = |exit| families.iter().map(move |family| Self { exit, family: *family });
@@ -42,8 +42,8 @@ impl<'a> Packets<'a> {
 
 impl Packets<'_> {
     /// Whether the policy has ports for any of them: a table of blocks may have none for a family.
-    pub(super) fn have_ports(&self, policy: &Resolved) -> bool {
-        let Allowed::Blocks(blocks) = &policy.allowed else { return true };
+    pub(super) fn have_ports(&self, policy: &ResolvedPolicy) -> bool {
+        let PermittedPorts::Blocks(blocks) = &policy.permitted else { return true };
         blocks.iter().any(|block| Some(Family::of(block.source)) == self.family)
     }
 
@@ -60,10 +60,10 @@ impl Packets<'_> {
 }
 
 /// The families that need rules of their own; `None` is both in one rule.
-fn families(policy: &Resolved) -> Vec<Option<Family>> {
+fn families(policy: &ResolvedPolicy) -> Vec<Option<Family>> {
     let needs_family = !policy.sources.is_empty()
         || !policy.except_destinations.is_empty()
-        || matches!(policy.allowed, Allowed::Blocks(_))
+        || matches!(policy.permitted, PermittedPorts::Blocks(_))
         || matches!(policy.address, Address::Fixed(_))
         || policy.families != Families::Both;
     if !needs_family {
@@ -90,7 +90,7 @@ impl Program {
     /// Interface, family, origin and addresses; `None` if no packet has them.
     pub(super) fn scope(
         &mut self,
-        policy: &Resolved,
+        policy: &ResolvedPolicy,
         packets: &Packets<'_>,
         source: Source,
     ) -> Option<Vec<Expr>> {
@@ -122,7 +122,7 @@ impl Program {
                 exprs.push(Cmp::new(CmpOp::Lte, &range.last().get().to_be_bytes()).into());
             }
             _ => {
-                let set = self.anonymous_set(|name| FilledSet::ports(name, ports));
+                let set = self.anonymous_set(|name| Set::ports(name, ports));
                 exprs.push(Lookup::within(&set).into());
             }
         }

@@ -4,20 +4,23 @@
 //! ranges are the sooner one is full. So a range is never cut, equal ranges take turns, and unequal
 //! ones are drawn by weight.
 
-use ephport_core::decision::{SPREAD_SEED, kept_range};
-use ephport_core::{Family, PortRange, PortSet, Resolved};
+use ephport_core::decision::{HASH_SEED, kept_range};
+use ephport_core::{Family, PortRange, PortSet, ResolvedPolicy};
 
 use super::Program;
 use super::scope::{family, protocol, source_address};
 use super::translate::translate;
-use crate::expr::{Byteorder, Expr, Hash, Immediate, Lookup, Numgen, Payload, Register, Verdict};
-use crate::ruleset::FilledSet;
+use crate::nftables::expr::{
+    Byteorder, Expr, Hash, Immediate, Lookup, Numgen, Payload, Register, Verdict,
+};
+use crate::table::Set;
+use crate::table::layout::{ports_chain, range_chain};
 
 impl Program {
     /// Adds the chains of a policy with several ranges; the name of the one to go to.
-    pub(super) fn spread(&mut self, policy: &Resolved, ports: &PortSet) -> String {
+    pub(super) fn spread(&mut self, policy: &ResolvedPolicy, ports: &PortSet) -> String {
         for range in ports.ranges() {
-            let name = range_chain(policy, *range);
+            let name = range_chain(&policy.name, *range);
             self.chain(&name);
             for known in policy.protocols.iter() {
                 // nft asks for the protocol in each rule that names ports.
@@ -26,7 +29,7 @@ impl Program {
                 self.rule(&name, exprs);
             }
         }
-        let chain = format!("{}/ports", policy.name);
+        let chain = ports_chain(&policy.name);
         self.chain(&chain);
         self.keep(policy, ports, &chain);
         self.pick(policy, ports, &chain);
@@ -34,26 +37,26 @@ impl Program {
     }
 
     /// A port that is allowed already stays in its range.
-    fn keep(&mut self, policy: &Resolved, ports: &PortSet, chain: &str) {
+    fn keep(&mut self, policy: &ResolvedPolicy, ports: &PortSet, chain: &str) {
         let kept: Vec<_> = ports
             .ranges()
             .iter()
             .filter(|range| kept_range(ports, range.first()).is_some())
             .map(|range| (*range, goto(policy, *range)))
             .collect();
-        if kept.is_empty() || !policy.choice.keeps_allowed_ports() {
+        if kept.is_empty() || !policy.flags.keep_permitted_ports() {
             return;
         }
-        let map = self.anonymous_set(|name| FilledSet::port_verdicts(name, &kept));
+        let map = self.anonymous_set(|name| Set::port_verdicts(name, &kept));
         let verdict = Lookup::value(&map, Register::VERDICT).into();
         self.rule(chain, vec![Payload::SOURCE_PORT.into(), verdict]);
     }
 
-    fn pick(&mut self, policy: &Resolved, ports: &PortSet, chain: &str) {
+    fn pick(&mut self, policy: &ResolvedPolicy, ports: &PortSet, chain: &str) {
         let ranges = ports.ranges();
         let count = u32::try_from(ranges.len()).unwrap_or(u32::MAX);
         let are_equal = ranges.windows(2).all(|pair| pair[0].count() == pair[1].count());
-        if policy.choice.per_source_stable {
+        if policy.per_source_stable {
             let in_scope = |family: &Family| policy.families.contains(*family);
             for of in [Family::Ipv4, Family::Ipv6].into_iter().filter(in_scope) {
                 // nft lists an address by name where the rule itself says of which family it is.
@@ -78,13 +81,13 @@ impl Program {
     /// Picks by a number below the count of ranges, which `number` leaves in register 1.
     fn one_each(
         &mut self,
-        policy: &Resolved,
+        policy: &ResolvedPolicy,
         ranges: &[PortRange],
         chain: &str,
         mut number: Vec<Expr>,
     ) {
         let verdicts: Vec<_> = ranges.iter().map(|range| goto(policy, *range)).collect();
-        let map = self.anonymous_set(|name| FilledSet::number_verdicts(name, &verdicts));
+        let map = self.anonymous_set(|name| Set::number_verdicts(name, &verdicts));
         number.push(Lookup::value(&map, Register::VERDICT).into());
         self.rule(chain, number);
     }
@@ -92,7 +95,7 @@ impl Program {
     /// Picks by a number below the count of all ports, which `number` leaves in register 1.
     fn by_weight(
         &mut self,
-        policy: &Resolved,
+        policy: &ResolvedPolicy,
         ranges: &[PortRange],
         chain: &str,
         mut number: Vec<Expr>,
@@ -102,19 +105,15 @@ impl Program {
         }
         let weights: Vec<_> =
             ranges.iter().map(|range| (range.count(), goto(policy, *range))).collect();
-        let map = self.anonymous_set(|name| FilledSet::weighted_verdicts(name, &weights));
+        let map = self.anonymous_set(|name| Set::weighted_verdicts(name, &weights));
         number.push(Byteorder::TO_NETWORK.into());
         number.push(Lookup::value(&map, Register::VERDICT).into());
         self.rule(chain, number);
     }
 }
 
-fn range_chain(policy: &Resolved, range: PortRange) -> String {
-    format!("{}/{range}", policy.name)
-}
-
-fn goto(policy: &Resolved, range: PortRange) -> Verdict {
-    Verdict::Goto(range_chain(policy, range))
+fn goto(policy: &ResolvedPolicy, range: PortRange) -> Verdict {
+    Verdict::Goto(range_chain(&policy.name, range))
 }
 
 /// A hash of source address and port, below `modulus`. The port stands in the slot after the
@@ -127,6 +126,6 @@ fn source_hash(family: Family, modulus: u32) -> [Expr; 3] {
     [
         source_address(family, Register::R2),
         Payload { dreg: slot, ..Payload::SOURCE_PORT }.into(),
-        Hash::jenkins(len, modulus, SPREAD_SEED).into(),
+        Hash::jenkins(len, modulus, HASH_SEED).into(),
     ]
 }

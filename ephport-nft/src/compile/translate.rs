@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 
-use ephport_core::{Address, Allowed, BlockTable, Choice, Family, Port, PortRange, Resolved};
+use ephport_core::{
+    Address, BlockTable, Family, NatFlags, PermittedPorts, Port, PortRange, ResolvedPolicy,
+};
 
 use super::Program;
 use super::scope::{Packets, source_address};
-use crate::expr::{Counter, Data, Expr, Immediate, Lookup, Masq, Nat, Register, Verdict};
-use crate::ruleset::{FilledSet, SetName};
+use crate::nftables::SetSpec;
+use crate::nftables::expr::{Counter, Data, Expr, Immediate, Lookup, Masq, Nat, Register, Verdict};
+use crate::table::{Set, SetName, layout};
 use crate::uapi::{
     NF_NAT_RANGE_PERSISTENT, NF_NAT_RANGE_PROTO_RANDOM, NF_NAT_RANGE_PROTO_RANDOM_FULLY,
     NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
@@ -20,21 +23,21 @@ impl Program {
     /// Counts the connection and sends it where its port is chosen.
     pub(super) fn action(
         &mut self,
-        policy: &Resolved,
+        policy: &ResolvedPolicy,
         packets: &Packets<'_>,
         spread: Option<&str>,
     ) -> Vec<Expr> {
         let mut exprs = vec![Counter::default().into()];
-        match (&policy.allowed, spread) {
-            (Allowed::Blocks(blocks), _) => {
+        match (&policy.permitted, spread) {
+            (PermittedPorts::Blocks(blocks), _) => {
                 // One rule is for one family where the target is a table of blocks.
                 let family = packets.family.unwrap_or(Family::Ipv4);
                 exprs.extend(self.block(policy, blocks, family));
             }
-            (Allowed::Ports(_), Some(chain)) => {
+            (PermittedPorts::Set(_), Some(chain)) => {
                 exprs.push(Immediate::verdict(Verdict::Goto(chain.into())).into());
             }
-            (Allowed::Ports(ports), None) => {
+            (PermittedPorts::Set(ports), None) => {
                 let ranges = ports.ranges().iter();
                 exprs.extend(ranges.flat_map(|range| translate(*range, policy)));
             }
@@ -43,9 +46,9 @@ impl Program {
     }
 
     /// Looks the source's block up; a source without one goes on to the next policy.
-    fn block(&mut self, policy: &Resolved, blocks: &BlockTable, family: Family) -> Vec<Expr> {
+    fn block(&mut self, policy: &ResolvedPolicy, blocks: &BlockTable, family: Family) -> Vec<Expr> {
         let map = self.block_map(policy, blocks, family);
-        let flags = NF_NAT_RANGE_PROTO_SPECIFIED | nat_flags(policy.choice);
+        let flags = NF_NAT_RANGE_PROTO_SPECIFIED | nat_flags(policy.flags);
         let is_addressed = blocks.iter().next().is_some_and(|block| block.outside.is_some());
         let load = [source_address(family, Register::R1), Lookup::value(&map, Register::R1).into()];
         let (min, max) = (Some(Register::R1), Some(SECOND_SLOT));
@@ -75,30 +78,29 @@ impl Program {
     /// The policy's map for one family; all of its rules share it.
     fn block_map(
         &mut self,
-        policy: &Resolved,
+        policy: &ResolvedPolicy,
         blocks: &BlockTable,
         family: Family,
-    ) -> crate::object::Set {
-        let suffix = if family == Family::Ipv4 { "blocks4" } else { "blocks6" };
-        let name = format!("{}/{suffix}", policy.name);
-        if let Some(known) = self.sets.iter().find(|filled| filled.set.name == name) {
-            return known.set.clone();
+    ) -> SetSpec {
+        let name = layout::block_map(&policy.name, family);
+        if let Some(known) = self.sets.iter().find(|filled| filled.spec.name == name) {
+            return known.spec.clone();
         }
         let named = SetName::Named(&name);
         let is_addressed = blocks.iter().next().is_some_and(|block| block.outside.is_some());
         let filled = if is_addressed {
             let of = blocks.iter().filter_map(|b| Some((b.source, b.outside?, b.ports)));
-            FilledSet::source_blocks(named, family, of)
+            Set::source_blocks(named, family, of)
         } else {
             let of = blocks.iter().map(|block| (block.source, block.ports));
-            FilledSet::source_ports(named, family, of)
+            Set::source_ports(named, family, of)
         };
         self.set(filled)
     }
 }
 
 /// Translates to one of the ports of `range`.
-pub(super) fn translate(range: PortRange, policy: &Resolved) -> Vec<Expr> {
+pub(super) fn translate(range: PortRange, policy: &ResolvedPolicy) -> Vec<Expr> {
     let (mut exprs, ports) = match policy.address {
         Address::Fixed(address) => {
             (vec![immediate_address(Register::R1, address)], [Register::R2, Register::R3])
@@ -112,7 +114,7 @@ pub(super) fn translate(range: PortRange, policy: &Resolved) -> Vec<Expr> {
         exprs.push(port(high, range.last()));
         max = Some(high);
     }
-    let flags = Some(NF_NAT_RANGE_PROTO_SPECIFIED | nat_flags(policy.choice));
+    let flags = Some(NF_NAT_RANGE_PROTO_SPECIFIED | nat_flags(policy.flags));
     let nat = |family| Nat { proto_min: min, proto_max: max, flags, ..Nat::source(family) };
     exprs.push(match policy.address {
         Address::Masquerade => Masq { flags, proto_min: min, proto_max: max }.into(),
@@ -144,11 +146,11 @@ fn port(dreg: Register, port: Port) -> Expr {
     Immediate { dreg, data: Data::value(&port.get().to_be_bytes()) }.into()
 }
 
-fn nat_flags(choice: Choice) -> u32 {
+fn nat_flags(flags: NatFlags) -> u32 {
     let flags = [
-        (choice.random, NF_NAT_RANGE_PROTO_RANDOM),
-        (choice.fully_random, NF_NAT_RANGE_PROTO_RANDOM_FULLY),
-        (choice.persistent, NF_NAT_RANGE_PERSISTENT),
+        (flags.random, NF_NAT_RANGE_PROTO_RANDOM),
+        (flags.fully_random, NF_NAT_RANGE_PROTO_RANDOM_FULLY),
+        (flags.persistent, NF_NAT_RANGE_PERSISTENT),
     ];
     flags.into_iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag)
 }

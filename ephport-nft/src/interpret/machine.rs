@@ -4,13 +4,13 @@ use super::nat::{masquerade, source_nat};
 use super::packet::{Fact, Facts};
 use super::registers::Registers;
 use super::sets::answers;
-use super::{By, Draw, InterpretError, Translation};
-use crate::expr::{
+use super::{By, Draw, InterpretError, NatTarget};
+use crate::nftables::Rule;
+use crate::nftables::expr::{
     Bitwise, Byteorder, Cmp, CmpOp, Data, Expr, Hash, Lookup, Meta, Numgen, Range, RangeOp,
     Register, Verdict,
 };
-use crate::object::Rule;
-use crate::ruleset::Ruleset;
+use crate::table::TableState;
 use crate::uapi::{
     NFPROTO_INET, NFT_BITWISE_MASK_XOR, NFT_BYTEORDER_HTON, NFT_BYTEORDER_NTOH, NFT_HASH_JENKINS,
     NFT_LOOKUP_F_INV, NFT_META_NFPROTO, NFT_NG_INCREMENTAL, NFT_NG_RANDOM,
@@ -25,7 +25,7 @@ pub(super) enum End {
     Accepted,
     Dropped,
     /// NAT was told something.
-    Translated(Translation),
+    Translated(NatTarget),
     /// The end was reached, or a `return`.
     Left,
 }
@@ -47,17 +47,17 @@ impl Ended {
 }
 
 /// What a rule does, and the number that it drew for that.
-type Drawn = (Effect, Option<Draw>);
+type Drawn = (Step, Option<Draw>);
 
 /// What a rule does.
-enum Effect {
+enum Step {
     NoMatch,
     Verdict(Verdict),
-    Translated(Translation),
+    Translated(NatTarget),
 }
 
 pub(super) struct Machine<'a> {
-    ruleset: &'a Ruleset,
+    ruleset: &'a TableState,
     packet: &'a dyn Facts,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Machine<'a> {
 struct Stuck<'a>(&'a Expr);
 
 impl<'a> Machine<'a> {
-    pub(super) fn new(ruleset: &'a Ruleset, packet: &'a dyn Facts) -> Self {
+    pub(super) fn new(ruleset: &'a TableState, packet: &'a dyn Facts) -> Self {
         Self { ruleset, packet }
     }
 
@@ -100,22 +100,22 @@ impl<'a> Machine<'a> {
     /// Adds the ends that an effect leads to; whether the next rule may be reached.
     fn follow(
         &self,
-        effect: Effect,
+        effect: Step,
         at: (&str, usize),
         depth: usize,
         ended: &mut Vec<Ended>,
     ) -> Result<bool, InterpretError> {
         let here = |end| (vec![Ended::at(at, end)], false);
         let (inner, comes_back) = match effect {
-            Effect::NoMatch | Effect::Verdict(Verdict::Continue | Verdict::Break) => {
+            Step::NoMatch | Step::Verdict(Verdict::Continue | Verdict::Break) => {
                 return Ok(true);
             }
-            Effect::Translated(translation) => here(End::Translated(translation)),
-            Effect::Verdict(Verdict::Accept) => here(End::Accepted),
-            Effect::Verdict(Verdict::Drop | Verdict::Other(_)) => here(End::Dropped),
-            Effect::Verdict(Verdict::Return) => here(End::Left),
-            Effect::Verdict(Verdict::Goto(chain)) => (self.inner(&chain, at, depth)?, false),
-            Effect::Verdict(Verdict::Jump(chain)) => (self.inner(&chain, at, depth)?, true),
+            Step::Translated(target) => here(End::Translated(target)),
+            Step::Verdict(Verdict::Accept) => here(End::Accepted),
+            Step::Verdict(Verdict::Drop | Verdict::Other(_)) => here(End::Dropped),
+            Step::Verdict(Verdict::Return) => here(End::Left),
+            Step::Verdict(Verdict::Goto(chain)) => (self.inner(&chain, at, depth)?, false),
+            Step::Verdict(Verdict::Jump(chain)) => (self.inner(&chain, at, depth)?, true),
         };
         let is_back = |inner: &Ended| comes_back && inner.end == End::Left;
         let goes_on = inner.iter().any(is_back);
@@ -171,32 +171,29 @@ impl<'a> Machine<'a> {
                 }
                 Expr::Immediate(immediate) => match &immediate.data {
                     Data::Verdict(verdict) if immediate.dreg == Register::VERDICT => {
-                        return Ok(vec![(
-                            Effect::Verdict(known(verdict).ok_or_else(stuck)?),
-                            draw,
-                        )]);
+                        return Ok(vec![(Step::Verdict(known(verdict).ok_or_else(stuck)?), draw)]);
                     }
                     Data::Verdict(_) => None,
                     Data::Value(bytes) => registers.set(immediate.dreg, bytes).map(|()| true),
                 },
                 Expr::Masq(masq) => {
-                    let translation = masquerade(&registers, masq).ok_or_else(stuck)?;
-                    return Ok(vec![(Effect::Translated(translation), draw)]);
+                    let target = masquerade(&registers, masq).ok_or_else(stuck)?;
+                    return Ok(vec![(Step::Translated(target), draw)]);
                 }
                 Expr::Nat(nat) => {
-                    let translation = source_nat(&registers, nat).ok_or_else(stuck)?;
+                    let target = source_nat(&registers, nat).ok_or_else(stuck)?;
                     if self.is_of(nat.family) {
-                        return Ok(vec![(Effect::Translated(translation), draw)]);
+                        return Ok(vec![(Step::Translated(target), draw)]);
                     }
                     Some(true)
                 }
                 Expr::Opaque(_) => None,
             };
             if !goes_on.ok_or_else(stuck)? {
-                return Ok(vec![(Effect::NoMatch, draw)]);
+                return Ok(vec![(Step::NoMatch, draw)]);
             }
         }
-        Ok(vec![(Effect::Verdict(Verdict::Continue), draw)])
+        Ok(vec![(Step::Verdict(Verdict::Continue), draw)])
     }
 
     /// Whether the packet is of this family, an `NFPROTO_*`; `NFPROTO_INET` is both.
@@ -219,8 +216,8 @@ impl<'a> Machine<'a> {
         let stuck = || Stuck(expr);
         let filled = self.ruleset.set(&lookup.set).ok_or_else(stuck)?;
         // The kernel refuses a map without a place for its value, or a value for what is not there.
-        let is_fit = lookup.dreg.is_some() == filled.set.is_map()
-            && !(lookup.is_inverted() && filled.set.is_map())
+        let is_fit = lookup.dreg.is_some() == filled.spec.is_map()
+            && !(lookup.is_inverted() && filled.spec.is_map())
             && lookup.flags.unwrap_or(0) & !NFT_LOOKUP_F_INV == 0;
         let answers = answers(filled, lookup, registers).filter(|_| is_fit).ok_or_else(stuck)?;
         let mut effects = Vec::new();
@@ -232,10 +229,10 @@ impl<'a> Machine<'a> {
             let draw = drawn.or_else(|| draw.cloned());
             let mut registers = registers.clone();
             match (element.map(|element| &element.data), lookup.dreg) {
-                (None, _) if !lookup.is_inverted() => effects.push((Effect::NoMatch, draw)),
-                (Some(_), None) if lookup.is_inverted() => effects.push((Effect::NoMatch, draw)),
+                (None, _) if !lookup.is_inverted() => effects.push((Step::NoMatch, draw)),
+                (Some(_), None) if lookup.is_inverted() => effects.push((Step::NoMatch, draw)),
                 (Some(Some(Data::Verdict(verdict))), Some(Register::VERDICT)) => {
-                    effects.push((Effect::Verdict(known(verdict).ok_or_else(stuck)?), draw));
+                    effects.push((Step::Verdict(known(verdict).ok_or_else(stuck)?), draw));
                 }
                 (Some(Some(Data::Verdict(_))), _) => return Err(stuck()),
                 (Some(Some(Data::Value(bytes))), Some(dreg)) => {
@@ -256,8 +253,8 @@ fn known(verdict: &Verdict) -> Option<Verdict> {
 
 fn generate(registers: &mut Registers, numgen: &Numgen) -> Option<bool> {
     let by = match (numgen.kind, numgen.offset) {
-        (NFT_NG_INCREMENTAL, 0) => By::Turn,
-        (NFT_NG_RANDOM, 0) => By::Chance,
+        (NFT_NG_INCREMENTAL, 0) => By::RoundRobin,
+        (NFT_NG_RANDOM, 0) => By::Weighted,
         _ => return None,
     };
     registers.draw(numgen.dreg, numgen.modulus, by).map(|()| true)

@@ -2,7 +2,7 @@
 //! opinion on what the program means, for property tests and for explanations.
 //!
 //! What the kernel draws (`numgen`) or hashes is not known here, so a program can have several
-//! outcomes: all that are possible.
+//! paths: all that are possible.
 //!
 //! ```
 //! use ephport_core::{Flow, HostFacts, Policy, PolicySpec, Protocol, Target};
@@ -13,8 +13,8 @@
 //! let ruleset = ephport_nft::compile(&[policy.resolve(&host)?])?;
 //! let (from, to) = ("172.17.0.2:40000".parse()?, "203.0.113.9:443".parse()?);
 //! let flow = Flow::new(Protocol::Udp, from, to, "eth0".parse()?)?;
-//! let Effect::Moved { ports, .. } = effect(&ruleset, &flow)? else { panic!("not moved") };
-//! assert_eq!(ports.to_string(), "49152-61000");
+//! let Effect::Translated(found) = effect(&ruleset, &flow)? else { panic!("untouched") };
+//! assert_eq!(found.ports.to_string(), "49152-61000");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -27,20 +27,23 @@ mod sets;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use ephport_core::decision::SPREAD_SEED;
-use ephport_core::{Address, Decision, Flow, Manner, Port, PortRange, PortSet, Spread};
+use ephport_core::decision::HASH_SEED;
+use ephport_core::{
+    Address, Distribution, Effect, Flow, NatFlags, Port, PortRange, PortSelection, PortSet,
+    Translation,
+};
 use thiserror::Error;
 
-use crate::compile::{ENFORCE, POSTROUTING};
-use crate::ruleset::Ruleset;
+use crate::table::TableState;
+use crate::table::layout::{ENFORCE, POSTROUTING};
 use machine::{End, Ended, Machine};
-pub use packet::{Fact, Facts, Packet, Standing};
+pub use packet::{CtState, Fact, Facts, Packet};
 
 /// How the program ends for a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// What NAT was told, if it was.
-    pub translation: Option<Translation>,
+pub struct Path {
+    /// The arguments that NAT gets, if it gets any.
+    pub target: Option<NatTarget>,
     /// Whether it is dropped instead.
     pub is_dropped: bool,
     /// The rules that sent it there, each by its chain and its place in it, from 0.
@@ -64,9 +67,9 @@ pub struct Draw {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum By {
     /// One after another.
-    Turn,
+    RoundRobin,
     /// At random.
-    Chance,
+    Weighted,
     /// By a hash.
     Hash {
         /// Of these bytes.
@@ -76,60 +79,15 @@ pub enum By {
     },
 }
 
-/// What NAT was told.
+/// The arguments of a `masq` or `nat` expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Translation {
-    /// The range to pick a port from; none is any port.
+pub struct NatTarget {
+    /// The range to select a port from; `None` is any port.
     pub ports: Option<PortRange>,
-    /// What becomes of the source address.
+    /// The source address after translation.
     pub address: Address,
-    /// `NF_NAT_RANGE_PROTO_RANDOM`.
-    pub random: bool,
-    /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
-    pub fully_random: bool,
-    /// `NF_NAT_RANGE_PERSISTENT`.
-    pub persistent: bool,
-}
-
-/// What a program does with a connection, all outcomes together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// It leaves with one of `ports`.
-    Moved {
-        /// The ports that it can get.
-        ports: PortSet,
-        /// Its own port, where it surely gets that if it is free.
-        kept: Option<Port>,
-        /// What becomes of its source address.
-        address: Address,
-        /// How the kernel picks one of the ports.
-        manner: Manner,
-    },
-    /// NAT is told nothing.
-    Untouched,
-    /// It does not leave.
-    Dropped,
-}
-
-impl Effect {
-    /// Whether this is what the policies mean: `decision` is that of the first that moves the
-    /// connection.
-    #[must_use]
-    pub fn agrees_with(&self, decision: Option<&Decision>) -> bool {
-        match (self, decision) {
-            (Self::Untouched, None | Some(Decision::Untouched(_))) => true,
-            (
-                Self::Moved { ports, kept, address, manner },
-                Some(Decision::Moved {
-                    ports: meant,
-                    kept: meant_kept,
-                    address: meant_address,
-                    manner: meant_manner,
-                }),
-            ) => (ports, kept, address, manner) == (meant, meant_kept, meant_address, meant_manner),
-            _ => false,
-        }
-    }
+    /// The flags.
+    pub flags: NatFlags,
 }
 
 /// Why a program has no meaning here.
@@ -152,11 +110,11 @@ pub enum InterpretError {
         /// Its name.
         chain: String,
     },
-    /// The outcomes differ in more than the port.
+    /// The paths differ in more than the port.
     #[error("the program does now this, now that with the connection")]
     Undecided,
     /// The ranges have not their shares, or are picked by something else than a policy's
-    /// [`Spread`].
+    /// [`Distribution`].
     #[error(
         "the program does not spread connections over its ranges by their size, \
          in turn, at random or by their source"
@@ -165,23 +123,23 @@ pub enum InterpretError {
 }
 
 /// How the translating chain can end for a connection that opens with `flow`.
-pub fn outcomes(ruleset: &Ruleset, flow: &Flow) -> Result<Vec<Outcome>, InterpretError> {
+pub fn paths(ruleset: &TableState, flow: &Flow) -> Result<Vec<Path>, InterpretError> {
     run(ruleset, POSTROUTING, &Packet::opening(flow))
 }
 
 /// What the translating chain does with a connection that opens with `flow`.
-pub fn effect(ruleset: &Ruleset, flow: &Flow) -> Result<Effect, InterpretError> {
-    Effect::of(&outcomes(ruleset, flow)?, flow.source())
+pub fn effect(ruleset: &TableState, flow: &Flow) -> Result<Effect, InterpretError> {
+    combine(&paths(ruleset, flow)?, flow.source())
 }
 
 /// Whether the enforcing chain, if there is one, lets a connection that opens with `flow` out by the
 /// port `leaving`.
-pub fn lets_out(ruleset: &Ruleset, flow: &Flow, leaving: Port) -> Result<bool, InterpretError> {
-    lets_packet_out(ruleset, &Packet::leaving(flow, leaving))
+pub fn permits(ruleset: &TableState, flow: &Flow, leaving: Port) -> Result<bool, InterpretError> {
+    permits_packet(ruleset, &Packet::leaving(flow, leaving))
 }
 
 /// Whether the enforcing chain, if there is one, lets this packet out.
-pub fn lets_packet_out(ruleset: &Ruleset, packet: &Packet<'_>) -> Result<bool, InterpretError> {
+pub fn permits_packet(ruleset: &TableState, packet: &Packet<'_>) -> Result<bool, InterpretError> {
     if !ruleset.chains.iter().any(|chain| chain.name == ENFORCE) {
         return Ok(true);
     }
@@ -190,49 +148,45 @@ pub fn lets_packet_out(ruleset: &Ruleset, packet: &Packet<'_>) -> Result<bool, I
 
 /// How a base chain can end for a packet.
 pub fn run(
-    ruleset: &Ruleset,
+    ruleset: &TableState,
     chain: &str,
     packet: &dyn Facts,
-) -> Result<Vec<Outcome>, InterpretError> {
+) -> Result<Vec<Path>, InterpretError> {
     let ends = Machine::new(ruleset, packet).run(chain)?;
-    Ok(ends.into_iter().map(Outcome::from).collect())
+    Ok(ends.into_iter().map(Path::from).collect())
 }
 
-impl From<Ended> for Outcome {
+impl From<Ended> for Path {
     fn from(Ended { end, trail, draw }: Ended) -> Self {
-        let translation = match end {
-            End::Translated(translation) => Some(translation),
+        let target = match end {
+            End::Translated(target) => Some(target),
             End::Accepted | End::Dropped | End::Left => None,
         };
-        Self { translation, is_dropped: end == End::Dropped, trail, draw }
+        Self { target, is_dropped: end == End::Dropped, trail, draw }
     }
 }
 
-impl Effect {
-    /// What these outcomes are together, for a connection from `source`.
-    pub fn of(outcomes: &[Outcome], source: SocketAddr) -> Result<Self, InterpretError> {
-        let translations: Vec<_> =
-            outcomes.iter().filter_map(|outcome| outcome.translation).collect();
-        let Some(first) = translations.first().copied() else {
-            return match outcomes.iter().filter(|outcome| outcome.is_dropped).count() {
-                0 => Ok(Self::Untouched),
-                all if all == outcomes.len() => Ok(Self::Dropped),
-                _ => Err(InterpretError::Undecided),
-            };
+/// The effect of these paths together, on a connection from `source`.
+pub fn combine(paths: &[Path], source: SocketAddr) -> Result<Effect, InterpretError> {
+    let targets: Vec<_> = paths.iter().filter_map(|path| path.target).collect();
+    let Some(NatTarget { address, flags, .. }) = targets.first().copied() else {
+        return match paths.iter().filter(|path| path.is_dropped).count() {
+            0 => Ok(Effect::Untouched),
+            all if all == paths.len() => Ok(Effect::Dropped),
+            _ => Err(InterpretError::Undecided),
         };
-        let is_same = |other: &Translation| Translation { ports: first.ports, ..*other } == first;
-        if translations.len() < outcomes.len() || !translations.iter().all(is_same) {
-            return Err(InterpretError::Undecided);
-        }
-        let Translation { address, random, fully_random, persistent, .. } = first;
-        let port = Port::new(source.port()).unwrap_or(Port::MIN);
-        let range = |translation: &Translation| translation.ports.unwrap_or(any_like(port));
-        let ports: PortSet = translations.iter().map(range).collect();
-        let spread = spread(outcomes, source)?;
-        let stays = !random && !fully_random && spread.is_none() && ports.contains(port);
-        let manner = Manner { random, fully_random, persistent, spread };
-        Ok(Self::Moved { ports, kept: stays.then_some(port), address, manner })
+    };
+    let is_same = |other: &NatTarget| (other.address, other.flags) == (address, flags);
+    if targets.len() < paths.len() || !targets.iter().all(is_same) {
+        return Err(InterpretError::Undecided);
     }
+    let port = Port::new(source.port()).unwrap_or(Port::MIN);
+    let ports: PortSet =
+        targets.iter().map(|target| target.ports.unwrap_or(any_like(port))).collect();
+    let distribution = distribution(paths, source)?;
+    let is_kept = flags.keep_permitted_ports() && distribution.is_none() && ports.contains(port);
+    let selection = PortSelection { flags, distribution };
+    Ok(Effect::Translated(Translation { ports, keep: is_kept.then_some(port), address, selection }))
 }
 
 /// Where the kernel looks for a port when it is told none (`nf_nat_l4proto_unique_tuple`).
@@ -246,24 +200,27 @@ fn any_like(port: Port) -> PortRange {
     range.unwrap_or(PortRange::EPHEMERAL)
 }
 
-/// How outcomes that are translations are spread over their ranges.
-fn spread(outcomes: &[Outcome], source: SocketAddr) -> Result<Option<Spread>, InterpretError> {
-    if let [Outcome { draw: None, .. }] = outcomes {
+/// How paths that are translations are spread over their ranges.
+fn distribution(
+    paths: &[Path],
+    source: SocketAddr,
+) -> Result<Option<Distribution>, InterpretError> {
+    if let [Path { draw: None, .. }] = paths {
         return Ok(None);
     }
-    let Some(Outcome { draw: Some(Draw { by, below, .. }), .. }) = outcomes.first() else {
+    let Some(Path { draw: Some(Draw { by, below, .. }), .. }) = paths.first() else {
         return Err(InterpretError::Uneven);
     };
-    let spread = match by {
-        By::Turn => Spread::InTurn,
-        By::Chance => Spread::AtRandom,
-        By::Hash { of, seed: SPREAD_SEED } if *of == hashed(source) => Spread::BySource,
+    let distribution = match by {
+        By::RoundRobin => Distribution::RoundRobin,
+        By::Weighted => Distribution::Weighted,
+        By::Hash { of, seed: HASH_SEED } if *of == hashed(source) => Distribution::Hash,
         By::Hash { .. } => return Err(InterpretError::Uneven),
     };
     let mut numbers: BTreeMap<PortRange, u64> = BTreeMap::new();
-    for Outcome { translation, draw, .. } in outcomes {
+    for Path { target, draw, .. } in paths {
         let draw = draw.as_ref().filter(|draw| (&draw.by, draw.below) == (by, *below));
-        match (draw, translation.and_then(|translation| translation.ports)) {
+        match (draw, target.and_then(|target| target.ports)) {
             (Some(draw), Some(range)) => {
                 *numbers.entry(range).or_default() += u64::from(draw.numbers);
             }
@@ -274,7 +231,7 @@ fn spread(outcomes: &[Outcome], source: SocketAddr) -> Result<Option<Spread>, In
     let is_fair = |(range, numbers): (&PortRange, &u64)| {
         numbers * all == u64::from(range.count()) * u64::from(*below)
     };
-    if numbers.iter().all(is_fair) { Ok(Some(spread)) } else { Err(InterpretError::Uneven) }
+    if numbers.iter().all(is_fair) { Ok(Some(distribution)) } else { Err(InterpretError::Uneven) }
 }
 
 /// The bytes that tell sources apart: the address, and the port in a register of its own.
@@ -291,18 +248,19 @@ fn hashed(source: SocketAddr) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::expr::{
+    use crate::nftables::expr::{
         Data, Expr, Immediate, Lookup, Masq, Nat, Numgen, Opaque, Register, Verdict,
     };
-    use crate::object::{Chain, Rule, Table};
-    use crate::ruleset::{FAMILY, FilledSet, SetName, TABLE};
+    use crate::nftables::{Chain, Rule, Table};
+    use crate::table::layout::{FAMILY, TABLE};
+    use crate::table::{Set, SetName};
     use crate::uapi::{NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET};
 
     /// A table of these rules, each with its chain, and these sets.
-    fn table(rules: &[(&str, Vec<Expr>)], sets: Vec<FilledSet>) -> Ruleset {
+    fn table(rules: &[(&str, Vec<Expr>)], sets: Vec<Set>) -> TableState {
         let mut chains: Vec<_> = rules.iter().map(|(chain, _)| *chain).collect();
         chains.dedup();
-        Ruleset {
+        TableState {
             table: Table::new(FAMILY, TABLE),
             chains: chains.iter().map(|name| Chain::regular(FAMILY, TABLE, name)).collect(),
             sets,
@@ -327,9 +285,9 @@ mod tests {
     }
 
     /// Goes to one of two chains by a number. Each takes another port, and ends so.
-    fn spread(number: Numgen, ends: [Expr; 2]) -> Ruleset {
-        let map = FilledSet::number_verdicts(SetName::Named("m"), &[goto("a"), goto("b")]);
-        let lookup = Lookup::value(&map.set, Register::VERDICT).into();
+    fn spread(number: Numgen, ends: [Expr; 2]) -> TableState {
+        let map = Set::number_verdicts(SetName::Named("m"), &[goto("a"), goto("b")]);
+        let lookup = Lookup::value(&map.spec, Register::VERDICT).into();
         let [a, b] = ends;
         let chains = [
             (POSTROUTING, vec![number.into(), lookup]),
@@ -339,7 +297,7 @@ mod tests {
         table(&chains, vec![map])
     }
 
-    fn found(ruleset: &Ruleset) -> Result<Effect, InterpretError> {
+    fn found(ruleset: &TableState) -> Result<Effect, InterpretError> {
         effect(ruleset, &"udp 192.0.2.1:40000 -> 198.51.100.1:53 oif eth0".parse().unwrap())
     }
 
@@ -379,14 +337,14 @@ mod tests {
     #[test]
     fn each_range_has_its_share_of_the_numbers() {
         let even = spread(Numgen::incremental(2), [masquerade(), masquerade()]);
-        let Effect::Moved { manner, .. } = found(&even).unwrap() else { panic!("not moved") };
-        assert_eq!(manner.spread, Some(Spread::InTurn));
+        let Effect::Translated(even_effect) = found(&even).unwrap() else { panic!("untouched") };
+        assert_eq!(even_effect.selection.distribution, Some(Distribution::RoundRobin));
         let mut uneven = even.clone();
         // A third number for the first range.
         let more = Numgen::incremental(3).into();
         uneven.rules[0].exprs[0] = more;
         let first = uneven.sets[0].elements[0].data.clone();
-        let third = crate::object::Element::new(2u32.to_ne_bytes().into(), first);
+        let third = crate::nftables::Element::new(2u32.to_ne_bytes().into(), first);
         uneven.sets[0].elements.push(third);
         assert_eq!(
             found(&uneven).unwrap_err().to_string(),

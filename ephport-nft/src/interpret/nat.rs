@@ -2,18 +2,18 @@
 
 use std::net::IpAddr;
 
-use ephport_core::{Address, Port, PortRange};
+use ephport_core::{Address, NatFlags, Port, PortRange};
 
-use super::Translation;
+use super::NatTarget;
 use super::registers::Registers;
-use crate::expr::{Masq, Nat, Register};
+use crate::nftables::expr::{Masq, Nat, Register};
 use crate::uapi::{
     NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PERSISTENT, NF_NAT_RANGE_PROTO_RANDOM,
     NF_NAT_RANGE_PROTO_RANDOM_FULLY, NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET, NFPROTO_IPV4,
     NFPROTO_IPV6, NFT_NAT_SNAT,
 };
 
-pub(super) fn masquerade(registers: &Registers, masq: &Masq) -> Option<Translation> {
+pub(super) fn masquerade(registers: &Registers, masq: &Masq) -> Option<NatTarget> {
     // The kernel takes it, but nobody can have meant it.
     if masq.ignores_its_ports() {
         return None;
@@ -25,11 +25,11 @@ pub(super) fn masquerade(registers: &Registers, masq: &Masq) -> Option<Translati
         // Without registers the kernel would take the range 0-0.
         _ => Some(ports(registers, min?, max)?),
     };
-    translation(ports, Address::Masquerade, flags & !NF_NAT_RANGE_PROTO_SPECIFIED)
+    target(ports, Address::Masquerade, flags & !NF_NAT_RANGE_PROTO_SPECIFIED)
 }
 
 /// Of packets of its family; others it passes over (`nft_nat_inet_eval`).
-pub(super) fn source_nat(registers: &Registers, nat: &Nat) -> Option<Translation> {
+pub(super) fn source_nat(registers: &Registers, nat: &Nat) -> Option<NatTarget> {
     let fixed = |register| {
         Some(Address::Fixed(match u8::try_from(nat.family) {
             Ok(NFPROTO_IPV6) => {
@@ -57,7 +57,7 @@ pub(super) fn source_nat(registers: &Registers, nat: &Nat) -> Option<Translation
     // What the registers say, the flags may say too.
     let implied = nat.addr_min.map_or(0, |_| NF_NAT_RANGE_MAP_IPS)
         | nat.proto_min.map_or(0, |_| NF_NAT_RANGE_PROTO_SPECIFIED);
-    translation(ports, address, nat.flags.unwrap_or(0) & !implied)
+    target(ports, address, nat.flags.unwrap_or(0) & !implied)
 }
 
 fn is_family(family: u32) -> bool {
@@ -65,16 +65,18 @@ fn is_family(family: u32) -> bool {
 }
 
 /// With those of the flags that say how; no others are known here.
-fn translation(ports: Option<PortRange>, address: Address, flags: u32) -> Option<Translation> {
+fn target(ports: Option<PortRange>, address: Address, flags: u32) -> Option<NatTarget> {
     let has = |flag| flags & flag != 0;
     let known =
         NF_NAT_RANGE_PROTO_RANDOM | NF_NAT_RANGE_PROTO_RANDOM_FULLY | NF_NAT_RANGE_PERSISTENT;
-    (flags & !known == 0).then(|| Translation {
+    (flags & !known == 0).then(|| NatTarget {
         ports,
         address,
-        random: has(NF_NAT_RANGE_PROTO_RANDOM),
-        fully_random: has(NF_NAT_RANGE_PROTO_RANDOM_FULLY),
-        persistent: has(NF_NAT_RANGE_PERSISTENT),
+        flags: NatFlags {
+            random: has(NF_NAT_RANGE_PROTO_RANDOM),
+            fully_random: has(NF_NAT_RANGE_PROTO_RANDOM_FULLY),
+            persistent: has(NF_NAT_RANGE_PERSISTENT),
+        },
     })
 }
 

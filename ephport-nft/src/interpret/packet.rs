@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use ephport_core::{Cast, Family, Flow, InterfaceName, Port, Segment};
+use ephport_core::{AddressType, Family, Flow, InterfaceName, Port, TcpOpening};
 
-use crate::expr::{Ct, Fib, Meta, Payload};
+use crate::nftables::expr::{Ct, Fib, Meta, Payload};
 use crate::uapi::{
     ARPHRD_ETHER, ARPHRD_LOOPBACK, IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, IP_CT_ESTABLISHED,
     IP_CT_NEW, NF_CT_STATE_INVALID_BIT, NFPROTO_IPV4, NFPROTO_IPV6, NFT_CT_DIRECTION,
@@ -52,7 +52,7 @@ impl Fact {
 
 /// What conntrack takes a packet for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Standing {
+pub enum CtState {
     /// The first of a connection.
     New,
     /// A later one, in the direction of the first.
@@ -68,7 +68,7 @@ pub enum Standing {
 pub struct Packet<'a> {
     flow: &'a Flow,
     source_port: Port,
-    standing: Standing,
+    standing: CtState,
     protocol: u8,
     flags: u8,
 }
@@ -80,9 +80,9 @@ impl<'a> Packet<'a> {
         Self {
             flow,
             source_port: flow.source_port(),
-            standing: Standing::New,
+            standing: CtState::New,
             protocol: flow.protocol().number(),
-            flags: if flow.segment() == Segment::Opening { SYN } else { ACK },
+            flags: if flow.opening() == TcpOpening::Opening { SYN } else { ACK },
         }
     }
 
@@ -94,7 +94,7 @@ impl<'a> Packet<'a> {
 
     /// The same packet, taken for something else by conntrack.
     #[must_use]
-    pub fn with_standing(self, standing: Standing) -> Self {
+    pub fn with_standing(self, standing: CtState) -> Self {
         Self { standing, ..self }
     }
 
@@ -113,7 +113,7 @@ impl<'a> Packet<'a> {
 
     /// What conntrack takes it for.
     #[must_use]
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> CtState {
         self.standing
     }
 
@@ -183,10 +183,10 @@ impl Facts for Packet<'_> {
         if *fib != (Fib { dreg: fib.dreg, ..Fib::DESTINATION_TYPE }) {
             return Fact::Unknown;
         }
-        let kind = match self.flow.cast() {
-            Cast::Unicast => RTN_UNICAST,
-            Cast::Multicast => RTN_MULTICAST,
-            Cast::Broadcast => RTN_BROADCAST,
+        let kind = match self.flow.destination_type() {
+            AddressType::Unicast => RTN_UNICAST,
+            AddressType::Multicast => RTN_MULTICAST,
+            AddressType::Broadcast => RTN_BROADCAST,
         };
         Fact::of(u32::from(kind).to_ne_bytes())
     }
@@ -194,20 +194,20 @@ impl Facts for Packet<'_> {
     /// Of a packet that it cannot place conntrack knows nothing but that (`nft_ct_get_eval`).
     fn ct(&self, ct: &Ct) -> Fact {
         let (state, direction, opened_by) = match self.standing {
-            Standing::New => (state_bit(IP_CT_NEW), IP_CT_DIR_ORIGINAL, self.flow.source()),
-            Standing::Established => {
+            CtState::New => (state_bit(IP_CT_NEW), IP_CT_DIR_ORIGINAL, self.flow.source()),
+            CtState::Established => {
                 (state_bit(IP_CT_ESTABLISHED), IP_CT_DIR_ORIGINAL, self.flow.source())
             }
-            Standing::Reply => {
+            CtState::Reply => {
                 (state_bit(IP_CT_ESTABLISHED), IP_CT_DIR_REPLY, self.flow.destination())
             }
-            Standing::Invalid => (NF_CT_STATE_INVALID_BIT, IP_CT_DIR_ORIGINAL, self.flow.source()),
+            CtState::Invalid => (NF_CT_STATE_INVALID_BIT, IP_CT_DIR_ORIGINAL, self.flow.source()),
         };
         match (ct.key, ct.direction, opened_by.ip()) {
             (NFT_CT_STATE, None, _) => Fact::of(state.to_ne_bytes()),
             (NFT_CT_DIRECTION, None, _)
             | (NFT_CT_SRC_IP | NFT_CT_SRC_IP6, Some(IP_CT_DIR_ORIGINAL), _)
-                if self.standing == Standing::Invalid =>
+                if self.standing == CtState::Invalid =>
             {
                 Fact::Absent
             }

@@ -1,7 +1,7 @@
 //! The registers of the virtual machine: 64 bytes, of which some may be a number not known here.
 
 use super::By;
-use crate::expr::Register;
+use crate::nftables::expr::Register;
 
 /// Bytes of a register of 4 and of one of 16 bytes (linux/netfilter/nf_tables.h).
 const SLOT: usize = 4;
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_drawn_number_has_no_bytes_until_it_is_written_over() {
         let mut registers = filled(1, &[1; 8]);
-        registers.draw(Register(9), 10, By::Turn).unwrap();
+        registers.draw(Register(9), 10, By::RoundRobin).unwrap();
         assert_eq!(registers.bytes(Register::R1, 8), None);
         assert_eq!(registers.bytes(Register::R1, 4), Some(vec![1; 4]));
         assert_eq!(registers.drawn(Register::R1), None);
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn a_drawn_number_can_be_turned_and_nothing_else_can() {
         let mut registers = filled(2, &[1; 4]);
-        registers.draw(Register::R1, 10, By::Chance).unwrap();
+        registers.draw(Register::R1, 10, By::Weighted).unwrap();
         assert_eq!(registers.turn(Register::R2, Register::R1), None);
         registers.turn(Register::R1, Register::R2).unwrap();
         let turned = registers.drawn(Register::R2).unwrap();

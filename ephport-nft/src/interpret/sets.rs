@@ -1,8 +1,8 @@
 //! What a set holds for a key.
 
-use crate::expr::{Data, Lookup};
-use crate::object::Element;
-use crate::ruleset::FilledSet;
+use crate::nftables::Element;
+use crate::nftables::expr::{Data, Lookup};
+use crate::table::Set;
 use crate::uapi::NFT_DATA_VERDICT;
 
 use super::Draw;
@@ -10,8 +10,8 @@ use super::registers::{Drawn, Registers};
 
 /// Whether the kernel would take the set: each key and value as long as declared, a value for each
 /// key of a map, ends without a value and in interval sets alone.
-fn is_sound(filled: &FilledSet) -> bool {
-    let set = &filled.set;
+fn is_sound(filled: &Set) -> bool {
+    let set = &filled.spec;
     let len = |declared: Option<u32>| declared.and_then(|len| usize::try_from(len).ok());
     filled.elements.iter().all(|element| {
         let is_end = element.is_end() && set.is_interval();
@@ -29,7 +29,7 @@ fn is_sound(filled: &FilledSet) -> bool {
 /// What a set holds for the key in a register: nothing or an element; for a number that is not
 /// known all answers, each with its share of the numbers. `None` if the set or the key is not fit.
 pub(super) fn answers<'s>(
-    filled: &'s FilledSet,
+    filled: &'s Set,
     lookup: &Lookup,
     registers: &Registers,
 ) -> Option<Vec<(Option<&'s Element>, Option<Draw>)>> {
@@ -37,7 +37,7 @@ pub(super) fn answers<'s>(
         return None;
     }
     let Some(drawn) = registers.drawn(lookup.sreg) else {
-        let len = usize::try_from(filled.set.key_len?).ok()?;
+        let len = usize::try_from(filled.spec.key_len?).ok()?;
         return Some(vec![(find(filled, &registers.bytes(lookup.sreg, len)?), None)]);
     };
     let mut answers: Vec<(Option<&Element>, u32)> = Vec::new();
@@ -53,9 +53,9 @@ pub(super) fn answers<'s>(
 }
 
 /// The element for `key`: in an interval set the one that begins the range around it.
-fn find<'a>(filled: &'a FilledSet, key: &[u8]) -> Option<&'a Element> {
+fn find<'a>(filled: &'a Set, key: &[u8]) -> Option<&'a Element> {
     let mut elements = filled.elements.iter();
-    if !filled.set.is_interval() {
+    if !filled.spec.is_interval() {
         return elements.rfind(|element| element.key_bytes() == Some(key));
     }
     // Of two at one key, the beginning of a range follows the end of another.
@@ -68,19 +68,19 @@ fn find<'a>(filled: &'a FilledSet, key: &[u8]) -> Option<&'a Element> {
 /// Numbers that stand for all that can be drawn, and for how many each of them stands: neighbours
 /// have the same answer up to the next key, and numbers that are no key of a set without ranges
 /// all have none. `None` for ranges of numbers that are not in network order, which is that of keys.
-fn representatives(filled: &FilledSet, drawn: &Drawn) -> Option<Vec<(u32, u32)>> {
+fn representatives(filled: &Set, drawn: &Drawn) -> Option<Vec<(u32, u32)>> {
     let key = |element: &Element| {
         let bytes = element.key_bytes()?.try_into().ok()?;
         Some(if drawn.is_network { u32::from_be_bytes(bytes) } else { u32::from_ne_bytes(bytes) })
     };
     let mut keys: Vec<_> = filled.elements.iter().filter_map(key).collect();
-    if filled.set.is_interval() {
+    if filled.spec.is_interval() {
         keys.push(0);
     }
     keys.retain(|key| *key < drawn.below);
     keys.sort_unstable();
     keys.dedup();
-    if filled.set.is_interval() {
+    if filled.spec.is_interval() {
         let ends = keys.iter().skip(1).copied().chain([drawn.below]);
         let ranges = keys.iter().zip(ends).map(|(first, end)| (*first, end - first));
         return drawn.is_network.then(|| ranges.collect());

@@ -9,7 +9,7 @@ use ::rustables::expr as to;
 use to::{ExpressionVariant, RawExpression};
 
 use super::Lack;
-use crate::expr::{
+use crate::nftables::expr::{
     Bitwise, Cmp, CmpOp, Counter, Ct, Data, Expr, Fib, Immediate, Lookup, Masq, Meta, Nat, Payload,
     Register, Verdict,
 };

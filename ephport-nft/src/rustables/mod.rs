@@ -41,10 +41,10 @@ use ::rustables::{
     Batch, Chain, ChainPolicy, ChainType, Hook, MsgType, ProtocolFamily, Rule, Set, Table,
 };
 
-use crate::compile::policy_of;
-use crate::expr::Expr;
-use crate::object;
-use crate::ruleset::{FilledSet, Ruleset};
+use crate::nftables;
+use crate::nftables::expr::Expr;
+use crate::table::layout::policy_of;
+use crate::table::{self, TableState};
 use crate::uapi::{NF_ACCEPT, NF_DROP};
 
 /// A ruleset as rustables has it.
@@ -67,8 +67,9 @@ impl Values {
     ///
     /// # Errors
     /// What rustables has no words for: then there are no values at all.
-    pub fn of(ruleset: &Ruleset) -> Result<Self, Refused> {
-        let object::Table { family, name, flags, userdata, other, .. } = ruleset.table.essence();
+    pub fn of(ruleset: &TableState) -> Result<Self, Refused> {
+        let nftables::Table { family, name, flags, userdata, other, .. } =
+            ruleset.table.normalized();
         let refused = |part| Refused::Object { object: "table", name: name.clone(), part };
         let family = ProtocolFamily::try_from(i32::from(family)).map_err(|_| refused("family"))?;
         if !other.is_empty() {
@@ -83,9 +84,9 @@ impl Values {
         }
         let (mut sets, mut elements) = (Vec::new(), Vec::new());
         for (filled, id) in ruleset.sets.iter().zip(1..) {
-            let (set, lists) = set::set(filled, id, family).map_err(|lack| Refused::Set {
+            let (set, lists) = set::set(filled, id, family).map_err(|lack| Refused::SetSpec {
                 policy: user_of(ruleset, filled).and_then(policy_of),
-                set: filled.set.name.clone(),
+                set: filled.spec.name.clone(),
                 lack,
             })?;
             sets.push(set);
@@ -112,19 +113,19 @@ fn collect<T, V>(of: &[T], value: impl Fn(&T) -> Result<V, Refused>) -> Result<V
 }
 
 /// The first rule that looks a set up.
-fn user_of<'a>(ruleset: &'a Ruleset, filled: &FilledSet) -> Option<&'a object::Rule> {
+fn user_of<'a>(ruleset: &'a TableState, filled: &table::Set) -> Option<&'a nftables::Rule> {
     let looks_it_up = |expr: &Expr| match expr {
-        Expr::Lookup(lookup) => lookup.set == filled.set.name,
+        Expr::Lookup(lookup) => lookup.set == filled.spec.name,
         _ => false,
     };
     ruleset.rules.iter().find(|rule| rule.exprs.iter().any(looks_it_up))
 }
 
-fn chain(of: &object::Chain, table: &Table) -> Result<Chain, Refused> {
-    let object::Chain { name, hook, policy, kind, flags, other, .. } = of.essence();
+fn chain(of: &nftables::Chain, table: &Table) -> Result<Chain, Refused> {
+    let nftables::Chain { name, hook, policy, kind, flags, other, .. } = of.normalized();
     let refused = |part| Refused::Object { object: "chain", name: name.clone(), part };
     let mut chain = Chain::new(table).with_name(&name);
-    if let Some(object::Hook { number, priority }) = hook {
+    if let Some(nftables::Hook { number, priority }) = hook {
         let priority = priority.cast_unsigned();
         chain.set_hook(Hook::default().with_class(number).with_priority(priority));
     }
@@ -149,8 +150,8 @@ fn chain(of: &object::Chain, table: &Table) -> Result<Chain, Refused> {
     if other.is_empty() { Ok(chain) } else { Err(refused("other attributes")) }
 }
 
-fn rule(of: &object::Rule, table: &Table) -> Result<Rule, Refused> {
-    let object::Rule { chain, exprs, userdata, other, .. } = of.essence();
+fn rule(of: &nftables::Rule, table: &Table) -> Result<Rule, Refused> {
+    let nftables::Rule { chain, exprs, userdata, other, .. } = of.normalized();
     let refused = |part| Refused::Object { object: "rule", name: chain.clone(), part };
     if !other.is_empty() {
         return Err(refused("other attributes"));

@@ -12,7 +12,7 @@ pub enum Refused {
     /// An expression of a rule.
     #[error(
         "rustables cannot carry `{expression}` in chain {chain}{}: {lack}; \
-         or apply it with ephport_nft::Nftables", of(.policy.as_ref())
+         or apply it with ephport_nft::Client", of(.policy.as_ref())
     )]
     Expression {
         /// The rule's policy; the rules that guard a chain have none.
@@ -26,10 +26,10 @@ pub enum Refused {
     },
     /// A set or map.
     #[error(
-        "rustables cannot carry set {set}{}: {lack}; or apply it with ephport_nft::Nftables",
+        "rustables cannot carry set {set}{}: {lack}; or apply it with ephport_nft::Client",
         of(.policy.as_ref())
     )]
-    Set {
+    SetSpec {
         /// The policy whose rule looks it up.
         policy: Option<PolicyName>,
         /// The set's name.
@@ -117,7 +117,7 @@ mod tests {
             expression: "[ x ]".into(),
             lack,
         };
-        let set = |lack| Refused::Set { policy: policy(), set: "__set0".into(), lack };
+        let set = |lack| Refused::SetSpec { policy: policy(), set: "__set0".into(), lack };
         let cases = [
             (
                 expression(Lack::Expression),
@@ -160,13 +160,13 @@ mod tests {
                  ports and one network, or single ports and addresses",
             ),
             (
-                Refused::Set { policy: None, set: "s".into(), lack: Lack::Attribute },
+                Refused::SetSpec { policy: None, set: "s".into(), lack: Lack::Attribute },
                 "set s: its sets lack an attribute of this one: make it without",
             ),
         ];
         for (refused, message) in cases {
             let message =
-                format!("rustables cannot carry {message}; or apply it with ephport_nft::Nftables");
+                format!("rustables cannot carry {message}; or apply it with ephport_nft::Client");
             assert_eq!(refused.to_string(), message);
         }
         let object = Refused::Object { object: "chain", name: "c".into(), part: "hook" };

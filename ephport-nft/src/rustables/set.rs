@@ -1,21 +1,21 @@
 //! Sets as rustables values.
 
 use ::rustables::set::{SetElement, SetElementList};
-use ::rustables::{ProtocolFamily, Set};
+use ::rustables::{ProtocolFamily, Set as RustablesSet};
 
 use super::Lack;
-use crate::expr::Data;
-use crate::object::{Element, Elements};
-use crate::ruleset::FilledSet;
+use crate::nftables::expr::Data;
+use crate::nftables::{Element, Elements};
+use crate::table::Set;
 
 /// A set of single keys, and its elements in messages that netlink can hold. The kernel asks for the
 /// set's number in the transaction; rules look it up by its name.
 pub(super) fn set(
-    filled: &FilledSet,
+    filled: &Set,
     id: u32,
     family: ProtocolFamily,
-) -> Result<(Set, Vec<SetElementList>), Lack> {
-    let essence = filled.set.essence();
+) -> Result<(RustablesSet, Vec<SetElementList>), Lack> {
+    let essence = filled.spec.normalized();
     if essence.is_map() {
         return Err(Lack::Map);
     }
@@ -25,7 +25,7 @@ pub(super) fn set(
     if essence.size.is_some() || !essence.other.is_empty() {
         return Err(Lack::Attribute);
     }
-    let set = Set {
+    let set = RustablesSet {
         family,
         table: Some(essence.table),
         name: Some(essence.name),
@@ -33,21 +33,17 @@ pub(super) fn set(
         key_type: essence.key_type,
         key_len: essence.key_len,
         id: Some(id),
-        userdata: filled.set.userdata.clone(),
+        userdata: filled.spec.userdata.clone(),
         timeout: None,
     };
-    let lists = filled.portions().into_iter().map(|portion| list(portion, family));
+    let lists = filled.chunks().into_iter().map(|chunk| list(chunk, family));
     Ok((set, lists.collect::<Result<_, _>>()?))
 }
 
-fn list(portion: Elements, family: ProtocolFamily) -> Result<SetElementList, Lack> {
-    let mut list = SetElementList {
-        family,
-        table: Some(portion.table),
-        set: Some(portion.set),
-        elements: None,
-    };
-    for element in portion.elements {
+fn list(chunk: Elements, family: ProtocolFamily) -> Result<SetElementList, Lack> {
+    let mut list =
+        SetElementList { family, table: Some(chunk.table), set: Some(chunk.set), elements: None };
+    for element in chunk.elements {
         list.elements.get_or_insert_default().add_value(key(element)?);
     }
     Ok(list)

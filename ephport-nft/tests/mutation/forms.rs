@@ -1,8 +1,8 @@
 //! The forms that programs are made of. Each must be among those that are changed.
 
-use ephport_nft::Ruleset;
-use ephport_nft::expr::{CmpOp, Data, Expr, Payload, Verdict};
-use ephport_nft::object::Rule;
+use ephport_nft::TableState;
+use ephport_nft::nftables::Rule;
+use ephport_nft::nftables::expr::{CmpOp, Data, Expr, Payload, Verdict};
 use ephport_nft::uapi::{
     NF_NAT_RANGE_PERSISTENT, NF_NAT_RANGE_PROTO_RANDOM, NF_NAT_RANGE_PROTO_RANDOM_FULLY,
     NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6, NFT_CT_DIRECTION, NFT_CT_SRC_IP, NFT_CT_SRC_IP6,
@@ -11,7 +11,7 @@ use ephport_nft::uapi::{
 };
 
 /// A form, and whether an expression has it, of a rule of a program.
-type Form = (&'static str, fn(&Ruleset, &Rule, &Expr) -> bool);
+type Form = (&'static str, fn(&TableState, &Rule, &Expr) -> bool);
 
 /// All of them.
 pub(crate) const ALL: [Form; 34] = [
@@ -65,7 +65,7 @@ pub(crate) const ALL: [Form; 34] = [
 ];
 
 /// Whether a program has a form.
-pub(crate) fn has(ruleset: &Ruleset, (_, is_form): Form) -> bool {
+pub(crate) fn has(ruleset: &TableState, (_, is_form): Form) -> bool {
     ruleset.rules.iter().any(|rule| rule.exprs.iter().any(|expr| is_form(ruleset, rule, expr)))
 }
 
@@ -90,15 +90,15 @@ fn cmp(expr: &Expr, op: CmpOp, len: usize) -> bool {
 }
 
 /// The length of a set's keys, and whether it is a map.
-fn key_len(ruleset: &Ruleset, expr: &Expr) -> Option<(u32, bool)> {
+fn key_len(ruleset: &TableState, expr: &Expr) -> Option<(u32, bool)> {
     let Expr::Lookup(lookup) = expr else { return None };
-    let set = &ruleset.set(&lookup.set)?.set;
+    let set = &ruleset.set(&lookup.set)?.spec;
     Some((set.key_len?, set.is_map()))
 }
 
-fn value_len(ruleset: &Ruleset, expr: &Expr) -> Option<u32> {
+fn value_len(ruleset: &TableState, expr: &Expr) -> Option<u32> {
     let Expr::Lookup(lookup) = expr else { return None };
-    ruleset.set(&lookup.set)?.set.data_len
+    ruleset.set(&lookup.set)?.spec.data_len
 }
 
 /// To an address of this family that is in a register by itself, or to none.

@@ -13,13 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use ephport_core::Resolved;
+use ephport_core::Effect;
+use ephport_core::ResolvedPolicy;
 use ephport_core::strategies::documents;
-use ephport_nft::Ruleset;
-use ephport_nft::compile::{ENFORCE, POSTROUTING};
+use ephport_nft::TableState;
 use ephport_nft::fuzz::compiled;
-use ephport_nft::interpret::Effect;
-use ephport_nft::object::Chain;
+use ephport_nft::nftables::Chain;
+use ephport_nft::table::layout::{ENFORCE, POSTROUTING};
 use mutants::Mutant;
 use packets::{Comparison, Leaf, Space, disguised, fault, leaves, see};
 use proptest::strategy::{Strategy, ValueTree};
@@ -38,15 +38,15 @@ const DOCUMENTS: usize = 20_000;
 
 /// A program, its policies, and every kind of packet that it tells from others.
 struct Subject {
-    ruleset: Ruleset,
-    policies: Vec<Resolved>,
+    ruleset: TableState,
+    policies: Vec<ResolvedPolicy>,
     leaves: Vec<Leaf>,
 }
 
 impl Subject {
     /// If it is not too large, and each rule decides on some packets, but for the last of a spread:
     /// changes of a rule that decides on none are none.
-    fn new((ruleset, policies): (Ruleset, Vec<Resolved>)) -> Option<Self> {
+    fn new((ruleset, policies): (TableState, Vec<ResolvedPolicy>)) -> Option<Self> {
         let leaves = leaves(&ruleset, MOST_LEAVES)?;
         let outcomes = leaves.iter().flat_map(|leaf| &leaf.seen.outcomes);
         let decided: BTreeSet<_> = outcomes.flat_map(|outcome| &outcome.trail).collect();
@@ -91,7 +91,7 @@ fn subjects() -> Vec<Subject> {
 }
 
 /// Whether a packet of this kind may come to a rule, and whether the rule decides on it.
-fn comes_to(ruleset: &Ruleset, leaf: &Leaf, rule: usize) -> (bool, bool) {
+fn comes_to(ruleset: &TableState, leaf: &Leaf, rule: usize) -> (bool, bool) {
     let (chain, index) = place(ruleset, rule);
     let is_base = [POSTROUTING, ENFORCE].contains(&chain.as_str());
     if is_base && leaf.kind.chain != chain {
@@ -146,7 +146,7 @@ fn tried(subject: &Subject) -> Tally {
     let Subject { ruleset, policies, leaves } = subject;
     for leaf in leaves {
         let fault = fault(ruleset, policies, leaf.kind, &leaf.values);
-        assert_eq!(fault, None, "{}", ruleset.listing());
+        assert_eq!(fault, None, "{}", ruleset.to_nft());
     }
     let (mut tally, space) = (Tally::default(), Space::of(ruleset));
     let disguised = disguised(ruleset, leaves);
@@ -174,7 +174,7 @@ fn tried(subject: &Subject) -> Tally {
             *tally.equivalent.entry(reason).or_default() += 1;
         } else {
             let what = mutant.describe(ruleset);
-            tally.unexplained.push(format!("{what}\n{}", ruleset.listing()));
+            tally.unexplained.push(format!("{what}\n{}", ruleset.to_nft()));
         }
     }
     tally

@@ -1,11 +1,11 @@
 //! Programs with one change. What is changed is the encoding: each attribute of each expression and
 //! element, whatever it means, so that no operand can be forgotten.
 
-use ephport_nft::Ruleset;
-use ephport_nft::expr::Expr;
-use ephport_nft::object::Element;
+use ephport_nft::TableState;
+use ephport_nft::netlink::{Attr, Reader, Writer};
+use ephport_nft::nftables::Element;
+use ephport_nft::nftables::expr::Expr;
 use ephport_nft::uapi::{NF_ACCEPT, NF_DROP, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_LIST_ELEM};
-use ephport_nft::wire::{Attr, Reader, Writer};
 
 /// Where a program is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,17 +20,17 @@ pub(crate) enum Site {
 
 /// A program with one change.
 pub(crate) struct Mutant {
-    pub ruleset: Ruleset,
+    pub ruleset: TableState,
     pub site: Site,
 }
 
 /// Every rule, expression and element left out, and every attribute of them changed.
-pub(crate) fn of(ruleset: &Ruleset) -> Vec<Mutant> {
+pub(crate) fn of(ruleset: &TableState) -> Vec<Mutant> {
     let chains = ruleset.chains.iter().filter(|chain| chain.hook.is_none());
     let chains = chains.map(|chain| chain.name.clone());
     let names: Vec<_> =
-        chains.chain(ruleset.sets.iter().map(|filled| filled.set.name.clone())).collect();
-    let mutant = |site, change: &dyn Fn(&mut Ruleset)| {
+        chains.chain(ruleset.sets.iter().map(|filled| filled.spec.name.clone())).collect();
+    let mutant = |site, change: &dyn Fn(&mut TableState)| {
         let mut ruleset = ruleset.clone();
         change(&mut ruleset);
         Mutant { ruleset, site }
@@ -60,11 +60,11 @@ pub(crate) fn of(ruleset: &Ruleset) -> Vec<Mutant> {
 
 impl Mutant {
     /// The rules that are changed, or that look the changed set up.
-    pub(crate) fn rules(&self, was: &Ruleset) -> Vec<usize> {
+    pub(crate) fn rules(&self, was: &TableState) -> Vec<usize> {
         match self.site {
             Site::Rule(r) | Site::Expr(r, _) => vec![r],
             Site::Element(s, _) => {
-                let name = &was.sets[s].set.name;
+                let name = &was.sets[s].spec.name;
                 let asks = |expr: &Expr| matches!(expr, Expr::Lookup(it) if it.set == *name);
                 let asks = |r: &usize| was.rules[*r].exprs.iter().any(asks);
                 (0..was.rules.len()).filter(asks).collect()
@@ -73,7 +73,7 @@ impl Mutant {
     }
 
     /// What is changed, for a person.
-    pub(crate) fn describe(&self, was: &Ruleset) -> String {
+    pub(crate) fn describe(&self, was: &TableState) -> String {
         let of_rules = |r: usize| format!("{} rule {r}", was.rules[r].chain);
         match self.site {
             Site::Rule(r) => format!("{} dropped: {}", of_rules(r), was.rules[r]),
@@ -86,7 +86,7 @@ impl Mutant {
             Site::Element(s, e) => {
                 let (old, new) = (&was.sets[s], &self.ruleset.sets[s].elements);
                 let is = if new.len() < old.elements.len() { None } else { new.get(e) };
-                format!("{}: {:?} -> {is:?}", old.set.name, old.elements[e])
+                format!("{}: {:?} -> {is:?}", old.spec.name, old.elements[e])
             }
         }
     }

@@ -9,12 +9,13 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
-use ephport_core::{Cast, Flow, InterfaceName, Port, Protocol, Resolved, Segment};
-use ephport_nft::Ruleset;
-use ephport_nft::compile::{ENFORCE, POSTROUTING};
-use ephport_nft::expr::{Ct, Fib, Meta, Payload};
+use ephport_core::Effect;
+use ephport_core::{AddressType, Flow, InterfaceName, Port, Protocol, ResolvedPolicy, TcpOpening};
+use ephport_nft::TableState;
 use ephport_nft::fuzz::{misjudged, mistranslated};
-use ephport_nft::interpret::{Effect, Fact, Facts, InterpretError, Outcome, Packet, Standing, run};
+use ephport_nft::interpret::{CtState, Fact, Facts, InterpretError, Packet, Path, combine, run};
+use ephport_nft::nftables::expr::{Ct, Fib, Meta, Payload};
+use ephport_nft::table::layout::{ENFORCE, POSTROUTING};
 use ephport_nft::uapi::{
     NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIFNAME,
     NFT_META_OIFTYPE,
@@ -53,28 +54,28 @@ pub(crate) const LOOPBACK: u128 = u128::from_be_bytes(*b"lo\0\0\0\0\0\0\0\0\0\0\
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
     pub chain: &'static str,
-    pub standing: Standing,
-    pub cast: Cast,
+    pub standing: CtState,
+    pub destination_type: AddressType,
     pub v4: bool,
 }
 
 impl Kind {
     /// All that there are: to be translated come only those that open a connection.
-    fn all(ruleset: &Ruleset) -> Vec<Self> {
+    fn all(ruleset: &TableState) -> Vec<Self> {
         let mut all = Vec::new();
         let is_enforced = ruleset.chains.iter().any(|chain| chain.name == ENFORCE);
-        for (cast, v4) in [
-            (Cast::Unicast, true),
-            (Cast::Unicast, false),
-            (Cast::Multicast, true),
-            (Cast::Multicast, false),
-            (Cast::Broadcast, true),
+        for (destination_type, v4) in [
+            (AddressType::Unicast, true),
+            (AddressType::Unicast, false),
+            (AddressType::Multicast, true),
+            (AddressType::Multicast, false),
+            (AddressType::Broadcast, true),
         ] {
-            let kind = |chain, standing| Self { chain, standing, cast, v4 };
-            all.push(kind(POSTROUTING, Standing::New));
+            let kind = |chain, standing| Self { chain, standing, destination_type, v4 };
+            all.push(kind(POSTROUTING, CtState::New));
             if is_enforced {
                 let standings =
-                    [Standing::New, Standing::Established, Standing::Reply, Standing::Invalid];
+                    [CtState::New, CtState::Established, CtState::Reply, CtState::Invalid];
                 all.extend(standings.map(|standing| kind(ENFORCE, standing)));
             }
         }
@@ -95,14 +96,14 @@ impl Kind {
         match field {
             Field::Out => lowest_name(from),
             Field::SourcePort | Field::DestinationPort => Some(from.max(1)),
-            Field::Destination => match self.cast {
-                Cast::Unicast if self.v4 => {
+            Field::Destination => match self.destination_type {
+                AddressType::Unicast if self.v4 => {
                     (!is_multicast(from) && from != BROADCAST).then_some(from)
                 }
-                Cast::Unicast => (from >> 120 != 0xff).then_some(from),
-                Cast::Multicast if self.v4 => is_multicast(from).then_some(from),
-                Cast::Multicast => (from >> 120 == 0xff).then_some(from),
-                Cast::Broadcast => (!is_multicast(from)).then_some(from),
+                AddressType::Unicast => (from >> 120 != 0xff).then_some(from),
+                AddressType::Multicast if self.v4 => is_multicast(from).then_some(from),
+                AddressType::Multicast => (from >> 120 == 0xff).then_some(from),
+                AddressType::Broadcast => (!is_multicast(from)).then_some(from),
             },
             _ => Some(from),
         }
@@ -171,10 +172,11 @@ fn flow(kind: Kind, values: &Values) -> Flow {
     let to = SocketAddr::new(address(value(Field::Destination)), port(Field::DestinationPort));
     // SYN without FIN, RST or ACK (RFC 9293 §3.1).
     let is_opening = value(Field::Flags) & 0x17 == 0x02;
-    let segment = if is_opening { Segment::Opening } else { Segment::MidStream };
+    let segment = if is_opening { TcpOpening::Opening } else { TcpOpening::MidStream };
     let flow = Flow::new(protocol, source, to, name(value(Field::Out))).expect("a flow");
-    let flow = flow.with_segment(segment);
-    let flow = if kind.cast == Cast::Broadcast { flow.with_broadcast() } else { flow };
+    let flow = flow.with_opening(segment);
+    let flow =
+        if kind.destination_type == AddressType::Broadcast { flow.with_broadcast() } else { flow };
     match value(Field::In) {
         0 => flow,
         _ => flow.with_in_interface("in0".parse().expect("a name")),
@@ -228,7 +230,7 @@ impl Facts for Watched<'_> {
 
     fn ct(&self, ct: &Ct) -> Fact {
         if [NFT_CT_SRC_IP, NFT_CT_SRC_IP6].contains(&ct.key) {
-            let is_reply = self.kind.standing == Standing::Reply;
+            let is_reply = self.kind.standing == CtState::Reply;
             self.note(if is_reply { Field::Destination } else { Field::Source });
         }
         self.packet.ct(ct)
@@ -239,19 +241,19 @@ impl Facts for Watched<'_> {
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub effect: Result<Effect, InterpretError>,
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<Path>,
     asked: Vec<Field>,
 }
 
 /// Runs a program on a packet.
-pub(crate) fn see(ruleset: &Ruleset, kind: Kind, values: &Values) -> Seen {
+pub(crate) fn see(ruleset: &TableState, kind: Kind, values: &Values) -> Seen {
     let flow = flow(kind, values);
     let watched = Watched { packet: packet(kind, values, &flow), kind, asked: RefCell::default() };
     let outcomes = run(ruleset, kind.chain, &watched);
     let effect =
-        outcomes.as_ref().map_err(Clone::clone).and_then(|all| Effect::of(all, flow.source()));
+        outcomes.as_ref().map_err(Clone::clone).and_then(|all| combine(all, flow.source()));
     // Whether a port is kept hangs on it.
-    if matches!(effect, Ok(Effect::Moved { .. })) {
+    if matches!(effect, Ok(Effect::Translated(_))) {
         watched.note(Field::SourcePort);
     }
     Seen { effect, outcomes: outcomes.unwrap_or_default(), asked: watched.asked.into_inner() }
@@ -259,8 +261,8 @@ pub(crate) fn see(ruleset: &Ruleset, kind: Kind, values: &Values) -> Seen {
 
 /// Why a program does something else with a packet than the policies mean, if it does.
 pub(crate) fn fault(
-    ruleset: &Ruleset,
-    policies: &[Resolved],
+    ruleset: &TableState,
+    policies: &[ResolvedPolicy],
     kind: Kind,
     values: &Values,
 ) -> Option<String> {
@@ -283,7 +285,7 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    pub(crate) fn of(ruleset: &Ruleset) -> Self {
+    pub(crate) fn of(ruleset: &TableState) -> Self {
         let of = |v4| {
             let mut all = Vec::new();
             for rule in &ruleset.rules {
@@ -348,16 +350,16 @@ impl Space {
 struct Classes<'a> {
     space: &'a Space,
     /// The other program, and what it asks.
-    is: &'a Ruleset,
+    is: &'a TableState,
     other: OnceCell<Space>,
     known: RefCell<HashMap<Place, Rc<[Class]>>>,
 }
 
 /// A field of packets of one sort; how conntrack sees them makes no difference to their values.
-type Place = (Cast, bool, Field);
+type Place = (AddressType, bool, Field);
 
 impl<'a> Classes<'a> {
-    fn new(space: &'a Space, is: &'a Ruleset) -> Self {
+    fn new(space: &'a Space, is: &'a TableState) -> Self {
         Self { space, is, other: OnceCell::new(), known: RefCell::default() }
     }
 
@@ -365,7 +367,7 @@ impl<'a> Classes<'a> {
         let mut known = self.known.borrow_mut();
         let other = self.other.get_or_init(|| Space::of(self.is));
         let classes = || self.space.classes(other, kind, field).into();
-        known.entry((kind.cast, kind.v4, field)).or_insert_with(classes).clone()
+        known.entry((kind.destination_type, kind.v4, field)).or_insert_with(classes).clone()
     }
 
     fn all(&self, kind: Kind, field: Field) -> Vec<u128> {
@@ -390,7 +392,7 @@ pub(crate) struct Leaf {
 }
 
 /// Every kind of packet, unless there are more than `most`.
-pub(crate) fn leaves(ruleset: &Ruleset, most: usize) -> Option<Vec<Leaf>> {
+pub(crate) fn leaves(ruleset: &TableState, most: usize) -> Option<Vec<Leaf>> {
     let space = Space::of(ruleset);
     let classes = Classes::new(&space, ruleset);
     let mut leaves = Vec::new();
@@ -402,7 +404,7 @@ pub(crate) fn leaves(ruleset: &Ruleset, most: usize) -> Option<Vec<Leaf>> {
 }
 
 fn divide(
-    ruleset: &Ruleset,
+    ruleset: &TableState,
     classes: &Classes<'_>,
     (kind, values, fixed): (Kind, Values, Vec<Field>),
     most: usize,
@@ -424,7 +426,7 @@ fn divide(
 
 /// The packets of these leaves, as if they were of each other kind too: what a guard keeps from a
 /// rule is like what comes to it.
-pub(crate) fn disguised(ruleset: &Ruleset, leaves: &[Leaf]) -> Vec<Leaf> {
+pub(crate) fn disguised(ruleset: &TableState, leaves: &[Leaf]) -> Vec<Leaf> {
     let does_something = |leaf: &&Leaf| leaf.seen.effect != Ok(Effect::Untouched);
     let mut all = Vec::new();
     for leaf in leaves.iter().filter(does_something) {
@@ -451,14 +453,14 @@ pub(crate) fn disguised(ruleset: &Ruleset, leaves: &[Leaf]) -> Vec<Leaf> {
 
 /// A comparison of a program with a changed one.
 pub(crate) struct Comparison<'a> {
-    pub was: &'a Ruleset,
-    pub is: &'a Ruleset,
+    pub was: &'a TableState,
+    pub is: &'a TableState,
     classes: Classes<'a>,
 }
 
 impl<'a> Comparison<'a> {
     /// `space` is that of the first.
-    pub(crate) fn new(was: &'a Ruleset, is: &'a Ruleset, space: &'a Space) -> Self {
+    pub(crate) fn new(was: &'a TableState, is: &'a TableState, space: &'a Space) -> Self {
         Self { was, is, classes: Classes::new(space, is) }
     }
 
@@ -499,7 +501,7 @@ impl<'a> Comparison<'a> {
 }
 
 /// Whether two programs do the same with every kind of packet; `leaves` are those of the first.
-pub(crate) fn equal(was: &Ruleset, is: &Ruleset, leaves: &[Leaf]) -> bool {
+pub(crate) fn equal(was: &TableState, is: &TableState, leaves: &[Leaf]) -> bool {
     let space = Space::of(was);
     let comparison = Comparison::new(was, is, &space);
     let differ = |leaf| {

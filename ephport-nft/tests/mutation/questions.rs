@@ -1,9 +1,9 @@
 //! What rules ask of a packet, and so into how many kinds packets fall: a program compares fields
 //! with constants and does nothing else with them.
 
-use ephport_nft::Ruleset;
-use ephport_nft::expr::{CmpOp, Data, Expr, Payload, RangeOp, Register};
-use ephport_nft::object::Rule;
+use ephport_nft::TableState;
+use ephport_nft::nftables::Rule;
+use ephport_nft::nftables::expr::{CmpOp, Data, Expr, Payload, RangeOp, Register};
 use ephport_nft::uapi::{
     ARPHRD_ETHER, ARPHRD_LOOPBACK, NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_META_L4PROTO,
     NFT_META_OIFNAME, NFT_META_OIFTYPE, NFT_PAYLOAD_NETWORK_HEADER,
@@ -134,7 +134,7 @@ impl Sources {
 }
 
 /// What a rule asks of packets of one family.
-pub(crate) fn of(ruleset: &Ruleset, rule: &Rule, v4: bool) -> Vec<Question> {
+pub(crate) fn of(ruleset: &TableState, rule: &Rule, v4: bool) -> Vec<Question> {
     let mut sources = Sources([None; 64]);
     let mut questions = Vec::new();
     let mut ask = |bytes: &[Option<Byte>], kind| questions.extend(split(bytes, &kind));
@@ -168,7 +168,8 @@ pub(crate) fn of(ruleset: &Ruleset, rule: &Rule, v4: bool) -> Vec<Question> {
             }
             Expr::Lookup(lookup) => {
                 let Some(filled) = ruleset.set(&lookup.set) else { continue };
-                let len = filled.set.key_len.and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
+                let len =
+                    filled.spec.key_len.and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
                 let keys = filled.elements.iter().filter_map(|element| element.key_bytes());
                 let keys = Kind::Keys(keys.map(<[u8]>::to_vec).collect());
                 ask(sources.get(lookup.sreg, len), keys);

@@ -1,10 +1,10 @@
 //! Why a change that no packet shows is none.
 
-use ephport_nft::Ruleset;
-use ephport_nft::expr::{Data, Expr, Nat, Opaque, Register, Verdict};
-use ephport_nft::interpret::Effect;
-use ephport_nft::object::Rule;
-use ephport_nft::ruleset::FilledSet;
+use ephport_core::Effect;
+use ephport_nft::TableState;
+use ephport_nft::nftables::Rule;
+use ephport_nft::nftables::expr::{Data, Expr, Nat, Opaque, Register, Verdict};
+use ephport_nft::table::Set;
 
 use crate::mutants::{Mutant, Site};
 use crate::packets::{Comparison, Leaf, Seen, equal, see};
@@ -71,13 +71,13 @@ pub(crate) fn reason(
 }
 
 /// Whether no packet is affected when the rule cannot be run.
-fn is_unreached(was: &Ruleset, leaves: &[Leaf], rule: usize) -> bool {
+fn is_unreached(was: &TableState, leaves: &[Leaf], rule: usize) -> bool {
     let mut trap = was.clone();
     trap.rules[rule].exprs = vec![Opaque::new("trap".into(), None).into()];
     leaves.iter().all(|leaf| see(&trap, leaf.kind, &leaf.values).effect == leaf.seen.effect)
 }
 
-fn of_expr(ruleset: &Ruleset, rule: &Rule, at: usize, is: Option<&Expr>) -> Option<Reason> {
+fn of_expr(ruleset: &TableState, rule: &Rule, at: usize, is: Option<&Expr>) -> Option<Reason> {
     match (&rule.exprs[at], is) {
         (Expr::Counter(_), None | Some(Expr::Counter(_))) => Some(Reason::Counter),
         (Expr::Bitwise(was), Some(Expr::Bitwise(is))) if is.op.is_none() => {
@@ -89,7 +89,7 @@ fn of_expr(ruleset: &Ruleset, rule: &Rule, at: usize, is: Option<&Expr>) -> Opti
             let lowest = [None, was.addr_min, Some(Register(8))];
             lowest.contains(&is.addr_max).then_some(Reason::OneAddress)
         }
-        (was, Some(is)) if was.essence() == is.essence() => Some(Reason::FilledIn),
+        (was, Some(is)) if was.normalized() == is.normalized() => Some(Reason::FilledIn),
         (Expr::Immediate(was), Some(Expr::Immediate(is))) => {
             let is_base = ruleset.chains.iter().any(|c| c.name == rule.chain && c.hook.is_some());
             match (&was.data, &is.data) {
@@ -114,8 +114,8 @@ fn is_same(was: &Verdict, is: &Verdict, is_base: bool) -> bool {
     }
 }
 
-fn of_element(was: &FilledSet, is: &FilledSet, at: usize) -> Option<Reason> {
-    if was.essence() == is.essence() {
+fn of_element(was: &Set, is: &Set, at: usize) -> Option<Reason> {
+    if was.normalized() == is.normalized() {
         return Some(Reason::FilledIn);
     }
     let [old, new] = [was, is].map(|filled| filled.elements.get(at)?.data.as_ref()?.bytes());
@@ -168,7 +168,7 @@ fn ways(seen: &Seen) -> Vec<Way> {
 }
 
 /// With the places that rules had before one was left out.
-fn shifted(mut ways: Vec<Way>, mutant: &Mutant, ruleset: &Ruleset) -> Vec<Way> {
+fn shifted(mut ways: Vec<Way>, mutant: &Mutant, ruleset: &TableState) -> Vec<Way> {
     if let Site::Rule(r) = mutant.site {
         let (chain, index) = place(ruleset, r);
         for (at, i) in ways.iter_mut().flatten() {
@@ -179,19 +179,19 @@ fn shifted(mut ways: Vec<Way>, mutant: &Mutant, ruleset: &Ruleset) -> Vec<Way> {
 }
 
 /// The chain of a rule, and its place in it.
-pub(crate) fn place(ruleset: &Ruleset, rule: usize) -> (String, usize) {
+pub(crate) fn place(ruleset: &TableState, rule: usize) -> (String, usize) {
     let chain = &ruleset.rules[rule].chain;
     let before = ruleset.rules[..rule].iter().filter(|other| other.chain == *chain);
     (chain.clone(), before.count())
 }
 
 /// What the rules do that decide.
-fn actions(seen: &Seen, ruleset: &Ruleset) -> Vec<Option<Vec<Expr>>> {
+fn actions(seen: &Seen, ruleset: &TableState) -> Vec<Option<Vec<Expr>>> {
     ways(seen).iter().map(|way| way.last().map(|at| action(ruleset, at))).collect()
 }
 
 /// What a rule does with the packets that it is for.
-fn action(ruleset: &Ruleset, (chain, index): &(String, usize)) -> Vec<Expr> {
+fn action(ruleset: &TableState, (chain, index): &(String, usize)) -> Vec<Expr> {
     let rule = ruleset.rules_of(chain).nth(*index).expect("a rule");
     let counter = rule.exprs.iter().position(|expr| matches!(expr, Expr::Counter(_)));
     let first = counter.map_or_else(
@@ -212,7 +212,7 @@ fn asks(expr: &Expr) -> bool {
 }
 
 /// Whether the change is in what is asked.
-fn is_condition(mutant: &Mutant, was: &Ruleset) -> bool {
+fn is_condition(mutant: &Mutant, was: &TableState) -> bool {
     match mutant.site {
         Site::Rule(_) => false,
         Site::Expr(r, e) => match (&was.rules[r].exprs[e], mutant.ruleset.rules[r].exprs.get(e)) {
@@ -227,8 +227,8 @@ fn is_condition(mutant: &Mutant, was: &Ruleset) -> bool {
 }
 
 /// Whether the rule, alone in its chain, does the same with every packet.
-fn alone(was: &Ruleset, rule: usize, is: &Ruleset) -> bool {
-    let only = |ruleset: &Ruleset| {
+fn alone(was: &TableState, rule: usize, is: &TableState) -> bool {
+    let only = |ruleset: &TableState| {
         let mut ruleset = ruleset.clone();
         let chain = ruleset.rules[rule].chain.clone();
         let mut at = 0;

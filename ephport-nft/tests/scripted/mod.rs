@@ -4,10 +4,11 @@
 use std::collections::VecDeque;
 
 use ephport_core::{HostFacts, Policy, PolicySpec, Target};
-use ephport_nft::client::{NetlinkError, Transport};
-use ephport_nft::expr::Expr;
-use ephport_nft::object::{Chain, Elements, Rule, Set, Table};
-use ephport_nft::ruleset::FilledSet;
+use ephport_nft::netlink::{Header, Message, Messages, NfGenMsg, Reader, Writer};
+use ephport_nft::netlink::{NetlinkError, Transport};
+use ephport_nft::nftables::expr::Expr;
+use ephport_nft::nftables::{Chain, Elements, Rule, SetSpec, Table};
+use ephport_nft::table::Set;
 use ephport_nft::uapi::{
     NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET,
     NFT_MSG_DELSETELEM, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETRULE,
@@ -15,14 +16,13 @@ use ephport_nft::uapi::{
     NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE, NFTA_GEN_ID,
     NFTA_SET_ELEM_LIST_SET, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_MULTI, NLMSG_DONE, NLMSG_ERROR,
 };
-use ephport_nft::wire::{Header, Message, Messages, NfGenMsg, Reader, Writer};
-use ephport_nft::{Ruleset, compile};
+use ephport_nft::{TableState, compile};
 use nix::errno::Errno;
 
 /// nf_tables of one namespace, as far as the client speaks with it.
 #[derive(Default)]
 pub(crate) struct Kernel {
-    pub(crate) ruleset: Option<Ruleset>,
+    pub(crate) ruleset: Option<TableState>,
     pub(crate) generation: u32,
     /// Of the newest rule.
     pub(crate) handle: u64,
@@ -118,13 +118,13 @@ impl Kernel {
             }
             Some(NFT_MSG_GETSET) => {
                 let sets = ruleset.iter().flat_map(|r| &r.sets);
-                let bodies = sets.map(|filled| body(&|w| filled.set.write(w))).collect();
+                let bodies = sets.map(|filled| body(&|w| filled.spec.write(w))).collect();
                 self.list(request, NFT_MSG_NEWSET, bodies);
             }
             Some(NFT_MSG_GETSETELEM) => {
                 let name = set_name(asked);
                 let mut sets = ruleset.iter().flat_map(|r| &r.sets);
-                let Some(filled) = sets.find(|filled| filled.set.name == name) else {
+                let Some(filled) = sets.find(|filled| filled.spec.name == name) else {
                     return self.acknowledge(request, Errno::ENOENT as i32);
                 };
                 let bodies = messages_of(filled).into_iter().map(|part| body(&|w| part.write(w)));
@@ -188,8 +188,12 @@ impl Kernel {
         match message.header.nf_tables_message() {
             Some(NFT_MSG_NEWTABLE) => {
                 let table = Table::read(message.body).unwrap();
-                let new =
-                    || Ruleset { table, chains: Vec::new(), sets: Vec::new(), rules: Vec::new() };
+                let new = || TableState {
+                    table,
+                    chains: Vec::new(),
+                    sets: Vec::new(),
+                    rules: Vec::new(),
+                };
                 self.ruleset.get_or_insert_with(new);
             }
             Some(NFT_MSG_DELTABLE) => self.ruleset = None,
@@ -197,16 +201,16 @@ impl Kernel {
                 self.ruleset.as_mut().unwrap().chains.push(Chain::read(message.body).unwrap());
             }
             Some(NFT_MSG_NEWSET) => {
-                let set = Set::read(message.body).unwrap();
+                let set = SetSpec::read(message.body).unwrap();
                 assert!(set.id.is_some(), "the kernel asks for a number");
-                let set = Set { id: None, ..set };
+                let set = SetSpec { id: None, ..set };
                 let sets = &mut self.ruleset.as_mut().unwrap().sets;
-                sets.push(FilledSet { set, elements: Vec::new() });
+                sets.push(Set { spec: set, elements: Vec::new() });
             }
             Some(NFT_MSG_NEWSETELEM) => {
                 let Elements { set, elements, .. } = Elements::read(message.body).unwrap();
                 let mut sets = self.ruleset.as_mut().unwrap().sets.iter_mut();
-                let filled = sets.find(|filled| filled.set.name == set).unwrap();
+                let filled = sets.find(|filled| filled.spec.name == set).unwrap();
                 filled.elements.extend(elements);
             }
             Some(NFT_MSG_NEWRULE) => {
@@ -226,20 +230,22 @@ impl Kernel {
                     let is_use = |expr: &Expr| matches!(expr, Expr::Lookup(l) if l.set == name);
                     gone.exprs.iter().any(is_use)
                 };
-                ruleset.sets.retain(|filled| !filled.set.is_anonymous() || !uses(&filled.set.name));
+                ruleset
+                    .sets
+                    .retain(|filled| !filled.spec.is_anonymous() || !uses(&filled.spec.name));
             }
             Some(NFT_MSG_DELCHAIN) => {
                 let name = Chain::read(message.body).unwrap().name;
                 self.ruleset.as_mut().unwrap().chains.retain(|chain| chain.name != name);
             }
             Some(NFT_MSG_DELSET) => {
-                let name = Set::read(message.body).unwrap().name;
-                self.ruleset.as_mut().unwrap().sets.retain(|filled| filled.set.name != name);
+                let name = SetSpec::read(message.body).unwrap().name;
+                self.ruleset.as_mut().unwrap().sets.retain(|filled| filled.spec.name != name);
             }
             Some(NFT_MSG_DELSETELEM) => {
                 let Elements { set, elements, .. } = Elements::read(message.body).unwrap();
                 let mut sets = self.ruleset.as_mut().unwrap().sets.iter_mut();
-                let filled = sets.find(|filled| filled.set.name == set).unwrap();
+                let filled = sets.find(|filled| filled.spec.name == set).unwrap();
                 filled.elements.retain(|held| elements.iter().all(|gone| gone.key != held.key));
             }
             other => panic!("unexpected operation {other:?}"),
@@ -262,8 +268,8 @@ fn set_name(asked: &[u8]) -> String {
 }
 
 /// Its elements as the kernel lists them: from the last one, in several messages.
-pub(crate) fn messages_of(filled: &FilledSet) -> Vec<Elements> {
-    let Set { family, table, name, .. } = &filled.set;
+pub(crate) fn messages_of(filled: &Set) -> Vec<Elements> {
+    let SetSpec { family, table, name, .. } = &filled.spec;
     let (family, table, set) = (*family, table.clone(), name.clone());
     let message = |elements| Elements {
         family,
@@ -306,7 +312,7 @@ impl Transport for &mut Kernel {
 }
 
 /// A policy of one range, compiled.
-pub(crate) fn ruleset(range: &str) -> Ruleset {
+pub(crate) fn ruleset(range: &str) -> TableState {
     let policy = Policy::new(PolicySpec::to(Target::Ports(range.parse().unwrap()))).unwrap();
     let uplinks = vec!["eth0".parse().unwrap()];
     compile(&[policy.resolve(&HostFacts { uplinks, ..HostFacts::default() }).unwrap()]).unwrap()

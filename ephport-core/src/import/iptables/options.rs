@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 
 use super::Refusal;
 use super::rule::{Place, Rule};
-use super::values::{egress, multiport, networks, protocol, source_ports, target_ports, to_source};
-use crate::port_set::PortSet;
-use crate::scope::Family;
+use super::values::{
+    multiport, networks, out_interfaces, protocol, source_ports, target_ports, to_source,
+};
+use crate::net::port_set::PortSet;
+use crate::policy::scope::Family;
 
 /// Options that say nothing about a policy, with the number of their values.
 const IGNORED: [(&[&str], usize); 3] = [
@@ -236,8 +238,8 @@ impl Options {
             return;
         }
         self.unless_negated("-o");
-        match egress(&text) {
-            Ok(egress) => self.rule.egress = egress,
+        match out_interfaces(&text) {
+            Ok(out_interfaces) => self.rule.out_interfaces = out_interfaces,
             Err(refusal) => self.cannot_say(refusal),
         }
     }
@@ -296,12 +298,12 @@ impl Options {
                 self.rule.to_source = self.kept(source);
             }
             "--random" if is_masquerade || is_snat => {
-                self.rule.choice.random = self.flag("--random");
+                self.rule.flags.random = self.flag("--random");
             }
             "--random-fully" if is_masquerade || is_snat => {
-                self.rule.choice.fully_random = self.flag("--random-fully");
+                self.rule.flags.fully_random = self.flag("--random-fully");
             }
-            "--persistent" if is_snat => self.rule.choice.persistent = self.flag("--persistent"),
+            "--persistent" if is_snat => self.rule.flags.persistent = self.flag("--persistent"),
             _ => return false,
         }
         true

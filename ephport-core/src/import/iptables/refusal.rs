@@ -2,10 +2,10 @@
 
 use thiserror::Error;
 
-use crate::interface::InterfaceError;
+use crate::net::interface::InterfaceError;
+use crate::net::port::PortError;
+use crate::net::protocol::ProtocolError;
 use crate::policy::PolicyError;
-use crate::port::PortError;
-use crate::protocol::ProtocolError;
 
 /// Why a rule is not a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -5,11 +5,12 @@ use ipnet::IpNet;
 use super::Refusal;
 use super::options::Options;
 use super::values::ToSource;
-use crate::policy::{Address, Choice, PickUp, Policy, PolicyName, PolicySpec, Target};
-use crate::port::PortRange;
-use crate::port_set::PortSet;
-use crate::protocol::Protocol;
-use crate::scope::{Egress, Families, Family, Origin, Scope};
+use crate::net::port::PortRange;
+use crate::net::port_set::PortSet;
+use crate::net::protocol::Protocol;
+use crate::policy::scope::{Families, Family, Origin, OutInterfaces, Scope};
+use crate::policy::selection::NatFlags;
+use crate::policy::{Address, PickUp, Policy, PolicyName, PolicySpec, Target};
 
 /// Where in its chain a rule goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +34,14 @@ pub(super) struct Rule {
     /// The protocol, if a policy can govern it.
     pub(super) protocol: Option<Protocol>,
     pub(super) source_ports: PortSet,
-    pub(super) egress: Egress,
+    pub(super) out_interfaces: OutInterfaces,
     pub(super) sources: Vec<IpNet>,
     pub(super) except_destinations: Vec<IpNet>,
     pub(super) comment: Option<Box<str>>,
     pub(super) target: Option<Box<str>>,
     pub(super) to_ports: Option<PortRange>,
     pub(super) to_source: Option<ToSource>,
-    pub(super) choice: Choice,
+    pub(super) flags: NatFlags,
     /// The names after `-m`.
     pub(super) matches: Vec<Box<str>>,
     /// The first thing for which iptables refuses the rule, or that nobody can read.
@@ -72,14 +73,14 @@ impl Rule {
             names_protocol: false,
             protocol: None,
             source_ports: PortRange::ALL.into(),
-            egress: Egress::Any,
+            out_interfaces: OutInterfaces::Any,
             sources: Vec::new(),
             except_destinations: Vec::new(),
             comment: None,
             target: None,
             to_ports: None,
             to_source: None,
-            choice: Choice::default(),
+            flags: NatFlags::default(),
             matches: Vec::new(),
             wrong: None,
             unsaid: None,
@@ -168,7 +169,7 @@ impl Rule {
         let families = Families::from(self.family);
         let spec = PolicySpec {
             scope: Scope {
-                egress: self.egress,
+                out_interfaces: self.out_interfaces,
                 families,
                 protocols: self.protocol.into_iter().collect(),
                 sources: self.sources,
@@ -176,7 +177,7 @@ impl Rule {
                 origin: Origin::Both,
             },
             source_ports: self.source_ports,
-            choice: self.choice,
+            flags: self.flags,
             address,
             pick_up: PickUp::Any,
             ..PolicySpec::to(Target::Ports(ports.into()))

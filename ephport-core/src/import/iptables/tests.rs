@@ -1,9 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::{Address, Choice, PickUp, Target};
-use crate::port::PortRange;
-use crate::scope::{Egress, Families, Scope};
+use crate::net::port::PortRange;
+use crate::policy::scope::{Families, OutInterfaces, Scope};
+use crate::policy::selection::NatFlags;
+use crate::policy::{Address, PickUp, Target};
 
 /// What a rule says, less what every rule says; or why it is no policy.
 fn told(imported: &Imported) -> String {
@@ -32,7 +33,7 @@ fn the_original_one_liner() {
     let expected = Policy::new(PolicySpec {
         name: "imported-1".parse().unwrap(),
         scope: Scope {
-            egress: Egress::Any,
+            out_interfaces: OutInterfaces::Any,
             families: Families::Ipv4,
             protocols: "tcp".parse().unwrap(),
             ..Scope::default()
@@ -432,8 +433,8 @@ fn dumps_keep_their_order() {
             ("imported-3", Families::Ipv6, fixed("2001:db8::1")),
         ]
     );
-    let random = Choice { random: true, ..Choice::default() };
-    assert_eq!(imported.policies[1].choice, random);
+    let random = NatFlags { random: true, ..NatFlags::default() };
+    assert_eq!(imported.policies[1].flags, random);
     let left_out: Vec<_> = imported.left_out.iter().map(ToString::to_string).collect();
     assert_eq!(
         left_out,

@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Refusal;
-use crate::interface::{InterfaceName, InterfacePattern};
+use crate::net::interface::{InterfaceName, InterfacePattern};
+use crate::net::port::{Port, PortError, PortRange};
+use crate::net::port_set::PortSet;
+use crate::net::protocol::{Protocol, ProtocolError};
 use crate::policy::Address;
-use crate::port::{Port, PortError, PortRange};
-use crate::port_set::PortSet;
-use crate::protocol::{Protocol, ProtocolError};
-use crate::scope::{Egress, Family};
+use crate::policy::scope::{Family, OutInterfaces};
 
 /// The ports of `--to-ports` and `--to-source`: `PORT` or `FIRST-LAST`.
 pub(super) fn target_ports(option: &'static str, text: &str) -> Result<PortRange, Refusal> {
@@ -99,15 +99,15 @@ fn decimal(text: &str) -> Option<u8> {
 }
 
 /// The interfaces of `-o`: a name, a prefix before `+`, or `+` for all.
-pub(super) fn egress(text: &str) -> Result<Egress, Refusal> {
+pub(super) fn out_interfaces(text: &str) -> Result<OutInterfaces, Refusal> {
     let pattern = match text.strip_suffix('+') {
-        Some("") => return Ok(Egress::Any),
+        Some("") => return Ok(OutInterfaces::Any),
         Some(prefix) => format!("{prefix}*").parse::<InterfacePattern>(),
         None => text.parse::<InterfaceName>().map(InterfacePattern::Name),
     };
     match pattern.map_err(Refusal::Interface)? {
         InterfacePattern::Name(name) if name.is_loopback() => Err(Refusal::Loopback),
-        pattern => Ok(Egress::Interfaces(vec![pattern])),
+        pattern => Ok(OutInterfaces::Interfaces(vec![pattern])),
     }
 }
 

@@ -6,9 +6,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 
 use super::{Action, Entry, NaclError, NetworkAcl, Place, Traffic};
-use crate::port::{Port, PortRange};
-use crate::port_set::PortSet;
-use crate::protocol::Protocol;
+use crate::net::port::{Port, PortRange};
+use crate::net::port_set::PortSet;
+use crate::net::protocol::Protocol;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -28,7 +28,7 @@ struct RawAcl {
 #[serde(rename_all = "PascalCase")]
 struct RawEntry {
     rule_number: Option<u32>,
-    egress: Option<bool>,
+    out_interfaces: Option<bool>,
     cidr_block: Option<String>,
     ipv6_cidr_block: Option<String>,
     protocol: Option<String>,
@@ -64,7 +64,7 @@ impl RawAcl {
         let mut entries = Vec::new();
         for (index, entry) in raw.iter().enumerate() {
             let place = Place { entry: Some(index), ..place };
-            if !required(entry.egress, place, "Egress")? {
+            if !required(entry.out_interfaces, place, "OutInterfaces")? {
                 entries.push(entry.checked(place)?);
             }
         }

@@ -1,0 +1,69 @@
+//! The kernel's verdict on a batch.
+
+use nix::errno::Errno;
+
+use super::error::{Cause, Error, Refusal};
+use super::module::Module;
+use super::place::Place;
+use super::request::Request;
+use crate::netlink::Ack;
+use crate::plan::transaction::Batch;
+
+/// What the kernel's answers to the batch that began at `seq` mean.
+pub(super) fn verdict(batch: &Batch, seq: u32, answers: &[Ack]) -> Result<CommitResult, Error> {
+    // Others are late answers to earlier requests.
+    let answers = answers.iter().filter(|ack| ack.seq.wrapping_sub(seq) <= batch.len());
+    // An operation that fails makes later ones fail: the first failure is the cause.
+    let failures = answers.clone().filter(|ack| ack.errno.is_some());
+    let Some(failure) = failures.min_by_key(|ack| ack.seq.wrapping_sub(seq)) else {
+        let last = seq.wrapping_add(batch.len());
+        let confirmed = answers.clone().any(|ack| ack.seq == last);
+        return Ok(if confirmed {
+            CommitResult::Committed
+        } else {
+            CommitResult::Unclear(Error::Dropped)
+        });
+    };
+    let index = failure.seq.wrapping_sub(seq).checked_sub(1);
+    let index = index.and_then(|index| usize::try_from(index).ok());
+    let operation = index.and_then(|index| batch.operations().get(index));
+    match (failure.errno.unwrap_or(Errno::UnknownErrno), operation) {
+        (Errno::ERESTART, _) => Ok(CommitResult::Outdated),
+        // Without the privilege no operation is looked at.
+        (Errno::EPERM, None) => Err(Error::NotPermitted { task: "change the ruleset" }),
+        (Errno::EPERM, Some(_)) => Err(Error::Owned),
+        (Errno::EOPNOTSUPP, None) => Err(Error::NoNfTables),
+        (errno, _) => Err(refused(batch, errno, index, failure)),
+    }
+}
+
+fn refused(batch: &Batch, errno: Errno, index: Option<usize>, failure: &Ack) -> Error {
+    let request = Request::of(batch.operations(), index);
+    let operation = index.and_then(|index| batch.operations().get(index));
+    let message = operation.and_then(|operation| operation.message(failure.seq).ok());
+    let place =
+        failure.offset.zip(message).and_then(|(offset, message)| Place::at(offset, &message));
+    let missing = operation.filter(|_| errno == Errno::ENOENT);
+    match missing.and_then(|operation| Module::missing(operation, place.as_ref())) {
+        Some(module) => Error::NoModule { request, module },
+        None => Error::Refused(Box::new(Refusal {
+            cause: Cause::of(&request, errno, place.as_ref()),
+            request,
+            errno,
+            message: failure.message.clone(),
+            offset: failure.offset,
+            place,
+        })),
+    }
+}
+
+/// What became of a batch that the kernel found no fault with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CommitResult {
+    /// All of it was carried out.
+    Committed,
+    /// Nothing was: somebody else changed the ruleset since its generation was read.
+    Outdated,
+    /// Only the ruleset itself tells; the error holds if nothing was carried out.
+    Unclear(Error),
+}

@@ -1,0 +1,185 @@
+//! A netlink socket.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, ReceiveTimeout, SndBuf, SndBufForce};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockopt,
+    recvmsg, sendto, setsockopt, socket,
+};
+use nix::sys::time::TimeVal;
+
+use super::sys::enable_netlink_option;
+use super::transport::{NetlinkError, SEND_OVERHEAD, Transport};
+use crate::uapi::{NETLINK_CAP_ACK, NETLINK_EXT_ACK, NFNLGRP_NFTABLES};
+
+/// How long the kernel has to answer, in seconds. It answers at once; this only ends a hang.
+const PATIENCE: u32 = 10;
+
+/// Larger than any datagram of a dump, which the kernel cuts at 32 KiB (`NLMSG_GOODSIZE`).
+const RECEIVE_ROOM: usize = 64 * 1024;
+
+/// The longest time to give way to others, as a power of two of milliseconds.
+const LONGEST_PAUSE: u32 = 7;
+
+/// Room for the events that come while nobody reads, in bytes.
+const EVENT_ROOM: usize = 4 * 1024 * 1024;
+
+/// A socket to one of the kernel's netlink families.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+impl Socket {
+    /// A socket to nfnetlink, in the network namespace of this thread.
+    pub fn netfilter() -> Result<Self, NetlinkError> {
+        Self::open(SockProtocol::NetlinkNetFilter, 0)
+    }
+
+    /// A socket to rtnetlink, in the network namespace of this thread.
+    pub fn route() -> Result<Self, NetlinkError> {
+        Self::open(SockProtocol::NetlinkRoute, 0)
+    }
+
+    /// A socket to which the kernel tells each change of nf_tables, in the network namespace of
+    /// this thread.
+    pub fn nf_tables_events() -> Result<Self, NetlinkError> {
+        let socket = Self::open(SockProtocol::NetlinkNetFilter, 1 << (NFNLGRP_NFTABLES - 1))?;
+        // As for sending. Whatever is granted, what does not fit is said to be lost.
+        let _ = retry(|| setsockopt(&socket.0, RcvBufForce, &EVENT_ROOM))
+            .or_else(|_| retry(|| setsockopt(&socket.0, RcvBuf, &EVENT_ROOM)));
+        Ok(socket)
+    }
+
+    /// Joins the multicast groups whose bits, the lowest for group 1, are set.
+    fn open(protocol: SockProtocol, groups: u32) -> Result<Self, NetlinkError> {
+        let kind = SockType::Raw;
+        let fd = retry(|| socket(AddressFamily::Netlink, kind, SockFlag::SOCK_CLOEXEC, protocol))
+            .map_err(|errno| NetlinkError::Open { errno })?;
+        retry(|| bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups)))
+            .map_err(|errno| NetlinkError::Open { errno })?;
+        let refused = |option| move |errno| NetlinkError::Option { option, errno };
+        retry(|| enable_netlink_option(fd.as_fd(), NETLINK_EXT_ACK))
+            .map_err(refused("NETLINK_EXT_ACK"))?;
+        retry(|| enable_netlink_option(fd.as_fd(), NETLINK_CAP_ACK))
+            .map_err(refused("NETLINK_CAP_ACK"))?;
+        let patience = TimeVal::new(PATIENCE.into(), 0);
+        retry(|| setsockopt(&fd, ReceiveTimeout, &patience)).map_err(refused("SO_RCVTIMEO"))?;
+        Ok(Self(fd))
+    }
+
+    /// Makes the send buffer hold a datagram of `len` bytes, and checks that it does: the kernel
+    /// grants less than asked without a word.
+    fn make_room(&self, len: usize) -> Result<(), NetlinkError> {
+        let room =
+            || retry(|| getsockopt(&self.0, SndBuf)).unwrap_or(0).saturating_sub(SEND_OVERHEAD);
+        if len <= room() {
+            return Ok(());
+        }
+        let wanted = len + SEND_OVERHEAD;
+        // The first needs CAP_NET_ADMIN in the initial user namespace; the second is bounded by
+        // net.core.wmem_max. Whether either was enough is seen in the size alone.
+        let _ = retry(|| setsockopt(&self.0, SndBufForce, &wanted));
+        if len > room() {
+            let _ = retry(|| setsockopt(&self.0, SndBuf, &wanted));
+        }
+        if len > room() {
+            return Err(NetlinkError::TooLarge { len, room: room() });
+        }
+        Ok(())
+    }
+
+    fn receive_with(&self, flags: MsgFlags) -> Result<Vec<u8>, Errno> {
+        let mut buffer = vec![0; RECEIVE_ROOM];
+        loop {
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let received = retry(|| {
+                recvmsg::<NetlinkAddr>(self.0.as_raw_fd(), &mut parts, None, flags)
+                    .map(|r| (r.bytes, r.flags, r.address))
+            })?;
+            let (len, flags, sender) = received;
+            if flags.contains(MsgFlags::MSG_TRUNC) {
+                return Err(Errno::EMSGSIZE);
+            }
+            // Only the kernel has port id 0: what another process sends us is not an answer.
+            if sender.is_none_or(|address| address.pid() == 0) {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+        }
+    }
+}
+
+impl Transport for Socket {
+    fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError> {
+        let len = datagram.len();
+        self.make_room(len)?;
+        let kernel = NetlinkAddr::new(0, 0);
+        let sent = retry(|| sendto(self.0.as_raw_fd(), datagram, &kernel, MsgFlags::empty()))
+            .map_err(|errno| NetlinkError::Send { len, errno })?;
+        if sent == len { Ok(()) } else { Err(NetlinkError::Send { len, errno: Errno::EMSGSIZE }) }
+    }
+
+    fn poll(&mut self) -> Result<Option<Vec<u8>>, NetlinkError> {
+        match self.receive_with(MsgFlags::MSG_DONTWAIT) {
+            Ok(datagram) => Ok(Some(datagram)),
+            Err(Errno::EAGAIN) => Ok(None),
+            Err(errno) => Err(receive_error(errno)),
+        }
+    }
+
+    fn receive(&mut self) -> Result<Vec<u8>, NetlinkError> {
+        self.receive_with(MsgFlags::empty()).map_err(receive_error)
+    }
+
+    fn receive_within(&mut self, time: Duration) -> Result<Option<Vec<u8>>, NetlinkError> {
+        let end = Instant::now().checked_add(time);
+        loop {
+            if let Some(datagram) = self.poll()? {
+                return Ok(Some(datagram));
+            }
+            let left =
+                end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Ok(None);
+            }
+            // Whole milliseconds, rounded up: less than one would be none.
+            let left = left.saturating_add(Duration::from_nanos(999_999));
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(receive_error(errno)),
+            }
+        }
+    }
+
+    /// Of many who all try again at once, only one gets its turn each time, and the slow never do.
+    /// So each waits a random time, from twice as long a span as the last time.
+    fn backoff(&mut self, times: u32) {
+        let span = 1000 << times.min(LONGEST_PAUSE);
+        thread::sleep(Duration::from_micros(RandomState::new().hash_one(times) % span));
+    }
+}
+
+fn receive_error(errno: Errno) -> NetlinkError {
+    match errno {
+        Errno::EAGAIN => NetlinkError::Silent { seconds: PATIENCE },
+        Errno::EMSGSIZE => NetlinkError::Cut { room: RECEIVE_ROOM },
+        errno => NetlinkError::Receive { errno },
+    }
+}
+
+/// A signal may interrupt any system call; the call is then simply made again.
+fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}

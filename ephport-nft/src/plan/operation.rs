@@ -1,0 +1,91 @@
+//! Operations: single changes of the ruleset, each one message.
+
+use crate::netlink::{CodecError, Header, Writer};
+use crate::nftables::{Chain, Elements, Rule, SetSpec, Table};
+use crate::table::Set;
+use crate::uapi::{
+    NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM, NFT_MSG_DELTABLE,
+    NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
+    NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
+};
+/// One change of the ruleset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Adds a table, or does nothing when it exists.
+    AddTable(Table),
+    /// Deletes a table with all that is in it.
+    DeleteTable(Table),
+    /// Adds a chain.
+    AddChain(Chain),
+    /// Adds a set or map without elements.
+    AddSet(SetSpec),
+    /// Adds elements to a set or map.
+    AddElements(Elements),
+    /// Adds a rule at the end of its chain.
+    AppendRule(Rule),
+    /// Adds a rule before the one whose handle is its position.
+    InsertRule(Rule),
+    /// Deletes the rule with this one's handle.
+    DeleteRule(Rule),
+    /// Deletes a chain that has no rules any more, and to which none leads.
+    DeleteChain(Chain),
+    /// Deletes a set that no rule uses any more.
+    DeleteSet(SetSpec),
+    /// Deletes elements by their keys.
+    DeleteElements(Elements),
+}
+
+impl Operation {
+    pub(super) fn header(&self, seq: u32) -> Header {
+        let (message, flags) = match self {
+            Self::AddTable(_) => (NFT_MSG_NEWTABLE, NLM_F_CREATE),
+            Self::DeleteTable(_) => (NFT_MSG_DELTABLE, 0),
+            Self::AddChain(_) => (NFT_MSG_NEWCHAIN, NLM_F_CREATE),
+            Self::AddSet(_) => (NFT_MSG_NEWSET, NLM_F_CREATE),
+            Self::AddElements(_) => (NFT_MSG_NEWSETELEM, NLM_F_CREATE),
+            Self::AppendRule(_) => (NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND),
+            Self::InsertRule(_) => (NFT_MSG_NEWRULE, NLM_F_CREATE),
+            Self::DeleteRule(_) => (NFT_MSG_DELRULE, 0),
+            Self::DeleteChain(_) => (NFT_MSG_DELCHAIN, 0),
+            Self::DeleteSet(_) => (NFT_MSG_DELSET, 0),
+            Self::DeleteElements(_) => (NFT_MSG_DELSETELEM, 0),
+        };
+        Header::nf_tables(message, NLM_F_REQUEST | flags, seq)
+    }
+
+    pub(super) fn write(&self, w: &mut Writer) {
+        match self {
+            Self::AddTable(table) | Self::DeleteTable(table) => table.write(w),
+            Self::AddChain(chain) => chain.write(w),
+            Self::AddSet(set) => set.write(w),
+            Self::AddElements(elements) | Self::DeleteElements(elements) => elements.write(w),
+            Self::AppendRule(rule) | Self::InsertRule(rule) => rule.write(w),
+            Self::DeleteRule(rule) => Rule {
+                handle: rule.handle,
+                ..Rule::new(rule.family, &rule.table, &rule.chain, Vec::new())
+            }
+            .write(w),
+            Self::DeleteChain(Chain { family, table, name, .. }) => {
+                Chain::regular(*family, table, name).write(w);
+            }
+            Self::DeleteSet(SetSpec { family, table, name, .. }) => {
+                SetSpec::new(*family, table, name).write(w);
+            }
+        }
+    }
+
+    /// A set, then its elements. The kernel asks for a number in the transaction.
+    pub(crate) fn fill(filled: &Set, id: u32) -> impl Iterator<Item = Self> {
+        let set = SetSpec { id: Some(id), ..filled.spec.clone() };
+        let chunks = filled.chunks().into_iter();
+        let chunks = chunks.map(move |chunk| Elements { set_id: Some(id), ..chunk });
+        [Self::AddSet(set)].into_iter().chain(chunks.map(Self::AddElements))
+    }
+
+    /// As one message.
+    pub(crate) fn message(&self, seq: u32) -> Result<Vec<u8>, CodecError> {
+        let mut w = Writer::new();
+        w.message(self.header(seq), |w| self.write(w));
+        w.finish()
+    }
+}

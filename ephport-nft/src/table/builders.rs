@@ -1,0 +1,313 @@
+//! The sets and maps that policies need.
+//!
+//! ```
+//! use ephport_nft::table::{Set, SetName};
+//!
+//! let ports = Set::ports(SetName::Anonymous(0), &"1024-2000,3000-65535".parse()?);
+//! assert_eq!(ports.set.name, "__set0");
+//! assert_eq!(ports.elements.len(), 4); // before 1024; from 1024; before 2001; from 3000
+//! # Ok::<(), ephport_core::PortError>(())
+//! ```
+
+use std::net::IpAddr;
+
+use ephport_core::{Family, PortRange, PortSet};
+use ipnet::IpNet;
+
+use super::layout::{FAMILY, TABLE};
+use super::set::{Set, above, is_zero};
+use crate::nftables::datatype::{INET_SERVICE, INTEGER, IPV4_ADDR, IPV6_ADDR, concatenation};
+use crate::nftables::expr::{Data, Verdict};
+use crate::nftables::{Element, SetSpec};
+use crate::uapi::{
+    NFT_DATA_VERDICT, NFT_SET_ANONYMOUS, NFT_SET_CONSTANT, NFT_SET_INTERVAL, NFT_SET_MAP,
+};
+
+/// What a set is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetName<'a> {
+    /// A name of its own.
+    Named(&'a str),
+    /// A number, unique in the table; the set belongs to the one rule that looks it up. It is
+    /// called `__set0` or `__map0`, as the kernel would call it.
+    Anonymous(u32),
+}
+
+/// The bytes of a key or value: nft's type and how many there are.
+#[derive(Clone, Copy)]
+struct Kind {
+    datatype: u32,
+    len: u32,
+    /// What nft must know to print it.
+    order: Order,
+}
+
+/// `enum byteorder` of nft.
+#[derive(Clone, Copy)]
+enum Order {
+    Host = 1,
+    Network = 2,
+}
+
+/// How nft's user data says what (libnftnl/udata.h).
+const NFTNL_UDATA_SET_KEYBYTEORDER: u8 = 0;
+const NFTNL_UDATA_SET_DATABYTEORDER: u8 = 1;
+const NFTNL_UDATA_SET_DATA_INTERVAL: u8 = 6;
+
+impl Kind {
+    const PORT: Self = Self { datatype: INET_SERVICE, len: 2, order: Order::Network };
+    const HOST_NUMBER: Self = Self { datatype: INTEGER, len: 4, order: Order::Host };
+    const NUMBER: Self = Self { datatype: INTEGER, len: 4, order: Order::Network };
+
+    fn address(family: Family) -> Self {
+        let (datatype, len) = match family {
+            Family::Ipv4 => (IPV4_ADDR, 4),
+            Family::Ipv6 => (IPV6_ADDR, 16),
+        };
+        Self { datatype, len, order: Order::Network }
+    }
+}
+
+/// User data that says these numbers.
+fn userdata(notes: &[(u8, u32)]) -> Vec<u8> {
+    let note = |(kind, value): &(u8, u32)| [&[*kind, 4][..], &value.to_ne_bytes()].concat();
+    notes.iter().flat_map(note).collect()
+}
+
+/// A set of `key` without elements.
+fn empty(name: SetName<'_>, key: Kind, flags: u32) -> SetSpec {
+    let prefix = if flags & NFT_SET_MAP == 0 { "__set" } else { "__map" };
+    let (name, flags) = match name {
+        SetName::Named(name) => (name.to_string(), flags),
+        SetName::Anonymous(number) => {
+            (format!("{prefix}{number}"), flags | NFT_SET_ANONYMOUS | NFT_SET_CONSTANT)
+        }
+    };
+    SetSpec {
+        flags: Some(flags),
+        key_type: Some(key.datatype),
+        key_len: Some(key.len),
+        userdata: Some(userdata(&[(NFTNL_UDATA_SET_KEYBYTEORDER, key.order as u32)])),
+        ..SetSpec::new(FAMILY, TABLE, &name)
+    }
+}
+
+fn empty_map(
+    name: SetName<'_>,
+    key: Kind,
+    flags: u32,
+    data_type: u32,
+    data_len: Option<u32>,
+) -> SetSpec {
+    let notes =
+        [(NFTNL_UDATA_SET_KEYBYTEORDER, key.order as u32), (NFTNL_UDATA_SET_DATABYTEORDER, 0)];
+    SetSpec {
+        data_type: Some(data_type),
+        data_len,
+        userdata: Some(userdata(&notes)),
+        ..empty(name, key, flags | NFT_SET_MAP)
+    }
+}
+
+fn verdict_map(name: SetName<'_>, key: Kind, flags: u32) -> SetSpec {
+    empty_map(name, key, flags, NFT_DATA_VERDICT, None)
+}
+
+/// A range of keys, both ends included, with its value.
+type Range = (Vec<u8>, Vec<u8>, Option<Data>);
+
+/// An interval set of ascending ranges that do not overlap, as nft encodes it: what lies below the
+/// first range is closed, and an anonymous set has no end where the next range begins at once.
+fn interval(set: SetSpec, ranges: Vec<Range>) -> Set {
+    let mut elements = Vec::with_capacity(2 * ranges.len() + 1);
+    let mut ranges = ranges.into_iter().peekable();
+    if let Some((first, ..)) = ranges.peek().filter(|(first, ..)| !is_zero(first)) {
+        elements.push(Element::end(vec![0; first.len()]));
+    }
+    while let Some((first, last, data)) = ranges.next() {
+        elements.push(Element::new(first, data));
+        let end = above(&last);
+        let is_adjacent = ranges.peek().is_some_and(|(next, ..)| Some(next) == end.as_ref());
+        elements.extend(end.filter(|_| !(is_adjacent && set.is_anonymous())).map(Element::end));
+    }
+    Set { spec: set, elements }
+}
+
+/// The same, but what nft makes of `{ ... }` where no range is more than one key: no interval set.
+fn listed(set: SetSpec, ranges: Vec<Range>) -> Set {
+    if !set.is_anonymous() || ranges.iter().any(|(first, last, _)| first != last) {
+        return interval(set, ranges);
+    }
+    let flags = set.flags.map(|flags| flags & !NFT_SET_INTERVAL);
+    let elements = ranges.into_iter().map(|(key, _, data)| Element::new(key, data));
+    hashed(SetSpec { flags, ..set }, elements.collect())
+}
+
+/// A hash set or map, which declares its size: the kernel then makes its table once. The power of
+/// two leaves room for others without another table.
+fn hashed(set: SetSpec, elements: Vec<Element>) -> Set {
+    let size = u32::try_from(elements.len().next_power_of_two()).ok();
+    Set { spec: SetSpec { size, ..set }, elements }
+}
+
+fn port_keys(range: PortRange) -> (Vec<u8>, Vec<u8>) {
+    (range.first().get().to_be_bytes().to_vec(), range.last().get().to_be_bytes().to_vec())
+}
+
+/// A port in a register of its own.
+fn port_slot(port: ephport_core::Port) -> [u8; 4] {
+    let [high, low] = port.get().to_be_bytes();
+    [high, low, 0, 0]
+}
+
+fn address_bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// The addresses of those networks that are of `family`, as ascending ranges, first and last
+/// address, that neither overlap nor touch.
+pub(crate) fn merged_networks(family: Family, networks: &[IpNet]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let of_family = networks.iter().filter(|net| Family::of(net.addr()) == family);
+    let mut ranges: Vec<_> = of_family
+        .map(|net| (address_bytes(net.network()), address_bytes(net.broadcast())))
+        .collect();
+    ranges.sort();
+    let mut merged: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    for (first, last) in ranges {
+        match merged.last_mut() {
+            Some((_, end)) if above(end).is_none_or(|above| first <= above) => {
+                *end = last.max(std::mem::take(end));
+            }
+            _ => merged.push((first, last)),
+        }
+    }
+    merged
+}
+
+impl Set {
+    /// A set of ports, for a 2-byte port in a register.
+    #[must_use]
+    pub fn ports(name: SetName<'_>, ports: &PortSet) -> Self {
+        let ranges = ports.ranges().iter().map(|range| {
+            let (first, last) = port_keys(*range);
+            (first, last, None)
+        });
+        listed(empty(name, Kind::PORT, NFT_SET_INTERVAL), ranges.collect())
+    }
+
+    /// A verdict for each of some ranges of ports that do not overlap, for a 2-byte port in a
+    /// register.
+    #[must_use]
+    pub fn port_verdicts(name: SetName<'_>, verdicts: &[(PortRange, Verdict)]) -> Self {
+        let mut verdicts: Vec<_> = verdicts.iter().collect();
+        verdicts.sort_by_key(|(range, _)| *range);
+        let ranges = verdicts.into_iter().map(|(range, verdict)| {
+            let (first, last) = port_keys(*range);
+            (first, last, Some(Data::Verdict(verdict.clone())))
+        });
+        listed(verdict_map(name, Kind::PORT, NFT_SET_INTERVAL), ranges.collect())
+    }
+
+    /// The first verdict for 0, the second for 1 and so on, for a number in the order of the
+    /// machine, as `numgen` and `hash` make it.
+    #[must_use]
+    pub fn number_verdicts(name: SetName<'_>, verdicts: &[Verdict]) -> Self {
+        let elements = (0u32..).zip(verdicts).map(|(number, verdict)| {
+            Element::new(number.to_ne_bytes().to_vec(), Some(Data::Verdict(verdict.clone())))
+        });
+        hashed(verdict_map(name, Kind::HOST_NUMBER, 0), elements.collect())
+    }
+
+    /// Each verdict for as many numbers as its weight, from 0 on, for a number in network order
+    /// ([`Byteorder::TO_NETWORK`](crate::nftables::expr::Byteorder::TO_NETWORK)). The modulus is the sum of
+    /// the weights.
+    #[must_use]
+    pub fn weighted_verdicts(name: SetName<'_>, verdicts: &[(u32, Verdict)]) -> Self {
+        let mut next = 0u32;
+        let weighty = verdicts.iter().filter(|(weight, _)| *weight > 0);
+        let ranges = weighty.map(|(weight, verdict)| {
+            let first = next;
+            next = next.saturating_add(*weight);
+            let last = next - 1;
+            let data = Some(Data::Verdict(verdict.clone()));
+            (first.to_be_bytes().to_vec(), last.to_be_bytes().to_vec(), data)
+        });
+        let ranges = ranges.collect();
+        interval(verdict_map(name, Kind::NUMBER, NFT_SET_INTERVAL), ranges)
+    }
+
+    /// The addresses of those networks that are of `family`, merged.
+    #[must_use]
+    pub fn networks(name: SetName<'_>, family: Family, networks: &[IpNet]) -> Self {
+        let ranges = merged_networks(family, networks).into_iter();
+        let ranges = ranges.map(|(first, last)| (first, last, None)).collect();
+        listed(empty(name, Kind::address(family), NFT_SET_INTERVAL), ranges)
+    }
+
+    /// The range of ports of each source of `family`: two registers, the lowest port and the
+    /// highest. Loaded into register 1, they are in registers 1 and 9. nft cannot say how masq
+    /// uses them.
+    #[must_use]
+    pub fn source_ports(
+        name: SetName<'_>,
+        family: Family,
+        blocks: impl IntoIterator<Item = (IpAddr, PortRange)>,
+    ) -> Self {
+        let of_family = blocks.into_iter().filter(|(source, _)| Family::of(*source) == family);
+        let elements = of_family.map(|(source, ports)| {
+            let data = [port_slot(ports.first()), port_slot(ports.last())].concat();
+            Element::new(address_bytes(source), Some(Data::Value(data)))
+        });
+        let ports = concatenation(INET_SERVICE, INET_SERVICE);
+        hashed(empty_map(name, Kind::address(family), 0, ports, Some(8)), elements.collect())
+    }
+
+    /// The outside address and range of ports of each source of `family`, as `nat` takes them:
+    /// the address, the lowest port, the address again, the highest port. Loaded into register 1,
+    /// they are where [`Nat::source_block`](crate::nftables::expr::Nat::source_block) looks for them.
+    #[must_use]
+    pub fn source_blocks(
+        name: SetName<'_>,
+        family: Family,
+        blocks: impl IntoIterator<Item = (IpAddr, IpAddr, PortRange)>,
+    ) -> Self {
+        let of_family = blocks.into_iter().filter(|(source, outside, _)| {
+            Family::of(*source) == family && Family::of(*outside) == family
+        });
+        let elements = of_family.map(|(source, outside, ports)| {
+            let outside = address_bytes(outside);
+            let (min, max) = (port_slot(ports.first()), port_slot(ports.last()));
+            let data = [&outside[..], &min, &outside, &max].concat();
+            Element::new(address_bytes(source), Some(Data::Value(data)))
+        });
+        let key = Kind::address(family);
+        let block = concatenation(key.datatype, INET_SERVICE);
+        let notes = [
+            (NFTNL_UDATA_SET_KEYBYTEORDER, key.order as u32),
+            (NFTNL_UDATA_SET_DATABYTEORDER, 0),
+            (NFTNL_UDATA_SET_DATA_INTERVAL, 1),
+        ];
+        let map = empty_map(name, key, 0, block, Some(2 * (key.len + 4)));
+        hashed(SetSpec { userdata: Some(userdata(&notes)), ..map }, elements.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_single_keys_is_no_interval_set_where_nft_makes_none() {
+        let single = Set::ports(SetName::Anonymous(0), &"500,4500".parse().unwrap());
+        assert!(!single.spec.is_interval());
+        assert_eq!(single.elements.len(), 2);
+        let ranges = Set::ports(SetName::Anonymous(0), &"500-501,4500".parse().unwrap());
+        assert!(ranges.spec.is_interval());
+        // The declaration of a named set says that it is one.
+        let named = Set::ports(SetName::Named("n"), &"500,4500".parse().unwrap());
+        assert!(named.spec.is_interval());
+    }
+}

@@ -1,0 +1,41 @@
+//! One table with all that is in it, as a value: what a policy compiles to, and what the kernel
+//! says it has.
+
+mod builders;
+mod fingerprint;
+pub mod layout;
+mod normalized;
+pub(crate) mod set;
+
+pub use builders::SetName;
+pub(crate) use builders::merged_networks;
+pub use fingerprint::{Checksum, Fingerprint};
+pub use set::Set;
+
+use crate::nftables::{Chain, Rule, Table};
+
+/// A table with its chains, sets and rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableState {
+    /// The table.
+    pub table: Table,
+    /// Its chains, in the order of their creation.
+    pub chains: Vec<Chain>,
+    /// Its sets, with their elements.
+    pub sets: Vec<Set>,
+    /// Its rules, chain by chain, each in order.
+    pub rules: Vec<Rule>,
+}
+
+impl TableState {
+    /// The rules of one chain.
+    pub fn rules_of(&self, chain: &str) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().filter(move |rule| rule.chain == chain)
+    }
+
+    /// The set of this name.
+    #[must_use]
+    pub fn set(&self, name: &str) -> Option<&Set> {
+        self.sets.iter().find(|filled| filled.spec.name == name)
+    }
+}
