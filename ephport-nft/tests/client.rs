@@ -33,9 +33,9 @@ fn ruleset_with_a_set() -> TableState {
     let map = Set::number_verdicts(SetName::Anonymous(7), &verdicts);
     let plain = ruleset("49152-61000");
     let exprs =
-        vec![Payload::SOURCE_PORT.into(), Lookup::value(&map.set, Register::VERDICT).into()];
+        vec![Payload::SOURCE_PORT.into(), Lookup::value(&map.spec, Register::VERDICT).into()];
     let mut rules = plain.rules;
-    rules.push(Rule::new(map.set.family, TABLE, "postrouting", exprs));
+    rules.push(Rule::new(map.spec.family, TABLE, "postrouting", exprs));
     TableState { rules, sets: vec![map], ..plain }.signed().unwrap()
 }
 
@@ -46,7 +46,7 @@ fn sets_are_applied_before_the_rules_that_use_them_and_read_back_whatever_their_
     assert_eq!(Client::with_transport(&mut kernel).apply(&desired), Ok(Applied::Installed));
     assert_eq!(kernel.ruleset.as_ref().map(TableState::normalized), Some(desired.normalized()));
     let held = kernel.ruleset.as_mut().unwrap();
-    held.sets[0].set.name = "__map0".into();
+    held.sets[0].spec.name = "__map0".into();
     let Some(Expr::Lookup(lookup)) = held.rules.last_mut().unwrap().exprs.last_mut() else {
         panic!("no lookup");
     };

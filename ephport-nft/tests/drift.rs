@@ -59,7 +59,7 @@ fn tamper(ruleset: &mut TableState, kind: u8, at: Index, to: Index) -> Option<()
             let key = vec![1; usize::try_from(filled.spec.key_len?).ok()?];
             filled.elements.push(Element::new(key, None));
         }
-        11 => pick(&mut ruleset.sets, at)?.set.size = Some(9999),
+        11 => pick(&mut ruleset.sets, at)?.spec.size = Some(9999),
         12 => ruleset.table.flags = Some(1),
         _ => pick(&mut ruleset.chains, at)?.hook.as_mut()?.priority += 1,
     }
@@ -313,5 +313,5 @@ fn a_sentence_begins_with_its_place() {
     let at = |place| Drift { place, change: Change::Removed }.to_string();
     assert_eq!(at(Place::Table), "the table: is missing");
     assert_eq!(at(Place::Chain { chain: "enforce".into() }), "chain enforce: is missing");
-    assert_eq!(at(Place::Set { spec: "p/blocks4".into() }), "set p/blocks4: is missing");
+    assert_eq!(at(Place::Set { set: "p/blocks4".into() }), "set p/blocks4: is missing");
 }

@@ -10,7 +10,7 @@ fn compiled(document: &str) -> TableState {
     compile(&document.resolve(&host).unwrap()).unwrap()
 }
 
-fn to_nft(policy: &str) -> String {
+fn listing(policy: &str) -> String {
     compiled(&format!("[[policy]]\nname = \"a\"\n{policy}")).to_nft().to_string()
 }
 

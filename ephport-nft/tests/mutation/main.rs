@@ -101,7 +101,7 @@ fn comes_to(ruleset: &TableState, leaf: &Leaf, rule: usize) -> (bool, bool) {
     for outcome in &leaf.seen.outcomes {
         let place = outcome.trail.iter().find(|(other, _)| *other == chain);
         // One that is left alone may have come to the end of any chain.
-        let is_left = outcome.translation.is_none() && !outcome.trail.is_empty();
+        let is_left = outcome.target.is_none() && !outcome.trail.is_empty();
         comes |= place.map_or(is_base || is_left, |(_, at)| *at >= index);
         decides |= place.is_some_and(|(_, at)| *at == index);
     }
