@@ -6,8 +6,9 @@ use std::str::FromStr;
 use clap::Args as ClapArgs;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ephport_core::{
-    Address, BlockTable, Families, MapE, NatFlags, Origin, OutInterfaces, PickUp, Policy,
-    PolicyError, PolicySpec, PortError, PortRange, PortSet, Protocols, Scope, Target, WordError,
+    Address, BlockTable, Families, InterfacePattern, InterfacePatterns, Ipsec, MapE, Mark,
+    NatFlags, OpenConnections, Origin, OutInterfaces, PickUp, Policy, PolicyError, PolicySpec,
+    PortError, PortRange, PortSet, Protocols, Scope, Target, WordError,
 };
 use ipnet::IpNet;
 
@@ -52,9 +53,33 @@ pub(crate) struct PolicyArgs {
     #[arg(short, long, value_name = "INTERFACES", requires = "target")]
     out_interface: Option<OutInterfaces>,
 
+    /// Output interfaces that are out of scope, joined by commas
+    #[arg(long, value_name = "INTERFACES", requires = "target")]
+    except_interface: Option<InterfacePatterns>,
+
+    /// Input interfaces of forwarded connections, joined by commas [default: all, and this host]
+    #[arg(short, long, value_name = "INTERFACES", requires = "target")]
+    in_interface: Option<InterfacePatterns>,
+
     /// The networks that connections come from, joined by commas [default: all]
     #[arg(short, long, value_name = "CIDR", value_delimiter = ',', value_parser = network, requires = "target")]
     source: Vec<IpNet>,
+
+    /// The networks of the destination, joined by commas [default: all]
+    #[arg(short, long, value_name = "CIDR", value_delimiter = ',', value_parser = network, requires = "target")]
+    destination: Vec<IpNet>,
+
+    /// The destination ports: ranges joined by commas
+    #[arg(long, value_name = "PORTS", default_value_t = PortRange::ALL.into(), requires = "target")]
+    dport: PortSet,
+
+    /// The packet mark: a value, or a value and a mask, like 0x1/0xff [default: any]
+    #[arg(long, value_name = "MARK", requires = "target")]
+    mark: Option<Mark>,
+
+    /// What happens to packets that IPsec will protect
+    #[arg(long, value_parser = ipsec(), default_value_t, requires = "target")]
+    ipsec: Ipsec,
 
     /// The networks whose destinations are left alone, joined by commas
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = network, requires = "target")]
@@ -100,6 +125,10 @@ pub(crate) struct PolicyArgs {
     /// Drop what would still leave by another port
     #[arg(long, requires = "target")]
     enforce: bool,
+
+    /// What enforcement does to connections that were open when it was first applied
+    #[arg(long, value_parser = open_connections(), default_value_t, requires = "target")]
+    open_connections: OpenConnections,
 }
 
 /// Ports, or the host's own.
@@ -160,9 +189,29 @@ fn pick_up() -> impl TypedValueParser<Value = PickUp> {
     }))
 }
 
+fn ipsec() -> impl TypedValueParser<Value = Ipsec> {
+    words(Ipsec::ALL.map(|ipsec| {
+        let help = match ipsec {
+            Ipsec::Skip => "They are out of scope",
+            Ipsec::Match => "They are in scope like all others",
+        };
+        (ipsec.name(), help)
+    }))
+}
+
+fn open_connections() -> impl TypedValueParser<Value = OpenConnections> {
+    words(OpenConnections::ALL.map(|open| {
+        let help = match open {
+            OpenConnections::Keep => "They continue with the source port that they have",
+            OpenConnections::Drop => "They are dropped unless their source port is permitted",
+        };
+        (open.name(), help)
+    }))
+}
+
 impl PolicyArgs {
     /// Every flag, by its field's name.
-    pub(crate) const FLAGS: [&str; 20] = [
+    pub(crate) const FLAGS: [&str; 27] = [
         "protocol",
         "sport",
         "exempt_sport",
@@ -171,7 +220,13 @@ impl PolicyArgs {
         "blocks",
         "except_ports",
         "out_interface",
+        "except_interface",
+        "in_interface",
         "source",
+        "destination",
+        "dport",
+        "mark",
+        "ipsec",
         "except_destination",
         "origin",
         "ipv4",
@@ -183,6 +238,7 @@ impl PolicyArgs {
         "address",
         "pick_up",
         "enforce",
+        "open_connections",
     ];
 
     /// The policy that the flags describe; none without a target.
@@ -201,6 +257,7 @@ impl PolicyArgs {
             address: self.address,
             pick_up: self.pick_up,
             enforce: self.enforce,
+            open_connections: self.open_connections,
             scope: self.scope(),
             ..PolicySpec::to(target)
         })
@@ -227,8 +284,18 @@ impl PolicyArgs {
             },
             protocols: self.protocol,
             sources: self.source,
+            destinations: self.destination,
             except_destinations: self.except_destination,
+            except_interfaces: patterns(self.except_interface),
+            in_interfaces: patterns(self.in_interface),
+            destination_ports: self.dport,
             origin: self.origin,
+            mark: self.mark,
+            ipsec: self.ipsec,
         }
     }
+}
+
+fn patterns(patterns: Option<InterfacePatterns>) -> Vec<InterfacePattern> {
+    patterns.map_or_else(Vec::new, |patterns| patterns.as_slice().to_vec())
 }

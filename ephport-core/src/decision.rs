@@ -9,9 +9,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::flow::{AddressType, Flow, TcpOpening};
+use crate::net::family::Family;
 use crate::net::port::{Port, PortRange};
 use crate::net::port_set::PortSet;
-use crate::policy::scope::{Family, Origin};
+use crate::policy::scope::{Ipsec, Origin};
 use crate::policy::selection::{PortSelection, Translation};
 use crate::policy::{Address, PickUp};
 use crate::resolve::{PermittedPorts, ResolvedPolicy};
@@ -53,6 +54,10 @@ pub enum Reason {
     NotUnicast,
     /// The output interface is out of scope.
     Interface,
+    /// The output interface is excepted.
+    ExceptedInterface,
+    /// The input interface is out of scope, or the connection begins at this host.
+    InInterface,
     /// The address family is out of scope.
     Family,
     /// The protocol is out of scope.
@@ -61,8 +66,16 @@ pub enum Reason {
     Origin,
     /// The source address is in none of the networks.
     Source,
-    /// The destination address is excepted.
+    /// The destination address is in none of the networks.
     Destination,
+    /// The destination address is excepted.
+    ExceptedDestination,
+    /// The destination port is out of scope.
+    DestinationPort,
+    /// The mark is out of scope.
+    Mark,
+    /// IPsec will protect the packet.
+    Ipsec,
     /// The connection was open before conntrack saw it.
     MidStream,
     /// The source port is not translated.
@@ -76,11 +89,17 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::NotUnicast => "the destination is multicast or broadcast",
             Self::Interface => "the output interface is out of scope",
+            Self::ExceptedInterface => "the output interface is excepted",
+            Self::InInterface => "the input interface is out of scope",
             Self::Family => "the address family is out of scope",
             Self::Protocol => "the protocol is out of scope",
             Self::Origin => "the origin is out of scope",
             Self::Source => "the source address is out of scope",
-            Self::Destination => "the destination address is excepted",
+            Self::Destination => "the destination address is out of scope",
+            Self::ExceptedDestination => "the destination address is excepted",
+            Self::DestinationPort => "the destination port is out of scope",
+            Self::Mark => "the mark is out of scope",
+            Self::Ipsec => "IPsec protects the packet",
             Self::MidStream => "the connection was open before the policy was applied",
             Self::SourcePort => "the source port is not one that is translated",
             Self::NoBlock => "the source has no block of ports",
@@ -106,16 +125,31 @@ impl ResolvedPolicy {
     #[must_use]
     pub fn out_of_scope(&self, flow: &Flow) -> Option<Reason> {
         let among = |nets: &[IpNet], address: IpAddr| nets.iter().any(|net| net.contains(&address));
+        let within = |nets: &[IpNet], address: IpAddr| nets.is_empty() || among(nets, address);
         let (source, destination) = (flow.source().ip(), flow.destination().ip());
+        let out = flow.out_interface();
+        let is_excepted = self.except_interfaces.iter().any(|pattern| pattern.matches(out));
+        let port = flow.destination_port();
         first_unmet(&[
             (flow.destination_type() == AddressType::Unicast, Reason::NotUnicast),
-            (self.out_interfaces.contains(flow.out_interface()), Reason::Interface),
+            (self.out_interfaces.contains(out), Reason::Interface),
+            (!is_excepted, Reason::ExceptedInterface),
+            (self.has_in_interface(flow), Reason::InInterface),
             (self.families.contains(flow.family()), Reason::Family),
             (self.protocols.contains(flow.protocol()), Reason::Protocol),
             (self.has_origin(flow), Reason::Origin),
-            (self.sources.is_empty() || among(&self.sources, source), Reason::Source),
-            (!among(&self.except_destinations, destination), Reason::Destination),
+            (within(&self.sources, source), Reason::Source),
+            (within(&self.destinations, destination), Reason::Destination),
+            (!among(&self.except_destinations, destination), Reason::ExceptedDestination),
+            (self.destination_ports.contains(port), Reason::DestinationPort),
+            (self.mark.is_none_or(|mark| mark.matches(flow.mark())), Reason::Mark),
+            (self.ipsec == Ipsec::Match || !flow.is_ipsec(), Reason::Ipsec),
         ])
+    }
+
+    fn has_in_interface(&self, flow: &Flow) -> bool {
+        let covers = |name| self.in_interfaces.iter().any(|pattern| pattern.matches(name));
+        self.in_interfaces.is_empty() || flow.in_interface().is_some_and(covers)
     }
 
     fn has_origin(&self, flow: &Flow) -> bool {

@@ -14,10 +14,11 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::net::family::Family;
 use crate::net::interface::{InterfaceError, InterfaceName};
+use crate::net::mark::{self, MarkError};
 use crate::net::port::Port;
 use crate::net::protocol::{Protocol, ProtocolError};
-use crate::policy::scope::Family;
 
 /// The opening packet of a connection, as postrouting sees it before source NAT.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct Flow {
     in_interface: Option<InterfaceName>,
     opening: TcpOpening,
     destination_type: AddressType,
+    mark: u32,
+    is_ipsec: bool,
 }
 
 /// What conntrack takes a TCP packet for that it sees first.
@@ -86,6 +89,8 @@ impl Flow {
             in_interface,
             opening,
             destination_type,
+            mark: 0,
+            is_ipsec: false,
         })
     }
 
@@ -112,6 +117,18 @@ impl Flow {
         Self { destination_type, ..self }
     }
 
+    /// The same flow with this packet mark (`meta mark`); 0 is no mark.
+    #[must_use]
+    pub fn with_mark(self, mark: u32) -> Self {
+        Self { mark, ..self }
+    }
+
+    /// The same flow, which an IPsec policy of the kernel (xfrm) will transform.
+    #[must_use]
+    pub fn with_ipsec(self) -> Self {
+        Self { is_ipsec: true, ..self }
+    }
+
     /// The transport protocol.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
@@ -136,7 +153,25 @@ impl Flow {
         Port::new(self.source.port()).unwrap_or(Port::MIN)
     }
 
-    /// The interface by which it leaves.
+    /// The destination port.
+    #[must_use]
+    pub fn destination_port(&self) -> Port {
+        Port::new(self.destination.port()).unwrap_or(Port::MIN)
+    }
+
+    /// The packet mark (`meta mark`); 0 is no mark.
+    #[must_use]
+    pub fn mark(&self) -> u32 {
+        self.mark
+    }
+
+    /// Whether an IPsec policy of the kernel (xfrm) will transform the packet.
+    #[must_use]
+    pub fn is_ipsec(&self) -> bool {
+        self.is_ipsec
+    }
+
+    /// The output interface.
     #[must_use]
     pub fn out_interface(&self) -> &InterfaceName {
         &self.out_interface
@@ -175,7 +210,7 @@ impl Flow {
 }
 
 /// `tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0`, then in any order `iif NAME` for a forwarded
-/// flow, `mid-stream` and `broadcast`. IPv6 is written `[2001:db8::1]:40000`.
+/// flow, `mark NUMBER`, `ipsec`, `mid-stream` and `broadcast`. IPv6 is written `[2001:db8::1]:40000`.
 impl FromStr for Flow {
     type Err = FlowError;
 
@@ -204,6 +239,11 @@ impl Flow {
                     let name = words.next().ok_or(FlowError::NoInterface)?;
                     self.with_in_interface(name.parse()?)
                 }
+                "mark" => {
+                    let mark = words.next().ok_or(FlowError::NoMark)?;
+                    self.with_mark(mark::number(mark)?)
+                }
+                "ipsec" => self.with_ipsec(),
                 "mid-stream" if self.protocol == Protocol::Tcp => {
                     self.with_opening(TcpOpening::MidStream)
                 }
@@ -227,6 +267,12 @@ impl fmt::Display for Flow {
         write!(f, "{protocol} {source} -> {destination} oif {out_interface}")?;
         if let Some(name) = &self.in_interface {
             write!(f, " iif {name}")?;
+        }
+        if self.mark != 0 {
+            write!(f, " mark {:#x}", self.mark)?;
+        }
+        if self.is_ipsec {
+            f.write_str(" ipsec")?;
         }
         if self.opening() == TcpOpening::MidStream {
             f.write_str(" mid-stream")?;
@@ -283,8 +329,17 @@ pub enum FlowError {
     /// `iif` ends the text.
     #[error("no interface after `iif`: expected a name, like iif docker0")]
     NoInterface,
+    /// Not a mark.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
+    /// `mark` ends the text.
+    #[error("no number after `mark`: expected one like mark 0x1")]
+    NoMark,
     /// A word that may not stand after the interface.
-    #[error("`{word}` says nothing of a flow: expected iif NAME, mid-stream or broadcast")]
+    #[error(
+        "unknown word `{word}` in a flow: expected iif NAME, mark NUMBER, ipsec, mid-stream or \
+         broadcast"
+    )]
     UnknownWord {
         /// The word.
         word: Box<str>,
@@ -345,7 +400,16 @@ mod tests {
             ),
             (
                 "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 late",
-                "`late` says nothing of a flow: expected iif NAME, mid-stream or broadcast",
+                "unknown word `late` in a flow: \
+                 expected iif NAME, mark NUMBER, ipsec, mid-stream or broadcast",
+            ),
+            (
+                "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark",
+                "no number after `mark`: expected one like mark 0x1",
+            ),
+            (
+                "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark x",
+                "`x` is not a mark: expected a 32-bit number, like 0x1, or 0x1/0xff with a mask",
             ),
             (
                 "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif a iif b",
@@ -367,7 +431,7 @@ mod tests {
 
     #[test]
     fn words_after_the_interface_come_in_any_order() {
-        let text = "tcp 10.0.0.1:1 -> 10.0.0.255:2 oif eth0 broadcast mid-stream iif docker0";
+        let text = "tcp 10.0.0.1:1 -> 10.0.0.255:2 oif eth0 ipsec broadcast mark 16 mid-stream iif docker0";
         let flow: Flow = text.parse().unwrap();
         assert_eq!(
             (flow.destination_type(), flow.opening()),
@@ -375,7 +439,7 @@ mod tests {
         );
         assert_eq!(
             flow.to_string(),
-            "tcp 10.0.0.1:1 -> 10.0.0.255:2 oif eth0 iif docker0 mid-stream broadcast"
+            "tcp 10.0.0.1:1 -> 10.0.0.255:2 oif eth0 iif docker0 mark 0x10 ipsec mid-stream broadcast"
         );
     }
 
@@ -386,7 +450,7 @@ mod tests {
         }
 
         #[test]
-        fn parsing_never_panics(text in "(tcp |[0-9.:\\[\\]]{0,9}| -> |oif |iif |[a-z ]{0,5}){0,9}") {
+        fn parsing_never_panics(text in "(tcp |[0-9.:\\[\\]]{0,9}| -> |oif |iif |mark |[a-z ]{0,5}){0,9}") {
             let _ = text.parse::<Flow>();
         }
     }

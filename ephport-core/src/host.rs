@@ -1,17 +1,22 @@
-//! What a policy needs to know of the host that it is applied on.
+//! The facts of a host on which a policy depends.
 
 use crate::net::interface::{InterfaceName, InterfacePattern};
 use crate::net::port::PortRange;
+use crate::net::port_set::PortSet;
 
 /// Facts of one network namespace, read when a policy is applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostFacts {
-    /// The interfaces that hold a default route, IPv4 or IPv6, in any routing table; sorted.
+    /// The interfaces with a default route, IPv4 or IPv6, in any routing table; sorted.
     pub uplinks: Vec<InterfaceName>,
     /// The interfaces that exist; sorted.
     pub interfaces: Vec<InterfaceName>,
-    /// The sysctl `net.ipv4.ip_local_port_range`, which rules IPv6 sockets too.
+    /// The sysctl `net.ipv4.ip_local_port_range`, which applies to IPv6 sockets too; `None` if it
+    /// cannot be read.
     pub local_ports: Option<PortRange>,
+    /// The sysctl `net.ipv4.ip_local_reserved_ports`: ports of that range that the kernel gives to no
+    /// socket that does not ask for them.
+    pub reserved_ports: PortSet,
 }
 
 impl HostFacts {

@@ -58,15 +58,21 @@ pub use host::HostFacts;
 pub use import::iptables::{Imported, LeftOut, Refusal};
 pub use import::nacl::{NaclError, NetworkAcl, NetworkAcls};
 pub use net::address_range::{AddressRange, AddressRangeError};
-pub use net::interface::{InterfaceError, InterfaceName, InterfacePattern};
+pub use net::family::{Families, Family};
+pub use net::interface::{
+    InterfaceError, InterfaceName, InterfacePattern, InterfacePatterns, InterfacePrefix, Interfaces,
+};
+pub use net::mark::{Mark, MarkError};
 pub use net::port::{Port, PortError, PortRange};
 pub use net::port_set::PortSet;
 pub use net::protocol::{Protocol, ProtocolError, Protocols};
 pub use policy::file::{
     Document, DocumentError, PolicyFileError, PolicyFileErrorKind, ResolveDocumentError,
 };
-pub use policy::scope::{Families, Family, Origin, OutInterfaces, Scope};
+pub use policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
 pub use policy::selection::{Distribution, NatFlags, PortSelection, Translation};
-pub use policy::{Address, PickUp, Policy, PolicyError, PolicyName, PolicySpec, Target};
-pub use resolve::{Interfaces, PermittedPorts, ResolveError, ResolvedPolicy};
+pub use policy::{
+    Address, OpenConnections, PickUp, Policy, PolicyError, PolicyName, PolicySpec, Target,
+};
+pub use resolve::{PermittedPorts, ResolveError, ResolvedPolicy};
 pub use word::WordError;

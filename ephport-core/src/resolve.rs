@@ -5,68 +5,64 @@ use thiserror::Error;
 
 use crate::allocation::block_table::BlockTable;
 use crate::host::HostFacts;
-use crate::net::interface::{InterfaceName, InterfacePattern};
+use crate::net::family::Families;
+use crate::net::interface::{InterfacePattern, InterfacePatterns, Interfaces};
+use crate::net::mark::Mark;
 use crate::net::port::PortRange;
 use crate::net::port_set::PortSet;
 use crate::net::protocol::Protocols;
-use crate::policy::scope::{Families, Origin, OutInterfaces};
+use crate::policy::scope::{Ipsec, Origin, OutInterfaces};
 use crate::policy::selection::NatFlags;
-use crate::policy::{Address, PickUp, Policy, PolicyName, Target};
+use crate::policy::{Address, OpenConnections, PickUp, Policy, PolicyName, Target};
 
-/// A policy in which nothing depends on the host any more.
+/// A policy bound to one host: its uplinks and local ports are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedPolicy {
-    /// What the policy is called.
+    /// The name of the policy.
     pub name: PolicyName,
-    /// The interfaces by which a connection in its scope leaves.
+    /// The output interfaces.
     pub out_interfaces: Interfaces,
+    /// Output interfaces that are out of scope.
+    pub except_interfaces: Vec<InterfacePattern>,
+    /// The input interfaces; none means every interface and this host.
+    pub in_interfaces: Vec<InterfacePattern>,
     /// The address families.
     pub families: Families,
     /// The transport protocols; not empty.
     pub protocols: Protocols,
-    /// The networks that the source is in; none means all.
+    /// The networks of the source address; none means all.
     pub sources: Vec<IpNet>,
-    /// The networks whose destinations are left alone.
+    /// The networks of the destination address; none means all.
+    pub destinations: Vec<IpNet>,
+    /// Networks whose destinations are out of scope.
     pub except_destinations: Vec<IpNet>,
-    /// Where the connection begins.
+    /// The destination ports; not empty. [`PortRange::ALL`] is no condition.
+    pub destination_ports: PortSet,
+    /// The origin of the connection.
     pub origin: Origin,
-    /// The source ports that are moved; not empty.
+    /// The mark of the packet; `None` means any.
+    pub mark: Option<Mark>,
+    /// What happens to packets that IPsec will protect.
+    pub ipsec: Ipsec,
+    /// The source ports that are translated; not empty.
     pub translated: PortSet,
-    /// The ports they are moved to.
+    /// The ports to which they are translated.
     pub permitted: PermittedPorts,
-    /// The source ports that connections in scope may leave with when the policy is enforced: the
-    /// allowed and the exempt ones, and the privileged ones that are not moved.
+    /// The source ports that connections in scope may be sent with when the policy is enforced: the
+    /// permitted and the exempt ports, and the privileged ports that are not translated.
     pub permitted_source_ports: PortSet,
     /// The flags of the kernel's NAT.
     pub flags: NatFlags,
     /// Whether one socket gets one range for all destinations.
     pub per_source_stable: bool,
-    /// What becomes of the source address.
+    /// The source address after translation.
     pub address: Address,
-    /// From which packets of a TCP connection the policy may start.
+    /// The packets of a TCP connection from which translation may start.
     pub pick_up: PickUp,
-    /// Whether what would still leave by another port is dropped.
+    /// Whether packets with another source port are dropped.
     pub enforce: bool,
-}
-
-/// The interfaces by which a connection leaves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Interfaces {
-    /// Every interface but loopback.
-    Any,
-    /// Those that one of these patterns covers; not empty.
-    Matching(Vec<InterfacePattern>),
-}
-
-impl Interfaces {
-    /// Whether a connection that leaves by `name` is in scope.
-    #[must_use]
-    pub fn contains(&self, name: &InterfaceName) -> bool {
-        match self {
-            Self::Any => !name.is_loopback(),
-            Self::Matching(patterns) => patterns.iter().any(|pattern| pattern.matches(name)),
-        }
-    }
+    /// What enforcement does to connections that were open when the policy was first applied.
+    pub open_connections: OpenConnections,
 }
 
 /// The ports that connections are moved to.
@@ -90,10 +86,10 @@ impl PermittedPorts {
 }
 
 impl Policy {
-    /// What the policy means on a host with these facts.
+    /// The policy bound to a host with these facts.
     ///
     /// # Errors
-    /// [`ResolveError`] when it speaks of the uplinks or of the local ports and the host has none.
+    /// [`ResolveError`] when the policy applies to the uplinks or to the local ports and the host has none.
     pub fn resolve(&self, host: &HostFacts) -> Result<ResolvedPolicy, ResolveError> {
         let permitted = self.permitted(host)?;
         let translated = self.source_ports.difference(&self.exempt);
@@ -101,11 +97,17 @@ impl Policy {
         Ok(ResolvedPolicy {
             name: self.name.clone(),
             out_interfaces: out_interfaces(&self.scope.out_interfaces, host)?,
+            except_interfaces: self.scope.except_interfaces.clone(),
+            in_interfaces: self.scope.in_interfaces.clone(),
             families: self.families(),
             protocols: self.scope.protocols,
             sources: self.scope.sources.clone(),
+            destinations: self.scope.destinations.clone(),
             except_destinations: self.scope.except_destinations.clone(),
+            destination_ports: self.scope.destination_ports.clone(),
             origin: self.scope.origin,
+            mark: self.scope.mark,
+            ipsec: self.scope.ipsec,
             permitted_source_ports: permitted.ports().union(&self.exempt).union(&untranslated),
             translated,
             permitted,
@@ -114,6 +116,7 @@ impl Policy {
             address: self.address,
             pick_up: self.pick_up,
             enforce: self.enforce,
+            open_connections: self.open_connections,
         })
     }
 
@@ -121,7 +124,10 @@ impl Policy {
         let ports = match &self.target {
             Target::Blocks(blocks) => return Ok(PermittedPorts::Blocks(blocks.clone())),
             Target::Ports(ports) => ports.clone(),
-            Target::Local => host.local_ports.ok_or(ResolveError::NoLocalPorts)?.into(),
+            Target::Local => {
+                let range = host.local_ports.ok_or(ResolveError::NoLocalPorts)?;
+                PortSet::from(range).difference(&host.reserved_ports)
+            }
         };
         let left = ports.difference(&self.except_ports);
         if left.is_empty() {
@@ -137,11 +143,12 @@ fn out_interfaces(
 ) -> Result<Interfaces, ResolveError> {
     match out_interfaces {
         OutInterfaces::Any => Ok(Interfaces::Any),
-        OutInterfaces::Interfaces(patterns) => Ok(Interfaces::Matching(patterns.clone())),
-        OutInterfaces::Uplinks if host.uplinks.is_empty() => Err(ResolveError::NoUplink),
-        OutInterfaces::Uplinks => Ok(Interfaces::Matching(
-            host.uplinks.iter().cloned().map(InterfacePattern::Name).collect(),
-        )),
+        OutInterfaces::Matching(patterns) => Ok(Interfaces::Matching(patterns.clone())),
+        OutInterfaces::Uplinks => {
+            let names = host.uplinks.iter().cloned().map(InterfacePattern::Name);
+            let patterns = InterfacePatterns::new(names).map_err(|_| ResolveError::NoUplink)?;
+            Ok(Interfaces::Matching(patterns))
+        }
     }
 }
 
@@ -174,6 +181,7 @@ pub enum ResolveError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::interface::InterfaceName;
     use crate::policy::PolicySpec;
     use crate::policy::scope::Scope;
 
@@ -183,23 +191,28 @@ mod tests {
 
     fn host() -> HostFacts {
         let eth0: InterfaceName = "eth0".parse().unwrap();
-        let local_ports = Some("32768-60999".parse().unwrap());
-        HostFacts { uplinks: vec![eth0.clone()], interfaces: vec![eth0], local_ports }
+        HostFacts {
+            uplinks: vec![eth0.clone()],
+            interfaces: vec![eth0],
+            local_ports: Some("32768-60999".parse().unwrap()),
+            reserved_ports: "32768-32770,61000".parse().unwrap(),
+        }
     }
 
     #[test]
     fn uplinks_are_those_of_the_host() {
         let resolved = policy().resolve(&host()).unwrap();
         let eth0 = InterfacePattern::Name("eth0".parse().unwrap());
-        assert_eq!(resolved.out_interfaces, Interfaces::Matching(vec![eth0]));
+        let patterns = InterfacePatterns::new([eth0]).unwrap();
+        assert_eq!(resolved.out_interfaces, Interfaces::Matching(patterns));
     }
 
     #[test]
-    fn local_ports_are_those_of_the_host_less_the_excepted() {
+    fn local_ports_exclude_reserved_and_excepted_ports() {
         let except_ports = "40000-40009".parse().unwrap();
         let spec = PolicySpec { except_ports, ..PolicySpec::to(Target::Local) };
         let resolved = Policy::new(spec).unwrap().resolve(&host()).unwrap();
-        assert_eq!(resolved.permitted.ports().to_string(), "32768-39999,40010-60999");
+        assert_eq!(resolved.permitted.ports().to_string(), "32771-39999,40010-60999");
     }
 
     #[test]
@@ -236,7 +249,7 @@ mod tests {
             ),
             (
                 local("1024-65535").resolve(&host()),
-                "no port of 32768-60999 is left when 1024-65535 is taken out: allow others",
+                "no port of 32771-60999 is left when 1024-65535 is taken out: allow others",
             ),
         ];
         for (result, message) in cases {

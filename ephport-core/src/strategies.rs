@@ -11,14 +11,16 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::flow::{Flow, TcpOpening};
-use crate::net::interface::{InterfaceName, InterfacePattern};
+use crate::net::family::Families;
+use crate::net::interface::{InterfaceName, InterfacePattern, InterfacePatterns};
+use crate::net::mark::Mark;
 use crate::net::port::{Port, PortRange};
 use crate::net::port_set::PortSet;
 use crate::net::protocol::{Protocol, Protocols};
 use crate::policy::file::Document;
-use crate::policy::scope::{Families, Origin, OutInterfaces, Scope};
+use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
 use crate::policy::selection::NatFlags;
-use crate::policy::{Address, PickUp, Policy, PolicyName, PolicySpec, Target};
+use crate::policy::{Address, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target};
 
 /// Any port; the ends of the privileged, the ephemeral and the whole range come often.
 pub fn ports() -> impl Strategy<Value = Port> {
@@ -84,10 +86,8 @@ pub fn interface_patterns() -> impl Strategy<Value = InterfacePattern> {
 
 /// Any out_interfaces but the uplinks, which need facts of a host.
 pub fn out_interfaces() -> impl Strategy<Value = OutInterfaces> {
-    let interfaces = vec(interface_patterns(), 1..4).prop_map(|mut patterns| {
-        patterns.sort();
-        patterns.dedup();
-        OutInterfaces::Interfaces(patterns)
+    let interfaces = vec(interface_patterns(), 1..4).prop_filter_map("never", |patterns| {
+        InterfacePatterns::new(patterns).map(OutInterfaces::Matching).ok()
     });
     prop_oneof![1 => Just(OutInterfaces::Any), 2 => interfaces]
 }
@@ -122,7 +122,8 @@ fn network_lists() -> impl Strategy<Value = Vec<IpNet>> {
     prop_oneof![2 => Just(Vec::new()), 1 => vec(networks(), 1..4)]
 }
 
-/// Any scope that does not depend on the host.
+/// Any scope that does not depend on the host, without conditions on destinations, destination
+/// ports, input interfaces, excepted interfaces and marks.
 pub fn scopes() -> impl Strategy<Value = Scope> {
     let families = prop::sample::select(vec![Families::Both, Families::Ipv4, Families::Ipv6]);
     let origin = prop::sample::select(vec![Origin::Both, Origin::Local, Origin::Forwarded]);
@@ -134,8 +135,47 @@ pub fn scopes() -> impl Strategy<Value = Scope> {
             sources,
             except_destinations,
             origin,
+            ..Scope::default()
         },
     )
+}
+
+/// Any scope that does not depend on the host.
+pub fn wide_scopes() -> impl Strategy<Value = Scope> {
+    let ports = prop_oneof![
+        3 => Just(PortSet::from(PortRange::ALL)),
+        2 => port_ranges().prop_map(PortSet::from),
+        1 => vec(port_ranges(), 1..5).prop_map(PortSet::from_iter),
+    ];
+    let ipsec = prop::sample::select(Ipsec::ALL.to_vec());
+    let mark = prop::option::of(marks());
+    let rest = (interface_lists(), interface_lists(), network_lists(), ports, mark, ipsec);
+    (scopes(), rest).prop_map(|(scope, rest)| {
+        let (except_interfaces, in_interfaces, destinations, destination_ports, mark, ipsec) = rest;
+        Scope {
+            except_interfaces,
+            in_interfaces,
+            destinations,
+            destination_ports,
+            mark,
+            ipsec,
+            ..scope
+        }
+    })
+}
+
+/// Up to two patterns, mostly none.
+fn interface_lists() -> impl Strategy<Value = Vec<InterfacePattern>> {
+    prop_oneof![3 => Just(Vec::new()), 1 => vec(interface_patterns(), 1..3)]
+}
+
+/// Any mark; those that [`wide_flows`] have come often.
+pub fn marks() -> impl Strategy<Value = Mark> {
+    let few = prop::sample::select(vec!["0x1", "0x1/0x1", "0/0xff", "0x100/0xff00"])
+        .prop_filter_map("never", |text| text.parse().ok());
+    let any = (any::<u32>(), any::<u32>())
+        .prop_filter_map("mask 0", |(value, mask)| Mark::new(value & mask, mask).ok());
+    prop_oneof![3 => few, 1 => any]
 }
 
 /// Any target that does not depend on the host; block tables have blocks for sources of [`flows`].
@@ -165,8 +205,24 @@ pub fn addresses() -> impl Strategy<Value = Address> {
     ]
 }
 
-/// Any policy that does not depend on the host.
+/// Any policy with one of [`scopes`].
 pub fn policies() -> impl Strategy<Value = Policy> {
+    policies_with(scopes())
+}
+
+/// Any policy that does not depend on the host.
+pub fn wide_policies() -> impl Strategy<Value = Policy> {
+    (policies_with(wide_scopes()), any::<bool>()).prop_filter_map(
+        "parts that do not fit",
+        |(policy, drops)| {
+            let open_connections =
+                if drops { OpenConnections::Drop } else { OpenConnections::Keep };
+            Policy::new(PolicySpec { open_connections, ..(*policy).clone() }).ok()
+        },
+    )
+}
+
+fn policies_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = Policy> {
     let moved = prop_oneof![
         3 => Just(PortSet::from(PortRange::EPHEMERAL)),
         3 => port_ranges().prop_map(PortSet::from),
@@ -177,7 +233,7 @@ pub fn policies() -> impl Strategy<Value = Policy> {
     let pick_up = prop::sample::select(vec![PickUp::Opening, PickUp::Any]);
     let ports = (moved, exempt, targets(), except);
     let rest = (selections(), addresses(), pick_up, any::<bool>());
-    (scopes(), ports, rest).prop_filter_map("parts that do not fit", |(scope, ports, rest)| {
+    (scopes, ports, rest).prop_filter_map("parts that do not fit", |(scope, ports, rest)| {
         let (source_ports, exempt, target, except_ports) = ports;
         let ((flags, per_source_stable), address, pick_up, enforce) = rest;
         let name = PolicyName::default();
@@ -193,14 +249,24 @@ pub fn policies() -> impl Strategy<Value = Policy> {
             address,
             pick_up,
             enforce,
+            open_connections: OpenConnections::Keep,
         })
         .ok()
     })
 }
 
-/// Any document of up to four policies that do not depend on the host.
+/// Any document of up to four of [`policies`].
 pub fn documents() -> impl Strategy<Value = Document> {
-    vec(policies(), 1..5).prop_filter_map("never", |policies| {
+    documents_of(policies())
+}
+
+/// Any document of up to four of [`wide_policies`].
+pub fn wide_documents() -> impl Strategy<Value = Document> {
+    documents_of(wide_policies())
+}
+
+fn documents_of(policies: impl Strategy<Value = Policy>) -> impl Strategy<Value = Document> {
+    vec(policies, 1..5).prop_filter_map("never", |policies| {
         let named = policies.iter().zip('a'..).map(|(policy, letter)| {
             let name = format!("policy-{letter}").parse().ok()?;
             Policy::new(PolicySpec { name, ..(**policy).clone() }).ok()
@@ -237,4 +303,13 @@ pub fn flows() -> impl Strategy<Value = Flow> {
             })
         },
     )
+}
+
+/// Any of [`flows`], with marks, and with packets that IPsec will protect.
+pub fn wide_flows() -> impl Strategy<Value = Flow> {
+    let mark = prop::sample::select(vec![0, 0, 1, 0x101, 0xffff_ffff]);
+    (flows(), mark, prop::bool::weighted(0.2)).prop_map(|(flow, mark, is_ipsec)| {
+        let flow = flow.with_mark(mark);
+        if is_ipsec { flow.with_ipsec() } else { flow }
+    })
 }

@@ -30,7 +30,7 @@ pub fn facts() -> Result<HostFacts, NetlinkError> {
     let uplinks = uplinks.into_iter().filter(|name| !name.is_loopback()).cloned().collect();
     let mut interfaces: Vec<_> = names.values().cloned().collect();
     interfaces.sort();
-    Ok(HostFacts { uplinks, interfaces, local_ports: local_ports() })
+    Ok(HostFacts { uplinks, interfaces, local_ports: local_ports(), ..HostFacts::default() })
 }
 
 /// Whether the kernel knows UDP-Lite (RFC 3828). Where it does not, as Linux 7.2 and later, its packets

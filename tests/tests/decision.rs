@@ -63,6 +63,7 @@ fn scopes() -> impl Strategy<Value = Scope> {
             sources,
             except_destinations,
             origin,
+            ..Scope::default()
         },
     )
 }

@@ -35,8 +35,25 @@ fn each_condition_alone_keeps_a_policy_from_a_connection() {
         ("origin = \"both\"", &format!("{FLOW} iif eth1"), None),
         ("sources = [\"10.0.0.0/24\"]", FLOW, None),
         ("sources = [\"10.0.1.0/24\"]", FLOW, Some(Reason::Source)),
-        ("except-destinations = [\"192.0.2.0/24\"]", FLOW, Some(Reason::Destination)),
+        ("destinations = [\"192.0.2.0/24\"]", FLOW, None),
+        ("destinations = [\"192.0.3.0/24\"]", FLOW, Some(Reason::Destination)),
+        ("except-destinations = [\"192.0.2.0/24\"]", FLOW, Some(Reason::ExceptedDestination)),
         ("except-destinations = [\"10.0.0.0/24\"]", FLOW, None),
+        ("destination-ports = \"80,443\"", FLOW, None),
+        ("destination-ports = \"443\"", FLOW, Some(Reason::DestinationPort)),
+        ("except-interfaces = [\"eth*\"]", FLOW, Some(Reason::ExceptedInterface)),
+        ("except-interfaces = [\"eth1\"]", FLOW, None),
+        ("in-interfaces = [\"docker0\"]", FLOW, Some(Reason::InInterface)),
+        ("in-interfaces = [\"docker*\"]", &format!("{FLOW} iif docker0"), None),
+        ("in-interfaces = [\"br0\"]", &format!("{FLOW} iif docker0"), Some(Reason::InInterface)),
+        ("mark = \"0x1/0xff\"", FLOW, Some(Reason::Mark)),
+        ("mark = \"0x1/0xff\"", &format!("{FLOW} mark 0x301"), None),
+        ("mark = \"0x1\"", &format!("{FLOW} mark 0x301"), Some(Reason::Mark)),
+        ("mark = \"0\"", FLOW, None),
+        ("", &format!("{FLOW} mark 7"), None),
+        ("", &format!("{FLOW} ipsec"), Some(Reason::Ipsec)),
+        ("ipsec = \"match\"", &format!("{FLOW} ipsec"), None),
+        ("ipsec = \"match\"", FLOW, None),
         ("", &format!("{FLOW} mid-stream"), Some(Reason::MidStream)),
         ("pick-up = \"any\"", &format!("{FLOW} mid-stream"), None),
         ("pick-up = \"any\"", FLOW, None),
@@ -118,20 +135,26 @@ fn ranges_take_turns_or_are_drawn_or_named_by_the_source() {
 }
 
 #[test]
-fn every_reason_has_its_words() {
+fn every_reason_has_its_message() {
     let cases = [
         (Reason::NotUnicast, "the destination is multicast or broadcast"),
-        (Reason::Interface, "it leaves by an interface out of scope"),
-        (Reason::Family, "its address family is out of scope"),
-        (Reason::Protocol, "its protocol is out of scope"),
-        (Reason::Origin, "its origin is out of scope"),
-        (Reason::Source, "its source address is out of scope"),
-        (Reason::Destination, "its destination address is excepted"),
-        (Reason::MidStream, "it was open before the policy came"),
-        (Reason::SourcePort, "its source port is not one that is moved"),
-        (Reason::NoBlock, "its source has no block of ports"),
+        (Reason::Interface, "the output interface is out of scope"),
+        (Reason::ExceptedInterface, "the output interface is excepted"),
+        (Reason::InInterface, "the input interface is out of scope"),
+        (Reason::Family, "the address family is out of scope"),
+        (Reason::Protocol, "the protocol is out of scope"),
+        (Reason::Origin, "the origin is out of scope"),
+        (Reason::Source, "the source address is out of scope"),
+        (Reason::Destination, "the destination address is out of scope"),
+        (Reason::ExceptedDestination, "the destination address is excepted"),
+        (Reason::DestinationPort, "the destination port is out of scope"),
+        (Reason::Mark, "the mark is out of scope"),
+        (Reason::Ipsec, "IPsec protects the packet"),
+        (Reason::MidStream, "the connection was open before the policy was applied"),
+        (Reason::SourcePort, "the source port is not one that is translated"),
+        (Reason::NoBlock, "the source has no block of ports"),
     ];
-    for (reason, words) in cases {
-        assert_eq!(reason.to_string(), words);
+    for (reason, message) in cases {
+        assert_eq!(reason.to_string(), message);
     }
 }

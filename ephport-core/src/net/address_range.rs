@@ -16,7 +16,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::policy::scope::Family;
+use crate::net::family::Family;
 
 /// Consecutive addresses of one family, both ends included; never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

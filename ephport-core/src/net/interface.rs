@@ -1,5 +1,6 @@
 //! Network interface names, and patterns of them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,7 +9,10 @@ use thiserror::Error;
 /// The longest name in bytes: `IFNAMSIZ` (linux/if.h) less the closing NUL.
 pub const MAX_NAME_LEN: usize = 15;
 
-/// The name of a network interface, as the kernel's `dev_valid_name` takes it: 1 to 15 bytes,
+/// The name of the loopback interface in every network namespace (drivers/net/loopback.c).
+const LOOPBACK: &str = "lo";
+
+/// The name of a network interface, as the kernel's `dev_valid_name` accepts it: 1 to 15 bytes,
 /// neither `.` nor `..`, without `/`, `:`, white space or control characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(Box<str>);
@@ -23,7 +27,7 @@ impl InterfaceName {
     /// Whether this is the loopback interface, which no policy touches.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        &*self.0 == "lo"
+        &*self.0 == LOOPBACK
     }
 }
 
@@ -51,13 +55,31 @@ impl fmt::Debug for InterfaceName {
     }
 }
 
-/// One interface by name, or all whose name starts with a prefix (`wg*`), present or not.
+/// The beginning of interface names, 1 to 15 bytes: `wg` of the pattern `wg*`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfacePrefix(Box<str>);
+
+impl InterfacePrefix {
+    /// The prefix, without the `*`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the name of the loopback interface begins with it.
+    #[must_use]
+    pub fn covers_loopback(&self) -> bool {
+        LOOPBACK.starts_with(&*self.0)
+    }
+}
+
+/// One interface by name, or all whose name begins with a prefix (`wg*`), present or not.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum InterfacePattern {
-    /// Just this interface.
+    /// Only this interface.
     Name(InterfaceName),
-    /// Every interface whose name starts with these 1 to 15 bytes.
-    Prefix(Box<str>),
+    /// Every interface whose name begins with this prefix.
+    Prefix(InterfacePrefix),
 }
 
 impl InterfacePattern {
@@ -66,8 +88,14 @@ impl InterfacePattern {
     pub fn matches(&self, name: &InterfaceName) -> bool {
         match self {
             Self::Name(own) => own == name,
-            Self::Prefix(prefix) => name.as_str().starts_with(&**prefix),
+            Self::Prefix(prefix) => name.as_str().starts_with(prefix.as_str()),
         }
+    }
+}
+
+impl From<InterfaceName> for InterfacePattern {
+    fn from(name: InterfaceName) -> Self {
+        Self::Name(name)
     }
 }
 
@@ -81,7 +109,9 @@ impl FromStr for InterfacePattern {
             Some(prefix) if prefix.contains('*') => {
                 Err(InterfaceError::Wildcard { text: text.into() })
             }
-            Some(prefix) => checked(prefix).map(|prefix| Self::Prefix(prefix.into())),
+            Some(prefix) => {
+                checked(prefix).map(|prefix| Self::Prefix(InterfacePrefix(prefix.into())))
+            }
             None => text.parse().map(Self::Name),
         }
     }
@@ -91,7 +121,7 @@ impl fmt::Display for InterfacePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(name) => write!(f, "{name}"),
-            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+            Self::Prefix(prefix) => write!(f, "{}*", prefix.as_str()),
         }
     }
 }
@@ -99,6 +129,101 @@ impl fmt::Display for InterfacePattern {
 impl fmt::Debug for InterfacePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{self}\"")
+    }
+}
+
+/// Patterns of interfaces: at least one, each once, in the order in which they were given.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct InterfacePatterns(Vec<InterfacePattern>);
+
+impl InterfacePatterns {
+    /// The patterns; duplicates are removed.
+    ///
+    /// # Errors
+    /// [`InterfaceError::NoPattern`] when there is none.
+    pub fn new(
+        patterns: impl IntoIterator<Item = InterfacePattern>,
+    ) -> Result<Self, InterfaceError> {
+        let mut seen = HashSet::new();
+        let mut patterns: Vec<_> = patterns.into_iter().collect();
+        patterns.retain(|pattern| seen.insert(pattern.clone()));
+        if patterns.is_empty() { Err(InterfaceError::NoPattern) } else { Ok(Self(patterns)) }
+    }
+
+    /// The patterns.
+    #[must_use]
+    pub fn as_slice(&self) -> &[InterfacePattern] {
+        &self.0
+    }
+
+    /// Each pattern.
+    pub fn iter(&self) -> std::slice::Iter<'_, InterfacePattern> {
+        self.0.iter()
+    }
+
+    /// Whether one of the patterns covers the interface `name`.
+    #[must_use]
+    pub fn matches(&self, name: &InterfaceName) -> bool {
+        self.iter().any(|pattern| pattern.matches(name))
+    }
+}
+
+impl From<InterfacePattern> for InterfacePatterns {
+    fn from(pattern: InterfacePattern) -> Self {
+        Self(vec![pattern])
+    }
+}
+
+impl<'a> IntoIterator for &'a InterfacePatterns {
+    type Item = &'a InterfacePattern;
+    type IntoIter = std::slice::Iter<'a, InterfacePattern>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Names and prefixes joined by commas: `eth0,wg*`.
+impl FromStr for InterfacePatterns {
+    type Err = InterfaceError;
+
+    fn from_str(text: &str) -> Result<Self, InterfaceError> {
+        let patterns = text.split(',').map(|pattern| pattern.trim().parse());
+        Self::new(patterns.collect::<Result<Vec<_>, _>>()?)
+    }
+}
+
+impl fmt::Display for InterfacePatterns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.iter().map(ToString::to_string).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+impl fmt::Debug for InterfacePatterns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self).finish()
+    }
+}
+
+/// Output interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interfaces {
+    /// Every interface except loopback.
+    Any,
+    /// The interfaces that one of the patterns covers, except loopback.
+    Matching(InterfacePatterns),
+}
+
+impl Interfaces {
+    /// Whether `name` is one of them; loopback never is.
+    #[must_use]
+    pub fn contains(&self, name: &InterfaceName) -> bool {
+        let is_named = match self {
+            Self::Any => true,
+            Self::Matching(patterns) => patterns.matches(name),
+        };
+        is_named && !name.is_loopback()
     }
 }
 
@@ -125,7 +250,10 @@ fn checked(text: &str) -> Result<&str, InterfaceError> {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InterfaceError {
-    /// No name at all.
+    /// A list without patterns.
+    #[error("no interface is named: expected a name like eth0 or a prefix like wg*")]
+    NoPattern,
+    /// An empty name.
     #[error("empty interface name: expected a name like eth0 or a prefix like wg*")]
     Empty,
     /// More bytes than the kernel keeps.

@@ -1,7 +1,9 @@
-//! Ports, protocols, interfaces and addresses: the values that policies are made of.
+//! Ports, protocols, families, interfaces, addresses and marks: the values of which policies consist.
 
 pub mod address_range;
+pub mod family;
 pub mod interface;
+pub mod mark;
 pub mod port;
 pub mod port_set;
 pub mod protocol;

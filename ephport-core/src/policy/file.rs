@@ -23,7 +23,7 @@
 //! let flow: Flow = "tcp 10.0.0.7:40000 -> 203.0.113.9:443 oif eth0".parse()?;
 //! let outcome = evaluate(&policies, &flow);
 //! assert_eq!(outcome.matched.map(|matched| matched.policy.name.as_str()), Some("rest"));
-//! assert_eq!(outcome.non_matches[0].reason.to_string(), "its source address is out of scope");
+//! assert_eq!(outcome.non_matches[0].reason.to_string(), "the source address is out of scope");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

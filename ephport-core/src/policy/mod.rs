@@ -22,10 +22,11 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::allocation::block_table::BlockTable;
+use crate::net::family::{Families, Family};
 use crate::net::port::PortRange;
 use crate::net::port_set::PortSet;
 use crate::word::{WordError, words};
-use scope::{Families, Family, Scope};
+use scope::Scope;
 use selection::NatFlags;
 
 /// The longest policy name in bytes: with it, the comment on a rule stays readable.
@@ -103,8 +104,10 @@ pub struct PolicySpec {
     pub address: Address,
     /// From which packets of a TCP connection it may start.
     pub pick_up: PickUp,
-    /// Whether what would still leave by another port is dropped.
+    /// Whether packets with another source port are dropped.
     pub enforce: bool,
+    /// What enforcement does to connections that were open when the policy was first applied.
+    pub open_connections: OpenConnections,
 }
 
 impl PolicySpec {
@@ -123,6 +126,7 @@ impl PolicySpec {
             address: Address::default(),
             pick_up: PickUp::default(),
             enforce: false,
+            open_connections: OpenConnections::default(),
         }
     }
 }
@@ -187,6 +191,18 @@ pub enum PickUp {
 }
 
 words!(PickUp, "opening or any", Opening = "opening", Any = "any");
+
+/// What enforcement does to connections that were open when the policy was first applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OpenConnections {
+    /// They continue with the source port that they have.
+    #[default]
+    Keep,
+    /// They are dropped unless their source port is permitted.
+    Drop,
+}
+
+words!(OpenConnections, "keep or drop", Keep = "keep", Drop = "drop");
 
 /// A policy whose parts fit together; they are read through [`PolicySpec`]'s fields.
 #[derive(Clone, Debug, PartialEq, Eq)]

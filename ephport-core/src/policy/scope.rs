@@ -1,57 +1,79 @@
-//! Which connections a policy speaks of.
+//! The scope of a policy: the connections to which it applies.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use crate::net::interface::{InterfaceError, InterfacePattern};
+pub(crate) use crate::net::family::{Families, Family};
+use crate::net::interface::{InterfaceError, InterfacePattern, InterfacePatterns};
+use crate::net::mark::Mark;
+use crate::net::port::PortRange;
+use crate::net::port_set::PortSet;
 use crate::net::protocol::Protocols;
 use crate::word::words;
 
-/// Which connections a policy speaks of; each part must hold.
+/// The connections to which a policy applies: those that meet every condition.
 ///
 /// Multicast and broadcast destinations and the loopback interface are never in scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// The interfaces by which the connection leaves.
+    /// The output interfaces.
     pub out_interfaces: OutInterfaces,
+    /// Output interfaces that are out of scope.
+    pub except_interfaces: Vec<InterfacePattern>,
+    /// The input interfaces. If there is one, only forwarded connections are in scope; if there is
+    /// none, connections from every interface and from this host are.
+    pub in_interfaces: Vec<InterfacePattern>,
     /// The address families.
     pub families: Families,
     /// The transport protocols; not empty.
     pub protocols: Protocols,
-    /// The networks that the source address is in, as it was before NAT; none means all.
+    /// The networks of the source address before NAT; none means all.
     pub sources: Vec<IpNet>,
-    /// The networks whose destinations are left alone.
+    /// The networks of the destination address; none means all.
+    pub destinations: Vec<IpNet>,
+    /// Networks whose destinations are out of scope.
     pub except_destinations: Vec<IpNet>,
-    /// Where the connection begins.
+    /// The destination ports; not empty. [`PortRange::ALL`] is no condition.
+    pub destination_ports: PortSet,
+    /// The origin of the connection.
     pub origin: Origin,
+    /// The mark of the packet (`meta mark`); `None` means any.
+    pub mark: Option<Mark>,
+    /// What happens to packets that IPsec will protect.
+    pub ipsec: Ipsec,
 }
 
 impl Default for Scope {
-    /// TCP and UDP, both families, from anywhere, by the uplinks.
+    /// TCP and UDP, both families, every origin, by the uplinks.
     fn default() -> Self {
         Self {
             out_interfaces: OutInterfaces::Uplinks,
+            except_interfaces: Vec::new(),
+            in_interfaces: Vec::new(),
             families: Families::Both,
             protocols: Protocols::DEFAULT,
             sources: Vec::new(),
+            destinations: Vec::new(),
             except_destinations: Vec::new(),
+            destination_ports: PortRange::ALL.into(),
             origin: Origin::Both,
+            mark: None,
+            ipsec: Ipsec::Skip,
         }
     }
 }
 
-/// By which interfaces a connection leaves.
+/// The output interfaces of a scope, before the uplinks are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutInterfaces {
-    /// The interfaces that hold a default route when the policy is applied.
+    /// The interfaces with a default route when the policy is applied.
     Uplinks,
-    /// Every interface but loopback.
+    /// Every interface except loopback.
     Any,
-    /// The interfaces that one of these patterns covers; not empty, without doubles.
-    Interfaces(Vec<InterfacePattern>),
+    /// The interfaces that one of these patterns covers, except loopback.
+    Matching(InterfacePatterns),
 }
 
 /// Names and prefixes joined by commas: `eth0,wg*`; one of them `any` is every interface.
@@ -59,15 +81,9 @@ impl FromStr for OutInterfaces {
     type Err = InterfaceError;
 
     fn from_str(text: &str) -> Result<Self, InterfaceError> {
-        let mut patterns: Vec<InterfacePattern> = Vec::new();
-        for pattern in text.split(',') {
-            let pattern = pattern.trim().parse()?;
-            if !patterns.contains(&pattern) {
-                patterns.push(pattern);
-            }
-        }
+        let patterns: InterfacePatterns = text.parse()?;
         let has_any = patterns.iter().any(|pattern| pattern.to_string() == "any");
-        Ok(if has_any { Self::Any } else { Self::Interfaces(patterns) })
+        Ok(if has_any { Self::Any } else { Self::Matching(patterns) })
     }
 }
 
@@ -76,84 +92,45 @@ impl fmt::Display for OutInterfaces {
         match self {
             Self::Uplinks => f.write_str("uplinks"),
             Self::Any => f.write_str("any"),
-            Self::Interfaces(patterns) => {
-                let names: Vec<_> = patterns.iter().map(ToString::to_string).collect();
-                f.write_str(&names.join(","))
-            }
+            Self::Matching(patterns) => patterns.fmt(f),
         }
     }
 }
 
-/// One of the two address families.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// IPv4 (RFC 791).
-    Ipv4,
-    /// IPv6 (RFC 8200).
-    Ipv6,
-}
-
-impl Family {
-    /// The family of an address.
-    #[must_use]
-    pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
-    }
-}
-
-/// Which address families a policy speaks of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Families {
-    /// IPv4 and IPv6.
-    #[default]
-    Both,
-    /// IPv4 alone.
-    Ipv4,
-    /// IPv6 alone.
-    Ipv6,
-}
-
-impl Families {
-    /// Whether `family` is one of them.
-    #[must_use]
-    pub fn contains(self, family: Family) -> bool {
-        match self {
-            Self::Both => true,
-            Self::Ipv4 => family == Family::Ipv4,
-            Self::Ipv6 => family == Family::Ipv6,
-        }
-    }
-}
-
-impl From<Family> for Families {
-    fn from(family: Family) -> Self {
-        match family {
-            Family::Ipv4 => Self::Ipv4,
-            Family::Ipv6 => Self::Ipv6,
-        }
-    }
-}
-
-/// Where a connection begins.
+/// The origin of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// Here or elsewhere.
+    /// This host or another one.
     #[default]
     Both,
     /// At a socket of this network namespace.
     Local,
-    /// Elsewhere: it came in by an interface, from a container, a pod or a network behind this host.
+    /// Another host: it came in by an interface, from a container, a pod or a network behind this
+    /// host.
     Forwarded,
 }
 
 words!(Origin, "local, forwarded or both", Both = "both", Local = "local", Forwarded = "forwarded");
+
+/// What happens to packets that an IPsec policy of the kernel (xfrm) will transform.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Ipsec {
+    /// They are out of scope (`rt ipsec missing`): after NAT, their IPsec policy might not match them
+    /// and they would be sent unprotected.
+    #[default]
+    Skip,
+    /// They are in scope like all others, as in iptables without `-m policy`.
+    Match,
+}
+
+words!(Ipsec, "skip or match", Skip = "skip", Match = "match");
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn egress_prints_and_parses() {
+    fn out_interfaces_print_and_parse() {
         for text in ["any", "eth0", "eth0,wg*"] {
             assert_eq!(text.parse::<OutInterfaces>().unwrap().to_string(), text);
         }

@@ -24,7 +24,7 @@ mod scope;
 mod spread;
 mod translate;
 
-use ephport_core::{PermittedPorts, PolicyName, ResolvedPolicy};
+use ephport_core::{OpenConnections, PermittedPorts, PolicyName, PortRange, ResolvedPolicy};
 use thiserror::Error;
 
 use crate::netlink::CodecError;
@@ -44,10 +44,26 @@ pub fn compile(policies: &[ResolvedPolicy]) -> Result<TableState, CompileError> 
         if policies[..i].iter().any(|earlier| earlier.name == policy.name) {
             return Err(CompileError::SameName { name: policy.name.clone() });
         }
+        if let Some(key) = not_compiled(policy) {
+            return Err(CompileError::NotCompiled { name: policy.name.clone(), key });
+        }
         program.policy(policy);
     }
     program.enforce(policies);
     Ok(program.finish().signed()?)
+}
+
+/// The first key of the policy that the program could not express.
+fn not_compiled(policy: &ResolvedPolicy) -> Option<&'static str> {
+    let keys = [
+        ("destinations", !policy.destinations.is_empty()),
+        ("destination-ports", policy.destination_ports != PortRange::ALL.into()),
+        ("in-interfaces", !policy.in_interfaces.is_empty()),
+        ("except-interfaces", !policy.except_interfaces.is_empty()),
+        ("mark", policy.mark.is_some()),
+        ("open-connections", policy.open_connections == OpenConnections::Drop),
+    ];
+    keys.into_iter().find(|(_, is_used)| *is_used).map(|(key, _)| key)
 }
 
 /// Why policies make no program.
@@ -59,6 +75,14 @@ pub enum CompileError {
     SameName {
         /// That name.
         name: PolicyName,
+    },
+    /// A key that rules cannot express yet.
+    #[error("policy {name}: {key} cannot be compiled to rules yet: omit it")]
+    NotCompiled {
+        /// The name of the policy.
+        name: PolicyName,
+        /// The key, as in policy files.
+        key: &'static str,
     },
     /// A rule is too long for netlink.
     #[error("the policies cannot be encoded: {0}")]
@@ -146,6 +170,34 @@ impl Program {
                 exprs.extend(self.action(policy, &packets, spread.as_deref()));
                 self.rule_of(policy, POSTROUTING, exprs);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ephport_core::{Document, HostFacts};
+
+    use super::*;
+
+    #[test]
+    fn keys_that_rules_cannot_express_are_refused() {
+        for (key, value) in [
+            ("destinations", "[\"192.0.2.0/24\"]"),
+            ("destination-ports", "\"443\""),
+            ("in-interfaces", "[\"docker0\"]"),
+            ("except-interfaces", "[\"wg0\"]"),
+            ("mark", "\"0x1/0xff\""),
+            ("open-connections", "\"drop\""),
+        ] {
+            let text = format!(
+                "[[policy]]\nname = \"a\"\nout-interfaces = \"any\"\nto-ports = \"1024\"\n\
+                 {key} = {value}"
+            );
+            let document: Document = text.parse().unwrap();
+            let policies = document.resolve(&HostFacts::default()).unwrap();
+            let name = "a".parse().unwrap();
+            assert_eq!(compile(&policies), Err(CompileError::NotCompiled { name, key }));
         }
     }
 }

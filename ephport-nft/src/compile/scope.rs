@@ -49,7 +49,7 @@ impl Packets<'_> {
 
     /// What can be told of a packet that conntrack cannot place.
     pub(super) fn exit_and_family(&self) -> Vec<Expr> {
-        let mut exprs = exit(self.exit).to_vec();
+        let mut exprs = exit(self.exit);
         exprs.extend(self.family());
         exprs
     }
@@ -94,7 +94,7 @@ impl Program {
         packets: &Packets<'_>,
         source: Source,
     ) -> Option<Vec<Expr>> {
-        let mut exprs = exit(packets.exit).to_vec();
+        let mut exprs = exit(packets.exit);
         exprs.extend(origin(policy.origin));
         // nft lists `ip daddr` alone for family and address, and reads it as one after the other:
         // only in this order, with what it does not take for the family's sign behind both
@@ -135,20 +135,23 @@ fn load_meta(key: u32) -> Expr {
 }
 
 /// A whole name is compared with its closing NULs, a prefix without.
-fn exit(pattern: Option<&InterfacePattern>) -> [Expr; 2] {
+fn exit(pattern: Option<&InterfacePattern>) -> Vec<Expr> {
+    let not_loopback =
+        [load_meta(NFT_META_OIFTYPE), Cmp::new(CmpOp::Neq, &ARPHRD_LOOPBACK.to_ne_bytes()).into()];
+    let Some(pattern) = pattern else { return not_loopback.into() };
     let bytes = match pattern {
-        None => {
-            let loopback = ARPHRD_LOOPBACK.to_ne_bytes();
-            return [load_meta(NFT_META_OIFTYPE), Cmp::new(CmpOp::Neq, &loopback).into()];
-        }
-        Some(InterfacePattern::Name(name)) => {
+        InterfacePattern::Name(name) => {
             let mut bytes = name.as_str().as_bytes().to_vec();
             bytes.resize(IFNAMSIZ, 0);
             bytes
         }
-        Some(InterfacePattern::Prefix(prefix)) => prefix.as_bytes().to_vec(),
+        InterfacePattern::Prefix(prefix) => prefix.as_str().as_bytes().to_vec(),
     };
-    [load_meta(NFT_META_OIFNAME), Cmp::new(CmpOp::Eq, &bytes).into()]
+    let mut exprs = vec![load_meta(NFT_META_OIFNAME), Cmp::new(CmpOp::Eq, &bytes).into()];
+    if matches!(pattern, InterfacePattern::Prefix(prefix) if prefix.covers_loopback()) {
+        exprs.extend(not_loopback);
+    }
+    exprs
 }
 
 pub(super) fn family(family: Family) -> [Expr; 2] {

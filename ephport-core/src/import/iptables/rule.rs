@@ -175,6 +175,7 @@ impl Rule {
                 sources: self.sources,
                 except_destinations: self.except_destinations,
                 origin: Origin::Both,
+                ..Scope::default()
             },
             source_ports: self.source_ports,
             flags: self.flags,

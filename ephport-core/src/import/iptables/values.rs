@@ -107,7 +107,7 @@ pub(super) fn out_interfaces(text: &str) -> Result<OutInterfaces, Refusal> {
     };
     match pattern.map_err(Refusal::Interface)? {
         InterfacePattern::Name(name) if name.is_loopback() => Err(Refusal::Loopback),
-        pattern => Ok(OutInterfaces::Interfaces(vec![pattern])),
+        pattern => Ok(OutInterfaces::Matching(pattern.into())),
     }
 }
 

@@ -9,6 +9,7 @@ use super::read::KEYS;
 use crate::allocation::blocks::BlockError;
 use crate::allocation::map_e::MapEError;
 use crate::net::interface::InterfaceError;
+use crate::net::mark::MarkError;
 use crate::net::port::PortError;
 use crate::net::protocol::ProtocolError;
 use crate::policy::{PolicyError, PolicyName};
@@ -174,6 +175,9 @@ pub enum ValueError {
     /// Not an interface.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
+    /// Not a mark.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
     /// Not MAP-E parameters.
     #[error(transparent)]
     MapE(#[from] MapEError),

@@ -6,7 +6,8 @@
 use std::fmt::{Display, Write as _};
 
 use crate::allocation::block_table::BlockTable;
-use crate::policy::scope::{Families, OutInterfaces, Scope};
+use crate::net::family::Families;
+use crate::policy::scope::{OutInterfaces, Scope};
 use crate::policy::{Policy, PolicySpec, Target};
 
 /// The policies, an empty line between two of them.
@@ -41,6 +42,9 @@ fn table(policy: &Policy) -> String {
         lines.string("pick-up", policy.pick_up);
     }
     lines.flag("enforce", policy.enforce);
+    if policy.open_connections != usual.open_connections {
+        lines.string("open-connections", policy.open_connections);
+    }
     lines.0
 }
 
@@ -52,13 +56,15 @@ fn scope(lines: &mut Lines, scope: &Scope) {
     match &scope.out_interfaces {
         OutInterfaces::Uplinks => {}
         OutInterfaces::Any => lines.string("out-interfaces", "any"),
-        OutInterfaces::Interfaces(patterns) => lines.list("out-interfaces", patterns),
+        OutInterfaces::Matching(patterns) => lines.list("out-interfaces", patterns),
     }
-    if !scope.sources.is_empty() {
-        lines.list("sources", &scope.sources);
-    }
-    if !scope.except_destinations.is_empty() {
-        lines.list("except-destinations", &scope.except_destinations);
+    lines.list_if_any("except-interfaces", &scope.except_interfaces);
+    lines.list_if_any("in-interfaces", &scope.in_interfaces);
+    lines.list_if_any("sources", &scope.sources);
+    lines.list_if_any("destinations", &scope.destinations);
+    lines.list_if_any("except-destinations", &scope.except_destinations);
+    if scope.destination_ports != usual.destination_ports {
+        lines.string("destination-ports", &scope.destination_ports);
     }
     if scope.origin != usual.origin {
         lines.string("origin", scope.origin);
@@ -67,6 +73,12 @@ fn scope(lines: &mut Lines, scope: &Scope) {
         Families::Both => {}
         Families::Ipv4 => lines.list("families", ["ipv4"]),
         Families::Ipv6 => lines.list("families", ["ipv6"]),
+    }
+    if let Some(mark) = scope.mark {
+        lines.string("mark", mark);
+    }
+    if scope.ipsec != usual.ipsec {
+        lines.string("ipsec", scope.ipsec);
     }
 }
 
@@ -91,6 +103,12 @@ impl Lines {
     fn list<T: Display>(&mut self, key: &str, items: impl IntoIterator<Item = T>) {
         let items: Vec<_> = items.into_iter().map(|item| format!("\"{item}\"")).collect();
         let _ = writeln!(self.0, "{key} = [{}]", items.join(", "));
+    }
+
+    fn list_if_any<T: Display>(&mut self, key: &str, items: &[T]) {
+        if !items.is_empty() {
+            self.list(key, items);
+        }
     }
 
     /// Flags are false unless said otherwise.

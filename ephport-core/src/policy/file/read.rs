@@ -18,22 +18,29 @@ use super::error::{Expected, PolicyFileError, PolicyFileErrorKind, ValueError};
 use super::{Document, DocumentError};
 use crate::allocation::block_table::{BlockTable, ExplicitBlocks};
 use crate::allocation::map_e::MapE;
-use crate::net::interface::InterfacePattern;
+use crate::net::family::Families;
+use crate::net::interface::{InterfacePattern, InterfacePatterns};
 use crate::net::protocol::Protocols;
-use crate::policy::scope::{Families, OutInterfaces, Scope};
+use crate::policy::scope::{OutInterfaces, Scope};
 use crate::policy::selection::NatFlags;
 use crate::policy::{Policy, PolicyError, PolicyName, PolicySpec, Target};
 use crate::word::WordError;
 
 /// Every key that a policy may have.
-pub(super) const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 27] = [
     "name",
     "protocols",
     "out-interfaces",
+    "except-interfaces",
+    "in-interfaces",
     "sources",
+    "destinations",
     "except-destinations",
+    "destination-ports",
     "origin",
     "families",
+    "mark",
+    "ipsec",
     "source-ports",
     "exempt-source-ports",
     "to-ports",
@@ -47,6 +54,7 @@ pub(super) const KEYS: [&str; 20] = [
     "address",
     "pick-up",
     "enforce",
+    "open-connections",
 ];
 
 /// The document that the text is.
@@ -172,6 +180,7 @@ impl Fields<'_> {
             address: self.parsed_string("address", "masquerade")?.unwrap_or_default(),
             pick_up: self.parsed_string("pick-up", "opening")?.unwrap_or_default(),
             enforce: self.flag("enforce")?,
+            open_connections: self.parsed_string("open-connections", "keep")?.unwrap_or_default(),
             target: usual.target,
         })
     }
@@ -228,9 +237,17 @@ impl Fields<'_> {
             out_interfaces: self.out_interfaces()?,
             families: self.families()?,
             protocols: self.protocols()?.unwrap_or(usual.protocols),
+            except_interfaces: self.interfaces("except-interfaces")?,
+            in_interfaces: self.interfaces("in-interfaces")?,
             sources: self.networks("sources")?,
+            destinations: self.networks("destinations")?,
             except_destinations: self.networks("except-destinations")?,
+            destination_ports: self
+                .parsed_string("destination-ports", "443")?
+                .unwrap_or(usual.destination_ports),
             origin: self.parsed_string("origin", "local")?.unwrap_or_default(),
+            mark: self.parsed_string("mark", "0x1/0xff")?,
+            ipsec: self.parsed_string("ipsec", "skip")?.unwrap_or_default(),
         })
     }
 
@@ -245,17 +262,27 @@ impl Fields<'_> {
         let Some(items) = self.list(KEY, Expected::AnyOrList("eth0"))? else {
             return Ok(OutInterfaces::Uplinks);
         };
-        let mut patterns = Vec::<InterfacePattern>::new();
-        for item in items {
-            if ["any", "uplinks"].contains(&item.text) {
-                return Err(self.wrong(KEY, &item.span, ValueError::WordInList));
-            }
-            let pattern = self.parsed(KEY, &item)?;
-            if !patterns.contains(&pattern) {
-                patterns.push(pattern);
-            }
-        }
-        Ok(OutInterfaces::Interfaces(patterns))
+        let patterns = InterfacePatterns::new(self.patterns(KEY, &items)?);
+        patterns
+            .map(OutInterfaces::Matching)
+            .map_err(|error| self.wrong(KEY, &self.value_span(KEY), error))
+    }
+
+    fn interfaces(&self, key: &'static str) -> Result<Vec<InterfacePattern>, PolicyFileError> {
+        let items = self.list(key, Expected::List("eth0"))?.unwrap_or_default();
+        self.patterns(key, &items)
+    }
+
+    fn patterns(
+        &self,
+        key: &'static str,
+        items: &[Item<'_>],
+    ) -> Result<Vec<InterfacePattern>, PolicyFileError> {
+        let pattern = |item: &Item<'_>| match item.text {
+            "any" | "uplinks" => Err(self.wrong(key, &item.span, ValueError::WordInList)),
+            _ => self.parsed(key, item),
+        };
+        items.iter().map(pattern).collect()
     }
 
     fn protocols(&self) -> Result<Option<Protocols>, PolicyFileError> {

@@ -2,11 +2,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::decision::{Decision, evaluate, permits, permits_invalid};
+use crate::net::family::Families;
 use crate::net::port::Port;
-use crate::policy::scope::{Families, Origin, OutInterfaces, Scope};
-use crate::policy::{Address, PickUp, PolicySpec, Target};
+use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
+use crate::policy::{Address, OpenConnections, PickUp, PolicySpec, Target};
 use crate::strategies::allocation::block_tables;
-use crate::strategies::{documents, flows, policies, ports};
+use crate::strategies::{documents, flows, ports, wide_documents, wide_policies};
 
 const POLICY: &str = "[[policy]]\nname = \"a\"\nto-ports = \"1-9\"\n";
 
@@ -21,10 +22,16 @@ fn every_key_is_read_and_printed() {
 name = "builds"
 protocols = ["tcp", "sctp"]
 out-interfaces = ["eth0", "wg*"]
+except-interfaces = ["wg0"]
+in-interfaces = ["docker0", "br-*"]
 sources = ["172.16.0.0/12"]
+destinations = ["0.0.0.0/1", "198.51.100.7/32"]
 except-destinations = ["10.0.0.0/8", "2001:db8::/32"]
+destination-ports = "80,443"
 origin = "forwarded"
 families = ["ipv4"]
+mark = "0x1/0xff"
+ipsec = "match"
 source-ports = "1-65535"
 exempt-source-ports = "500,4500"
 to-ports = "49152-61000"
@@ -36,6 +43,7 @@ per-source-stable = true
 address = "192.0.2.1"
 pick-up = "any"
 enforce = true
+open-connections = "drop"
 
 [[policy]]
 name = "subscribers"
@@ -59,6 +67,13 @@ address = "keep"
     assert_eq!(builds.scope.out_interfaces, "eth0,wg*".parse().unwrap());
     assert_eq!(builds.address, Address::Fixed("192.0.2.1".parse().unwrap()));
     assert_eq!(builds.pick_up, PickUp::Any);
+    assert_eq!(
+        (builds.scope.ipsec, builds.open_connections),
+        (Ipsec::Match, OpenConnections::Drop)
+    );
+    assert_eq!(builds.scope.mark.map(|mark| mark.to_string()).as_deref(), Some("0x1/0xff"));
+    assert_eq!(builds.scope.destination_ports.to_string(), "80,443");
+    assert_eq!((builds.scope.in_interfaces.len(), builds.scope.except_interfaces.len()), (2, 1));
     assert_eq!((&host.target, host.scope.families), (&Target::Local, Families::Ipv6));
     assert_eq!(document.to_toml(), text);
 }
@@ -68,7 +83,8 @@ fn what_says_the_default_is_not_printed() {
     let text = r#"
         policy = [{ name = "a", to-ports = "49152:61000", out-interfaces = "uplinks",
                     origin = "both", families = ["ipv6", "ipv4"], protocols = ["udp", "tcp"],
-                    address = "masquerade", pick-up = "opening", enforce = false }]"#;
+                    address = "masquerade", pick-up = "opening", enforce = false,
+                    destination-ports = "1-65535", ipsec = "skip", open-connections = "keep" }]"#;
     let document: Document = text.parse().unwrap();
     assert_eq!(document, policy("a").into());
     assert_eq!(document.to_toml(), "[[policy]]\nname = \"a\"\nto-ports = \"49152-61000\"\n");
@@ -158,10 +174,11 @@ fn every_message_about_a_value_says_where_it_stands() {
         ),
         (
             "speed = 1",
-            "1: unknown key `speed`: expected name, protocols, out-interfaces, sources, \
-             except-destinations, origin, families, source-ports, exempt-source-ports, to-ports, \
+            "1: unknown key `speed`: expected name, protocols, out-interfaces, \
+             except-interfaces, in-interfaces, sources, destinations, except-destinations, \
+             destination-ports, origin, families, mark, ipsec, source-ports, exempt-source-ports, to-ports, \
              map-e, blocks, except-ports, random, fully-random, persistent, per-source-stable, \
-             address, pick-up, enforce",
+             address, pick-up, enforce, open-connections",
         ),
         ("speed = = 1", "9: `=`: not TOML: extra `=`, expected nothing"),
         (
@@ -328,7 +345,7 @@ fn the_first_policy_in_scope_owns_the_connection() {
 }
 
 fn printable_policies() -> impl Strategy<Value = Policy> {
-    let spec = (policies(), block_tables(), any::<(bool, bool, bool)>());
+    let spec = (wide_policies(), block_tables(), any::<(bool, bool, bool)>());
     spec.prop_filter_map("parts that do not fit", |(policy, table, (uplinks, local, blocks))| {
         let mut spec = (*policy).clone();
         if uplinks {
@@ -370,7 +387,7 @@ fn an_enforced_policy_takes_unplaced_packets_for_its_own_by_what_is_sure_of_them
 
 proptest! {
     #[test]
-    fn what_is_printed_parses_back(document in documents()) {
+    fn what_is_printed_parses_back(document in wide_documents()) {
         prop_assert_eq!(document.to_toml().parse(), Ok(document));
     }
 
