@@ -16,6 +16,7 @@
 
 pub mod client;
 pub mod compile;
+pub mod conntrack;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod host;
@@ -25,6 +26,7 @@ pub mod nftables;
 pub mod plan;
 #[cfg(feature = "rustables")]
 pub mod rustables;
+pub mod sock_diag;
 #[cfg(any(test, feature = "proptest"))]
 pub mod strategies;
 pub mod syntax;

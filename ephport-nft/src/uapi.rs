@@ -6,6 +6,7 @@
 
 // linux/netlink.h
 pub const NETLINK_ROUTE: i32 = 0;
+pub const NETLINK_SOCK_DIAG: i32 = 4;
 pub const NETLINK_NETFILTER: i32 = 12;
 pub const NLM_F_REQUEST: u16 = 0x1;
 pub const NLM_F_MULTI: u16 = 0x2;
@@ -30,6 +31,7 @@ pub const NETLINK_EXT_ACK: i32 = 11;
 
 // linux/netfilter/nfnetlink.h
 pub const NFNETLINK_V0: u8 = 0;
+pub const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 pub const NFNL_SUBSYS_NFTABLES: u16 = 10;
 pub const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 pub const NFNL_MSG_BATCH_END: u16 = 17;
@@ -272,8 +274,90 @@ pub const IPS_ASSURED: u32 = 1 << 2;
 pub const IPS_CONFIRMED: u32 = 1 << 3;
 pub const IPS_SRC_NAT: u32 = 1 << 4;
 pub const IPS_DST_NAT: u32 = 1 << 5;
+pub const IPS_SRC_NAT_DONE: u32 = 1 << 7;
+pub const IPS_DST_NAT_DONE: u32 = 1 << 8;
+pub const IPS_DYING: u32 = 1 << 9;
+pub const IPS_OFFLOAD: u32 = 1 << 14;
 pub const IP_CT_DIR_ORIGINAL: u8 = 0;
 pub const IP_CT_DIR_REPLY: u8 = 1;
+
+// linux/netfilter/nfnetlink_conntrack.h
+pub const IPCTNL_MSG_CT_NEW: u16 = 0;
+pub const IPCTNL_MSG_CT_GET: u16 = 1;
+pub const IPCTNL_MSG_CT_GET_STATS_CPU: u16 = 4;
+pub const IPCTNL_MSG_CT_GET_STATS: u16 = 5;
+pub const CTA_TUPLE_ORIG: u16 = 1;
+pub const CTA_TUPLE_REPLY: u16 = 2;
+pub const CTA_STATUS: u16 = 3;
+pub const CTA_PROTOINFO: u16 = 4;
+pub const CTA_NAT_SRC: u16 = 6;
+pub const CTA_TIMEOUT: u16 = 7;
+pub const CTA_MARK: u16 = 8;
+pub const CTA_ID: u16 = 12;
+pub const CTA_ZONE: u16 = 18;
+pub const CTA_STATUS_MASK: u16 = 26;
+pub const CTA_TUPLE_IP: u16 = 1;
+pub const CTA_TUPLE_PROTO: u16 = 2;
+pub const CTA_TUPLE_ZONE: u16 = 3;
+pub const CTA_IP_V4_SRC: u16 = 1;
+pub const CTA_IP_V4_DST: u16 = 2;
+pub const CTA_IP_V6_SRC: u16 = 3;
+pub const CTA_IP_V6_DST: u16 = 4;
+pub const CTA_PROTO_NUM: u16 = 1;
+pub const CTA_PROTO_SRC_PORT: u16 = 2;
+pub const CTA_PROTO_DST_PORT: u16 = 3;
+pub const CTA_PROTO_ICMP_ID: u16 = 4;
+pub const CTA_PROTO_ICMP_TYPE: u16 = 5;
+pub const CTA_PROTO_ICMP_CODE: u16 = 6;
+pub const CTA_PROTO_ICMPV6_ID: u16 = 7;
+pub const CTA_PROTO_ICMPV6_TYPE: u16 = 8;
+pub const CTA_PROTO_ICMPV6_CODE: u16 = 9;
+pub const CTA_PROTOINFO_TCP: u16 = 1;
+pub const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+pub const CTA_NAT_V4_MINIP: u16 = 1;
+pub const CTA_NAT_V4_MAXIP: u16 = 2;
+pub const CTA_NAT_PROTO: u16 = 3;
+pub const CTA_NAT_V6_MINIP: u16 = 4;
+pub const CTA_NAT_V6_MAXIP: u16 = 5;
+pub const CTA_PROTONAT_PORT_MIN: u16 = 1;
+pub const CTA_PROTONAT_PORT_MAX: u16 = 2;
+pub const CTA_STATS_FOUND: u16 = 2;
+pub const CTA_STATS_INVALID: u16 = 4;
+pub const CTA_STATS_INSERT_FAILED: u16 = 9;
+pub const CTA_STATS_DROP: u16 = 10;
+pub const CTA_STATS_EARLY_DROP: u16 = 11;
+pub const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
+pub const CTA_STATS_GLOBAL_MAX_ENTRIES: u16 = 2;
+
+// linux/netfilter/nf_conntrack_tcp.h
+pub const TCP_CONNTRACK_NONE: u8 = 0;
+pub const TCP_CONNTRACK_SYN_SENT: u8 = 1;
+pub const TCP_CONNTRACK_SYN_RECV: u8 = 2;
+pub const TCP_CONNTRACK_ESTABLISHED: u8 = 3;
+pub const TCP_CONNTRACK_FIN_WAIT: u8 = 4;
+pub const TCP_CONNTRACK_CLOSE_WAIT: u8 = 5;
+pub const TCP_CONNTRACK_LAST_ACK: u8 = 6;
+pub const TCP_CONNTRACK_TIME_WAIT: u8 = 7;
+pub const TCP_CONNTRACK_CLOSE: u8 = 8;
+pub const TCP_CONNTRACK_SYN_SENT2: u8 = 9;
+
+// linux/sock_diag.h, netinet/tcp.h, netinet/in.h
+pub const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub const TCP_ESTABLISHED: u8 = 1;
+pub const TCP_SYN_SENT: u8 = 2;
+pub const TCP_SYN_RECV: u8 = 3;
+pub const TCP_FIN_WAIT1: u8 = 4;
+pub const TCP_FIN_WAIT2: u8 = 5;
+pub const TCP_TIME_WAIT: u8 = 6;
+pub const TCP_CLOSE: u8 = 7;
+pub const TCP_CLOSE_WAIT: u8 = 8;
+pub const TCP_LAST_ACK: u8 = 9;
+pub const TCP_LISTEN: u8 = 10;
+pub const TCP_CLOSING: u8 = 11;
+pub const IPPROTO_ICMP: u8 = 1;
+pub const IPPROTO_TCP: u8 = 6;
+pub const IPPROTO_UDP: u8 = 17;
+pub const IPPROTO_ICMPV6: u8 = 58;
 
 // linux/netfilter/nf_nat.h
 pub const NF_NAT_RANGE_MAP_IPS: u32 = 1 << 0;

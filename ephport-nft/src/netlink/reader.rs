@@ -110,7 +110,8 @@ impl<'a> Attr<'a> {
     /// Length of `struct nlattr`, before the value.
     pub(crate) const HEADER_LEN: usize = ATTR_HEADER;
 
-    fn array<const N: usize>(self, what: &'static str) -> Result<[u8; N], CodecError> {
+    /// Exactly `N` bytes.
+    pub(crate) fn array<const N: usize>(self, what: &'static str) -> Result<[u8; N], CodecError> {
         self.value.try_into().map_err(|_| CodecError::Size {
             kind: self.kind,
             what,
@@ -122,6 +123,11 @@ impl<'a> Attr<'a> {
     /// One byte.
     pub fn u8(self) -> Result<u8, CodecError> {
         self.array("u8").map(u8::from_ne_bytes)
+    }
+
+    /// 16 bits in network order.
+    pub fn u16_be(self) -> Result<u16, CodecError> {
+        self.array("u16").map(u16::from_be_bytes)
     }
 
     /// 32 bits in network order.

@@ -46,6 +46,11 @@ impl Socket {
         Self::open(SockProtocol::NetlinkRoute, 0)
     }
 
+    /// A socket to sock_diag, in the network namespace of this thread.
+    pub fn sock_diag() -> Result<Self, NetlinkError> {
+        Self::open(SockProtocol::NetlinkSockDiag, 0)
+    }
+
     /// A socket to which the kernel tells each change of nf_tables, in the network namespace of
     /// this thread.
     pub fn nf_tables_events() -> Result<Self, NetlinkError> {

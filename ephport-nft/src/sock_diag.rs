@@ -1,0 +1,225 @@
+//! The TCP and UDP sockets of this thread's network namespace, over sock_diag (linux/inet_diag.h).
+
+use std::net::{IpAddr, SocketAddr};
+
+use ephport_core::Protocol;
+use nix::errno::Errno;
+use thiserror::Error;
+
+use crate::netlink::{CodecError, Header, NetlinkError, Reader, Socket, Transport, Writer, dump};
+use crate::uapi::{
+    AF_INET, AF_INET6, NLM_F_DUMP, NLM_F_REQUEST, SOCK_DIAG_BY_FAMILY, TCP_CLOSE, TCP_ESTABLISHED,
+    TCP_LISTEN,
+};
+
+/// A socket (`struct inet_diag_msg`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InetSocket {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The local address and port. An address that IPv6 maps from IPv4 (`::ffff:192.0.2.1`) is
+    /// that IPv4 address.
+    pub local: SocketAddr,
+    /// The remote address and port, if the socket is connected.
+    pub remote: Option<SocketAddr>,
+    /// The state.
+    pub state: SocketState,
+    /// The user that opened the socket.
+    pub uid: u32,
+    /// The inode, by which `/proc/PID/fd` names the socket; 0 when no process has it open.
+    pub inode: u32,
+}
+
+/// The state of a socket (`TCP_*` of netinet/tcp.h); UDP sockets use [`SocketState::ESTABLISHED`]
+/// (connected) and [`SocketState::CLOSE`] only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SocketState(pub u8);
+
+impl SocketState {
+    /// A connection, or a UDP socket with a remote address.
+    pub const ESTABLISHED: Self = Self(TCP_ESTABLISHED);
+    /// A UDP socket without a remote address.
+    pub const CLOSE: Self = Self(TCP_CLOSE);
+    /// A TCP socket that accepts connections.
+    pub const LISTEN: Self = Self(TCP_LISTEN);
+}
+
+/// Why the sockets cannot be listed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SockDiagError {
+    /// The conversation with the kernel failed.
+    #[error("cannot list the sockets: {0}")]
+    Netlink(#[from] NetlinkError),
+    /// The kernel has no sock_diag for a protocol.
+    #[error(
+        "the kernel cannot list {protocol} sockets: load the module with `modprobe {}`, \
+         or use a kernel with CONFIG_INET_DIAG and CONFIG_INET_UDP_DIAG",
+        module(*protocol)
+    )]
+    NoModule {
+        /// The protocol.
+        protocol: Protocol,
+    },
+}
+
+fn module(protocol: Protocol) -> &'static str {
+    if protocol == Protocol::Tcp { "tcp_diag" } else { "udp_diag" }
+}
+
+/// Lists the TCP and UDP sockets of this thread's network namespace, IPv4 and IPv6.
+pub fn sockets() -> Result<Vec<InetSocket>, SockDiagError> {
+    let mut sockets = Vec::new();
+    let mut transport = Socket::sock_diag()?;
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        visit(&mut transport, protocol, |socket| sockets.push(socket))?;
+    }
+    Ok(sockets)
+}
+
+/// Calls `visit` with each socket of `protocol`; nothing is kept.
+pub fn visit(
+    transport: &mut impl Transport,
+    protocol: Protocol,
+    mut visit: impl FnMut(InetSocket),
+) -> Result<(), SockDiagError> {
+    for (seq, family) in (1..).zip([AF_INET, AF_INET6]) {
+        let request = request(family, protocol, seq).map_err(NetlinkError::from)?;
+        let result = dump(transport, &request, seq, |kind, body| {
+            if kind == SOCK_DIAG_BY_FAMILY {
+                visit(InetSocket::read(protocol, body)?);
+            }
+            Ok(())
+        });
+        match result {
+            Err(NetlinkError::Refused { errno: Errno::ENOENT | Errno::EINVAL }) => {
+                return Err(SockDiagError::NoModule { protocol });
+            }
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// A dump of the sockets of one family and protocol in any state (`struct inet_diag_req_v2`).
+fn request(family: u8, protocol: Protocol, seq: u32) -> Result<Vec<u8>, CodecError> {
+    const SOCKID_LEN: usize = 48;
+    let flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut w = Writer::new();
+    w.message(Header { kind: SOCK_DIAG_BY_FAMILY, flags, seq }, |w| {
+        w.raw(&[family, protocol.number(), 0, 0]);
+        w.raw(&u32::MAX.to_ne_bytes());
+        w.raw(&[0; SOCKID_LEN]);
+    });
+    w.finish()
+}
+
+impl InetSocket {
+    /// Reads the body of a `SOCK_DIAG_BY_FAMILY` message about a socket of `protocol`.
+    pub fn read(protocol: Protocol, body: &[u8]) -> Result<Self, CodecError> {
+        const WHAT: &str = "inet_diag_msg";
+        let mut reader = Reader::new(body);
+        let [family, state, _timer, _retransmissions] = reader.array(WHAT)?;
+        let local_port = u16::from_be_bytes(reader.array(WHAT)?);
+        let remote_port = u16::from_be_bytes(reader.array(WHAT)?);
+        let local = address(family, reader.array(WHAT)?)?;
+        let remote = address(family, reader.array(WHAT)?)?;
+        let _interface = reader.u32_ne(WHAT)?;
+        let _cookie: [u8; 8] = reader.array(WHAT)?;
+        let _expires = reader.u32_ne(WHAT)?;
+        let _receive_queue = reader.u32_ne(WHAT)?;
+        let _send_queue = reader.u32_ne(WHAT)?;
+        let uid = reader.u32_ne(WHAT)?;
+        let inode = reader.u32_ne(WHAT)?;
+        Ok(Self {
+            protocol,
+            local: SocketAddr::new(local, local_port),
+            remote: (remote_port != 0).then(|| SocketAddr::new(remote, remote_port)),
+            state: SocketState(state),
+            uid,
+            inode,
+        })
+    }
+}
+
+/// An address field of `struct inet_diag_sockid`: 16 bytes, of which IPv4 uses the first four.
+fn address(family: u8, bytes: [u8; 16]) -> Result<IpAddr, CodecError> {
+    let [a, b, c, d, ..] = bytes;
+    match family {
+        AF_INET => Ok([a, b, c, d].into()),
+        AF_INET6 => Ok(IpAddr::from(bytes).to_canonical()),
+        value => Err(CodecError::Value { what: "family of a socket", value: value.into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A socket as the kernel sends it, up to its inode.
+    fn message(family: u8, local: [u8; 16], remote: [u8; 16], remote_port: u16) -> Vec<u8> {
+        let mut body = vec![family, TCP_ESTABLISHED, 0, 0];
+        body.extend(50_000_u16.to_be_bytes());
+        body.extend(remote_port.to_be_bytes());
+        body.extend(local);
+        body.extend(remote);
+        body.extend([0; 24]); // interface, cookie, expiry, queues
+        body.extend(1000_u32.to_ne_bytes());
+        body.extend(77_u32.to_ne_bytes());
+        body
+    }
+
+    fn v4(address: [u8; 4]) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&address);
+        bytes
+    }
+
+    #[test]
+    fn socket_is_read() {
+        let body = message(AF_INET, v4([10, 0, 0, 1]), v4([192, 0, 2, 9]), 443);
+        let expected = InetSocket {
+            protocol: Protocol::Tcp,
+            local: "10.0.0.1:50000".parse().unwrap(),
+            remote: Some("192.0.2.9:443".parse().unwrap()),
+            state: SocketState::ESTABLISHED,
+            uid: 1000,
+            inode: 77,
+        };
+        assert_eq!(InetSocket::read(Protocol::Tcp, &body), Ok(expected));
+        let unconnected = message(AF_INET, v4([10, 0, 0, 1]), v4([0; 4]), 0);
+        let read = InetSocket::read(Protocol::Udp, &unconnected).unwrap();
+        assert_eq!((read.protocol, read.remote), (Protocol::Udp, None));
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        let mut mapped = [0; 16];
+        mapped[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
+        let body = message(AF_INET6, mapped, mapped, 80);
+        let read = InetSocket::read(Protocol::Tcp, &body).unwrap();
+        assert_eq!(read.local, "192.0.2.1:50000".parse().unwrap());
+        assert_eq!(read.remote, Some("192.0.2.1:80".parse().unwrap()));
+    }
+
+    #[test]
+    fn truncation_and_unknown_families_are_errors() {
+        let body = message(AF_INET6, [1; 16], [2; 16], 80);
+        for cut in 0..body.len() {
+            assert!(InetSocket::read(Protocol::Tcp, &body[..cut]).is_err(), "{cut}");
+        }
+        let body = message(99, [1; 16], [2; 16], 80);
+        let error = CodecError::Value { what: "family of a socket", value: 99 };
+        assert_eq!(InetSocket::read(Protocol::Tcp, &body), Err(error));
+    }
+
+    #[test]
+    fn errors_name_the_module() {
+        let error = SockDiagError::NoModule { protocol: Protocol::Udp };
+        assert_eq!(
+            error.to_string(),
+            "the kernel cannot list udp sockets: load the module with `modprobe udp_diag`, \
+             or use a kernel with CONFIG_INET_DIAG and CONFIG_INET_UDP_DIAG"
+        );
+    }
+}
