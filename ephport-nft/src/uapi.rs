@@ -341,7 +341,7 @@ pub const TCP_CONNTRACK_TIME_WAIT: u8 = 7;
 pub const TCP_CONNTRACK_CLOSE: u8 = 8;
 pub const TCP_CONNTRACK_SYN_SENT2: u8 = 9;
 
-// linux/sock_diag.h, netinet/tcp.h, netinet/in.h
+// linux/sock_diag.h, netinet/tcp.h, linux/in.h, linux/in6.h
 pub const SOCK_DIAG_BY_FAMILY: u16 = 20;
 pub const TCP_ESTABLISHED: u8 = 1;
 pub const TCP_SYN_SENT: u8 = 2;
@@ -355,8 +355,6 @@ pub const TCP_LAST_ACK: u8 = 9;
 pub const TCP_LISTEN: u8 = 10;
 pub const TCP_CLOSING: u8 = 11;
 pub const IPPROTO_ICMP: u8 = 1;
-pub const IPPROTO_TCP: u8 = 6;
-pub const IPPROTO_UDP: u8 = 17;
 pub const IPPROTO_ICMPV6: u8 = 58;
 
 // linux/netfilter/nf_nat.h

@@ -296,6 +296,7 @@ impl TcpState {
 /// What the kernel sends, for the tests that read it.
 #[cfg(any(test, feature = "fuzz"))]
 mod encode {
+    #[allow(clippy::wildcard_imports, reason = "the same names as for decoding")]
     use super::*;
     use crate::netlink::Writer;
     use crate::uapi::{AF_INET, AF_INET6};
