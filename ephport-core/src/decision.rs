@@ -4,7 +4,7 @@
 //! translation and for enforcement alike.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -12,6 +12,7 @@ use crate::flow::{AddressType, Flow, TcpOpening};
 use crate::net::family::Family;
 use crate::net::port::{Port, PortRange};
 use crate::net::port_set::PortSet;
+use crate::net::protocol::Protocol;
 use crate::policy::scope::{Ipsec, Origin};
 use crate::policy::selection::{PortSelection, Translation};
 use crate::policy::{Address, PickUp};
@@ -124,26 +125,45 @@ impl ResolvedPolicy {
     /// The reason why `flow` is out of scope whatever its source port; `None` if it is in scope.
     #[must_use]
     pub fn out_of_scope(&self, flow: &Flow) -> Option<Reason> {
-        let among = |nets: &[IpNet], address: IpAddr| nets.iter().any(|net| net.contains(&address));
-        let within = |nets: &[IpNet], address: IpAddr| nets.is_empty() || among(nets, address);
-        let (source, destination) = (flow.source().ip(), flow.destination().ip());
         let out = flow.out_interface();
         let is_excepted = self.except_interfaces.iter().any(|pattern| pattern.matches(out));
-        let port = flow.destination_port();
-        first_unmet(&[
+        let path = [
             (flow.destination_type() == AddressType::Unicast, Reason::NotUnicast),
             (self.out_interfaces.contains(out), Reason::Interface),
             (!is_excepted, Reason::ExceptedInterface),
             (self.has_in_interface(flow), Reason::InInterface),
-            (self.families.contains(flow.family()), Reason::Family),
-            (self.protocols.contains(flow.protocol()), Reason::Protocol),
             (self.has_origin(flow), Reason::Origin),
+        ];
+        let packet = [
+            (self.mark.is_none_or(|mark| mark.matches(flow.mark())), Reason::Mark),
+            (self.ipsec == Ipsec::Match || !flow.is_ipsec(), Reason::Ipsec),
+        ];
+        let (source, destination) = (flow.source().ip(), flow.destination());
+        first_unmet(&path)
+            .or_else(|| self.endpoints_out_of_scope(flow.protocol(), source, destination))
+            .or_else(|| first_unmet(&packet))
+    }
+
+    /// The reason why a connection between these addresses is out of scope whatever its interfaces,
+    /// its origin and the marks of its packets; `None` if it can be in scope.
+    #[must_use]
+    pub fn endpoints_out_of_scope(
+        &self,
+        protocol: Protocol,
+        source: IpAddr,
+        destination: SocketAddr,
+    ) -> Option<Reason> {
+        let among = |nets: &[IpNet], address: IpAddr| nets.iter().any(|net| net.contains(&address));
+        let within = |nets: &[IpNet], address: IpAddr| nets.is_empty() || among(nets, address);
+        let port = Port::new(destination.port()).unwrap_or(Port::MIN);
+        let destination = destination.ip();
+        first_unmet(&[
+            (self.families.contains(Family::of(source)), Reason::Family),
+            (self.protocols.contains(protocol), Reason::Protocol),
             (within(&self.sources, source), Reason::Source),
             (within(&self.destinations, destination), Reason::Destination),
             (!among(&self.except_destinations, destination), Reason::ExceptedDestination),
             (self.destination_ports.contains(port), Reason::DestinationPort),
-            (self.mark.is_none_or(|mark| mark.matches(flow.mark())), Reason::Mark),
-            (self.ipsec == Ipsec::Match || !flow.is_ipsec(), Reason::Ipsec),
         ])
     }
 
