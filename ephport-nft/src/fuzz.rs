@@ -33,8 +33,8 @@ pub const TARGETS: [(&str, Body); 3] =
 /// What an object's body holds is written and read again as the same.
 macro_rules! round_trip {
     ($type:ty, $body:expr) => {
-        <$type>::read($body).ok().inspect(|value| {
-            assert_eq!(<$type>::read(&written(|w| value.write(w))).as_ref(), Ok(value));
+        <$type>::decode($body).ok().inspect(|value| {
+            assert_eq!(<$type>::decode(&written(|w| value.encode(w))).as_ref(), Ok(value));
         })
     };
 }
@@ -57,16 +57,16 @@ pub fn object(body: &[u8]) {
     if let Some(rule) = round_trip!(Rule, body) {
         let _ = (rule.to_string(), rule.comment());
     }
-    if let Ok(Generation(id)) = Generation::read(body) {
+    if let Ok(Generation(id)) = Generation::decode(body) {
         let again = written(|w| {
             w.raw(&NfGenMsg::new(0).to_bytes());
             w.u32_be(NFTA_GEN_ID, id);
         });
-        assert_eq!(Generation::read(&again), Ok(Generation(id)));
+        assert_eq!(Generation::decode(&again), Ok(Generation(id)));
     }
     for flags in [NLM_F_ACK_TLVS, NLM_F_ACK_TLVS | NLM_F_CAPPED] {
-        let header = Header { kind: NLMSG_ERROR, flags, seq: 0 };
-        if let Ok(ack) = Ack::read(Message { header, body }) {
+        let header = Header { message_type: NLMSG_ERROR, flags, seq: 0 };
+        if let Ok(ack) = Ack::decode(Message { header, port_id: 0, body }) {
             assert_eq!(acknowledged(&ack), Ok(ack));
         }
     }
@@ -81,7 +81,7 @@ fn acknowledged(ack: &Ack) -> Result<Ack, CodecError> {
     };
     let bytes = written(|w| {
         let flags = NLM_F_ACK_TLVS;
-        w.message(Header { kind: NLMSG_ERROR, flags, seq: ack.seq }, |w| {
+        w.message(Header { message_type: NLMSG_ERROR, flags, seq: ack.seq }, |w| {
             w.raw(&code.to_ne_bytes());
             w.message(Header::nf_tables(0, 0, ack.seq), |_| {});
             if let Some(message) = &ack.message {
@@ -92,7 +92,7 @@ fn acknowledged(ack: &Ack) -> Result<Ack, CodecError> {
             }
         });
     });
-    Messages::new(&bytes).next().expect("a message").and_then(Ack::read)
+    Messages::new(&bytes).next().expect("a message").and_then(Ack::decode)
 }
 
 /// A run of messages: what is not an error is a table, which prints and compares.
@@ -106,7 +106,7 @@ pub fn netlink(bytes: &[u8]) {
     assert_eq!(essence.normalized(), essence);
     let _ = (changes(&ruleset, &essence), drift(&ruleset, &essence), evident(&ruleset));
     for message in Messages::new(bytes).map_while(Result::ok) {
-        let _ = Event::read(message);
+        let _ = Event::decode(message);
     }
 }
 
@@ -114,19 +114,19 @@ pub fn netlink(bytes: &[u8]) {
 fn gathered(bytes: &[u8]) -> TableState {
     let table = Table::new(FAMILY, TABLE);
     let mut ruleset = TableState { table, chains: Vec::new(), sets: Vec::new(), rules: Vec::new() };
-    for Message { header, body } in Messages::new(bytes).map_while(Result::ok) {
+    for Message { header, body, .. } in Messages::new(bytes).map_while(Result::ok) {
         match header.nf_tables_message() {
             Some(NFT_MSG_NEWTABLE) => {
-                ruleset.table = Table::read(body).unwrap_or(ruleset.table);
+                ruleset.table = Table::decode(body).unwrap_or(ruleset.table);
             }
-            Some(NFT_MSG_NEWCHAIN) => ruleset.chains.extend(Chain::read(body)),
-            Some(NFT_MSG_NEWRULE) => ruleset.rules.extend(Rule::read(body)),
+            Some(NFT_MSG_NEWCHAIN) => ruleset.chains.extend(Chain::decode(body)),
+            Some(NFT_MSG_NEWRULE) => ruleset.rules.extend(Rule::decode(body)),
             Some(NFT_MSG_NEWSET) => ruleset
                 .sets
-                .extend(SetSpec::read(body).map(|spec| Set { spec, elements: Vec::new() })),
+                .extend(SetSpec::decode(body).map(|spec| Set { spec, elements: Vec::new() })),
             Some(NFT_MSG_NEWSETELEM) => {
                 let last = ruleset.sets.last_mut();
-                if let (Some(filled), Ok(read)) = (last, Elements::read(body)) {
+                if let (Some(filled), Ok(read)) = (last, Elements::decode(body)) {
                     filled.elements.extend(read.elements);
                 }
             }

@@ -67,7 +67,7 @@ fn list(
     visit: impl FnMut(u16, &[u8]) -> Result<(), CodecError>,
 ) -> Result<(), NetlinkError> {
     let mut w = Writer::new();
-    w.message(Header { kind, flags: NLM_F_REQUEST | NLM_F_DUMP, seq }, |w| {
+    w.message(Header { message_type: kind, flags: NLM_F_REQUEST | NLM_F_DUMP, seq }, |w| {
         w.raw(&vec![0; fixed_len]); // any address family
     });
     dump(socket, &w.finish()?, seq, visit)
@@ -81,7 +81,7 @@ fn link(body: &[u8]) -> Result<Option<(u32, InterfaceName)>, CodecError> {
     reader.slice("ifinfomsg", IFINFOMSG_LEN - 8)?;
     for attr in reader.attrs() {
         let attr = attr?;
-        if attr.kind == IFLA_IFNAME {
+        if attr.attribute_type == IFLA_IFNAME {
             let name = attr.string().ok().and_then(|name| name.parse().ok());
             return Ok(name.map(|name| (index, name)));
         }
@@ -102,7 +102,7 @@ fn default_route_exits(body: &[u8]) -> Result<Vec<u32>, CodecError> {
     }
     for attr in reader.attrs() {
         let attr = attr?;
-        match attr.kind {
+        match attr.attribute_type {
             RTA_OIF => exits.push(attr.u32_ne()?),
             RTA_MULTIPATH => exits.extend(next_hops(attr.value)?),
             _ => {}

@@ -10,7 +10,9 @@ use crate::nftables::expr::{
     Bitwise, Byteorder, Cmp, CmpOp, Counter, Ct, Data, Expr, Fib, Hash, Immediate, Lookup, Masq,
     Meta, Nat, Numgen, Opaque, Payload, Range, RangeOp, Register, Verdict,
 };
-use crate::nftables::{Chain, Element, Elements, Hook, RawAttr, Rule, SetSpec, Table};
+use crate::nftables::{
+    Chain, Element, Elements, Hook, RawAttr, Rule, SetDescription, SetSpec, Table,
+};
 
 /// The name of a table, chain or the like.
 pub fn names() -> impl Strategy<Value = String> {
@@ -100,11 +102,13 @@ fn set_exprs() -> impl Strategy<Value = Expr> {
             .prop_map(|(set, sreg, dreg, (set_id, flags))| {
                 Lookup { set, sreg, dreg, set_id, flags }.into()
             }),
-        (registers(), any::<(u32, u32, u32)>()).prop_map(|(dreg, (modulus, kind, offset))| {
-            Numgen { dreg, modulus, kind, offset }.into()
-        }),
-        hash.prop_map(|(sreg, dreg, (len, modulus, seed, offset, kind))| {
-            Hash { sreg, dreg, len, modulus, seed, offset, kind }.into()
+        (registers(), any::<(u32, u32, u32)>()).prop_map(
+            |(dreg, (modulus, numgen_type, offset))| {
+                Numgen { dreg, modulus, numgen_type, offset }.into()
+            }
+        ),
+        hash.prop_map(|(sreg, dreg, (len, modulus, seed, offset, hash_type))| {
+            Hash { sreg, dreg, len, modulus, seed, offset, hash_type }.into()
         }),
         (registers(), registers(), any::<(u32, u32, u32)>()).prop_map(
             |(sreg, dreg, (op, len, size))| Byteorder { sreg, dreg, op, len, size }.into()
@@ -122,8 +126,8 @@ fn nats() -> impl Strategy<Value = Expr> {
     let addresses = (option::of(registers()), option::of(registers()));
     let ports = (option::of(registers()), option::of(registers()));
     (any::<(u32, u32, Option<u32>)>(), addresses, ports).prop_map(
-        |((kind, family, flags), (addr_min, addr_max), (proto_min, proto_max))| {
-            Nat { kind, family, addr_min, addr_max, proto_min, proto_max, flags }.into()
+        |((nat_type, family, flags), (addr_min, addr_max), (proto_min, proto_max))| {
+            Nat { nat_type, family, addr_min, addr_max, proto_min, proto_max, flags }.into()
         },
     )
 }
@@ -141,7 +145,10 @@ fn opaques() -> impl Strategy<Value = Expr> {
 
 /// Attributes with numbers that no object of ours has.
 fn other() -> impl Strategy<Value = Vec<RawAttr>> {
-    vec((90..120u16, bytes()).prop_map(|(kind, value)| RawAttr { kind, value }), 0..3)
+    vec(
+        (90..120u16, bytes()).prop_map(|(attribute_type, value)| RawAttr { attribute_type, value }),
+        0..3,
+    )
 }
 
 /// Any table.
@@ -166,18 +173,22 @@ pub fn tables() -> impl Strategy<Value = Table> {
 
 /// Any chain.
 pub fn chains() -> impl Strategy<Value = Chain> {
-    let hook = any::<(u32, i32)>().prop_map(|(number, priority)| Hook { number, priority });
+    let hook = (any::<(u32, i32)>(), other()).prop_map(|((number, priority), other)| Hook {
+        number,
+        priority,
+        other,
+    });
     let place = (any::<u8>(), names(), names(), any::<Option<u64>>());
     let base = (option::of(hook), any::<Option<u32>>(), option::of(names()), any::<Option<u32>>());
     (place, base, other()).prop_map(
-        |((family, table, name, handle), (hook, policy, kind, flags), other)| Chain {
+        |((family, table, name, handle), (hook, policy, chain_type, flags), other)| Chain {
             family,
             table,
             name,
             handle,
             hook,
             policy,
-            kind,
+            chain_type,
             flags,
             other,
         },
@@ -204,10 +215,13 @@ pub fn rules() -> impl Strategy<Value = Rule> {
 /// Any set.
 pub fn sets() -> impl Strategy<Value = SetSpec> {
     let place = (any::<u8>(), names(), names(), any::<Option<u64>>());
-    let kinds = any::<[Option<u32>; 7]>();
-    (place, kinds, option::of(bytes()), other()).prop_map(
-        |((family, table, name, handle), kinds, userdata, other)| {
-            let [flags, key_type, key_len, data_type, data_len, id, size] = kinds;
+    let numbers = any::<[Option<u32>; 6]>();
+    let description =
+        (any::<Option<u32>>(), other()).prop_map(|(size, other)| SetDescription { size, other });
+    let extra = (option::of(bytes()), option::of(description), other());
+    (place, numbers, extra).prop_map(
+        |((family, table, name, handle), numbers, (userdata, description, other))| {
+            let [flags, key_type, key_len, data_type, data_len, id] = numbers;
             SetSpec {
                 family,
                 table,
@@ -220,7 +234,7 @@ pub fn sets() -> impl Strategy<Value = SetSpec> {
                 data_len,
                 id,
                 userdata,
-                size,
+                description,
                 other,
             }
         },
@@ -237,7 +251,15 @@ pub fn elements() -> impl Strategy<Value = Element> {
 
 /// Any list of elements.
 pub fn element_lists() -> impl Strategy<Value = Elements> {
-    (any::<u8>(), names(), names(), any::<Option<u32>>(), vec(elements(), 0..12)).prop_map(
-        |(family, table, set, set_id, elements)| Elements { family, table, set, set_id, elements },
+    let names = (names(), names());
+    (any::<u8>(), names, any::<Option<u32>>(), vec(elements(), 0..12), other()).prop_map(
+        |(family, (table, set), set_id, elements, other)| Elements {
+            family,
+            table,
+            set,
+            set_id,
+            elements,
+            other,
+        },
     )
 }

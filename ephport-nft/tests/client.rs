@@ -33,7 +33,7 @@ fn ruleset_with_a_set() -> TableState {
     let map = Set::number_verdicts(SetName::Anonymous(7), &verdicts);
     let plain = ruleset("49152-61000");
     let exprs =
-        vec![Payload::SOURCE_PORT.into(), Lookup::value(&map.spec, Register::VERDICT).into()];
+        vec![Payload::SOURCE_PORT.into(), Lookup::value(&map.spec.name, Register::VERDICT).into()];
     let mut rules = plain.rules;
     rules.push(Rule::new(map.spec.family, TABLE, "postrouting", exprs));
     TableState { rules, sets: vec![map], ..plain }.signed().unwrap()

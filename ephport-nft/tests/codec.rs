@@ -17,41 +17,41 @@ fn encoded(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
 }
 
 fn read_expr(bytes: &[u8]) -> Result<Expr, CodecError> {
-    Expr::read(Reader::new(bytes).attrs().next().expect("an attribute")?)
+    Expr::decode(Reader::new(bytes).attrs().next().expect("an attribute")?)
 }
 
 proptest! {
     #[test]
     fn expressions(expr in exprs()) {
-        let bytes = encoded(|w| expr.write(w));
+        let bytes = encoded(|w| expr.encode(w));
         let read = read_expr(&bytes).unwrap();
-        prop_assert_eq!(encoded(|w| read.write(w)), bytes);
+        prop_assert_eq!(encoded(|w| read.encode(w)), bytes);
         prop_assert_eq!(read, expr);
     }
 
     #[test]
     fn tables_(table in tables()) {
-        prop_assert_eq!(Table::read(&encoded(|w| table.write(w))), Ok(table));
+        prop_assert_eq!(Table::decode(&encoded(|w| table.encode(w))), Ok(table));
     }
 
     #[test]
     fn chains_(chain in chains()) {
-        prop_assert_eq!(Chain::read(&encoded(|w| chain.write(w))), Ok(chain));
+        prop_assert_eq!(Chain::decode(&encoded(|w| chain.encode(w))), Ok(chain));
     }
 
     #[test]
     fn rules_(rule in rules()) {
-        prop_assert_eq!(Rule::read(&encoded(|w| rule.write(w))), Ok(rule));
+        prop_assert_eq!(Rule::decode(&encoded(|w| rule.encode(w))), Ok(rule));
     }
 
     #[test]
     fn sets_(set in sets()) {
-        prop_assert_eq!(SetSpec::read(&encoded(|w| set.write(w))), Ok(set));
+        prop_assert_eq!(SetSpec::decode(&encoded(|w| set.encode(w))), Ok(set));
     }
 
     #[test]
     fn elements_(elements in element_lists()) {
-        prop_assert_eq!(Elements::read(&encoded(|w| elements.write(w))), Ok(elements));
+        prop_assert_eq!(Elements::decode(&encoded(|w| elements.encode(w))), Ok(elements));
     }
 
     #[test]
@@ -60,12 +60,12 @@ proptest! {
         at in any::<prop::sample::Index>(),
         bits in 1..=255u8,
     ) {
-        let mut bytes = encoded(|w| elements.write(w));
+        let mut bytes = encoded(|w| elements.encode(w));
         let at = at.index(bytes.len());
         bytes[at] ^= bits;
-        let _ = SetSpec::read(&bytes);
-        if let Ok(read) = Elements::read(&bytes) {
-            prop_assert_eq!(Elements::read(&encoded(|w| read.write(w))), Ok(read));
+        let _ = SetSpec::decode(&bytes);
+        if let Ok(read) = Elements::decode(&bytes) {
+            prop_assert_eq!(Elements::decode(&encoded(|w| read.encode(w))), Ok(read));
         }
     }
 
@@ -75,12 +75,12 @@ proptest! {
         at in any::<prop::sample::Index>(),
         bits in 1..=255u8,
     ) {
-        let mut bytes = encoded(|w| rule.write(w));
+        let mut bytes = encoded(|w| rule.encode(w));
         let at = at.index(bytes.len());
         bytes[at] ^= bits;
-        let _ = (Table::read(&bytes), Chain::read(&bytes));
-        if let Ok(read) = Rule::read(&bytes) {
-            prop_assert_eq!(Rule::read(&encoded(|w| read.write(w))), Ok(read));
+        let _ = (Table::decode(&bytes), Chain::decode(&bytes));
+        if let Ok(read) = Rule::decode(&bytes) {
+            prop_assert_eq!(Rule::decode(&encoded(|w| read.encode(w))), Ok(read));
         }
     }
 }
@@ -114,8 +114,8 @@ fn rules_of_the_kernel_encode_to_the_same_bytes() {
     let rules: Vec<_> = goldens().into_iter().filter(|golden| golden.kind == "rule").collect();
     assert!(rules.len() >= 9);
     for golden in rules {
-        let rule = Rule::read(&golden.bytes).unwrap();
-        let bytes = encoded(|w| rule.write(w));
+        let rule = Rule::decode(&golden.bytes).unwrap();
+        let bytes = encoded(|w| rule.encode(w));
         // Bytes 2 and 3 are the generation's low half, which only answers carry.
         assert_eq!(bytes[4..], golden.bytes[4..]);
         // nft has words for expressions that we keep as bytes.
@@ -170,8 +170,9 @@ fn sets_of_the_kernel_are_the_ones_we_make() {
     ];
     let goldens = goldens();
     let of_kind = |kind| goldens.iter().filter(move |golden| golden.kind == kind);
-    let sets: Vec<_> = of_kind("set").map(|golden| SetSpec::read(&golden.bytes).unwrap()).collect();
-    let elements = of_kind("elements").map(|golden| Elements::read(&golden.bytes).unwrap());
+    let sets: Vec<_> =
+        of_kind("set").map(|golden| SetSpec::decode(&golden.bytes).unwrap()).collect();
+    let elements = of_kind("elements").map(|golden| Elements::decode(&golden.bytes).unwrap());
     let elements: Vec<_> = elements.collect();
     assert_eq!((sets.len(), elements.len()), (ours.len(), ours.len()));
     for our in ours {
@@ -189,21 +190,21 @@ fn tables_chains_and_sets_of_the_kernel_lose_nothing() {
     for golden in goldens() {
         match golden.kind {
             "table" => {
-                let table = Table::read(&golden.bytes).unwrap();
+                let table = Table::decode(&golden.bytes).unwrap();
                 assert_eq!(table.comment().unwrap().as_str(), "foo");
-                assert_eq!(Table::read(&encoded(|w| table.write(w))), Ok(table));
+                assert_eq!(Table::decode(&encoded(|w| table.encode(w))), Ok(table));
             }
             "chain" => {
-                let chain = Chain::read(&golden.bytes).unwrap();
-                assert_eq!(Chain::read(&encoded(|w| chain.write(w))), Ok(chain));
+                let chain = Chain::decode(&golden.bytes).unwrap();
+                assert_eq!(Chain::decode(&encoded(|w| chain.encode(w))), Ok(chain));
             }
             "set" => {
-                let set = SetSpec::read(&golden.bytes).unwrap();
-                assert_eq!(SetSpec::read(&encoded(|w| set.write(w))), Ok(set));
+                let set = SetSpec::decode(&golden.bytes).unwrap();
+                assert_eq!(SetSpec::decode(&encoded(|w| set.encode(w))), Ok(set));
             }
             "elements" => {
-                let elements = Elements::read(&golden.bytes).unwrap();
-                let bytes = encoded(|w| elements.write(w));
+                let elements = Elements::decode(&golden.bytes).unwrap();
+                let bytes = encoded(|w| elements.encode(w));
                 assert_eq!(bytes[4..], golden.bytes[4..]);
             }
             _ => {}
@@ -214,7 +215,7 @@ fn tables_chains_and_sets_of_the_kernel_lose_nothing() {
 #[test]
 fn every_truncation_of_what_the_kernel_sends_is_an_error() {
     for golden in goldens() {
-        let header = Header { kind: 0xa06, flags: 0, seq: 1 };
+        let header = Header { message_type: 0xa06, flags: 0, seq: 1 };
         let bytes = encoded(|w| w.message(header, |w| w.raw(&golden.bytes)));
         assert!(Messages::new(&bytes).all(|message| message.is_ok()));
         for cut in 1..bytes.len() {
@@ -223,8 +224,8 @@ fn every_truncation_of_what_the_kernel_sends_is_an_error() {
         // The objects themselves see what is cut off inside of an attribute.
         for cut in 0..golden.bytes.len() {
             let body = &golden.bytes[..cut];
-            let _ = (Table::read(body), Chain::read(body), Rule::read(body));
-            let _ = (SetSpec::read(body), Elements::read(body));
+            let _ = (Table::decode(body), Chain::decode(body), Rule::decode(body));
+            let _ = (SetSpec::decode(body), Elements::decode(body));
         }
     }
 }

@@ -111,7 +111,7 @@ fn another_table_or_base_chain_is_another_table() {
     other.table.userdata = Some(vec![1]);
     assert_eq!(changes(&here, &other), None);
     let mut other = here.clone();
-    other.chains[0].hook = Some(Hook { number: 4, priority: 90 });
+    other.chains[0].hook = Some(Hook::new(4, 90));
     assert_eq!(changes(&here, &other), None);
     assert_eq!(changes(&here, &here), Some(Vec::new()));
 }

@@ -59,7 +59,10 @@ fn tamper(ruleset: &mut TableState, kind: u8, at: Index, to: Index) -> Option<()
             let key = vec![1; usize::try_from(filled.spec.key_len?).ok()?];
             filled.elements.push(Element::new(key, None));
         }
-        11 => pick(&mut ruleset.sets, at)?.spec.size = Some(9999),
+        11 => {
+            let spec = &mut pick(&mut ruleset.sets, at)?.spec;
+            *spec = spec.clone().with_size(Some(9999));
+        }
         12 => ruleset.table.flags = Some(1),
         _ => pick(&mut ruleset.chains, at)?.hook.as_mut()?.priority += 1,
     }

@@ -59,8 +59,12 @@ fn generation(w: &mut Writer) {
 }
 
 fn committed() -> Event {
-    let process = Some("nft".into());
-    Event::Generation(Commit { generation: Generation(9), pid: Some(4711), process })
+    Event::Generation(Commit {
+        generation: Generation(9),
+        port_id: 0,
+        thread: Some(4711),
+        thread_name: Some("nft".into()),
+    })
 }
 
 #[test]
@@ -70,16 +74,16 @@ fn every_kind_of_message_is_its_event() {
     let (set, elements) =
         (&ruleset.sets[0].spec, scripted::messages_of(&ruleset.sets[0]).remove(0));
     let told = datagram(&[
-        (NFT_MSG_NEWTABLE, &|w| table.write(w)),
-        (NFT_MSG_DELTABLE, &|w| table.write(w)),
-        (NFT_MSG_NEWCHAIN, &|w| chain.write(w)),
-        (NFT_MSG_DELCHAIN, &|w| chain.write(w)),
-        (NFT_MSG_NEWRULE, &|w| rule.write(w)),
-        (NFT_MSG_DELRULE, &|w| rule.write(w)),
-        (NFT_MSG_NEWSET, &|w| set.write(w)),
-        (NFT_MSG_DELSET, &|w| set.write(w)),
-        (NFT_MSG_NEWSETELEM, &|w| elements.write(w)),
-        (NFT_MSG_DELSETELEM, &|w| elements.write(w)),
+        (NFT_MSG_NEWTABLE, &|w| table.encode(w)),
+        (NFT_MSG_DELTABLE, &|w| table.encode(w)),
+        (NFT_MSG_NEWCHAIN, &|w| chain.encode(w)),
+        (NFT_MSG_DELCHAIN, &|w| chain.encode(w)),
+        (NFT_MSG_NEWRULE, &|w| rule.encode(w)),
+        (NFT_MSG_DELRULE, &|w| rule.encode(w)),
+        (NFT_MSG_NEWSET, &|w| set.encode(w)),
+        (NFT_MSG_DELSET, &|w| set.encode(w)),
+        (NFT_MSG_NEWSETELEM, &|w| elements.encode(w)),
+        (NFT_MSG_DELSETELEM, &|w| elements.encode(w)),
         (NFT_MSG_NEWOBJ, &|w| w.raw(&[1, 2, 3, 4])),
         (NFT_MSG_NEWGEN, &generation),
     ]);
@@ -104,7 +108,7 @@ fn every_kind_of_message_is_its_event() {
 fn a_body_that_cannot_be_read_and_a_message_of_another_subsystem_are_kept() {
     let mut w = Writer::new();
     w.message(Header::nf_tables(NFT_MSG_NEWRULE, 0, 1), |w| w.raw(&[1, 0, 0, 0, 9]));
-    w.message(Header { kind: 1, flags: 0, seq: 1 }, |_| {});
+    w.message(Header { message_type: 1, flags: 0, seq: 1 }, |_| {});
     let expected = [
         Event::Opaque { kind: 10 << 8 | NFT_MSG_NEWRULE, body: vec![1, 0, 0, 0, 9] },
         Event::Opaque { kind: 1, body: Vec::new() },

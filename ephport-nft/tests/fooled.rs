@@ -23,7 +23,7 @@ impl<F: FnMut(&mut Kernel, &[Header])> Transport for &mut Tampered<F> {
         let headers: Vec<_> =
             Messages::new(datagram).map(|message| message.unwrap().header).collect();
         let is_empty = headers.len() == 2;
-        if headers[0].kind == NFNL_MSG_BATCH_BEGIN && !is_empty {
+        if headers[0].message_type == NFNL_MSG_BATCH_BEGIN && !is_empty {
             (self.tamper)(&mut self.kernel, &headers);
         }
         sent
@@ -80,7 +80,7 @@ struct Late {
 impl Transport for &mut Late {
     fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError> {
         let first = Messages::new(datagram).next().unwrap().unwrap().header;
-        if first.kind == NFNL_MSG_BATCH_BEGIN && self.next.is_some() {
+        if first.message_type == NFNL_MSG_BATCH_BEGIN && self.next.is_some() {
             self.kernel.ruleset = self.next.take();
         }
         (&mut self.kernel).send(datagram)

@@ -67,7 +67,7 @@ fn a_chance_that_a_connection_is_not_translated() {
     let verdicts = [Verdict::Accept, Verdict::Continue];
     ruleset.sets.push(Set::number_verdicts(SetName::Named("chance"), &verdicts));
     let drawn = Register(1);
-    let numgen = Numgen { dreg: drawn, modulus: 2, kind: NFT_NG_RANDOM, offset: 0 };
+    let numgen = Numgen { dreg: drawn, modulus: 2, numgen_type: NFT_NG_RANDOM, offset: 0 };
     let dreg = Some(Register::VERDICT);
     let lookup = Lookup { set: "chance".into(), sreg: drawn, dreg, set_id: None, flags: None };
     let error = refusal_of(ruleset, vec![numgen.into(), lookup.into()]);
@@ -81,7 +81,7 @@ fn list(more: impl FnOnce(&mut Writer)) -> Result<Elements, CodecError> {
     w.raw(&NfGenMsg::new(FAMILY).to_bytes());
     w.string(NFTA_SET_ELEM_LIST_TABLE, TABLE);
     more(&mut w);
-    Elements::read(&w.finish().unwrap())
+    Elements::decode(&w.finish().unwrap())
 }
 
 /// A list of one element whose value is this verdict.
@@ -106,17 +106,18 @@ fn list_of(code: u32, chain: Option<&str>) -> Result<Elements, CodecError> {
 #[test]
 fn bytes_that_are_no_elements() {
     let truncated = CodecError::Truncated { what: "nfgenmsg", need: 4, have: 1 };
-    assert_eq!(Elements::read(&[1]), Err(truncated));
-    let kind = NFTA_SET_ELEM_LIST_SET;
+    assert_eq!(Elements::decode(&[1]), Err(truncated));
+    let attribute = NFTA_SET_ELEM_LIST_SET;
     let object = "set element list";
-    assert_eq!(list(|_| {}), Err(CodecError::Missing { object, kind }));
-    assert_eq!(list(|w| w.bytes(kind, b"s")), Err(CodecError::NotAString { kind }));
-    let kind = NFTA_SET_ELEM_LIST_TABLE;
-    assert_eq!(list(|w| w.string(kind, "t")), Err(CodecError::Twice { object, kind }));
-    assert_eq!(list(|w| w.u8(99, 0)), Err(CodecError::Unknown { object, kind: 99 }));
-    let kind = NFTA_SET_ELEM_LIST_SET_ID;
-    let size = CodecError::Size { kind, what: "u32", need: 4, have: 1 };
-    assert_eq!(list(|w| w.u8(kind, 0)), Err(size));
+    assert_eq!(list(|_| {}), Err(CodecError::Missing { object, attribute }));
+    assert_eq!(list(|w| w.bytes(attribute, b"s")), Err(CodecError::NotAString { attribute }));
+    let attribute = NFTA_SET_ELEM_LIST_TABLE;
+    assert_eq!(list(|w| w.string(attribute, "t")), Err(CodecError::Twice { object, attribute }));
+    let unknown_item = list(|w| w.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |w| w.u8(99, 0)));
+    assert_eq!(unknown_item, Err(CodecError::Unknown { object, attribute: 99 }));
+    let attribute = NFTA_SET_ELEM_LIST_SET_ID;
+    let size = CodecError::Size { attribute, what: "u32", need: 4, have: 1 };
+    assert_eq!(list(|w| w.u8(attribute, 0)), Err(size));
     assert!(list_of(1, None).is_ok());
     assert_eq!(list_of(1, Some("c")), Err(CodecError::Value { what: "verdict", value: 1 }));
 }

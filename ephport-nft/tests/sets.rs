@@ -102,7 +102,7 @@ fn rule(before: Vec<Expr>, filled: Set, lookup: Lookup, after: Vec<Expr>) -> Str
 }
 
 fn verdict_of(set: &SetSpec) -> Lookup {
-    Lookup::value(set, Register::VERDICT)
+    Lookup::value(&set.name, Register::VERDICT)
 }
 
 fn ipv4() -> [Expr; 2] {
@@ -117,7 +117,7 @@ fn source(dreg: Register) -> Expr {
 #[test]
 fn anonymous_sets_stand_in_their_rule() {
     let set = Set::ports(SetName::Anonymous(0), &"1024-2000,2002,3000-65535".parse().unwrap());
-    let lookup = Lookup::outside(&set.spec);
+    let lookup = Lookup::outside(&set.spec.name);
     assert_eq!(
         rule(vec![Payload::SOURCE_PORT.into()], set, lookup, Vec::new()),
         "th sport != { 1024-2000, 2002, 3000-65535 }"
@@ -125,7 +125,7 @@ fn anonymous_sets_stand_in_their_rule() {
     let networks = ["10.0.0.0/8", "11.0.0.0/8", "192.0.2.1/32", "12.0.0.0/8", "fc00::/7"];
     let networks = networks.map(|text| text.parse().unwrap());
     let set = Set::networks(SetName::Anonymous(0), Family::Ipv4, &networks);
-    let lookup = Lookup::within(&set.spec);
+    let lookup = Lookup::within(&set.spec.name);
     assert_eq!(
         rule(vec![Ct::ORIGINAL_SOURCE_V4.into()], set, lookup, Vec::new()),
         "ct original ip saddr { 10.0.0.0-12.255.255.255, 192.0.2.1 }"
@@ -179,7 +179,7 @@ fn blocks_of_sources_are_said_with_nat_and_not_with_masq() {
     let (inside, outside) = ("10.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap());
     let blocks = [(inside, outside, range("1024-1087"))];
     let map = Set::source_blocks(SetName::Anonymous(0), Family::Ipv4, blocks);
-    let lookup = Lookup::value(&map.spec, Register::R1);
+    let lookup = Lookup::value(&map.spec.name, Register::R1);
     let before = [ipv4().to_vec(), vec![source(Register::R1)]].concat();
     assert_eq!(
         rule(before.clone(), map, lookup, vec![Nat::source_block(Family::Ipv4).into()]),
@@ -188,7 +188,7 @@ fn blocks_of_sources_are_said_with_nat_and_not_with_masq() {
 
     let ports = [(inside, range("1024-1087"))];
     let map = Set::source_ports(SetName::Named("blocks"), Family::Ipv4, ports);
-    let lookup = Lookup::value(&map.spec, Register::R1);
+    let lookup = Lookup::value(&map.spec.name, Register::R1);
     let masq = Masq { flags: Some(2), proto_min: Some(Register::R1), proto_max: Some(Register(9)) };
     let lines = listed(vec![map], [before, vec![lookup.into(), masq.into()]].concat());
     assert_eq!(
@@ -219,7 +219,7 @@ fn essences_do_not_depend_on_names_order_or_superfluous_ends() {
             first.elements.pop(); // the end at 0
         }
         let rule = |filled: &Set| {
-            let exprs = vec![Payload::SOURCE_PORT.into(), Lookup::within(&filled.spec).into()];
+            let exprs = vec![Payload::SOURCE_PORT.into(), Lookup::within(&filled.spec.name).into()];
             Rule::new(FAMILY, TABLE, "c", exprs)
         };
         let rules = vec![rule(&first), rule(&second)];

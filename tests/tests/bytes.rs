@@ -68,7 +68,7 @@ fn policy(case: &Case) -> Policy {
 fn bytes(exprs: &[Expr]) -> Vec<u8> {
     let mut w = Writer::new();
     for expr in exprs {
-        expr.write(&mut w);
+        expr.encode(&mut w);
     }
     w.finish().expect("small enough")
 }

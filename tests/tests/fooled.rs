@@ -34,7 +34,7 @@ struct Cutting {
 impl Transport for Cutting {
     fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError> {
         let first = Messages::new(datagram).next().expect("a message").expect("whole");
-        let is_batch = first.header.kind == NFNL_MSG_BATCH_BEGIN;
+        let is_batch = first.header.message_type == NFNL_MSG_BATCH_BEGIN;
         let len = datagram.len() - if is_batch { self.bytes } else { 0 };
         self.socket.send(&datagram[..len])
     }
@@ -109,14 +109,14 @@ fn one_bad_message_undoes_the_batch_and_is_named_with_its_place() {
         ),
         (
             "a hook for nat before conntrack's",
-            |r| r.chains[0].hook = Some(Hook { number: 4, priority: -300 }),
+            |r| r.chains[0].hook = Some(Hook::new(4, -300)),
             "add chain postrouting (EOPNOTSUPP: Operation not supported on transport endpoint): \
              this kernel does not support it; use Linux 5.10 or later with all of CONFIG_NFT_*",
         ),
         (
             "a chain twice, of another kind",
             |r| {
-                let filter = Chain { kind: Some("filter".into()), ..r.chains[0].clone() };
+                let filter = Chain { chain_type: Some("filter".into()), ..r.chains[0].clone() };
                 r.chains.push(filter);
             },
             "add chain postrouting (EEXIST: File exists), at attribute NFTA_CHAIN_NAME: \
@@ -132,7 +132,7 @@ fn a_wrong_attribute_of_a_table_or_chain_is_named() {
     let cases: [Case; 2] = [
         (
             "a type of chain that there is not",
-            |r| r.chains[0].kind = Some("nosuch".into()),
+            |r| r.chains[0].chain_type = Some("nosuch".into()),
             "add chain postrouting (ENOENT: No such file or directory), \
              at attribute NFTA_CHAIN_TYPE",
         ),
@@ -212,8 +212,8 @@ fn in_a_user_namespace_a_batch_fits_the_unforced_buffer_or_the_error_says_what_t
 
 #[test]
 fn an_existing_chain_with_another_priority_or_type_is_replaced() {
-    let priority = |chain: &mut Chain| chain.hook = Some(Hook { number: 4, priority: 80 });
-    let kind = |chain: &mut Chain| chain.kind = Some("filter".into());
+    let priority = |chain: &mut Chain| chain.hook = Some(Hook::new(4, 80));
+    let kind = |chain: &mut Chain| chain.chain_type = Some("filter".into());
     let changes: [&dyn Fn(&mut Chain); 2] = [&priority, &kind];
     for change in changes {
         let host = Host::new("host").unwrap();

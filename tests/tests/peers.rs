@@ -193,7 +193,7 @@ fn byte_cases_of_google_nftables() {
     for (statement, golden) in cases {
         let (_, rule) = judged(&format!("masquerade {statement}"));
         let mut w = Writer::new();
-        rule.exprs.last().expect("an expression").normalized().write(&mut w);
+        rule.exprs.last().expect("an expression").normalized().encode(&mut w);
         assert_eq!(w.finish().unwrap(), golden, "{statement}");
     }
 }
@@ -240,8 +240,8 @@ fn elsewhere_than_in_postrouting_the_kernel_refuses_and_we_say_so() {
             let mut ruleset = compiled(policy);
             assert_eq!(ruleset.chains.iter().filter(|chain| chain.hook.is_some()).count(), 1);
             for chain in ruleset.chains.iter_mut().filter(|chain| chain.hook.is_some()) {
-                chain.hook = Some(Hook { number, priority: 90 });
-                chain.kind = Some(kind.into());
+                chain.hook = Some(Hook::new(number, 90));
+                chain.chain_type = Some(kind.into());
             }
             let error = host.run(|| Client::open().unwrap().apply(&ruleset)).unwrap_err();
             let refused = format!(

@@ -273,25 +273,19 @@ fn own_bodies(ruleset: &TableState) -> Vec<(u16, Vec<u8>)> {
         write(&mut w);
         (kind, w.finish().expect("small enough"))
     };
-    let mut bodies = vec![body(uapi::NFT_MSG_NEWTABLE, &|w| ruleset.table.write(w))];
+    let mut bodies = vec![body(uapi::NFT_MSG_NEWTABLE, &|w| ruleset.table.encode(w))];
     let chains = ruleset.chains.iter();
-    bodies.extend(chains.map(|chain| body(uapi::NFT_MSG_NEWCHAIN, &|w| chain.write(w))));
+    bodies.extend(chains.map(|chain| body(uapi::NFT_MSG_NEWCHAIN, &|w| chain.encode(w))));
     for (filled, id) in ruleset.sets.iter().zip(1..) {
         let set = nftables::SetSpec { id: Some(id), ..filled.spec.clone() };
-        bodies.push(body(uapi::NFT_MSG_NEWSET, &|w| set.write(w)));
+        bodies.push(body(uapi::NFT_MSG_NEWSET, &|w| set.encode(w)));
     }
     for filled in &ruleset.sets {
-        let elements = Elements {
-            family: FAMILY,
-            table: TABLE.into(),
-            set: filled.spec.name.clone(),
-            set_id: None,
-            elements: filled.elements.clone(),
-        };
-        bodies.push(body(uapi::NFT_MSG_NEWSETELEM, &|w| elements.write(w)));
+        let elements = Elements::new(&filled.spec, filled.elements.clone());
+        bodies.push(body(uapi::NFT_MSG_NEWSETELEM, &|w| elements.encode(w)));
     }
     let rules = ruleset.rules.iter();
-    bodies.extend(rules.map(|rule| body(uapi::NFT_MSG_NEWRULE, &|w| rule.write(w))));
+    bodies.extend(rules.map(|rule| body(uapi::NFT_MSG_NEWRULE, &|w| rule.encode(w))));
     bodies
 }
 
@@ -303,20 +297,20 @@ fn compare(ours: Attrs<'_>, theirs: Attrs<'_>, path: &str, differences: &mut BTr
     let name = ours.clone().next().and_then(|attr| Some(attr.string().ok()?.to_string()));
     for attr in ours {
         let path = match (&name, path) {
-            (Some(name), "rule 4 1") if attr.kind == uapi::NFTA_EXPR_DATA => name.clone(),
-            _ => format!("{path} {}", attr.kind),
+            (Some(name), "rule 4 1") if attr.attribute_type == uapi::NFTA_EXPR_DATA => name.clone(),
+            _ => format!("{path} {}", attr.attribute_type),
         };
-        match theirs.next_if(|their| their.kind == attr.kind) {
+        match theirs.next_if(|their| their.attribute_type == attr.attribute_type) {
             Some(their) => compare_values(attr, their, &path, differences),
             None => drop(differences.insert(format!("{path} only ours"))),
         }
     }
-    differences.extend(theirs.map(|their| format!("{path} {} only theirs", their.kind)));
+    differences.extend(theirs.map(|their| format!("{path} {} only theirs", their.attribute_type)));
 }
 
 fn sorted(attrs: Attrs<'_>) -> impl Iterator<Item = Attr<'_>> + Clone {
     let mut attrs: Vec<_> = attrs.map(|attr| attr.expect("an attribute")).collect();
-    attrs.sort_by_key(|attr| attr.kind);
+    attrs.sort_by_key(|attr| attr.attribute_type);
     attrs.into_iter()
 }
 
@@ -349,7 +343,7 @@ fn differences(ours: &[(u16, Vec<u8>)], theirs: &[(u16, Vec<u8>)]) -> BTreeSet<S
             _ => "rule",
         };
         let (mut our, mut their) = (Reader::new(our), Reader::new(their));
-        assert_eq!(NfGenMsg::read(&mut our), NfGenMsg::read(&mut their));
+        assert_eq!(NfGenMsg::decode(&mut our), NfGenMsg::decode(&mut their));
         compare(our.attrs(), their.attrs(), path, &mut differences);
     }
     differences
@@ -435,7 +429,8 @@ fn in_our_words() -> TableState {
     let eq = |bytes: &[u8]| Cmp::new(CmpOp::Eq, bytes).into();
     let load = |dreg, bytes: &[u8]| Immediate { dreg, data: Data::value(bytes) }.into();
     let filled = Set::ports(SetName::Named("s"), &"443".parse().unwrap());
-    let set = nftables::SetSpec { flags: Some(0), userdata: None, size: None, ..filled.spec };
+    let set =
+        nftables::SetSpec { flags: Some(0), userdata: None, description: None, ..filled.spec };
     let elements = vec![nftables::Element::new(443u16.to_be_bytes().to_vec(), None)];
     let established: u32 = 2;
     let matching = vec![
@@ -449,7 +444,7 @@ fn in_our_words() -> TableState {
         Bitwise::mask(&established.to_le_bytes()).into(),
         Cmp::new(CmpOp::Neq, &[0; 4]).into(),
         Payload::SOURCE_PORT.into(),
-        Lookup::within(&set).into(),
+        Lookup::within(&set.name).into(),
         Counter::default().into(),
         Immediate::verdict(Verdict::Drop).into(),
     ];
@@ -464,11 +459,11 @@ fn in_our_words() -> TableState {
         .into(),
         Masq::default().into(),
     ];
-    let hook = nftables::Hook { number: uapi::NF_INET_POST_ROUTING, priority: -5 };
+    let hook = nftables::Hook::new(uapi::NF_INET_POST_ROUTING, -5);
     let chain = nftables::Chain {
         hook: Some(hook),
         policy: Some(uapi::NF_ACCEPT),
-        kind: Some("nat".into()),
+        chain_type: Some("nat".into()),
         ..nftables::Chain::regular(FAMILY, TABLE, "c")
     };
     TableState {

@@ -136,13 +136,13 @@ fn what_nft_does_is_told_with_its_name() {
     let mut events = watch(&host);
     ok(&host, "nft insert rule inet ephport postrouting counter accept");
     let told: Vec<_> = std::iter::from_fn(|| events.next_within(NOW)).map(Result::unwrap).collect();
-    let [Event::NewRule(rule), Event::Generation(Commit { generation, pid, process })] = &told[..]
-    else {
+    let [Event::NewRule(rule), Event::Generation(commit)] = &told[..] else {
         panic!("{told:?}");
     };
     assert_eq!(rule.to_string(), "counter packets 0 bytes 0 accept");
-    assert!(pid.is_some());
-    assert_eq!(process.as_deref(), Some("nft"));
+    let Commit { generation, thread, thread_name, .. } = commit;
+    assert!(thread.is_some());
+    assert_eq!(thread_name.as_deref(), Some("nft"));
     let now = host.run(|| Client::open()?.generation());
     assert_eq!(now, Ok(*generation));
     // An object that we have no name for, in a table of somebody else.

@@ -117,7 +117,7 @@ impl Host {
         body: impl FnOnce(&mut Writer),
     ) -> Result<(), LabError> {
         let mut writer = Writer::new();
-        writer.message(Header { kind, flags, seq: 1 }, body);
+        writer.message(Header { message_type: kind, flags, seq: 1 }, body);
         let answers = self.netlink(|| exchange(&mut Socket::route()?, &writer.finish()?))?;
         let refusal = answers.into_iter().find_map(|ack| Some((ack.errno?, ack.message)));
         refusal.map_or(Ok(()), |(errno, message)| {
@@ -179,7 +179,7 @@ impl Host {
 fn operational_state(socket: &mut Socket, link: &str) -> Result<Option<u8>, NetlinkError> {
     const SEQ: u32 = 1;
     let mut writer = Writer::new();
-    writer.message(Header { kind: RTM_GETLINK, flags: EXISTING, seq: SEQ }, |w| {
+    writer.message(Header { message_type: RTM_GETLINK, flags: EXISTING, seq: SEQ }, |w| {
         w.raw(&ifinfomsg(0, 0));
         w.string(IFLA_IFNAME, link);
     });
@@ -196,7 +196,7 @@ fn read_operational_state(body: &[u8]) -> Result<Option<u8>, CodecError> {
     reader.slice("ifinfomsg", IFINFOMSG_LEN)?;
     for attr in reader.attrs() {
         let attr = attr?;
-        if attr.kind == IFLA_OPERSTATE {
+        if attr.attribute_type == IFLA_OPERSTATE {
             return attr.u8().map(Some);
         }
     }
@@ -208,7 +208,7 @@ fn route_type(socket: &mut Socket, to: IpAddr) -> Result<Option<u8>, NetlinkErro
     const SEQ: u32 = 1;
     let to = IpNet::from(to);
     let mut writer = Writer::new();
-    writer.message(Header { kind: RTM_GETROUTE, flags: EXISTING, seq: SEQ }, |w| {
+    writer.message(Header { message_type: RTM_GETROUTE, flags: EXISTING, seq: SEQ }, |w| {
         w.raw(&rtmsg(to, 0));
         w.bytes(RTA_DST, &octets(to.addr()));
     });

@@ -5,8 +5,8 @@ use std::fmt;
 use nix::errno::Errno;
 use thiserror::Error;
 
+use super::location::RequestLocation;
 use super::module::Module;
-use super::place::Place;
 use super::request::Request;
 use crate::netlink::CodecError;
 use crate::netlink::NetlinkError;
@@ -89,8 +89,8 @@ pub struct Refusal {
     pub message: Option<String>,
     /// Where in the message the fault is, in bytes from its header.
     pub offset: Option<u32>,
-    /// What stands there.
-    pub place: Option<Place>,
+    /// The attribute at the offset.
+    pub location: Option<RequestLocation>,
     /// The likely cause.
     pub cause: Option<Cause>,
 }
@@ -112,9 +112,13 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub(super) fn of(request: &Request, errno: Errno, place: Option<&Place>) -> Option<Self> {
+    pub(super) fn of(
+        request: &Request,
+        errno: Errno,
+        location: Option<&RequestLocation>,
+    ) -> Option<Self> {
         Some(match (errno, request) {
-            (Errno::ENOENT, Request::Add(_)) if place.is_none() => Self::SomeModule,
+            (Errno::ENOENT, Request::Add(_)) if location.is_none() => Self::SomeModule,
             (Errno::EOPNOTSUPP, _) => Self::Unsupported,
             (Errno::EEXIST, _) => Self::Exists,
             (Errno::EBUSY, _) => Self::InUse,
@@ -126,10 +130,10 @@ impl Cause {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { request, errno, message, offset, place, cause } = self;
+        let Self { request, errno, message, offset, location, cause } = self;
         write!(f, "the kernel refused to {request} ({errno})")?;
-        match (place, offset) {
-            (Some(place), _) => write!(f, ", at {place}")?,
+        match (location, offset) {
+            (Some(location), _) => write!(f, ", at {location}")?,
             (None, Some(offset)) => write!(f, ", at byte {offset} of the message")?,
             (None, None) => {}
         }

@@ -30,7 +30,7 @@
 //!
 //! let table = Table::new(1, "ephport");
 //! let mut w = Writer::new();
-//! w.message(Header::nf_tables(NFT_MSG_NEWTABLE, 0, 0), |w| table.write(w));
+//! w.message(Header::nf_tables(NFT_MSG_NEWTABLE, 0, 0), |w| table.encode(w));
 //! let mut events = Events::with_transport(Recorded(vec![w.finish()?]));
 //! assert_eq!(events.next_within(Duration::from_secs(1)), Some(Ok(Event::NewTable(table))));
 //! assert_eq!(events.next_within(Duration::from_secs(1)), None);
@@ -93,32 +93,32 @@ pub enum Event {
 }
 
 impl Event {
-    /// Reads a message about it.
+    /// Decodes a message about it.
     #[must_use]
-    pub fn read(message: Message<'_>) -> Self {
+    pub fn decode(message: Message<'_>) -> Self {
         Self::known(message).unwrap_or_else(|_| Self::opaque(message))
     }
 
     fn known(message: Message<'_>) -> Result<Self, CodecError> {
         let body = message.body;
         Ok(match message.header.nf_tables_message() {
-            Some(NFT_MSG_NEWTABLE) => Self::NewTable(Table::read(body)?),
-            Some(NFT_MSG_DELTABLE) => Self::DeletedTable(Table::read(body)?),
-            Some(NFT_MSG_NEWCHAIN) => Self::NewChain(Chain::read(body)?),
-            Some(NFT_MSG_DELCHAIN) => Self::DeletedChain(Chain::read(body)?),
-            Some(NFT_MSG_NEWRULE) => Self::NewRule(Rule::read(body)?),
-            Some(NFT_MSG_DELRULE) => Self::DeletedRule(Rule::read(body)?),
-            Some(NFT_MSG_NEWSET) => Self::NewSet(SetSpec::read(body)?),
-            Some(NFT_MSG_DELSET) => Self::DeletedSet(SetSpec::read(body)?),
-            Some(NFT_MSG_NEWSETELEM) => Self::NewElements(Elements::read(body)?),
-            Some(NFT_MSG_DELSETELEM) => Self::DeletedElements(Elements::read(body)?),
-            Some(NFT_MSG_NEWGEN) => Self::Generation(Commit::read(body)?),
+            Some(NFT_MSG_NEWTABLE) => Self::NewTable(Table::decode(body)?),
+            Some(NFT_MSG_DELTABLE) => Self::DeletedTable(Table::decode(body)?),
+            Some(NFT_MSG_NEWCHAIN) => Self::NewChain(Chain::decode(body)?),
+            Some(NFT_MSG_DELCHAIN) => Self::DeletedChain(Chain::decode(body)?),
+            Some(NFT_MSG_NEWRULE) => Self::NewRule(Rule::decode(body)?),
+            Some(NFT_MSG_DELRULE) => Self::DeletedRule(Rule::decode(body)?),
+            Some(NFT_MSG_NEWSET) => Self::NewSet(SetSpec::decode(body)?),
+            Some(NFT_MSG_DELSET) => Self::DeletedSet(SetSpec::decode(body)?),
+            Some(NFT_MSG_NEWSETELEM) => Self::NewElements(Elements::decode(body)?),
+            Some(NFT_MSG_DELSETELEM) => Self::DeletedElements(Elements::decode(body)?),
+            Some(NFT_MSG_NEWGEN) => Self::Generation(Commit::decode(message)?),
             _ => Self::opaque(message),
         })
     }
 
     fn opaque(message: Message<'_>) -> Self {
-        Self::Opaque { kind: message.header.kind, body: message.body.to_vec() }
+        Self::Opaque { kind: message.header.message_type, body: message.body.to_vec() }
     }
 }
 
@@ -170,7 +170,7 @@ impl<T: Transport> Events<T> {
                 Ok(None) => return None,
                 Ok(Some(datagram)) => {
                     let events = Messages::new(&datagram)
-                        .map(|message| message.map(Event::read).map_err(NetlinkError::from));
+                        .map(|message| message.map(Event::decode).map_err(NetlinkError::from));
                     self.queued.extend(events);
                 }
                 // The kernel counts what it drops at the socket, and says so once; and a datagram

@@ -2,16 +2,16 @@
 
 mod error;
 mod events;
+mod location;
 mod module;
-mod place;
 mod readback;
 mod request;
 mod verdict;
 
 pub use error::{Cause, Error, Refusal};
 pub use events::{Event, Events};
+pub use location::{Item, RequestLocation};
 pub use module::Module;
-pub use place::{Item, Place};
 pub use request::{Object, Request};
 
 use verdict::{CommitResult, verdict};

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::place::Place;
+use super::location::RequestLocation;
 use crate::plan::operation::Operation;
 
 /// A module of the kernel.
@@ -31,14 +31,20 @@ impl Module {
 
     /// The one that is missing when the kernel answers ENOENT to this operation, at this place of
     /// its message.
-    pub(super) fn missing(operation: &Operation, place: Option<&Place>) -> Option<Self> {
+    pub(super) fn missing(
+        operation: &Operation,
+        location: Option<&RequestLocation>,
+    ) -> Option<Self> {
         match operation {
             // Linux 5.10 says ENOENT without a place.
-            Operation::AddChain(chain) if chain.kind.as_deref() == Some("nat") => {
-                let is_type = place.is_none_or(|place| place.attribute == "NFTA_CHAIN_TYPE");
+            Operation::AddChain(chain) if chain.chain_type.as_deref() == Some("nat") => {
+                let is_type =
+                    location.is_none_or(|location| location.attribute == "NFTA_CHAIN_TYPE");
                 is_type.then_some(Self::new("nft_chain_nat").since("5.2"))
             }
-            Operation::AppendRule(_) | Operation::InsertRule(_) => Self::of(place?.expression()?),
+            Operation::AppendRule(_) | Operation::InsertRule(_) => {
+                Self::of(location?.expression()?)
+            }
             _ => None,
         }
     }

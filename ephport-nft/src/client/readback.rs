@@ -102,7 +102,7 @@ impl<T: Transport> Client<T> {
     pub fn generation(&mut self) -> Result<Generation, Error> {
         let mut generation = None;
         self.list(NFT_MSG_GETGEN, NLM_F_ACK, NFPROTO_UNSPEC, &[], |body| {
-            generation = Some(Generation::read(body)?);
+            generation = Some(Generation::decode(body)?);
             Ok(())
         })?;
         generation.ok_or(Error::NoNfTables)
@@ -116,7 +116,7 @@ impl<T: Transport> Client<T> {
     ) -> Result<Option<Table>, Error> {
         let mut table = None;
         self.list(NFT_MSG_GETTABLE, NLM_F_DUMP, family, &[], |body| {
-            table = table.take().or(Some(Table::read(body)?).filter(|table| table.name == name));
+            table = table.take().or(Some(Table::decode(body)?).filter(|table| table.name == name));
             Ok(())
         })?;
         Ok(table)
@@ -126,13 +126,13 @@ impl<T: Transport> Client<T> {
         let Some(table) = self.read_table_only(family, name)? else { return Ok(None) };
         let mut chains = Vec::new();
         self.list(NFT_MSG_GETCHAIN, NLM_F_DUMP, family, &[], |body| {
-            chains.extend(Some(Chain::read(body)?).filter(|chain| chain.table == name));
+            chains.extend(Some(Chain::decode(body)?).filter(|chain| chain.table == name));
             Ok(())
         })?;
         let sets = self.read_sets(family, name)?;
         let mut rules = Vec::new();
         self.list(NFT_MSG_GETRULE, NLM_F_DUMP, family, &[(NFTA_RULE_TABLE, name)], |body| {
-            rules.extend(Some(Rule::read(body)?).filter(|rule| rule.table == name));
+            rules.extend(Some(Rule::decode(body)?).filter(|rule| rule.table == name));
             Ok(())
         })?;
         let ruleset = TableState { table, chains, sets, rules };
@@ -145,7 +145,7 @@ impl<T: Transport> Client<T> {
     fn read_sets(&mut self, family: u8, table: &str) -> Result<Vec<Set>, Error> {
         let mut sets = Vec::new();
         self.list(NFT_MSG_GETSET, NLM_F_DUMP, family, &[(NFTA_SET_TABLE, table)], |body| {
-            sets.extend(Some(SetSpec::read(body)?).filter(|set| set.table == table));
+            sets.extend(Some(SetSpec::decode(body)?).filter(|set| set.table == table));
             Ok(())
         })?;
         let filled = sets.into_iter().map(|set| {
@@ -159,7 +159,7 @@ impl<T: Transport> Client<T> {
         let names = [(NFTA_SET_ELEM_LIST_TABLE, &*set.table), (NFTA_SET_ELEM_LIST_SET, &*set.name)];
         let mut elements = Vec::new();
         self.list(NFT_MSG_GETSETELEM, NLM_F_DUMP, set.family, &names, |body| {
-            elements.extend(Elements::read(body)?.elements);
+            elements.extend(Elements::decode(body)?.elements);
             Ok(())
         })?;
         Ok(elements)

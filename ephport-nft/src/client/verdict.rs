@@ -3,8 +3,8 @@
 use nix::errno::Errno;
 
 use super::error::{Cause, Error, Refusal};
+use super::location::RequestLocation;
 use super::module::Module;
-use super::place::Place;
 use super::request::Request;
 use crate::netlink::Ack;
 use crate::plan::transaction::Batch;
@@ -41,18 +41,18 @@ fn refused(batch: &Batch, errno: Errno, index: Option<usize>, failure: &Ack) -> 
     let request = Request::of(batch.operations(), index);
     let operation = index.and_then(|index| batch.operations().get(index));
     let message = operation.and_then(|operation| operation.message(failure.seq).ok());
-    let place =
-        failure.offset.zip(message).and_then(|(offset, message)| Place::at(offset, &message));
+    let location = failure.offset.zip(message);
+    let location = location.and_then(|(offset, message)| RequestLocation::at(offset, &message));
     let missing = operation.filter(|_| errno == Errno::ENOENT);
-    match missing.and_then(|operation| Module::missing(operation, place.as_ref())) {
+    match missing.and_then(|operation| Module::missing(operation, location.as_ref())) {
         Some(module) => Error::NoModule { request, module },
         None => Error::Refused(Box::new(Refusal {
-            cause: Cause::of(&request, errno, place.as_ref()),
+            cause: Cause::of(&request, errno, location.as_ref()),
             request,
             errno,
             message: failure.message.clone(),
             offset: failure.offset,
-            place,
+            location,
         })),
     }
 }

@@ -107,11 +107,11 @@ impl Program {
     }
 
     /// A base chain of postrouting that leaves groups and whole networks alone.
-    fn base_chain(&mut self, name: &str, kind: &str, priority: i32) {
+    fn base_chain(&mut self, name: &str, chain_type: &str, priority: i32) {
         self.chains.push(Chain {
-            hook: Some(Hook { number: NF_INET_POST_ROUTING, priority }),
+            hook: Some(Hook::new(NF_INET_POST_ROUTING, priority)),
             policy: Some(NF_ACCEPT),
-            kind: Some(kind.into()),
+            chain_type: Some(chain_type.into()),
             ..Chain::regular(FAMILY, TABLE, name)
         });
         for address_type in [RTN_MULTICAST, RTN_BROADCAST] {

@@ -33,7 +33,8 @@ impl Program {
             [(first, last)] => single(of, family, first, last, is_inside),
             _ => {
                 let set = self.anonymous_set(|name| Set::networks(name, family, networks));
-                let lookup = if is_inside { Lookup::within(&set) } else { Lookup::outside(&set) };
+                let lookup =
+                    if is_inside { Lookup::within(&set.name) } else { Lookup::outside(&set.name) };
                 let len = u32::try_from(address_len(family)).ok()?;
                 Some(vec![load(of, family, len), lookup.into()])
             }

@@ -123,7 +123,7 @@ impl Program {
             }
             _ => {
                 let set = self.anonymous_set(|name| Set::ports(name, ports));
-                exprs.push(Lookup::within(&set).into());
+                exprs.push(Lookup::within(&set.name).into());
             }
         }
         exprs

@@ -48,7 +48,7 @@ impl Program {
             return;
         }
         let map = self.anonymous_set(|name| Set::port_verdicts(name, &kept));
-        let verdict = Lookup::value(&map, Register::VERDICT).into();
+        let verdict = Lookup::value(&map.name, Register::VERDICT).into();
         self.rule(chain, vec![Payload::SOURCE_PORT.into(), verdict]);
     }
 
@@ -88,7 +88,7 @@ impl Program {
     ) {
         let verdicts: Vec<_> = ranges.iter().map(|range| goto(policy, *range)).collect();
         let map = self.anonymous_set(|name| Set::number_verdicts(name, &verdicts));
-        number.push(Lookup::value(&map, Register::VERDICT).into());
+        number.push(Lookup::value(&map.name, Register::VERDICT).into());
         self.rule(chain, number);
     }
 
@@ -107,7 +107,7 @@ impl Program {
             ranges.iter().map(|range| (range.count(), goto(policy, *range))).collect();
         let map = self.anonymous_set(|name| Set::weighted_verdicts(name, &weights));
         number.push(Byteorder::TO_NETWORK.into());
-        number.push(Lookup::value(&map, Register::VERDICT).into());
+        number.push(Lookup::value(&map.name, Register::VERDICT).into());
         self.rule(chain, number);
     }
 }

@@ -50,7 +50,8 @@ impl Program {
         let map = self.block_map(policy, blocks, family);
         let flags = NF_NAT_RANGE_PROTO_SPECIFIED | nat_flags(policy.flags);
         let is_addressed = blocks.iter().next().is_some_and(|block| block.outside.is_some());
-        let load = [source_address(family, Register::R1), Lookup::value(&map, Register::R1).into()];
+        let load =
+            [source_address(family, Register::R1), Lookup::value(&map.name, Register::R1).into()];
         let (min, max) = (Some(Register::R1), Some(SECOND_SLOT));
         let nat: Vec<Expr> = if is_addressed {
             vec![Nat { flags: Some(flags), ..Nat::source_block(family) }.into()]

@@ -252,7 +252,7 @@ fn known(verdict: &Verdict) -> Option<Verdict> {
 }
 
 fn generate(registers: &mut Registers, numgen: &Numgen) -> Option<bool> {
-    let by = match (numgen.kind, numgen.offset) {
+    let by = match (numgen.numgen_type, numgen.offset) {
         (NFT_NG_INCREMENTAL, 0) => By::RoundRobin,
         (NFT_NG_RANDOM, 0) => By::Weighted,
         _ => return None,
@@ -261,7 +261,7 @@ fn generate(registers: &mut Registers, numgen: &Numgen) -> Option<bool> {
 }
 
 fn hashed(registers: &mut Registers, hash: &Hash) -> Option<bool> {
-    if hash.kind != NFT_HASH_JENKINS || hash.offset.is_some_and(|offset| offset != 0) {
+    if hash.hash_type != NFT_HASH_JENKINS || hash.offset.is_some_and(|offset| offset != 0) {
         return None;
     }
     let of = registers.bytes(hash.sreg, usize::try_from(hash.len).ok()?)?;

@@ -287,7 +287,7 @@ mod tests {
     /// Goes to one of two chains by a number. Each takes another port, and ends so.
     fn spread(number: Numgen, ends: [Expr; 2]) -> TableState {
         let map = Set::number_verdicts(SetName::Named("m"), &[goto("a"), goto("b")]);
-        let lookup = Lookup::value(&map.spec, Register::VERDICT).into();
+        let lookup = Lookup::value(&map.spec.name, Register::VERDICT).into();
         let [a, b] = ends;
         let chains = [
             (POSTROUTING, vec![number.into(), lookup]),

@@ -42,7 +42,7 @@ pub(super) fn source_nat(registers: &Registers, nat: &Nat) -> Option<NatTarget> 
             _ => return None,
         }))
     };
-    if nat.kind != NFT_NAT_SNAT || !is_family(nat.family) {
+    if nat.nat_type != NFT_NAT_SNAT || !is_family(nat.family) {
         return None;
     }
     let address = nat.addr_min.map_or(Some(Address::Keep), fixed)?;

@@ -5,29 +5,29 @@ use nix::errno::Errno;
 use super::{CodecError, Message, Reader};
 use crate::uapi::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS};
 
-/// Length of `struct nlmsghdr`, which an answer quotes of its request.
+/// Length of `struct nlmsghdr`, which an answer quotes from its request.
 const QUOTED_HEADER: usize = 16;
 
-/// What the kernel says of the request with number `seq`.
+/// The kernel's answer to the request with number `seq`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
     /// The number of the request.
     pub seq: u32,
     /// The failure, or `None` for success.
     pub errno: Option<Errno>,
-    /// `NLMSGERR_ATTR_MSG`: the kernel's words. nf_tables hardly ever has any.
+    /// `NLMSGERR_ATTR_MSG`: a text. nf_tables rarely sends one.
     pub message: Option<String>,
-    /// `NLMSGERR_ATTR_OFFS`: where in the request the fault is, in bytes from its header.
+    /// `NLMSGERR_ATTR_OFFS`: the offset of the fault, in bytes from the start of the request.
     pub offset: Option<u32>,
 }
 
 impl Ack {
-    /// Reads an `NLMSG_ERROR` message. The sequence number is that of the quoted request.
-    pub fn read(message: Message<'_>) -> Result<Self, CodecError> {
+    /// Decodes an `NLMSG_ERROR` message. The sequence number is that of the quoted request.
+    pub fn decode(message: Message<'_>) -> Result<Self, CodecError> {
         let mut reader = Reader::new(message.body);
         let code = i32::from_ne_bytes(reader.array("nlmsgerr")?);
         let quoted_len = reader.u32_ne("quoted nlmsghdr")?;
-        let _kind_and_flags = reader.u32_ne("quoted nlmsghdr")?;
+        let _type_and_flags = reader.u32_ne("quoted nlmsghdr")?;
         let seq = reader.u32_ne("quoted nlmsghdr")?;
         let _port_id = reader.u32_ne("quoted nlmsghdr")?;
         let errno = (code != 0).then(|| Errno::from_raw(code.saturating_neg()));
@@ -39,15 +39,15 @@ impl Ack {
                 reader.slice("quoted request", quoted)?;
                 reader.skip_padding(quoted);
             }
-            ack.read_extended(reader)?;
+            ack.decode_extended(reader)?;
         }
         Ok(ack)
     }
 
-    fn read_extended(&mut self, reader: Reader<'_>) -> Result<(), CodecError> {
+    fn decode_extended(&mut self, reader: Reader<'_>) -> Result<(), CodecError> {
         for attr in reader.attrs() {
             let attr = attr?;
-            match attr.kind {
+            match attr.attribute_type {
                 NLMSGERR_ATTR_MSG => self.message = Some(attr.string()?.into()),
                 NLMSGERR_ATTR_OFFS => self.offset = Some(attr.u32_ne()?),
                 _ => {}
@@ -66,7 +66,7 @@ mod tests {
     /// An answer as the kernel sends it: code, the quoted request, then the extended attributes.
     fn answer(flags: u16, code: i32, quoted_body: &[u8]) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.message(Header { kind: NLMSG_ERROR, flags, seq: 7 }, |w| {
+        writer.message(Header { message_type: NLMSG_ERROR, flags, seq: 7 }, |w| {
             w.raw(&code.to_ne_bytes());
             w.message(Header::nf_tables(6, 1, 7), |w| w.raw(quoted_body));
             w.u32_ne(NLMSGERR_ATTR_OFFS, 48);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Result<Ack, CodecError> {
-        Ack::read(Messages::new(bytes).next().unwrap()?)
+        Ack::decode(Messages::new(bytes).next().unwrap()?)
     }
 
     #[test]

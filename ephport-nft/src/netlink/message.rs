@@ -6,11 +6,11 @@ use crate::uapi::{NFNETLINK_V0, NFNL_SUBSYS_NFTABLES};
 /// Length of `struct nlmsghdr`.
 const HEADER_LEN: usize = 16;
 
-/// `struct nlmsghdr` without its length; the sender's port id is left to the kernel.
+/// `struct nlmsghdr` without its length and port id; the kernel sets the port id of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// `nlmsg_type`.
-    pub kind: u16,
+    pub message_type: u16,
     /// `nlmsg_flags`.
     pub flags: u16,
     /// `nlmsg_seq`: an answer carries the number of its request.
@@ -21,31 +21,31 @@ impl Header {
     /// The header of an nf_tables message: subsystem in the upper byte, `NFT_MSG_*` in the lower.
     #[must_use]
     pub fn nf_tables(message: u16, flags: u16, seq: u32) -> Self {
-        Self { kind: NFNL_SUBSYS_NFTABLES << 8 | message, flags, seq }
+        Self { message_type: NFNL_SUBSYS_NFTABLES << 8 | message, flags, seq }
     }
 
     /// The `NFT_MSG_*` number, when this is an nf_tables message.
     #[must_use]
     pub fn nf_tables_message(self) -> Option<u16> {
-        (self.kind >> 8 == NFNL_SUBSYS_NFTABLES).then_some(self.kind & 0xff)
+        (self.message_type >> 8 == NFNL_SUBSYS_NFTABLES).then_some(self.message_type & 0xff)
     }
 
     pub(super) fn to_bytes(self, len: u32) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[0..4].copy_from_slice(&len.to_ne_bytes());
-        bytes[4..6].copy_from_slice(&self.kind.to_ne_bytes());
+        bytes[4..6].copy_from_slice(&self.message_type.to_ne_bytes());
         bytes[6..8].copy_from_slice(&self.flags.to_ne_bytes());
         bytes[8..12].copy_from_slice(&self.seq.to_ne_bytes());
         bytes
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<(Self, usize), CodecError> {
+    fn decode(reader: &mut Reader<'_>) -> Result<(Self, u32, usize), CodecError> {
         let len = usize::try_from(reader.u32_ne("nlmsghdr")?).unwrap_or(usize::MAX);
-        let kind = reader.u16_ne("nlmsghdr")?;
+        let message_type = reader.u16_ne("nlmsghdr")?;
         let flags = reader.u16_ne("nlmsghdr")?;
         let seq = reader.u32_ne("nlmsghdr")?;
-        let _port_id = reader.u32_ne("nlmsghdr")?;
-        Ok((Self { kind, flags, seq }, len))
+        let port_id = reader.u32_ne("nlmsghdr")?;
+        Ok((Self { message_type, flags, seq }, port_id, len))
     }
 }
 
@@ -54,7 +54,10 @@ impl Header {
 pub struct Message<'a> {
     /// Its header.
     pub header: Header,
-    /// All after the header.
+    /// `nlmsg_pid`: the port id of the socket that the message is addressed to, or, of an event, of the
+    /// socket whose request caused it.
+    pub port_id: u32,
+    /// The bytes after the header.
     pub body: &'a [u8],
 }
 
@@ -69,8 +72,8 @@ impl<'a> Messages<'a> {
         Self(Some(Reader::new(datagram)))
     }
 
-    fn read(mut reader: Reader<'a>) -> Result<(Message<'a>, Reader<'a>), CodecError> {
-        let (header, len) = Header::read(&mut reader)?;
+    fn decode(mut reader: Reader<'a>) -> Result<(Message<'a>, Reader<'a>), CodecError> {
+        let (header, port_id, len) = Header::decode(&mut reader)?;
         let body = len.checked_sub(HEADER_LEN).ok_or(CodecError::Truncated {
             what: "nlmsghdr",
             need: HEADER_LEN,
@@ -78,7 +81,7 @@ impl<'a> Messages<'a> {
         })?;
         let body = reader.slice("message body", body)?;
         reader.skip_padding(len);
-        Ok((Message { header, body }, reader))
+        Ok((Message { header, port_id, body }, reader))
     }
 }
 
@@ -87,7 +90,7 @@ impl<'a> Iterator for Messages<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let reader = self.0.take().filter(|reader| !reader.rest().is_empty())?;
-        Some(Self::read(reader).map(|(message, rest)| {
+        Some(Self::decode(reader).map(|(message, rest)| {
             self.0 = Some(rest);
             message
         }))
@@ -110,15 +113,15 @@ impl NfGenMsg {
         Self { family, resource: 0 }
     }
 
-    /// Its four bytes.
+    /// The encoded bytes.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 4] {
         let [high, low] = self.resource.to_be_bytes();
         [self.family, NFNETLINK_V0, high, low]
     }
 
-    /// Reads it from the front of a message's body.
-    pub fn read(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+    /// Decodes it at the start of a message's body.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
         let [family, _version, high, low] = reader.array("nfgenmsg")?;
         Ok(Self { family, resource: u16::from_be_bytes([high, low]) })
     }
@@ -133,22 +136,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(
+        fn encoded_messages_are_decoded(
             messages in prop::collection::vec(
                 (any::<(u16, u16, u32)>(), prop::collection::vec(any::<u8>(), 0..40)),
                 0..6,
             )
         ) {
             let mut writer = Writer::new();
-            for ((kind, flags, seq), body) in &messages {
-                let header = Header { kind: *kind, flags: *flags, seq: *seq };
+            for ((message_type, flags, seq), body) in &messages {
+                let header = Header { message_type: *message_type, flags: *flags, seq: *seq };
                 writer.message(header, |w| w.raw(body));
             }
             let bytes = writer.finish().unwrap();
             let read: Vec<_> = Messages::new(&bytes).map(Result::unwrap).collect();
             prop_assert_eq!(read.len(), messages.len());
-            for (message, ((kind, flags, seq), body)) in read.iter().zip(&messages) {
-                let header = Header { kind: *kind, flags: *flags, seq: *seq };
+            for (message, ((message_type, flags, seq), body)) in read.iter().zip(&messages) {
+                let header = Header { message_type: *message_type, flags: *flags, seq: *seq };
                 prop_assert_eq!(message.header, header);
                 prop_assert_eq!(message.body, &body[..]);
             }

@@ -2,7 +2,7 @@
 //!
 //! A netlink datagram is a run of messages, each a 16-byte header (`struct nlmsghdr`), a fixed
 //! body, and attributes (`struct nlattr`) that may nest; all is aligned to 4 bytes
-//! (linux/netlink.h). [`Writer`] builds one in a single pass, [`Reader`] takes one apart without
+//! (linux/netlink.h). [`Writer`] builds one in a single pass, [`Reader`] decodes one without
 //! trusting any length in it.
 
 mod ack;
@@ -32,7 +32,7 @@ const fn align(len: usize) -> usize {
     len.next_multiple_of(ALIGN)
 }
 
-/// Why bytes are not netlink, or values do not fit into it.
+/// The reason why bytes are not valid netlink, or why a value does not fit in a message.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CodecError {
@@ -41,55 +41,55 @@ pub enum CodecError {
     Truncated {
         /// The field.
         what: &'static str,
-        /// How many bytes it needs.
+        /// The bytes that it needs.
         need: usize,
-        /// How many there are.
+        /// The bytes that are left.
         have: usize,
     },
-    /// A value of another size than its kind has.
-    #[error("attribute {kind} holds {have} bytes, expected {need} for {what}")]
+    /// A value with another size than its type has.
+    #[error("attribute {attribute} has {have} bytes, expected {need} for {what}")]
     Size {
-        /// The attribute's number.
-        kind: u16,
+        /// The attribute's type.
+        attribute: u16,
         /// What was expected in it.
         what: &'static str,
-        /// That one's size in bytes.
+        /// The expected size in bytes.
         need: usize,
         /// The size found.
         have: usize,
     },
     /// A string without its closing NUL, with one inside, or not UTF-8.
-    #[error("attribute {kind} is not a NUL-terminated UTF-8 string")]
+    #[error("attribute {attribute} is not a NUL-terminated UTF-8 string")]
     NotAString {
-        /// The attribute's number.
-        kind: u16,
+        /// The attribute's type.
+        attribute: u16,
     },
-    /// An attribute that the object cannot do without.
-    #[error("{object} lacks its attribute {kind}")]
+    /// A required attribute that is missing.
+    #[error("{object} lacks the required attribute {attribute}")]
     Missing {
         /// The object.
         object: &'static str,
-        /// The attribute's number.
-        kind: u16,
+        /// The attribute's type.
+        attribute: u16,
     },
-    /// An attribute that stands twice.
-    #[error("{object} has its attribute {kind} twice")]
+    /// An attribute that occurs twice.
+    #[error("{object} has attribute {attribute} twice")]
     Twice {
         /// The object.
         object: &'static str,
-        /// The attribute's number.
-        kind: u16,
+        /// The attribute's type.
+        attribute: u16,
     },
-    /// An attribute that we have no name for.
-    #[error("{object} has an unknown attribute {kind}")]
+    /// An unknown attribute.
+    #[error("{object} has an unknown attribute {attribute}")]
     Unknown {
         /// The object.
         object: &'static str,
-        /// The attribute's number.
-        kind: u16,
+        /// The attribute's type.
+        attribute: u16,
     },
-    /// A number that the field does not define.
-    #[error("{value} is no {what}")]
+    /// An undefined number.
+    #[error("{value} is not a {what}")]
     Value {
         /// The field.
         what: &'static str,
@@ -97,15 +97,15 @@ pub enum CodecError {
         value: u32,
     },
     /// An attribute's length is a 16-bit number, its 4-byte header included.
-    #[error("attribute {kind} would be {len} bytes long: netlink holds at most 65535; split it")]
+    #[error("attribute {attribute} would be {len} bytes long: the maximum is 65535; split it")]
     AttributeTooLong {
-        /// The attribute's number.
-        kind: u16,
+        /// The attribute's type.
+        attribute: u16,
         /// The length it would have.
         len: usize,
     },
     /// A message's length is a 32-bit number.
-    #[error("message would be {len} bytes long: netlink holds at most 4294967295")]
+    #[error("message would be {len} bytes long: the maximum is 4294967295")]
     MessageTooLong {
         /// The length it would have.
         len: usize,
@@ -124,24 +124,30 @@ mod tests {
                 "nlmsghdr needs 16 bytes, 3 are left",
             ),
             (
-                CodecError::Size { kind: 2, what: "u32", need: 4, have: 1 },
-                "attribute 2 holds 1 bytes, expected 4 for u32",
+                CodecError::Size { attribute: 2, what: "u32", need: 4, have: 1 },
+                "attribute 2 has 1 bytes, expected 4 for u32",
             ),
             (
-                CodecError::NotAString { kind: 1 },
+                CodecError::NotAString { attribute: 1 },
                 "attribute 1 is not a NUL-terminated UTF-8 string",
             ),
-            (CodecError::Missing { object: "table", kind: 1 }, "table lacks its attribute 1"),
-            (CodecError::Twice { object: "table", kind: 1 }, "table has its attribute 1 twice"),
-            (CodecError::Unknown { object: "meta", kind: 9 }, "meta has an unknown attribute 9"),
-            (CodecError::Value { what: "cmp operation", value: 9 }, "9 is no cmp operation"),
             (
-                CodecError::AttributeTooLong { kind: 3, len: 70_000 },
-                "attribute 3 would be 70000 bytes long: netlink holds at most 65535; split it",
+                CodecError::Missing { object: "table", attribute: 1 },
+                "table lacks the required attribute 1",
+            ),
+            (CodecError::Twice { object: "table", attribute: 1 }, "table has attribute 1 twice"),
+            (
+                CodecError::Unknown { object: "meta", attribute: 9 },
+                "meta has an unknown attribute 9",
+            ),
+            (CodecError::Value { what: "cmp operation", value: 9 }, "9 is not a cmp operation"),
+            (
+                CodecError::AttributeTooLong { attribute: 3, len: 70_000 },
+                "attribute 3 would be 70000 bytes long: the maximum is 65535; split it",
             ),
             (
                 CodecError::MessageTooLong { len: 5_000_000_000 },
-                "message would be 5000000000 bytes long: netlink holds at most 4294967295",
+                "message would be 5000000000 bytes long: the maximum is 4294967295",
             ),
         ];
         for (error, message) in cases {

@@ -1,20 +1,20 @@
-//! A checked reader of netlink attributes: no index, no destination_type, no trust in lengths.
+//! A checked reader of netlink attributes: it never indexes, casts or trusts a length.
 
 use super::{ATTR_HEADER, CodecError, align};
 use crate::uapi::{NLA_F_NESTED, NLA_F_NET_BYTEORDER};
 
-/// Takes bytes from the front of a slice.
+/// A reader of bytes from the start of a slice.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// Reads from the start of `bytes`.
+    /// A reader of `bytes`.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    /// What is left.
+    /// The bytes that are left.
     #[must_use]
     pub fn rest(self) -> &'a [u8] {
         self.0
@@ -48,13 +48,13 @@ impl<'a> Reader<'a> {
         self.array(what).map(u32::from_ne_bytes)
     }
 
-    /// What is left, as attributes.
+    /// The bytes that are left, as attributes.
     #[must_use]
     pub fn attrs(self) -> Attrs<'a> {
         Attrs(Some(self))
     }
 
-    /// Skips the padding after something that was `len` bytes long; at the very end it may lack.
+    /// Skips the padding after `len` bytes; at the end of a message it may be missing.
     pub(super) fn skip_padding(&mut self, len: usize) {
         let padding = (align(len) - len).min(self.0.len());
         self.0 = self.0.get(padding..).unwrap_or_default();
@@ -66,14 +66,14 @@ impl<'a> Reader<'a> {
 pub struct Attrs<'a>(Option<Reader<'a>>);
 
 impl<'a> Attrs<'a> {
-    /// What is left.
+    /// The bytes that are left.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.0.map_or(&[], Reader::rest)
     }
 
-    fn read(mut reader: Reader<'a>) -> Result<(Attr<'a>, Reader<'a>), CodecError> {
+    fn decode(mut reader: Reader<'a>) -> Result<(Attr<'a>, Reader<'a>), CodecError> {
         let len = usize::from(reader.u16_ne("nlattr")?);
-        let kind = reader.u16_ne("nlattr")? & !(NLA_F_NESTED | NLA_F_NET_BYTEORDER);
+        let attribute_type = reader.u16_ne("nlattr")? & !(NLA_F_NESTED | NLA_F_NET_BYTEORDER);
         let body = len.checked_sub(ATTR_HEADER).ok_or(CodecError::Truncated {
             what: "nlattr",
             need: ATTR_HEADER,
@@ -81,7 +81,7 @@ impl<'a> Attrs<'a> {
         })?;
         let value = reader.slice("attribute value", body)?;
         reader.skip_padding(len);
-        Ok((Attr { kind, value }, reader))
+        Ok((Attr { attribute_type, value }, reader))
     }
 }
 
@@ -90,18 +90,18 @@ impl<'a> Iterator for Attrs<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let reader = self.0.take().filter(|reader| !reader.0.is_empty())?;
-        Some(Self::read(reader).map(|(attr, rest)| {
+        Some(Self::decode(reader).map(|(attr, rest)| {
             self.0 = Some(rest);
             attr
         }))
     }
 }
 
-/// One attribute: its number, without the flag bits, and its value.
+/// One attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr<'a> {
-    /// `nla_type`.
-    pub kind: u16,
+    /// `nla_type`, without its flag bits.
+    pub attribute_type: u16,
     /// The value, without padding.
     pub value: &'a [u8],
 }
@@ -113,7 +113,7 @@ impl<'a> Attr<'a> {
     /// Exactly `N` bytes.
     pub(crate) fn array<const N: usize>(self, what: &'static str) -> Result<[u8; N], CodecError> {
         self.value.try_into().map_err(|_| CodecError::Size {
-            kind: self.kind,
+            attribute: self.attribute_type,
             what,
             need: N,
             have: self.value.len(),
@@ -145,13 +145,13 @@ impl<'a> Attr<'a> {
         self.array("u64").map(u64::from_be_bytes)
     }
 
-    /// A string that ends with its only NUL.
+    /// A UTF-8 string that ends with its only NUL.
     pub fn string(self) -> Result<&'a str, CodecError> {
         let text = match self.value.split_last() {
             Some((0, text)) if !text.contains(&0) => text,
-            _ => return Err(CodecError::NotAString { kind: self.kind }),
+            _ => return Err(CodecError::NotAString { attribute: self.attribute_type }),
         };
-        str::from_utf8(text).map_err(|_| CodecError::NotAString { kind: self.kind })
+        str::from_utf8(text).map_err(|_| CodecError::NotAString { attribute: self.attribute_type })
     }
 
     /// The attributes inside.
@@ -186,10 +186,10 @@ mod tests {
 
     #[test]
     fn strings_need_their_one_nul() {
-        let read = |value| Attr { kind: 1, value }.string();
+        let read = |value| Attr { attribute_type: 1, value }.string();
         assert_eq!(read(b"inet\0"), Ok("inet"));
         for bad in [&b"inet"[..], b"", b"a\0b\0", b"\xff\0"] {
-            assert_eq!(read(bad), Err(CodecError::NotAString { kind: 1 }));
+            assert_eq!(read(bad), Err(CodecError::NotAString { attribute: 1 }));
         }
     }
 }

@@ -129,8 +129,8 @@ pub fn exchange(transport: &mut impl Transport, datagram: &[u8]) -> Result<Vec<A
     while let Some(answer) = transport.poll()? {
         for message in Messages::new(&answer) {
             let message = message?;
-            if message.header.kind == NLMSG_ERROR {
-                acks.push(Ack::read(message)?);
+            if message.header.message_type == NLMSG_ERROR {
+                acks.push(Ack::decode(message)?);
             }
         }
     }
@@ -156,10 +156,10 @@ pub fn dump(
             }
             // Read on to the end: the socket takes no other request before.
             interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
-            match message.header.kind {
+            match message.header.message_type {
                 NLMSG_DONE if interrupted => return Err(NetlinkError::Interrupted),
                 NLMSG_DONE => return Ok(()),
-                NLMSG_ERROR => match Ack::read(message)?.errno {
+                NLMSG_ERROR => match Ack::decode(message)?.errno {
                     Some(errno) => return Err(NetlinkError::Refused { errno }),
                     None => return Ok(()),
                 },
@@ -225,7 +225,7 @@ mod tests {
             ),
             (NetlinkError::Interrupted, "the kernel's objects changed while they were listed"),
             (
-                NetlinkError::Wire(CodecError::NotAString { kind: 1 }),
+                NetlinkError::Wire(CodecError::NotAString { attribute: 1 }),
                 "the kernel's answer cannot be read: attribute 1 is not a NUL-terminated UTF-8 string",
             ),
         ];

@@ -31,13 +31,13 @@ impl Writer {
         Self::default()
     }
 
-    /// How many bytes stand in the buffer.
+    /// The count of bytes in the buffer.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether nothing was written yet.
+    /// Whether the buffer is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
@@ -63,11 +63,11 @@ impl Writer {
         self.pad();
     }
 
-    /// An attribute that holds what `body` writes.
+    /// An attribute that contains what `body` writes.
     ///
-    /// `NLA_F_NESTED` is left out, as in what the kernel's nf_tables itself sends: the kernel does
-    /// not ask for it, and so what we send and what we read back are the same bytes.
-    pub fn nested(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+    /// `NLA_F_NESTED` is not set, as in the messages of the kernel's nf_tables: so a request and what is
+    /// read back are the same bytes.
+    pub fn nested(&mut self, attribute_type: u16, body: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
         self.raw(&[0; ATTR_HEADER]);
         body(self);
@@ -75,44 +75,44 @@ impl Writer {
         match u16::try_from(len) {
             Ok(len) => {
                 self.bytes[start..start + 2].copy_from_slice(&len.to_ne_bytes());
-                self.bytes[start + 2..start + 4].copy_from_slice(&kind.to_ne_bytes());
+                self.bytes[start + 2..start + 4].copy_from_slice(&attribute_type.to_ne_bytes());
             }
-            Err(_) => self.fail(CodecError::AttributeTooLong { kind, len }),
+            Err(_) => self.fail(CodecError::AttributeTooLong { attribute: attribute_type, len }),
         }
         self.pad();
     }
 
     /// An attribute of these bytes.
-    pub fn bytes(&mut self, kind: u16, value: &[u8]) {
-        self.nested(kind, |w| w.raw(value));
+    pub fn bytes(&mut self, attribute_type: u16, value: &[u8]) {
+        self.nested(attribute_type, |w| w.raw(value));
     }
 
     /// A NUL-terminated string.
-    pub fn string(&mut self, kind: u16, value: &str) {
-        self.nested(kind, |w| {
+    pub fn string(&mut self, attribute_type: u16, value: &str) {
+        self.nested(attribute_type, |w| {
             w.raw(value.as_bytes());
             w.raw(&[0]);
         });
     }
 
     /// One byte.
-    pub fn u8(&mut self, kind: u16, value: u8) {
-        self.bytes(kind, &[value]);
+    pub fn u8(&mut self, attribute_type: u16, value: u8) {
+        self.bytes(attribute_type, &[value]);
     }
 
-    /// 32 bits in network order, as nf_tables has all of its numbers.
-    pub fn u32_be(&mut self, kind: u16, value: u32) {
-        self.bytes(kind, &value.to_be_bytes());
+    /// 32 bits in network order, the order of all numbers of nf_tables.
+    pub fn u32_be(&mut self, attribute_type: u16, value: u32) {
+        self.bytes(attribute_type, &value.to_be_bytes());
     }
 
-    /// 32 bits in the order of this machine, as rtnetlink has them.
-    pub fn u32_ne(&mut self, kind: u16, value: u32) {
-        self.bytes(kind, &value.to_ne_bytes());
+    /// 32 bits in the order of this machine, the order of rtnetlink.
+    pub fn u32_ne(&mut self, attribute_type: u16, value: u32) {
+        self.bytes(attribute_type, &value.to_ne_bytes());
     }
 
     /// 64 bits in network order.
-    pub fn u64_be(&mut self, kind: u16, value: u64) {
-        self.bytes(kind, &value.to_be_bytes());
+    pub fn u64_be(&mut self, attribute_type: u16, value: u64) {
+        self.bytes(attribute_type, &value.to_be_bytes());
     }
 
     /// Bytes as they are, without a header: the fixed body of a message.
@@ -129,7 +129,7 @@ impl Writer {
     }
 }
 
-/// A length as a message's header holds it.
+/// A length in the type of a message's header.
 fn message_length(len: usize) -> Result<u32, CodecError> {
     u32::try_from(len).map_err(|_| CodecError::MessageTooLong { len })
 }
@@ -165,6 +165,9 @@ mod tests {
         let mut writer = Writer::new();
         writer.nested(7, |w| w.bytes(1, &vec![0; largest]));
         writer.u8(2, 0);
-        assert_eq!(writer.finish(), Err(CodecError::AttributeTooLong { kind: 7, len: 65_540 }));
+        assert_eq!(
+            writer.finish(),
+            Err(CodecError::AttributeTooLong { attribute: 7, len: 65_540 })
+        );
     }
 }

@@ -1,53 +1,62 @@
 //! The generation (`NFTA_GEN_*`): a number that every committed transaction raises.
 
-use crate::netlink::{CodecError, NfGenMsg, Reader};
-use crate::nftables::schema::{Slot, set};
+use super::schema::set;
+use crate::netlink::{CodecError, Message, NfGenMsg, Reader};
 use crate::uapi::{NFTA_GEN_ID, NFTA_GEN_PROC_NAME, NFTA_GEN_PROC_PID};
-
-const OBJECT: &str = "generation";
 
 /// The number of the ruleset of one network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u32);
 
 impl Generation {
-    /// Reads the body of a message about it.
-    pub fn read(body: &[u8]) -> Result<Self, CodecError> {
-        Commit::read(body).map(|commit| commit.generation)
+    /// Decodes the body of a message about it.
+    pub fn decode(body: &[u8]) -> Result<Self, CodecError> {
+        decode(body).map(|(generation, ..)| generation)
     }
 }
 
-/// A transaction that was committed, and by whom.
+/// A committed transaction and its author.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
-    /// What it made of the ruleset.
+    /// The generation that it began.
     pub generation: Generation,
-    /// The process, as the initial pid namespace numbers it; since Linux 4.14.
-    pub pid: Option<u32>,
-    /// The name of its thread, at most 15 bytes (`comm` of proc(5)).
-    pub process: Option<String>,
+    /// The port id of the netlink socket that sent it, which identifies its author:
+    /// [`Socket::port_id`](crate::netlink::Socket::port_id) of that socket.
+    pub port_id: u32,
+    /// The thread that sent it, as the initial pid namespace numbers it; since Linux 4.14. It is the
+    /// process only if the process has one thread.
+    pub thread: Option<u32>,
+    /// The name of that thread, at most 15 bytes (`comm` of proc(5)).
+    pub thread_name: Option<String>,
 }
 
 impl Commit {
-    /// Reads the body of a message about it.
-    pub fn read(body: &[u8]) -> Result<Self, CodecError> {
-        let mut reader = Reader::new(body);
-        NfGenMsg::read(&mut reader)?;
-        let (mut generation, mut pid, mut process) = (None, None, None);
-        for attr in reader.attrs() {
-            let attr = attr?;
-            match attr.kind {
-                NFTA_GEN_ID => set(&mut generation, attr, OBJECT)?,
-                NFTA_GEN_PROC_PID => set(&mut pid, attr, OBJECT)?,
-                // A thread may call itself by any bytes.
-                NFTA_GEN_PROC_NAME => {
-                    let name = attr.value.strip_suffix(&[0]).unwrap_or(attr.value);
-                    process = Some(String::from_utf8_lossy(name).into_owned());
-                }
-                _ => {}
-            }
-        }
-        let generation = Slot::fill(generation, OBJECT, NFTA_GEN_ID).map(Generation)?;
-        Ok(Self { generation, pid, process })
+    /// Decodes a message about it.
+    pub fn decode(message: Message<'_>) -> Result<Self, CodecError> {
+        let (generation, thread, name) = decode(message.body)?;
+        // A thread's name is any bytes.
+        let thread_name = name.map(|bytes| {
+            String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(&bytes)).into_owned()
+        });
+        Ok(Self { generation, port_id: message.port_id, thread, thread_name })
     }
+}
+
+/// The generation, the thread that began it and the bytes of the thread's name.
+fn decode(body: &[u8]) -> Result<(Generation, Option<u32>, Option<Vec<u8>>), CodecError> {
+    const OBJECT: &str = "generation";
+    let mut reader = Reader::new(body);
+    NfGenMsg::decode(&mut reader)?;
+    let (mut generation, mut thread, mut name) = (None, None, None);
+    for attr in reader.attrs() {
+        let attr = attr?;
+        match attr.attribute_type {
+            NFTA_GEN_ID => set(&mut generation, attr, OBJECT)?,
+            NFTA_GEN_PROC_PID => set(&mut thread, attr, OBJECT)?,
+            NFTA_GEN_PROC_NAME => set(&mut name, attr, OBJECT)?,
+            _ => {}
+        }
+    }
+    let missing = CodecError::Missing { object: OBJECT, attribute: NFTA_GEN_ID };
+    Ok((generation.map(Generation).ok_or(missing)?, thread, name))
 }

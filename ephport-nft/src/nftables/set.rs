@@ -1,54 +1,56 @@
-//! Sets and maps (`NFTA_SET_*`): tables of keys that rules look registers up in.
+//! Sets, maps (`NFTA_SET_*`) and their elements (`NFTA_SET_ELEM_*`).
 
-use super::{RawAttr, without, write_other};
-use crate::netlink::{Attr, CodecError, NfGenMsg, Reader, Writer};
-use crate::nftables::schema::{Slot, set};
+use super::expr::Data;
+use super::schema::{Inside, Item, attributes, without};
+use crate::netlink::{Attr, CodecError, Writer};
 use crate::uapi::{
-    NFT_DATA_VERDICT, NFT_SET_ANONYMOUS, NFT_SET_INTERVAL, NFT_SET_MAP, NFTA_SET_DATA_LEN,
-    NFTA_SET_DATA_TYPE, NFTA_SET_DESC, NFTA_SET_DESC_SIZE, NFTA_SET_FLAGS, NFTA_SET_HANDLE,
-    NFTA_SET_ID, NFTA_SET_KEY_LEN, NFTA_SET_KEY_TYPE, NFTA_SET_NAME, NFTA_SET_TABLE,
-    NFTA_SET_USERDATA,
+    NFT_DATA_VERDICT, NFT_SET_ANONYMOUS, NFT_SET_ELEM_INTERVAL_END, NFT_SET_INTERVAL, NFT_SET_MAP,
+    NFTA_LIST_ELEM,
 };
 
-const OBJECT: &str = "set";
-
-/// How the kernel stores a set, and how many elements it has: `NFTA_SET_TYPE` and
-/// `NFTA_SET_COUNT` of Linux 6.16, which the headers of most systems do not name yet.
+/// The kernel's storage of a set and its count of elements: `NFTA_SET_TYPE` and `NFTA_SET_COUNT` of
+/// Linux 6.16, which the headers of most systems do not name yet.
 const BOOKKEEPING: [u16; 2] = [19, 20];
 
-/// A set, or a map when its keys have values. Its elements come in messages of their own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetSpec {
-    /// The table's family, an `NFPROTO_*`.
-    pub family: u8,
-    /// The table's name.
-    pub table: String,
-    /// Unique in its table.
-    pub name: String,
-    /// The kernel's number for it.
-    pub handle: Option<u64>,
-    /// `NFT_SET_*`.
-    pub flags: Option<u32>,
-    /// nft's number for the type of its keys.
-    pub key_type: Option<u32>,
-    /// The length of a key in bytes.
-    pub key_len: Option<u32>,
-    /// nft's number for the type of its values, or `NFT_DATA_VERDICT`; a map has one.
-    pub data_type: Option<u32>,
-    /// The length of a value in bytes; a map of values has one.
-    pub data_len: Option<u32>,
-    /// Its number in its transaction, which the kernel asks for and never lists.
-    pub id: Option<u32>,
-    /// At most 256 bytes that the kernel keeps for us.
-    pub userdata: Option<Vec<u8>>,
-    /// How many elements it has room for.
-    pub size: Option<u32>,
-    /// What we have no name for.
-    pub other: Vec<RawAttr>,
+attributes! {
+    /// A set, or a map when its keys have values. Its elements are in messages of their own.
+    message SetSpec("set", family) {
+        /// The table's name.
+        table: String = NFTA_SET_TABLE,
+        /// Its name, unique in its table.
+        name: String = NFTA_SET_NAME,
+        /// The kernel's number for it.
+        handle: Option<u64> = NFTA_SET_HANDLE,
+        /// `NFT_SET_*`.
+        flags: Option<u32> = NFTA_SET_FLAGS,
+        /// nft's number for the type of the keys.
+        key_type: Option<u32> = NFTA_SET_KEY_TYPE,
+        /// The length of a key in bytes.
+        key_len: Option<u32> = NFTA_SET_KEY_LEN,
+        /// nft's number for the type of a map's values, or `NFT_DATA_VERDICT`.
+        data_type: Option<u32> = NFTA_SET_DATA_TYPE,
+        /// The length of a map's value in bytes.
+        data_len: Option<u32> = NFTA_SET_DATA_LEN,
+        /// Its number in its transaction: the kernel requires and never lists it.
+        id: Option<u32> = NFTA_SET_ID,
+        /// User data, at most 256 bytes.
+        userdata: Option<Vec<u8>> = NFTA_SET_USERDATA,
+        /// Its size and the fields of its concatenation.
+        description: Option<SetDescription> = NFTA_SET_DESC,
+    } other, padding NFTA_SET_PAD
+}
+
+attributes! {
+    /// How a set is to be stored. The fields of a concatenation are in `other`.
+    #[derive(Default)]
+    SetDescription("set description") {
+        /// The maximum count of elements.
+        size: Option<u32> = NFTA_SET_DESC_SIZE,
+    } other
 }
 
 impl SetSpec {
-    /// A set with nothing but its names.
+    /// A set with only its names.
     #[must_use]
     pub fn new(family: u8, table: &str, name: &str) -> Self {
         Self {
@@ -63,16 +65,29 @@ impl SetSpec {
             data_len: None,
             id: None,
             userdata: None,
-            size: None,
+            description: None,
             other: Vec::new(),
         }
+    }
+
+    /// The same set with room for `size` elements.
+    #[must_use]
+    pub fn with_size(self, size: Option<u32>) -> Self {
+        let description = size.map(|size| SetDescription { size: Some(size), other: Vec::new() });
+        Self { description, ..self }
+    }
+
+    /// The maximum count of elements, if it was given.
+    #[must_use]
+    pub fn size(&self) -> Option<u32> {
+        self.description.as_ref()?.size
     }
 
     fn has(&self, flag: u32) -> bool {
         self.flags.unwrap_or(0) & flag != 0
     }
 
-    /// Whether it belongs to one rule and goes with it.
+    /// Whether it belongs to one rule and is deleted with it.
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         self.has(NFT_SET_ANONYMOUS)
@@ -90,85 +105,118 @@ impl SetSpec {
         self.has(NFT_SET_MAP)
     }
 
-    /// Writes the body of a message about it.
-    pub fn write(&self, w: &mut Writer) {
-        w.raw(&NfGenMsg::new(self.family).to_bytes());
-        w.string(NFTA_SET_TABLE, &self.table);
-        w.string(NFTA_SET_NAME, &self.name);
-        Slot::put(&self.handle, w, NFTA_SET_HANDLE);
-        Slot::put(&self.flags, w, NFTA_SET_FLAGS);
-        Slot::put(&self.key_type, w, NFTA_SET_KEY_TYPE);
-        Slot::put(&self.key_len, w, NFTA_SET_KEY_LEN);
-        Slot::put(&self.data_type, w, NFTA_SET_DATA_TYPE);
-        Slot::put(&self.data_len, w, NFTA_SET_DATA_LEN);
-        Slot::put(&self.id, w, NFTA_SET_ID);
-        if let Some(userdata) = &self.userdata {
-            w.bytes(NFTA_SET_USERDATA, userdata);
-        }
-        if let Some(size) = self.size {
-            w.nested(NFTA_SET_DESC, |w| w.u32_be(NFTA_SET_DESC_SIZE, size));
-        }
-        write_other(w, &self.other);
-    }
-
-    /// Reads the body of a message about it.
-    pub fn read(body: &[u8]) -> Result<Self, CodecError> {
-        let mut reader = Reader::new(body);
-        let family = NfGenMsg::read(&mut reader)?.family;
-        let (mut table, mut name) = (None, None);
-        let mut read = Self::new(family, "", "");
-        for attr in reader.attrs() {
-            let attr = attr?;
-            match attr.kind {
-                NFTA_SET_TABLE => set(&mut table, attr, OBJECT)?,
-                NFTA_SET_NAME => set(&mut name, attr, OBJECT)?,
-                NFTA_SET_HANDLE => set(&mut read.handle, attr, OBJECT)?,
-                NFTA_SET_FLAGS => set(&mut read.flags, attr, OBJECT)?,
-                NFTA_SET_KEY_TYPE => set(&mut read.key_type, attr, OBJECT)?,
-                NFTA_SET_KEY_LEN => set(&mut read.key_len, attr, OBJECT)?,
-                NFTA_SET_DATA_TYPE => set(&mut read.data_type, attr, OBJECT)?,
-                NFTA_SET_DATA_LEN => set(&mut read.data_len, attr, OBJECT)?,
-                NFTA_SET_ID => set(&mut read.id, attr, OBJECT)?,
-                NFTA_SET_USERDATA => read.userdata = Some(attr.value.to_vec()),
-                NFTA_SET_DESC => match read_size(attr) {
-                    Ok(size) => read.size = size,
-                    Err(_) => read.other.push(attr.into()),
-                },
-                _ => read.other.push(attr.into()),
-            }
-        }
-        read.table = Slot::fill(table, OBJECT, NFTA_SET_TABLE)?;
-        read.name = Slot::fill(name, OBJECT, NFTA_SET_NAME)?;
-        Ok(read)
-    }
-
-    /// The set as it was asked for: without the kernel's own numbers, and without what only tells
-    /// nft how to print it. The size of an anonymous set is that of its elements, the length of a
-    /// verdict the kernel's own.
+    /// The set without the kernel's own numbers and without the user data, which only affects how nft
+    /// prints it. The size of an anonymous set is that of its elements, the length of a verdict the
+    /// kernel's own.
     #[must_use]
     pub fn normalized(&self) -> Self {
+        let description = self.description.clone().map(|described| SetDescription {
+            size: described.size.filter(|_| !self.is_anonymous()),
+            ..described
+        });
         Self {
             handle: None,
             id: None,
             flags: self.flags.filter(|flags| *flags != 0),
             data_len: self.data_len.filter(|_| self.data_type != Some(NFT_DATA_VERDICT)),
             userdata: None,
-            size: self.size.filter(|_| !self.is_anonymous()),
+            description: description.filter(|described| *described != SetDescription::default()),
             other: without(&self.other, &BOOKKEEPING),
             ..self.clone()
         }
     }
 }
 
-/// The size in a description that holds nothing else.
-fn read_size(description: Attr<'_>) -> Result<Option<u32>, CodecError> {
-    let mut size = None;
-    for attr in description.nested() {
-        let attr = attr?;
-        match attr.kind {
-            NFTA_SET_DESC_SIZE => set(&mut size, attr, OBJECT)?,
-            kind => return Err(CodecError::Unknown { object: "set description", kind }),
-        }
+attributes! {
+    /// A key, with its value in a map. In an interval set a key begins a range, or ends one.
+    Element("set element") {
+        /// The key; the catch-all element has none.
+        key: Option<Data> = NFTA_SET_ELEM_KEY,
+        /// The value or verdict.
+        data: Option<Data> = NFTA_SET_ELEM_DATA,
+        /// `NFT_SET_ELEM_*`.
+        flags: Option<u32> = NFTA_SET_ELEM_FLAGS,
+        /// User data, at most 256 bytes.
+        userdata: Option<Vec<u8>> = NFTA_SET_ELEM_USERDATA,
+    } other, padding NFTA_SET_ELEM_PAD
+}
+
+impl Element {
+    /// A key of a set, or the first key of a range.
+    #[must_use]
+    pub fn new(key: Vec<u8>, data: Option<Data>) -> Self {
+        Self { key: Some(Data::Value(key)), data, flags: None, userdata: None, other: Vec::new() }
     }
-    Ok(size)
+
+    /// The key after the last one of a range.
+    #[must_use]
+    pub fn end(key: Vec<u8>) -> Self {
+        Self { flags: Some(NFT_SET_ELEM_INTERVAL_END), ..Self::new(key, None) }
+    }
+
+    /// The bytes of its key.
+    #[must_use]
+    pub fn key_bytes(&self) -> Option<&[u8]> {
+        self.key.as_ref()?.bytes()
+    }
+
+    /// Whether a range ends before it.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        self.flags.unwrap_or(0) & NFT_SET_ELEM_INTERVAL_END != 0
+    }
+
+    /// The element without the user data, which only affects how nft prints it.
+    #[must_use]
+    pub fn normalized(&self) -> Self {
+        let flags = self.flags.filter(|flags| *flags != 0);
+        Self { flags, userdata: None, ..self.clone() }
+    }
+
+    /// Encodes it as an item of a list of elements.
+    pub fn encode(&self, w: &mut Writer) {
+        w.nested(NFTA_LIST_ELEM, |w| self.encode_attributes(w));
+    }
+
+    /// Decodes an item of a list of elements.
+    pub fn decode(element: Attr<'_>) -> Result<Self, CodecError> {
+        Self::decode_attributes(element.nested())
+    }
+}
+
+impl Item for Element {
+    const LIST: &'static str = "set element list";
+    const LISTED: Inside = Inside::Elements(Self::SCHEMA);
+
+    fn encode_inside(&self, w: &mut Writer) {
+        self.encode_attributes(w);
+    }
+
+    fn decode_item(attr: Attr<'_>) -> Result<Self, CodecError> {
+        Self::decode(attr)
+    }
+}
+
+attributes! {
+    /// Elements of one set, as many as one message contains.
+    message Elements("set element list", family) {
+        /// The table's name.
+        table: String = NFTA_SET_ELEM_LIST_TABLE,
+        /// The set's name.
+        set: String = NFTA_SET_ELEM_LIST_SET,
+        /// The set's number in the transaction.
+        set_id: Option<u32> = NFTA_SET_ELEM_LIST_SET_ID,
+        /// The elements.
+        elements: Vec<Element> = NFTA_SET_ELEM_LIST_ELEMENTS,
+    } other
+}
+
+impl Elements {
+    /// Elements of this set.
+    #[must_use]
+    pub fn new(spec: &SetSpec, elements: Vec<Element>) -> Self {
+        let SetSpec { family, table, name, id, .. } = spec;
+        let (table, set) = (table.clone(), name.clone());
+        Self { family: *family, table, set, set_id: *id, elements, other: Vec::new() }
+    }
 }

@@ -53,23 +53,23 @@ impl Operation {
         Header::nf_tables(message, NLM_F_REQUEST | flags, seq)
     }
 
-    pub(super) fn write(&self, w: &mut Writer) {
+    pub(super) fn encode(&self, w: &mut Writer) {
         match self {
-            Self::AddTable(table) | Self::DeleteTable(table) => table.write(w),
-            Self::AddChain(chain) => chain.write(w),
-            Self::AddSet(set) => set.write(w),
-            Self::AddElements(elements) | Self::DeleteElements(elements) => elements.write(w),
-            Self::AppendRule(rule) | Self::InsertRule(rule) => rule.write(w),
+            Self::AddTable(table) | Self::DeleteTable(table) => table.encode(w),
+            Self::AddChain(chain) => chain.encode(w),
+            Self::AddSet(set) => set.encode(w),
+            Self::AddElements(elements) | Self::DeleteElements(elements) => elements.encode(w),
+            Self::AppendRule(rule) | Self::InsertRule(rule) => rule.encode(w),
             Self::DeleteRule(rule) => Rule {
                 handle: rule.handle,
                 ..Rule::new(rule.family, &rule.table, &rule.chain, Vec::new())
             }
-            .write(w),
+            .encode(w),
             Self::DeleteChain(Chain { family, table, name, .. }) => {
-                Chain::regular(*family, table, name).write(w);
+                Chain::regular(*family, table, name).encode(w);
             }
             Self::DeleteSet(SetSpec { family, table, name, .. }) => {
-                SetSpec::new(*family, table, name).write(w);
+                SetSpec::new(*family, table, name).encode(w);
             }
         }
     }
@@ -85,7 +85,7 @@ impl Operation {
     /// As one message.
     pub(crate) fn message(&self, seq: u32) -> Result<Vec<u8>, CodecError> {
         let mut w = Writer::new();
-        w.message(self.header(seq), |w| self.write(w));
+        w.message(self.header(seq), |w| self.encode(w));
         w.finish()
     }
 }

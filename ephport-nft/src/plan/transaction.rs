@@ -55,7 +55,7 @@ impl Batch {
     pub(crate) fn encode(&self, seq: u32, generation: Generation) -> Result<Vec<u8>, CodecError> {
         let body = NfGenMsg { family: NFPROTO_UNSPEC, resource: NFNL_SUBSYS_NFTABLES }.to_bytes();
         let mut w = Writer::new();
-        let begin = Header { kind: NFNL_MSG_BATCH_BEGIN, flags: NLM_F_REQUEST, seq };
+        let begin = Header { message_type: NFNL_MSG_BATCH_BEGIN, flags: NLM_F_REQUEST, seq };
         w.message(begin, |w| {
             w.raw(&body);
             w.u32_be(NFNL_BATCH_GENID, generation.0);
@@ -66,10 +66,13 @@ impl Batch {
             if seq == last {
                 header.flags |= NLM_F_ACK;
             }
-            w.message(header, |w| operation.write(w));
+            w.message(header, |w| operation.encode(w));
         }
-        let end =
-            Header { kind: NFNL_MSG_BATCH_END, flags: NLM_F_REQUEST, seq: last.wrapping_add(1) };
+        let end = Header {
+            message_type: NFNL_MSG_BATCH_END,
+            flags: NLM_F_REQUEST,
+            seq: last.wrapping_add(1),
+        };
         w.message(end, |w| w.raw(&body));
         w.finish()
     }

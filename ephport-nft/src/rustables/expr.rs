@@ -152,7 +152,7 @@ fn nat(expr: &Nat) -> Result<RawExpression, Lack> {
     if expr.flags.is_some() {
         return Err(Lack::NatFlags);
     }
-    let kind = if expr.kind == NFT_NAT_SNAT { to::NatType::SNat } else { to::NatType::DNat };
+    let kind = if expr.nat_type == NFT_NAT_SNAT { to::NatType::SNat } else { to::NatType::DNat };
     let family = i32::try_from(expr.family).ok().map(ProtocolFamily::try_from);
     Ok(to::Nat {
         nat_type: Some(kind),

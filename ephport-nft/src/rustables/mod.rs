@@ -122,10 +122,10 @@ fn user_of<'a>(ruleset: &'a TableState, filled: &table::Set) -> Option<&'a nftab
 }
 
 fn chain(of: &nftables::Chain, table: &Table) -> Result<Chain, Refused> {
-    let nftables::Chain { name, hook, policy, kind, flags, other, .. } = of.normalized();
+    let nftables::Chain { name, hook, policy, chain_type, flags, other, .. } = of.normalized();
     let refused = |part| Refused::Object { object: "chain", name: name.clone(), part };
     let mut chain = Chain::new(table).with_name(&name);
-    if let Some(nftables::Hook { number, priority }) = hook {
+    if let Some(nftables::Hook { number, priority, .. }) = hook {
         let priority = priority.cast_unsigned();
         chain.set_hook(Hook::default().with_class(number).with_priority(priority));
     }
@@ -136,8 +136,8 @@ fn chain(of: &nftables::Chain, table: &Table) -> Result<Chain, Refused> {
             _ => return Err(refused("policy")),
         });
     }
-    if let Some(kind) = kind {
-        chain.set_type(match kind.as_str() {
+    if let Some(chain_type) = chain_type {
+        chain.set_type(match chain_type.as_str() {
             "filter" => ChainType::Filter,
             "nat" => ChainType::Nat,
             "route" => ChainType::Route,

@@ -22,7 +22,7 @@ pub(super) fn set(
     if essence.is_interval() {
         return Err(Lack::Interval);
     }
-    if essence.size.is_some() || !essence.other.is_empty() {
+    if essence.description.is_some() || !essence.other.is_empty() {
         return Err(Lack::Attribute);
     }
     let set = RustablesSet {

@@ -24,7 +24,7 @@ impl fmt::Display for Bytecode<'_> {
 
 fn elements(f: &mut fmt::Formatter<'_>, Set { spec: set, elements }: &Set) -> fmt::Result {
     write!(f, "{} {} {:x}", set.name, set.table, set.flags.unwrap_or(0))?;
-    if let Some(size) = set.size {
+    if let Some(size) = set.size() {
         write!(f, " size {size}")?;
     }
     writeln!(f)?;

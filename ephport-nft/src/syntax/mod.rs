@@ -58,7 +58,7 @@ impl fmt::Display for Listing<'_> {
 impl Listing<'_> {
     fn chain(self, f: &mut fmt::Formatter<'_>, chain: &Chain, sets: &[Set]) -> fmt::Result {
         writeln!(f, "\tchain {} {{", chain.name)?;
-        if chain.hook.is_some() && chain.kind.is_some() {
+        if chain.hook.is_some() && chain.chain_type.is_some() {
             writeln!(f, "\t\t{}", chain_words(chain))?;
         }
         for rule in self.0.rules_of(&chain.name) {
@@ -118,7 +118,7 @@ pub(crate) fn rule_words(rule: &Rule, sets: &[Set]) -> String {
 
 /// How a base chain is entered, and what happens at its end; nothing of another.
 pub(crate) fn chain_words(chain: &Chain) -> String {
-    let (Some(hook), Some(kind)) = (chain.hook, &chain.kind) else { return String::new() };
+    let (Some(hook), Some(kind)) = (&chain.hook, &chain.chain_type) else { return String::new() };
     let at = if hook.number == NF_INET_POST_ROUTING { "postrouting" } else { "unknown" };
     let (priority, policy) = (Priority(hook.priority), policy(chain));
     format!("type {kind} hook {at} priority {priority}; policy {policy};")
@@ -186,7 +186,7 @@ mod tests {
             modulus: 2,
             seed: None,
             offset: None,
-            kind: 0,
+            hash_type: 0,
         };
         let load = Payload { dreg: Register(u32::MAX), ..Payload::SOURCE_PORT };
         let rule = Rule::new(FAMILY, TABLE, "c", vec![load.into(), hash.into()]);

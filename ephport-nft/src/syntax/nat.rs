@@ -23,7 +23,7 @@ pub(super) fn masquerade(registers: &Registers, masq: &Masq) -> Option<String> {
 
 /// Source translation to a given address, given ports or both.
 pub(super) fn source(registers: &Registers, nat: &Nat) -> Option<String> {
-    let family = u8::try_from(nat.family).ok().filter(|_| nat.kind == NFT_NAT_SNAT)?;
+    let family = u8::try_from(nat.family).ok().filter(|_| nat.nat_type == NFT_NAT_SNAT)?;
     let flags = flags(nat.flags.unwrap_or(0))?;
     let Some(addr_min) = nat.addr_min else {
         let ports = ports(registers, nat.proto_min, nat.proto_max)?;

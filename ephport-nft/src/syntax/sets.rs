@@ -41,7 +41,7 @@ pub(super) fn declaration(f: &mut fmt::Formatter<'_>, filled: &Set) -> fmt::Resu
     if !flags.is_empty() {
         writeln!(f, "\t\tflags {}", flags.join(","))?;
     }
-    if let Some(size) = set.size {
+    if let Some(size) = set.size() {
         writeln!(f, "\t\tsize {size}")?;
     }
     if !elements.is_empty() {

@@ -103,7 +103,8 @@ impl Registers {
             fields.push(words);
             at += len.div_ceil(4);
         }
-        let is_whole = at == end && hash.len.is_multiple_of(4) && hash.kind == NFT_HASH_JENKINS;
+        let is_whole =
+            at == end && hash.len.is_multiple_of(4) && hash.hash_type == NFT_HASH_JENKINS;
         let fields = fields.join(" . ");
         let seed = hash.seed.map_or(String::new(), |seed| format!(" seed {seed:#x}"));
         let offset = offset(hash.offset.unwrap_or(0));
@@ -160,7 +161,7 @@ impl Term {
     }
 
     pub(super) fn numgen(numgen: &Numgen) -> Option<Self> {
-        let (kind, modulus) = (numgen.kind_name()?, numgen.modulus);
+        let (kind, modulus) = (numgen.type_name()?, numgen.modulus);
         Some(Self::Number(format!("numgen {kind} mod {modulus}{}", offset(numgen.offset))))
     }
 

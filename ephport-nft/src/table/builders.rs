@@ -147,7 +147,7 @@ fn listed(set: SetSpec, ranges: Vec<Range>) -> Set {
 /// two leaves room for others without another table.
 fn hashed(set: SetSpec, elements: Vec<Element>) -> Set {
     let size = u32::try_from(elements.len().next_power_of_two()).ok();
-    Set { spec: SetSpec { size, ..set }, elements }
+    Set { spec: set.with_size(size), elements }
 }
 
 fn port_keys(range: PortRange) -> (Vec<u8>, Vec<u8>) {

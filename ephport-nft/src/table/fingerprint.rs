@@ -45,11 +45,11 @@ impl TableState {
         let mut w = Writer::new();
         // A dormant table is as good as none.
         essence.table.flags.iter().for_each(|flags| w.u32_be(4, *flags));
-        essence.chains.iter().for_each(|chain| w.nested(0, |w| chain.write(w)));
-        essence.rules.iter().for_each(|rule| w.nested(1, |w| rule.write(w)));
+        essence.chains.iter().for_each(|chain| w.nested(0, |w| chain.encode(w)));
+        essence.rules.iter().for_each(|rule| w.nested(1, |w| rule.encode(w)));
         for filled in &essence.sets {
-            w.nested(2, |w| filled.spec.write(w));
-            filled.chunks().iter().for_each(|chunk| w.nested(3, |w| chunk.write(w)));
+            w.nested(2, |w| filled.spec.encode(w));
+            filled.chunks().iter().for_each(|chunk| w.nested(3, |w| chunk.encode(w)));
         }
         w.finish().map(|bytes| Checksum::of(&bytes))
     }

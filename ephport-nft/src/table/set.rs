@@ -44,27 +44,19 @@ impl Set {
 
     /// The elements in messages that netlink can hold.
     pub(crate) fn chunks(&self) -> Vec<Elements> {
-        let SetSpec { family, table, name, id, .. } = &self.spec;
         let (mut chunks, mut chunk, mut len) = (Vec::new(), Vec::new(), 0);
-        let message = |elements| Elements {
-            family: *family,
-            table: table.clone(),
-            set: name.clone(),
-            set_id: *id,
-            elements,
-        };
         for element in &self.elements {
             let mut w = Writer::new();
-            element.write(&mut w);
+            element.encode(&mut w);
             if len + w.len() > CHUNK {
-                chunks.push(message(std::mem::take(&mut chunk)));
+                chunks.push(Elements::new(&self.spec, std::mem::take(&mut chunk)));
                 len = 0;
             }
             len += w.len();
             chunk.push(element.clone());
         }
         if !chunk.is_empty() {
-            chunks.push(message(chunk));
+            chunks.push(Elements::new(&self.spec, chunk));
         }
         chunks
     }
@@ -143,7 +135,7 @@ mod tests {
         assert!(chunks.len() > 1);
         for chunk in &chunks {
             let mut w = Writer::new();
-            chunk.write(&mut w);
+            chunk.encode(&mut w);
             assert!(w.finish().is_ok());
         }
         let all: Vec<_> = chunks.into_iter().flat_map(|chunk| chunk.elements).collect();
@@ -161,9 +153,9 @@ mod tests {
             let mut one = chunks.swap_remove(0);
             one.elements.clone_from(&filled.elements);
             let mut w = Writer::new();
-            one.write(&mut w);
+            one.encode(&mut w);
             let too_long =
-                |len| CodecError::AttributeTooLong { kind: NFTA_SET_ELEM_LIST_ELEMENTS, len };
+                |len| CodecError::AttributeTooLong { attribute: NFTA_SET_ELEM_LIST_ELEMENTS, len };
             assert_eq!(w.finish().map(drop), expected.map_err(too_long), "{count}");
         }
     }

@@ -93,7 +93,7 @@ impl Mutant {
 }
 
 fn exprs(expr: &Expr, names: &[String]) -> Vec<Expr> {
-    let bytes = encoded(|w| expr.write(w));
+    let bytes = encoded(|w| expr.encode(w));
     let element = first(&bytes);
     let mut parts = element.nested().map(|part| part.expect("an attribute"));
     let (name, data) = (parts.next().expect("a name"), parts.next().expect("operands"));
@@ -102,15 +102,18 @@ fn exprs(expr: &Expr, names: &[String]) -> Vec<Expr> {
             w.bytes(NFTA_EXPR_NAME, name.value);
             w.bytes(NFTA_EXPR_DATA, &data);
         });
-        Expr::read(Attr { kind: NFTA_LIST_ELEM, value: &bytes }).expect("an expression, or opaque")
+        Expr::decode(Attr { attribute_type: NFTA_LIST_ELEM, value: &bytes })
+            .expect("an expression, or opaque")
     };
     let others = changed(data.value, names).into_iter().map(with);
     others.filter(|other| other != expr).collect()
 }
 
 fn elements(element: &Element, names: &[String]) -> Vec<Element> {
-    let bytes = encoded(|w| element.write(w));
-    let read = |bytes: Vec<u8>| Element::read(Reader::new(&bytes).attrs()).ok();
+    let bytes = encoded(|w| element.encode(w));
+    let read = |bytes: Vec<u8>| {
+        Element::decode(Attr { attribute_type: NFTA_LIST_ELEM, value: &bytes }).ok()
+    };
     let others = changed(first(&bytes).value, names).into_iter().filter_map(read);
     others.filter(|other| other != element).collect()
 }
@@ -145,7 +148,7 @@ fn changed(run: &[u8], names: &[String]) -> Vec<Vec<u8>> {
                 for (i, attr) in attrs.iter().enumerate() {
                     let value = if i == at { other } else { Some(attr.value) };
                     if let Some(value) = value {
-                        w.bytes(attr.kind, value);
+                        w.bytes(attr.attribute_type, value);
                     }
                 }
             }));

@@ -61,7 +61,7 @@ impl Kernel {
 
     pub(crate) fn acknowledge(&mut self, request: Header, errno: i32) {
         self.answer(|w| {
-            w.message(Header { kind: NLMSG_ERROR, flags: 0, seq: request.seq }, |w| {
+            w.message(Header { message_type: NLMSG_ERROR, flags: 0, seq: request.seq }, |w| {
                 w.raw(&(-errno).to_ne_bytes());
                 w.message(request, |_| {});
             });
@@ -85,7 +85,7 @@ impl Kernel {
             self.answer(|w| w.message(Header::nf_tables(kind, flags, seq), |w| w.raw(&body)));
         }
         self.answer(|w| {
-            w.message(Header { kind: NLMSG_DONE, flags, seq }, |w| w.raw(&[0; 4]));
+            w.message(Header { message_type: NLMSG_DONE, flags, seq }, |w| w.raw(&[0; 4]));
         });
     }
 
@@ -108,17 +108,17 @@ impl Kernel {
                 self.acknowledge(request, 0);
             }
             Some(NFT_MSG_GETTABLE) => {
-                let bodies = ruleset.iter().map(|r| body(&|w| r.table.write(w))).collect();
+                let bodies = ruleset.iter().map(|r| body(&|w| r.table.encode(w))).collect();
                 self.list(request, NFT_MSG_NEWTABLE, bodies);
             }
             Some(NFT_MSG_GETCHAIN) => {
                 let chains = ruleset.iter().flat_map(|r| &r.chains);
-                let bodies = chains.map(|chain| body(&|w| chain.write(w))).collect();
+                let bodies = chains.map(|chain| body(&|w| chain.encode(w))).collect();
                 self.list(request, NFT_MSG_NEWCHAIN, bodies);
             }
             Some(NFT_MSG_GETSET) => {
                 let sets = ruleset.iter().flat_map(|r| &r.sets);
-                let bodies = sets.map(|filled| body(&|w| filled.spec.write(w))).collect();
+                let bodies = sets.map(|filled| body(&|w| filled.spec.encode(w))).collect();
                 self.list(request, NFT_MSG_NEWSET, bodies);
             }
             Some(NFT_MSG_GETSETELEM) => {
@@ -127,12 +127,12 @@ impl Kernel {
                 let Some(filled) = sets.find(|filled| filled.spec.name == name) else {
                     return self.acknowledge(request, Errno::ENOENT as i32);
                 };
-                let bodies = messages_of(filled).into_iter().map(|part| body(&|w| part.write(w)));
+                let bodies = messages_of(filled).into_iter().map(|part| body(&|w| part.encode(w)));
                 self.list(request, NFT_MSG_NEWSETELEM, bodies.collect());
             }
             Some(NFT_MSG_GETRULE) => {
                 let rules = ruleset.iter().flat_map(|r| &r.rules);
-                let bodies = rules.map(|rule| body(&|w| rule.write(w))).collect();
+                let bodies = rules.map(|rule| body(&|w| rule.encode(w))).collect();
                 self.list(request, NFT_MSG_NEWRULE, bodies);
             }
             other => panic!("unexpected request {other:?}"),
@@ -187,7 +187,7 @@ impl Kernel {
     fn operate(&mut self, message: Message<'_>) {
         match message.header.nf_tables_message() {
             Some(NFT_MSG_NEWTABLE) => {
-                let table = Table::read(message.body).unwrap();
+                let table = Table::decode(message.body).unwrap();
                 let new = || TableState {
                     table,
                     chains: Vec::new(),
@@ -198,31 +198,31 @@ impl Kernel {
             }
             Some(NFT_MSG_DELTABLE) => self.ruleset = None,
             Some(NFT_MSG_NEWCHAIN) => {
-                self.ruleset.as_mut().unwrap().chains.push(Chain::read(message.body).unwrap());
+                self.ruleset.as_mut().unwrap().chains.push(Chain::decode(message.body).unwrap());
             }
             Some(NFT_MSG_NEWSET) => {
-                let set = SetSpec::read(message.body).unwrap();
+                let set = SetSpec::decode(message.body).unwrap();
                 assert!(set.id.is_some(), "the kernel asks for a number");
                 let set = SetSpec { id: None, ..set };
                 let sets = &mut self.ruleset.as_mut().unwrap().sets;
                 sets.push(Set { spec: set, elements: Vec::new() });
             }
             Some(NFT_MSG_NEWSETELEM) => {
-                let Elements { set, elements, .. } = Elements::read(message.body).unwrap();
+                let Elements { set, elements, .. } = Elements::decode(message.body).unwrap();
                 let mut sets = self.ruleset.as_mut().unwrap().sets.iter_mut();
                 let filled = sets.find(|filled| filled.spec.name == set).unwrap();
                 filled.elements.extend(elements);
             }
             Some(NFT_MSG_NEWRULE) => {
                 self.handle += 1;
-                let rule = Rule::read(message.body).unwrap();
+                let rule = Rule::decode(message.body).unwrap();
                 let rules = &mut self.ruleset.as_mut().unwrap().rules;
                 let before = rule.position.map(|position| rule_at(rules, position));
                 let rule = Rule { handle: Some(self.handle), position: None, ..rule };
                 rules.insert(before.unwrap_or(rules.len()), rule);
             }
             Some(NFT_MSG_DELRULE) => {
-                let handle = Rule::read(message.body).unwrap().handle.unwrap();
+                let handle = Rule::decode(message.body).unwrap().handle.unwrap();
                 let ruleset = self.ruleset.as_mut().unwrap();
                 let gone = ruleset.rules.remove(rule_at(&ruleset.rules, handle));
                 // Anonymous sets go with their rule.
@@ -235,15 +235,15 @@ impl Kernel {
                     .retain(|filled| !filled.spec.is_anonymous() || !uses(&filled.spec.name));
             }
             Some(NFT_MSG_DELCHAIN) => {
-                let name = Chain::read(message.body).unwrap().name;
+                let name = Chain::decode(message.body).unwrap().name;
                 self.ruleset.as_mut().unwrap().chains.retain(|chain| chain.name != name);
             }
             Some(NFT_MSG_DELSET) => {
-                let name = SetSpec::read(message.body).unwrap().name;
+                let name = SetSpec::decode(message.body).unwrap().name;
                 self.ruleset.as_mut().unwrap().sets.retain(|filled| filled.spec.name != name);
             }
             Some(NFT_MSG_DELSETELEM) => {
-                let Elements { set, elements, .. } = Elements::read(message.body).unwrap();
+                let Elements { set, elements, .. } = Elements::decode(message.body).unwrap();
                 let mut sets = self.ruleset.as_mut().unwrap().sets.iter_mut();
                 let filled = sets.find(|filled| filled.spec.name == set).unwrap();
                 filled.elements.retain(|held| elements.iter().all(|gone| gone.key != held.key));
@@ -261,32 +261,23 @@ fn rule_at(rules: &[Rule], handle: u64) -> usize {
 /// The set that is asked for.
 fn set_name(asked: &[u8]) -> String {
     let mut reader = Reader::new(asked);
-    NfGenMsg::read(&mut reader).unwrap();
+    NfGenMsg::decode(&mut reader).unwrap();
     let mut attrs = reader.attrs().map(Result::unwrap);
-    let name = attrs.find(|attr| attr.kind == NFTA_SET_ELEM_LIST_SET).unwrap();
+    let name = attrs.find(|attr| attr.attribute_type == NFTA_SET_ELEM_LIST_SET).unwrap();
     name.string().unwrap().into()
 }
 
 /// Its elements as the kernel lists them: from the last one, in several messages.
 pub(crate) fn messages_of(filled: &Set) -> Vec<Elements> {
-    let SetSpec { family, table, name, .. } = &filled.spec;
-    let (family, table, set) = (*family, table.clone(), name.clone());
-    let message = |elements| Elements {
-        family,
-        table: table.clone(),
-        set: set.clone(),
-        set_id: None,
-        elements,
-    };
     let elements: Vec<_> = filled.elements.iter().rev().cloned().collect();
-    elements.chunks(500).map(|part| message(part.to_vec())).collect()
+    elements.chunks(500).map(|part| Elements::new(&filled.spec, part.to_vec())).collect()
 }
 
 fn batch_generation(body: &[u8]) -> u32 {
     let mut reader = Reader::new(body);
-    NfGenMsg::read(&mut reader).unwrap();
+    NfGenMsg::decode(&mut reader).unwrap();
     let attr = reader.attrs().next().unwrap().unwrap();
-    assert_eq!(attr.kind, NFNL_BATCH_GENID);
+    assert_eq!(attr.attribute_type, NFNL_BATCH_GENID);
     attr.u32_be().unwrap()
 }
 
@@ -294,7 +285,7 @@ impl Transport for &mut Kernel {
     fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError> {
         self.number_rules();
         let messages: Vec<_> = Messages::new(datagram).map(Result::unwrap).collect();
-        if messages[0].header.kind == NFNL_MSG_BATCH_BEGIN {
+        if messages[0].header.message_type == NFNL_MSG_BATCH_BEGIN {
             self.batch(&messages);
         } else {
             self.get(messages[0].header, messages[0].body);

@@ -1,23 +1,56 @@
-//! Values and verdicts: the nested attribute `NFTA_DATA_*`.
+//! Registers, and the values and verdicts in them (`NFTA_DATA_*`).
 
 use std::fmt;
 
-use super::words;
 use crate::netlink::{Attr, CodecError, Writer};
-use crate::nftables::schema::{Field, Names, attributes, names, set};
+use crate::nftables::schema::{Attribute, Inside, attributes, required, schema, set};
 use crate::uapi::{
-    NF_ACCEPT, NF_DROP, NFT_BREAK, NFT_CONTINUE, NFT_GOTO, NFT_JUMP, NFT_RETURN, NFTA_DATA_VALUE,
-    NFTA_DATA_VERDICT,
+    NF_ACCEPT, NF_DROP, NFT_BREAK, NFT_CONTINUE, NFT_GOTO, NFT_JUMP, NFT_REG_1, NFT_REG_2,
+    NFT_REG_3, NFT_REG_VERDICT, NFT_RETURN, NFTA_DATA_VALUE, NFTA_DATA_VERDICT,
 };
 
-/// A register's content given in the program.
+/// A register number (`enum nft_registers`): 0 is the verdict, 1 to 4 are 16 bytes wide, 8 to 23 are the
+/// same room in units of 4 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Register(pub u32);
+
+impl Register {
+    /// The verdict.
+    pub const VERDICT: Self = Self(NFT_REG_VERDICT);
+    /// The first data register.
+    pub const R1: Self = Self(NFT_REG_1);
+    /// The second data register.
+    pub const R2: Self = Self(NFT_REG_2);
+    /// The third data register.
+    pub const R3: Self = Self(NFT_REG_3);
+}
+
+impl Attribute for Register {
+    fn encode(&self, w: &mut Writer, attribute_type: u16) {
+        w.u32_be(attribute_type, self.0);
+    }
+
+    fn decode(attr: Attr<'_>) -> Result<Self, CodecError> {
+        attr.u32_be().map(Self)
+    }
+}
+
+impl fmt::Display for Register {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reg {}", self.0)
+    }
+}
+
+/// The content of a register, as a constant of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Data {
     /// Bytes, in the order of the packet.
     Value(Vec<u8>),
-    /// What to do next.
+    /// A verdict.
     Verdict(Verdict),
 }
+
+required!(Register, Data);
 
 impl Data {
     /// These bytes.
@@ -36,78 +69,73 @@ impl Data {
     }
 }
 
-impl Field for Data {
-    fn put(&self, w: &mut Writer, kind: u16) {
-        w.nested(kind, |w| match self {
+impl Attribute for Data {
+    const INSIDE: Inside = Inside::Attributes(schema![
+        NFTA_DATA_VALUE: Inside::Value,
+        NFTA_DATA_VERDICT: VerdictAttributes::INSIDE,
+    ]);
+
+    fn encode(&self, w: &mut Writer, attribute_type: u16) {
+        w.nested(attribute_type, |w| match self {
             Self::Value(bytes) => w.bytes(NFTA_DATA_VALUE, bytes),
-            Self::Verdict(verdict) => w.nested(NFTA_DATA_VERDICT, |w| verdict.to_wire().write(w)),
+            Self::Verdict(verdict) => verdict.attributes().encode(w, NFTA_DATA_VERDICT),
         });
     }
 
-    fn take(attr: Attr<'_>) -> Result<Self, CodecError> {
+    fn decode(attr: Attr<'_>) -> Result<Self, CodecError> {
         const OBJECT: &str = "data";
-        let mut data = None;
+        let (mut value, mut verdict): (Option<Vec<u8>>, Option<VerdictAttributes>) = (None, None);
         for attr in attr.nested() {
-            set(&mut data, attr?, OBJECT)?;
-        }
-        let Inner(data) = data.ok_or(CodecError::Missing { object: OBJECT, kind: attr.kind })?;
-        Ok(data)
-    }
-}
-
-/// What stands inside the nested attribute.
-struct Inner(Data);
-
-impl Field for Inner {
-    fn put(&self, w: &mut Writer, kind: u16) {
-        self.0.put(w, kind);
-    }
-
-    fn take(attr: Attr<'_>) -> Result<Self, CodecError> {
-        match attr.kind {
-            NFTA_DATA_VALUE => Ok(Self(Data::Value(attr.value.to_vec()))),
-            NFTA_DATA_VERDICT => {
-                VerdictAttrs::read(attr.nested())?.try_into().map(Data::Verdict).map(Self)
+            let attr = attr?;
+            match attr.attribute_type {
+                NFTA_DATA_VALUE => set(&mut value, attr, OBJECT)?,
+                NFTA_DATA_VERDICT => set(&mut verdict, attr, OBJECT)?,
+                attribute => return Err(CodecError::Unknown { object: OBJECT, attribute }),
             }
-            kind => Err(CodecError::Unknown { object: "data", kind }),
+        }
+        match (value, verdict) {
+            (Some(value), None) => Ok(Self::Value(value)),
+            (None, Some(verdict)) => verdict.try_into().map(Self::Verdict),
+            (None, None) => {
+                Err(CodecError::Missing { object: OBJECT, attribute: attr.attribute_type })
+            }
+            (Some(_), Some(_)) => {
+                Err(CodecError::Twice { object: OBJECT, attribute: attr.attribute_type })
+            }
         }
     }
 }
 
-/// What to do next (`enum nft_verdicts` and `NF_*`).
+/// The next step after a rule (`enum nft_verdicts` and `NF_*`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The packet goes on; the base chain is done.
+    /// The packet continues; the base chain ends.
     Accept,
-    /// The packet is gone.
+    /// The packet is dropped.
     Drop,
-    /// The next rule.
+    /// The next expression.
     Continue,
     /// The next rule, as if an expression had not matched.
     Break,
-    /// Back to the calling chain, or to the base chain's policy.
+    /// The calling chain, or the base chain's policy.
     Return,
-    /// Into this chain and back.
+    /// This chain, then the next rule.
     Jump(String),
-    /// Into this chain, not back.
+    /// This chain, then the calling chain.
     Goto(String),
-    /// One that we have no name for.
+    /// A verdict with another number.
     Other(u32),
 }
 
-/// What stands inside [`Data`] and, one deeper, inside its verdict.
-pub(crate) const DATA_ATTRIBUTES: Names = names![NFTA_DATA_VALUE, NFTA_DATA_VERDICT];
-pub(crate) const VERDICT_ATTRIBUTES: Names = VerdictAttrs::ATTRIBUTES;
-
 attributes! {
-    VerdictAttrs("verdict") {
+    VerdictAttributes("verdict") {
         code: u32 = NFTA_VERDICT_CODE,
         chain: Option<String> = NFTA_VERDICT_CHAIN,
     }
 }
 
 impl Verdict {
-    fn to_wire(&self) -> VerdictAttrs {
+    fn attributes(&self) -> VerdictAttributes {
         let (code, chain) = match self {
             Self::Accept => (NF_ACCEPT, None),
             Self::Drop => (NF_DROP, None),
@@ -118,14 +146,14 @@ impl Verdict {
             Self::Goto(chain) => (NFT_GOTO.cast_unsigned(), Some(chain.clone())),
             Self::Other(code) => (*code, None),
         };
-        VerdictAttrs { code, chain }
+        VerdictAttributes { code, chain }
     }
 }
 
-impl TryFrom<VerdictAttrs> for Verdict {
+impl TryFrom<VerdictAttributes> for Verdict {
     type Error = CodecError;
 
-    fn try_from(VerdictAttrs { code, chain }: VerdictAttrs) -> Result<Self, CodecError> {
+    fn try_from(VerdictAttributes { code, chain }: VerdictAttributes) -> Result<Self, CodecError> {
         Ok(match (code, code.cast_signed(), chain) {
             (_, NFT_JUMP, Some(chain)) => Self::Jump(chain),
             (_, NFT_GOTO, Some(chain)) => Self::Goto(chain),
@@ -158,14 +186,24 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// As `nft --debug=netlink` prints it.
+/// As `nft --debug=netlink` prints it: bytes as 32-bit words in the order of this machine, the last one
+/// filled with zeros.
 impl fmt::Display for Data {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Value(bytes) => f.write_str(&words(bytes)),
+            Self::Value(bytes) => f.write_str(&register_words(bytes)),
             Self::Verdict(Verdict::Jump(chain)) => write!(f, "jump -> {chain}"),
             Self::Verdict(Verdict::Goto(chain)) => write!(f, "goto -> {chain}"),
             Self::Verdict(verdict) => verdict.fmt(f),
         }
     }
+}
+
+pub(crate) fn register_words(bytes: &[u8]) -> String {
+    let word = |chunk: &[u8]| {
+        let mut word = [0; 4];
+        word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+        format!("{:#010x}", u32::from_ne_bytes(word))
+    };
+    bytes.chunks(4).map(word).collect::<Vec<_>>().join(" ")
 }

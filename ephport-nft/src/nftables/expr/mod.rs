@@ -1,55 +1,28 @@
-//! The instructions of nf_tables' virtual machine, one file each.
+//! The instructions of nf_tables' virtual machine.
 //!
 //! A rule is a list of expressions that run in order over registers; an expression that does not
-//! match ends its rule. All numbers are in network order on the wire, and so are packet data and
+//! match ends its rule. All numbers in messages are in network order, and so are packet data and
 //! the values they are compared with (net/netfilter/nft_*.c, linux/netfilter/nf_tables.h).
 //!
-//! An expression that we do not know, or one of a known kind that holds an attribute we do not
-//! know, is kept whole as [`Opaque`].
+//! An unknown expression, or a known one with an unknown attribute, is kept whole as [`Opaque`].
 
-mod bitwise;
-mod byteorder;
-mod cmp;
-mod counter;
-mod ct;
+mod action;
+mod compare;
+mod compute;
 mod data;
-mod fib;
-mod hash;
-mod immediate;
-mod lookup;
-mod masq;
-mod meta;
-mod nat;
-mod numgen;
-mod opaque;
-mod payload;
-mod range;
-mod register;
+mod load;
 
-pub use bitwise::Bitwise;
-pub use byteorder::Byteorder;
-pub use cmp::{Cmp, CmpOp};
-pub use counter::Counter;
-pub use ct::Ct;
-pub(crate) use data::{DATA_ATTRIBUTES, VERDICT_ATTRIBUTES};
-pub use data::{Data, Verdict};
-pub use fib::Fib;
-pub use hash::Hash;
-pub use immediate::Immediate;
-pub use lookup::Lookup;
-pub use masq::Masq;
-pub use meta::Meta;
-pub use nat::Nat;
-pub use numgen::Numgen;
-pub use opaque::Opaque;
-pub use payload::Payload;
-pub use range::{Range, RangeOp};
-pub use register::Register;
+pub use action::{Counter, Masq, Nat};
+pub use compare::{Cmp, CmpOp, Lookup, Range, RangeOp};
+pub use compute::{Bitwise, Byteorder, Hash, Numgen};
+pub(crate) use data::register_words as words;
+pub use data::{Data, Register, Verdict};
+pub use load::{Ct, Fib, Immediate, Meta, Payload};
 
 use std::fmt;
 
+use super::schema::{Attribute, Inside, Item, Schema, set};
 use crate::netlink::{Attr, CodecError, Writer};
-use crate::nftables::schema::{Names, set};
 use crate::uapi::{NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_LIST_ELEM};
 
 macro_rules! expressions {
@@ -58,10 +31,10 @@ macro_rules! expressions {
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Expr {
             $(
-                #[allow(missing_docs)] // The struct documents itself.
+                #[allow(missing_docs, reason = "the struct documents itself")]
                 $name($name),
             )*
-            /// One that we have no name for, whole.
+            /// An unknown expression, or a known one with an unknown attribute, whole.
             Opaque(Opaque),
         }
 
@@ -75,25 +48,29 @@ macro_rules! expressions {
                 }
             }
 
-            /// The attributes of this kind; none for a kind that we have no name for.
-            pub(crate) fn attributes(name: &str) -> Names {
+            /// What is nested in `NFTA_EXPR_DATA` of the expression with this name.
+            pub(crate) fn schema(name: &str) -> Schema {
                 match name {
-                    $( $name::NAME => $name::ATTRIBUTES, )*
+                    $( $name::NAME => $name::SCHEMA, )*
                     _ => &[],
                 }
             }
 
-            fn write_data(&self, w: &mut Writer) {
+            fn encode_data(&self, w: &mut Writer) {
                 match self {
-                    $( Self::$name(expr) => w.nested(NFTA_EXPR_DATA, |w| expr.write(w)), )*
-                    Self::Opaque(opaque) => opaque.write_data(w),
+                    $( Self::$name(expr) => expr.encode(w, NFTA_EXPR_DATA), )*
+                    Self::Opaque(Opaque { data: Some(data), .. }) => w.bytes(NFTA_EXPR_DATA, data),
+                    Self::Opaque(Opaque { data: None, .. }) => {}
                 }
             }
 
-            fn read_known(name: &str, data: Attr<'_>) -> Result<Self, CodecError> {
+            fn decode_known(name: &str, data: Attr<'_>) -> Result<Self, CodecError> {
                 match name {
-                    $( $name::NAME => $name::read(data.nested()).map(Self::$name), )*
-                    _ => Err(CodecError::Unknown { object: "expression", kind: data.kind }),
+                    $( $name::NAME => $name::decode(data).map(Self::$name), )*
+                    _ => Err(CodecError::Unknown {
+                        object: "expression",
+                        attribute: data.attribute_type,
+                    }),
                 }
             }
         }
@@ -124,8 +101,7 @@ expressions! {
 }
 
 impl Expr {
-    /// The expression as it was asked for: counters at zero, and without what the kernel fills in
-    /// by itself.
+    /// The expression with counters at zero, and without what the kernel adds when it lists it.
     #[must_use]
     pub fn normalized(&self) -> Self {
         match self {
@@ -138,33 +114,65 @@ impl Expr {
         }
     }
 
-    /// Writes it as an element of a list of expressions.
-    pub fn write(&self, w: &mut Writer) {
-        w.nested(NFTA_LIST_ELEM, |w| {
-            w.string(NFTA_EXPR_NAME, self.name());
-            self.write_data(w);
-        });
+    /// Encodes it as an item of a list of expressions.
+    pub fn encode(&self, w: &mut Writer) {
+        w.nested(NFTA_LIST_ELEM, |w| self.encode_inside(w));
     }
 
-    /// Reads an element of a list of expressions. What we cannot name is kept as [`Opaque`].
+    /// Decodes an item of a list of expressions. What is unknown is kept as [`Opaque`].
     ///
     /// # Errors
-    /// Only when the element itself has no name or is cut off.
-    pub fn read(element: Attr<'_>) -> Result<Self, CodecError> {
+    /// Only when the item itself has no name or is cut off.
+    pub fn decode(element: Attr<'_>) -> Result<Self, CodecError> {
         const OBJECT: &str = "expression";
         let mut name: Option<String> = None;
         let mut data: Option<Attr<'_>> = None;
         for attr in element.nested() {
             let attr = attr?;
-            match attr.kind {
+            match attr.attribute_type {
                 NFTA_EXPR_NAME => set(&mut name, attr, OBJECT)?,
                 NFTA_EXPR_DATA if data.is_none() => data = Some(attr),
-                kind => return Err(CodecError::Unknown { object: OBJECT, kind }),
+                attribute => return Err(CodecError::Unknown { object: OBJECT, attribute }),
             }
         }
-        let name = name.ok_or(CodecError::Missing { object: OBJECT, kind: NFTA_EXPR_NAME })?;
-        let known = data.and_then(|data| Self::read_known(&name, data).ok());
+        let name = name.ok_or(CodecError::Missing { object: OBJECT, attribute: NFTA_EXPR_NAME })?;
+        let known = data.and_then(|data| Self::decode_known(&name, data).ok());
         Ok(known.unwrap_or_else(|| Opaque::new(name, data.map(|data| data.value.to_vec())).into()))
+    }
+}
+
+impl Item for Expr {
+    const LIST: &'static str = "expression list";
+    const LISTED: Inside = Inside::Expressions;
+
+    fn encode_inside(&self, w: &mut Writer) {
+        w.string(NFTA_EXPR_NAME, self.name());
+        self.encode_data(w);
+    }
+
+    fn decode_item(attr: Attr<'_>) -> Result<Self, CodecError> {
+        Self::decode(attr)
+    }
+}
+
+/// An unknown expression as bytes, so that it is read back and written whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opaque {
+    name: String,
+    data: Option<Vec<u8>>,
+}
+
+impl Opaque {
+    /// An expression with this name and the content of its `NFTA_EXPR_DATA`, if it has one.
+    #[must_use]
+    pub fn new(name: String, data: Option<Vec<u8>>) -> Self {
+        Self { name, data }
+    }
+
+    /// The kernel's name for its kind.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -174,13 +182,9 @@ impl From<Opaque> for Expr {
     }
 }
 
-/// Bytes as nft prints register contents: 32-bit words in the order of this machine, the last one
-/// filled up with zeros.
-pub(crate) fn words(bytes: &[u8]) -> String {
-    let word = |chunk: &[u8]| {
-        let mut word = [0; 4];
-        word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
-        format!("{:#010x}", u32::from_ne_bytes(word))
-    };
-    bytes.chunks(4).map(word).collect::<Vec<_>>().join(" ")
+impl fmt::Display for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.data.iter().flatten().try_for_each(|byte| write!(f, " {byte:02x}"))
+    }
 }

@@ -170,9 +170,9 @@ pub fn evident(installed: &TableState) -> Vec<Drift> {
             ENFORCE => ("filter", ENFORCE_PRIORITY),
             _ => continue,
         };
-        chain.kind = Some(kind.into());
+        chain.chain_type = Some(kind.into());
         chain.policy = Some(NF_ACCEPT);
-        chain.hook = chain.hook.map(|hook| Hook { priority, ..hook });
+        chain.hook = chain.hook.take().map(|hook| Hook { priority, ..hook });
     }
     for expr in mended.rules.iter_mut().flat_map(|rule| &mut rule.exprs) {
         match expr {
@@ -203,14 +203,14 @@ fn table(installed: &Table, desired: &Table) -> impl Iterator<Item = Change> {
 
 fn chain(installed: &Chain, desired: &Chain) -> impl Iterator<Item = Change> {
     let (found, expected) = (installed.normalized(), desired.normalized());
-    let priority = match (found.hook, expected.hook) {
+    let priority = match (&found.hook, &expected.hook) {
         (Some(is), Some(was)) if is.priority != was.priority => {
             Some(Change::ChainPriority { found: is.priority, expected: was.priority })
         }
         _ => None,
     };
     // With the priority as it should be, is the rest?
-    let hook = match (found.hook, expected.hook) {
+    let hook = match (found.hook.clone(), &expected.hook) {
         (Some(is), Some(was)) => Some(Hook { priority: was.priority, ..is }),
         (is, _) => is,
     };
