@@ -106,7 +106,7 @@ fn request(family: u8, protocol: Protocol, seq: u32) -> Result<Vec<u8>, CodecErr
     const SOCKID_LEN: usize = 48;
     let flags = NLM_F_REQUEST | NLM_F_DUMP;
     let mut w = Writer::new();
-    w.message(Header { kind: SOCK_DIAG_BY_FAMILY, flags, seq }, |w| {
+    w.message(Header { message_type: SOCK_DIAG_BY_FAMILY, flags, seq }, |w| {
         w.raw(&[family, protocol.number(), 0, 0]);
         w.raw(&u32::MAX.to_ne_bytes());
         w.raw(&[0; SOCKID_LEN]);

@@ -101,13 +101,13 @@ impl Connection {
     /// Reads the body of an `IPCTNL_MSG_CT_NEW` message. Attributes without a field here are skipped.
     pub fn read(body: &[u8]) -> Result<Self, CodecError> {
         let mut reader = Reader::new(body);
-        NfGenMsg::read(&mut reader)?;
+        NfGenMsg::decode(&mut reader)?;
         let (mut original, mut reply, mut zone) = (None, None, None);
         let (mut status, mut tcp_state, mut timeout) = (Status::default(), None, None);
         let (mut mark, mut id) = (0, None);
         for attr in reader.attrs() {
             let attr = attr?;
-            match attr.kind {
+            match attr.attribute_type {
                 CTA_TUPLE_ORIG => original = Some(Tuple::read(attr)?),
                 CTA_TUPLE_REPLY => reply = Some(Tuple::read(attr)?),
                 CTA_STATUS => status = Status(attr.u32_be()?),
@@ -119,7 +119,7 @@ impl Connection {
                 _ => {}
             }
         }
-        let missing = |kind| CodecError::Missing { object: CONNECTION, kind };
+        let missing = |attribute| CodecError::Missing { object: CONNECTION, attribute };
         let mut original = original.ok_or(missing(CTA_TUPLE_ORIG))?;
         let mut reply = reply.ok_or(missing(CTA_TUPLE_REPLY))?;
         if let Some(zone) = zone {
@@ -133,12 +133,12 @@ impl Connection {
 fn read_tcp_state(attr: Attr<'_>) -> Result<Option<TcpState>, CodecError> {
     for protocol in attr.nested() {
         let protocol = protocol?;
-        if protocol.kind != CTA_PROTOINFO_TCP {
+        if protocol.attribute_type != CTA_PROTOINFO_TCP {
             continue;
         }
         for attr in protocol.nested() {
             let attr = attr?;
-            if attr.kind == CTA_PROTOINFO_TCP_STATE {
+            if attr.attribute_type == CTA_PROTOINFO_TCP_STATE {
                 return attr.u8().map(|number| Some(TcpState::from_number(number)));
             }
         }
@@ -169,14 +169,14 @@ impl Tuple {
         let (mut addresses, mut layer4, mut zone) = (None, None, 0);
         for attr in attr.nested() {
             let attr = attr?;
-            match attr.kind {
+            match attr.attribute_type {
                 CTA_TUPLE_IP => addresses = Some(read_addresses(attr)?),
                 CTA_TUPLE_PROTO => layer4 = Some(read_layer4(attr)?),
                 CTA_TUPLE_ZONE => zone = attr.u16_be()?,
                 _ => {}
             }
         }
-        let missing = |kind| CodecError::Missing { object: TUPLE, kind };
+        let missing = |attribute| CodecError::Missing { object: TUPLE, attribute };
         let (source, destination) = addresses.ok_or(missing(CTA_TUPLE_IP))?;
         let (protocol, layer4) = layer4.ok_or(missing(CTA_TUPLE_PROTO))?;
         Ok(Self { source, destination, protocol, layer4, zone })
@@ -190,7 +190,7 @@ fn read_addresses(attr: Attr<'_>) -> Result<(IpAddr, IpAddr), CodecError> {
         let attr = attr?;
         let ipv4 = || attr.array("IPv4 address").map(|bytes: [u8; 4]| Some(bytes.into()));
         let ipv6 = || attr.array("IPv6 address").map(|bytes: [u8; 16]| Some(bytes.into()));
-        match attr.kind {
+        match attr.attribute_type {
             CTA_IP_V4_SRC => source = ipv4()?,
             CTA_IP_V4_DST => destination = ipv4()?,
             CTA_IP_V6_SRC => source = ipv6()?,
@@ -198,7 +198,7 @@ fn read_addresses(attr: Attr<'_>) -> Result<(IpAddr, IpAddr), CodecError> {
             _ => {}
         }
     }
-    let missing = |kind| CodecError::Missing { object: TUPLE, kind };
+    let missing = |attribute| CodecError::Missing { object: TUPLE, attribute };
     Ok((source.ok_or(missing(CTA_IP_V4_SRC))?, destination.ok_or(missing(CTA_IP_V4_DST))?))
 }
 
@@ -208,7 +208,7 @@ fn read_layer4(attr: Attr<'_>) -> Result<(u8, Layer4), CodecError> {
     let (mut id, mut icmp_type, mut code) = (None, 0, 0);
     for attr in attr.nested() {
         let attr = attr?;
-        match attr.kind {
+        match attr.attribute_type {
             CTA_PROTO_NUM => protocol = Some(attr.u8()?),
             CTA_PROTO_SRC_PORT => source = Some(attr.u16_be()?),
             CTA_PROTO_DST_PORT => destination = Some(attr.u16_be()?),
@@ -218,7 +218,8 @@ fn read_layer4(attr: Attr<'_>) -> Result<(u8, Layer4), CodecError> {
             _ => {}
         }
     }
-    let protocol = protocol.ok_or(CodecError::Missing { object: TUPLE, kind: CTA_PROTO_NUM })?;
+    let protocol =
+        protocol.ok_or(CodecError::Missing { object: TUPLE, attribute: CTA_PROTO_NUM })?;
     let layer4 = match (source, destination, id) {
         (Some(source), Some(destination), _) => Layer4::Ports { source, destination },
         (_, _, Some(id)) => Layer4::Icmp { id, icmp_type, code },

@@ -85,7 +85,7 @@ impl Filter {
 
 /// The header of a ctnetlink message with this `IPCTNL_MSG_CT_*`.
 fn header(message: u16, flags: u16, seq: u32) -> Header {
-    Header { kind: NFNL_SUBSYS_CTNETLINK << 8 | message, flags, seq }
+    Header { message_type: NFNL_SUBSYS_CTNETLINK << 8 | message, flags, seq }
 }
 
 /// Why connection tracking cannot be read.
@@ -164,13 +164,13 @@ impl<T: Transport> Connections<T> {
             if message.header.flags & NLM_F_DUMP_INTR != 0 {
                 return Err(NetlinkError::Interrupted.into());
             }
-            match message.header.kind {
+            match message.header.message_type {
                 NLMSG_DONE => return end_of_dump(message.body).map(|()| false),
-                NLMSG_ERROR => match Ack::read(message)?.errno {
+                NLMSG_ERROR => match Ack::decode(message)?.errno {
                     Some(errno) => return Err(NetlinkError::Refused { errno }.into()),
                     None => return Ok(false),
                 },
-                kind if kind == header(IPCTNL_MSG_CT_NEW, 0, 0).kind => {
+                kind if kind == header(IPCTNL_MSG_CT_NEW, 0, 0).message_type => {
                     let connection = Connection::read(message.body)?;
                     self.queue.extend(self.filter.matches(&connection).then_some(connection));
                 }

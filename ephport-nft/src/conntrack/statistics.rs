@@ -42,14 +42,14 @@ impl Statistics {
         // Acknowledged, because the answer is one message without an end.
         let request = request(IPCTNL_MSG_CT_GET_STATS, NLM_F_REQUEST | NLM_F_ACK, 1)?;
         dump(transport, &request, 1, |kind, body| {
-            if kind == header(IPCTNL_MSG_CT_GET_STATS, 0, 0).kind {
+            if kind == header(IPCTNL_MSG_CT_GET_STATS, 0, 0).message_type {
                 statistics.read_global(body)?;
             }
             Ok(())
         })?;
         let request = self::request(IPCTNL_MSG_CT_GET_STATS_CPU, NLM_F_REQUEST | NLM_F_DUMP, 2)?;
         dump(transport, &request, 2, |kind, body| {
-            if kind == header(IPCTNL_MSG_CT_GET_STATS_CPU, 0, 0).kind {
+            if kind == header(IPCTNL_MSG_CT_GET_STATS_CPU, 0, 0).message_type {
                 statistics.add_processor(body)?;
             }
             Ok(())
@@ -59,10 +59,10 @@ impl Statistics {
 
     fn read_global(&mut self, body: &[u8]) -> Result<(), CodecError> {
         let mut reader = Reader::new(body);
-        NfGenMsg::read(&mut reader)?;
+        NfGenMsg::decode(&mut reader)?;
         for attr in reader.attrs() {
             let attr = attr?;
-            match attr.kind {
+            match attr.attribute_type {
                 CTA_STATS_GLOBAL_ENTRIES => self.entries = attr.u32_be()?,
                 CTA_STATS_GLOBAL_MAX_ENTRIES => self.max_entries = Some(attr.u32_be()?),
                 _ => {}
@@ -73,10 +73,10 @@ impl Statistics {
 
     fn add_processor(&mut self, body: &[u8]) -> Result<(), CodecError> {
         let mut reader = Reader::new(body);
-        NfGenMsg::read(&mut reader)?;
+        NfGenMsg::decode(&mut reader)?;
         for attr in reader.attrs() {
             let attr = attr?;
-            let counter = match attr.kind {
+            let counter = match attr.attribute_type {
                 CTA_STATS_FOUND => &mut self.found,
                 CTA_STATS_INVALID => &mut self.invalid,
                 CTA_STATS_INSERT_FAILED => &mut self.insert_failed,

@@ -207,7 +207,7 @@ fn entry(index: usize) -> (Header, Vec<u8>) {
 fn end(kind: u16, code: i32) -> (Header, Vec<u8>) {
     let mut body = code.to_ne_bytes().to_vec();
     body.extend([0; 16]);
-    (Header { kind, flags: NLM_F_MULTI, seq: SEQ }, body)
+    (Header { message_type: kind, flags: NLM_F_MULTI, seq: SEQ }, body)
 }
 
 fn run(filter: Filter, datagrams: &[Vec<u8>]) -> Vec<Result<Connection, ConntrackError>> {
@@ -287,7 +287,7 @@ fn statistics_are_summed_over_processors() {
         let (header, body) = end(NLMSG_ERROR, 0);
         (Header { seq, ..header }, body)
     };
-    let done = (Header { kind: NLMSG_DONE, flags: NLM_F_MULTI, seq: 2 }, vec![0; 4]);
+    let done = (Header { message_type: NLMSG_DONE, flags: NLM_F_MULTI, seq: 2 }, vec![0; 4]);
     let datagrams = [
         datagram(&[global(4, 262_144)]),
         datagram(&[ack(1)]),
