@@ -63,8 +63,8 @@ fn a_port_that_is_allowed_is_kept_and_the_policies_before_say_why_they_do_not_ca
         explained(flow),
         format!(
             "{flow}\n  \
-             policy builds: not it: it leaves by an interface out of scope\n  \
-             policy tcp: not it: its protocol is out of scope\n  \
+             policy builds: not it: the output interface is out of scope\n  \
+             policy tcp: not it: the protocol is out of scope\n  \
              policy rest: keeps port 40000 if it is free, else one of 1024-65535; masqueraded\n  \
              program: postrouting rule 7\n"
         )
@@ -78,7 +78,7 @@ fn several_ranges_are_several_ways_of_the_program() {
         explained(flow),
         format!(
             "{flow}\n  \
-             policy builds: not it: its source address is out of scope\n  \
+             policy builds: not it: the source address is out of scope\n  \
              policy tcp: moves it to one of 49152-49999,60000-61000; masqueraded\n  \
              program: postrouting rule 5 -> tcp/ports rule 2 -> tcp/49152-49999 rule 1\n  \
              program: postrouting rule 5 -> tcp/ports rule 2 -> tcp/60000-61000 rule 1\n"
@@ -104,25 +104,25 @@ fn an_untouched_connection_has_a_reason_from_each_policy() {
         (
             "udp 10.0.0.7:4500 -> 203.0.113.9:4500 oif eth0",
             [
-                "its source address is out of scope",
-                "its protocol is out of scope",
-                "its source port is not one that is moved",
+                "the source address is out of scope",
+                "the protocol is out of scope",
+                "the source port is not one that is translated",
             ],
         ),
         (
             "udp 10.0.0.7:5000 -> 198.51.100.9:53 oif eth0",
             [
-                "its source address is out of scope",
-                "its protocol is out of scope",
-                "its destination address is excepted",
+                "the source address is out of scope",
+                "the protocol is out of scope",
+                "the destination address is excepted",
             ],
         ),
         (
             "tcp 10.0.0.7:5000 -> 203.0.113.9:53 oif eth1 mid-stream",
             [
-                "it leaves by an interface out of scope",
-                "it was open before the policy came",
-                "it was open before the policy came",
+                "the output interface is out of scope",
+                "the connection was open before the policy was applied",
+                "the connection was open before the policy was applied",
             ],
         ),
     ];
@@ -147,7 +147,7 @@ fn an_enforcing_policy_owns_what_a_later_one_moves() {
     let partly = explained("tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0");
     assert!(
         partly.contains(
-            "  policy builds: not it: its source port is not one that is moved\n  \
+            "  policy builds: not it: the source port is not one that is translated\n  \
              policy tcp: moves it to one of 49152-49999,60000-61000; masqueraded\n  \
              enforcement of policy builds: dropped if it gets one of 60000-61000: \
              it lets out 1-1023,49152-50000 only\n"
@@ -178,8 +178,8 @@ fn it_speaks_to_programs() {
         "policy": "tcp",
         "ports": "49152-49999,60000-61000",
         "kept": null,
-        "non_matches": [
-            { "policy": "builds", "reason": "its source port is not one that is moved" },
+        "passed_over": [
+            { "policy": "builds", "reason": "the source port is not one that is translated" },
         ],
         "enforced_by": "builds",
         "dropped": "60000-61000",

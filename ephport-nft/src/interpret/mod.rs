@@ -5,8 +5,8 @@
 //! paths: all that are possible.
 //!
 //! ```
-//! use ephport_core::{Flow, HostFacts, Policy, PolicySpec, Protocol, Target};
-//! use ephport_nft::interpret::{Effect, effect};
+//! use ephport_core::{Effect, Flow, HostFacts, Policy, PolicySpec, Protocol, Target};
+//! use ephport_nft::interpret::effect;
 //!
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
 //! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };

@@ -4,7 +4,7 @@
 //! use ephport_nft::table::{Set, SetName};
 //!
 //! let ports = Set::ports(SetName::Anonymous(0), &"1024-2000,3000-65535".parse()?);
-//! assert_eq!(ports.set.name, "__set0");
+//! assert_eq!(ports.spec.name, "__set0");
 //! assert_eq!(ports.elements.len(), 4); // before 1024; from 1024; before 2001; from 3000
 //! # Ok::<(), ephport_core::PortError>(())
 //! ```
