@@ -1,6 +1,7 @@
 //! Facts of this thread's network namespace, over rtnetlink.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 
 use ephport_core::{HostFacts, InterfaceName, PortRange};
@@ -8,12 +9,15 @@ use ephport_core::{HostFacts, InterfaceName, PortRange};
 use crate::netlink::{CodecError, Header, Reader, Writer};
 use crate::netlink::{NetlinkError, Socket, Transport, dump};
 use crate::uapi::{
-    IFLA_IFNAME, NLM_F_DUMP, NLM_F_REQUEST, RTA_MULTIPATH, RTA_OIF, RTM_GETLINK, RTM_GETROUTE,
-    RTM_NEWLINK, RTM_NEWROUTE, RTN_UNICAST,
+    IFA_ADDRESS, IFA_BROADCAST, IFA_LOCAL, IFLA_IFNAME, NLM_F_DUMP, NLM_F_REQUEST, RTA_MULTIPATH,
+    RTA_OIF, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE,
+    RTN_UNICAST,
 };
 
-/// Length of `struct ifinfomsg` and of `struct rtmsg` (linux/rtnetlink.h).
+/// Length of `struct ifinfomsg`, `struct ifaddrmsg` and `struct rtmsg` (linux/rtnetlink.h,
+/// linux/if_addr.h).
 const IFINFOMSG_LEN: usize = 16;
+const IFADDRMSG_LEN: usize = 8;
 const RTMSG_LEN: usize = 12;
 
 /// Reads the facts that policies depend on.
@@ -57,6 +61,59 @@ fn links(socket: &mut Socket) -> Result<BTreeMap<u32, InterfaceName>, NetlinkErr
         Ok(())
     })?;
     Ok(names)
+}
+
+/// An address of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalAddress {
+    /// The interface that has the address; absent if its name cannot be in a policy.
+    pub interface: Option<InterfaceName>,
+    /// The address.
+    pub address: IpAddr,
+    /// The broadcast address of its network; IPv4 only.
+    pub broadcast: Option<IpAddr>,
+}
+
+/// Reads the addresses of this thread's network namespace, in the kernel's order.
+pub fn addresses() -> Result<Vec<LocalAddress>, NetlinkError> {
+    let mut socket = Socket::route()?;
+    let names = links(&mut socket)?;
+    let mut addresses = Vec::new();
+    list(&mut socket, 2, RTM_GETADDR, IFADDRMSG_LEN, |kind, body| {
+        if kind == RTM_NEWADDR {
+            addresses.extend(address(body, &names)?);
+        }
+        Ok(())
+    })?;
+    Ok(addresses)
+}
+
+/// The address of an `RTM_NEWADDR`. On a point-to-point link `IFA_ADDRESS` is the remote one, and
+/// `IFA_LOCAL` is ours; IPv6 has the former only.
+fn address(
+    body: &[u8],
+    names: &BTreeMap<u32, InterfaceName>,
+) -> Result<Option<LocalAddress>, CodecError> {
+    let mut reader = Reader::new(body);
+    let _family_and_flags = reader.u32_ne("ifaddrmsg")?;
+    let interface = names.get(&reader.u32_ne("ifaddrmsg")?).cloned();
+    let (mut own, mut remote, mut broadcast) = (None, None, None);
+    for attr in reader.attrs() {
+        let attr = attr?;
+        match attr.kind {
+            IFA_LOCAL => own = ip(attr.value),
+            IFA_ADDRESS => remote = ip(attr.value),
+            IFA_BROADCAST => broadcast = ip(attr.value),
+            _ => {}
+        }
+    }
+    Ok(own.or(remote).map(|address| LocalAddress { interface, address, broadcast }))
+}
+
+/// An address in network order, if it is one of IPv4 or IPv6.
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = || <[u8; 4]>::try_from(bytes).map(IpAddr::from).ok();
+    <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok().or_else(v4)
 }
 
 fn list(

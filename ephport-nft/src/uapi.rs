@@ -433,8 +433,10 @@ pub const VETH_INFO_PEER: u16 = 1;
 
 // linux/if_addr.h, linux/rtnetlink.h
 pub const RTM_NEWADDR: u16 = 20;
+pub const RTM_GETADDR: u16 = 22;
 pub const IFA_ADDRESS: u16 = 1;
 pub const IFA_LOCAL: u16 = 2;
+pub const IFA_BROADCAST: u16 = 4;
 pub const IFA_F_NODAD: u8 = 0x02;
 pub const RTA_DST: u16 = 1;
 pub const RTA_GATEWAY: u16 = 5;

@@ -17,11 +17,16 @@
 //! The kernel holds no lock over a dump: a connection that begins or ends during the dump may be
 //! absent, and one may occur twice when an entry beside it ends.
 
+mod destinations;
 mod entry;
+mod scope;
 mod statistics;
+mod usage;
 
 pub use entry::{Connection, Layer4, Status, TcpState, Tuple};
+pub use scope::{Placement, Scopes, Sent};
 pub use statistics::Statistics;
+pub use usage::{DestinationUsage, PolicyUsage, PortBitmap, Usage};
 
 use std::collections::VecDeque;
 
