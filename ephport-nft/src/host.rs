@@ -100,7 +100,7 @@ fn address(
     let (mut own, mut remote, mut broadcast) = (None, None, None);
     for attr in reader.attrs() {
         let attr = attr?;
-        match attr.kind {
+        match attr.attribute_type {
             IFA_LOCAL => own = ip(attr.value),
             IFA_ADDRESS => remote = ip(attr.value),
             IFA_BROADCAST => broadcast = ip(attr.value),

@@ -212,3 +212,6 @@ impl PortBitmap {
         PortRange::ALL.ports().filter(|port| self.contains(*port)).map(PortRange::from).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
