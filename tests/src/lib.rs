@@ -25,7 +25,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Both protocols over both families: the server's addresses of [`Routed`].
 #[must_use]
-pub fn ways() -> [(Protocol, IpAddr); 4] {
+pub fn protocols_and_servers() -> [(Protocol, IpAddr); 4] {
     [
         (Protocol::Tcp, SERVER_V4),
         (Protocol::Tcp, SERVER_V6),
@@ -75,7 +75,7 @@ pub fn without_descriptors<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 /// How a command line of `ephport-nft` ended, and what it printed.
 #[derive(Debug)]
-pub struct Ended {
+pub struct CommandOutput {
     /// How.
     pub exit: Exit,
     /// On standard output.
@@ -89,8 +89,8 @@ pub struct Ended {
 /// # Panics
 /// When it prints something else than UTF-8.
 #[must_use]
-pub fn ephport(host: &Host, line: &str) -> Ended {
-    ephport_words(host, line.split_whitespace(), b"")
+pub fn ephport(host: &Host, line: &str) -> CommandOutput {
+    ephport_args(host, line.split_whitespace(), b"")
 }
 
 /// The same with `input` on standard input.
@@ -98,8 +98,8 @@ pub fn ephport(host: &Host, line: &str) -> Ended {
 /// # Panics
 /// When it prints something else than UTF-8.
 #[must_use]
-pub fn ephport_with_input(host: &Host, line: &str, input: &[u8]) -> Ended {
-    ephport_words(host, line.split_whitespace(), input)
+pub fn ephport_with_input(host: &Host, line: &str, input: &[u8]) -> CommandOutput {
+    ephport_args(host, line.split_whitespace(), input)
 }
 
 /// The same for words that hold spaces.
@@ -107,16 +107,16 @@ pub fn ephport_with_input(host: &Host, line: &str, input: &[u8]) -> Ended {
 /// # Panics
 /// When it prints something else than UTF-8.
 #[must_use]
-pub fn ephport_words<'a>(
+pub fn ephport_args<'a>(
     host: &Host,
     words: impl IntoIterator<Item = &'a str, IntoIter: Send>,
     mut input: &[u8],
-) -> Ended {
+) -> CommandOutput {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let words = ["ephport-nft"].into_iter().chain(words).map(Into::into);
     let exit = host.run(|| run(words, &mut input, &mut out, &mut err));
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Ended { exit, out: text(out), err: text(err) }
+    CommandOutput { exit, out: text(out), err: text(err) }
 }
 
 /// The same, which must succeed; what it printed on standard output.
@@ -165,7 +165,7 @@ pub fn dropped(router: &Host) -> u64 {
 /// # Panics
 /// When they cannot be made.
 #[must_use]
-pub fn uplinked() -> (Host, Host) {
+pub fn host_with_uplink() -> (Host, Host) {
     let (host, peer) = (Host::new("host").expect("a host"), Host::new("peer").expect("a peer"));
     host.link("eth0", &peer, "eth0").expect("a link");
     host.address("eth0", "192.0.2.2/24").expect("an address");

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use ephport_cli::Exit;
 use ephport_tests::tool::{binary, nft_load, ok};
-use ephport_tests::{Ended, Host, ephport, ephport_ok};
+use ephport_tests::{CommandOutput, Host, ephport, ephport_ok};
 
 /// A host with a policy and somebody else's table on it.
 fn host() -> Host {
@@ -16,7 +16,7 @@ fn host() -> Host {
 }
 
 /// The first line of the error, without clap's own `error: `.
-fn message(ended: &Ended) -> &str {
+fn message(ended: &CommandOutput) -> &str {
     ended.err.lines().next().and_then(|line| line.strip_prefix("error: ")).unwrap_or(&ended.err)
 }
 

@@ -2,7 +2,7 @@
 
 use ephport_cli::Exit;
 use ephport_tests::tool::{nft_load, ok};
-use ephport_tests::{Ended, Host, PolicyFile, ephport, ephport_ok, uplinked};
+use ephport_tests::{CommandOutput, Host, PolicyFile, ephport, ephport_ok, host_with_uplink};
 use serde_json::{Value, json};
 
 const THREE: &str = r#"
@@ -31,19 +31,19 @@ const LINES: &str = "  builds: tcp,udp from 172.16.0.0/12 leaving by eth0: \
                      rest: tcp,udp leaving by any interface but loopback: \
                      source ports 1024-65535 -> 1024-29999,32768-65535\n";
 
-fn parsed(ended: &Ended) -> Value {
+fn parsed(ended: &CommandOutput) -> Value {
     serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
 }
 
 /// A command with a file of three policies.
-fn on_three(host: &Host, command: &str) -> Ended {
+fn on_three(host: &Host, command: &str) -> CommandOutput {
     let file = PolicyFile::new(THREE);
     ephport(host, &format!("{command} {}", file.path()))
 }
 
 #[test]
 fn a_file_of_policies_is_applied_in_its_order() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let ended = on_three(&host, "apply");
     assert_eq!(
         (ended.exit, ended.out),
@@ -64,7 +64,7 @@ fn a_file_of_policies_is_applied_in_its_order() {
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let message = |path: &str| {
         format!(
             "error: cannot read {path}: No such file or directory (os error 2); \
@@ -81,7 +81,7 @@ fn a_file_that_is_not_there_is_named() {
 
 #[test]
 fn a_fault_in_a_file_has_its_place() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let cases = [
         (
             "[[policy]]\nname = \"a\"\nto-ports = \"1024-\n",
@@ -108,7 +108,7 @@ fn a_fault_in_a_file_has_its_place() {
 
 #[test]
 fn the_policy_file_that_show_prints_is_the_same_policy() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     assert_eq!(on_three(&host, "apply").exit, Exit::Success);
     let printed = on_three(&host, "show --format toml").out;
     let file = PolicyFile::new(&printed);
@@ -130,7 +130,7 @@ fn the_policy_file_that_show_prints_is_the_same_policy() {
 
 #[test]
 fn show_prints_every_format_without_touching_the_kernel() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let nft = on_three(&host, "show").out;
     assert_eq!(on_three(&host, "show --format nft").out, nft);
     assert!(nft.starts_with("table inet ephport {\n\tcomment \"ephport-nft\"\n"), "{nft}");
@@ -152,7 +152,7 @@ fn show_prints_every_format_without_touching_the_kernel() {
 
 #[test]
 fn apply_and_remove_speak_to_programs() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let flags = "-p udp --to-ports 49152-61000 --enforce --json";
     let policy = json!({
         "name": "default", "protocols": ["udp"], "interfaces": ["eth0"],
@@ -176,7 +176,7 @@ fn apply_and_remove_speak_to_programs() {
 
 #[test]
 fn status_speaks_to_programs() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let status = || {
         let ended = ephport(&host, "status --json");
         (ended.exit, parsed(&ended))
@@ -218,7 +218,7 @@ fn status_speaks_to_programs() {
 
 #[test]
 fn status_says_which_rules_nft_cannot_list() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     ephport_ok(&host, "apply --blocks 10.0.0.0/30=64@1024-65535 -p udp");
     assert_eq!(
         ephport_ok(&host, "status").lines().last(),
@@ -237,7 +237,7 @@ fn status_says_which_rules_nft_cannot_list() {
 
 #[test]
 fn diff_tells_what_apply_would_change() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let (old, new) = ("-p udp --to-ports 49152-61000", "-p udp --to-ports 1024-2047");
     let absent = ephport(&host, &format!("diff {old}"));
     assert_eq!(absent.exit, Exit::Differs);

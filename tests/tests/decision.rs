@@ -17,7 +17,7 @@ use ephport_tests::random::samples;
 use ephport_tests::tool::tool;
 use ephport_tests::{
     CLIENT_V4, CLIENT_V6, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, Server, apply,
-    connect_within, of_family, ways,
+    connect_within, of_family, protocols_and_servers,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -27,7 +27,7 @@ const DOCUMENTS: usize = 100;
 const FLOWS: usize = 20;
 
 /// How long an answer may take before the connection counts as dropped.
-const PATIENCE: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_millis(300);
 
 fn nets() -> impl Strategy<Value = Vec<ipnet::IpNet>> {
     let nets = [
@@ -200,7 +200,7 @@ fn check(
     drawn: &Drawn,
     seen: &mut Seen,
 ) {
-    let (protocol, server) = ways()[drawn.way];
+    let (protocol, server) = protocols_and_servers()[drawn.way];
     let port = source_port(policies, drawn);
     let host: &Host = if drawn.is_forwarded { &net.client } else { &net.router };
     let router = of_family(server, ROUTER_V4, ROUTER_V6);
@@ -220,7 +220,7 @@ fn check(
     };
     // An earlier connection's port must not stand in the way of this one's.
     assert!(tool(&net.router, "conntrack", &["-F"], "").success);
-    let result = host.run(|| connect_within(PATIENCE, protocol, from, to));
+    let result = host.run(|| connect_within(TIMEOUT, protocol, from, to));
     let Ok(connection) = result else {
         let drops = possible.ports().any(|port| !permits(policies, &flow, port));
         assert!(drops, "{flow} got no answer: {policies:#?}");

@@ -10,7 +10,7 @@ use ephport_nft::nftables::expr::{Counter, Expr};
 use ephport_nft::uapi::{NF_NAT_RANGE_PROTO_RANDOM, NLM_F_DUMP, NLM_F_REQUEST};
 use ephport_nft::{Installed, TableState};
 use ephport_tests::tool::{binary, ok, tool};
-use ephport_tests::{Host, PolicyFile, apply, ephport, ephport_ok, installed, uplinked};
+use ephport_tests::{Host, PolicyFile, apply, ephport, ephport_ok, host_with_uplink, installed};
 use serde_json::{Value, json};
 
 const POLICIES: &str = r#"
@@ -112,7 +112,7 @@ fn masq_flags(ruleset: &mut TableState, number: usize, change: impl Fn(u32) -> O
 
 /// Does it to a host with the policies, and checks all that is said of it.
 fn drifts(deed: impl FnOnce(&Host), sentences: &[&str]) {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let file = PolicyFile::new(POLICIES);
     ephport_ok(&host, &format!("apply {}", file.path()));
     assert_eq!(status(&host, POLICIES).0, 0);
@@ -355,7 +355,7 @@ const GETRULE_RESET: u16 = 25;
 
 #[test]
 fn counters_that_count_or_are_reset_are_no_drift() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     ephport_ok(&host, "apply --to-ports 49152-61000");
     host.run(|| {
         let socket = UdpSocket::bind("0.0.0.0:40000").expect("a socket");
@@ -378,7 +378,7 @@ fn counters_that_count_or_are_reset_are_no_drift() {
 
 #[test]
 fn without_what_was_applied_only_the_evident_is_told() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     ephport_ok(&host, "apply --to-ports 49152-61000");
     nft(&host, "add rule inet ephport postrouting drop");
     tamper(&host, |ruleset| masq_flags(ruleset, 3, |_| None));

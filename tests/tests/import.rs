@@ -2,7 +2,7 @@
 
 use ephport_cli::Exit;
 use ephport_tests::tool::ok;
-use ephport_tests::{Ended, Host, PolicyFile, ephport, ephport_ok, ephport_with_input};
+use ephport_tests::{CommandOutput, Host, PolicyFile, ephport, ephport_ok, ephport_with_input};
 
 const ONE_LINER: &str = "iptables -t nat -I POSTROUTING -p tcp -m tcp --sport 32768:61000 \
                          -j MASQUERADE --to-ports 49152-61000";
@@ -15,7 +15,7 @@ fn applied(policies: &str) -> String {
     ok(&host, "nft list ruleset")
 }
 
-fn import(what: &str, input: &str) -> Ended {
+fn import(what: &str, input: &str) -> CommandOutput {
     let host = Host::new("host").unwrap();
     ephport_with_input(&host, &format!("import {what}"), input.as_bytes())
 }

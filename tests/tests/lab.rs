@@ -1,4 +1,4 @@
-//! The lab itself: its networks carry, tell the truth, and vanish.
+//! The lab: its networks carry packets, report true sources, and vanish.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ephport_nft::netlink::NetlinkError;
 use ephport_tests::{
     CLIENT_V4, CLIENT_V6, Host, LabError, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4,
-    Server, Source, TrafficError, connect, connect_within, of_family, seen, ways,
+    Server, Source, TrafficError, connect, connect_within, of_family, protocols_and_servers, seen,
     without_descriptors,
 };
 use nix::errno::Errno;
@@ -24,9 +24,9 @@ fn network() -> (Routed, Server) {
 }
 
 #[test]
-fn the_server_sees_the_true_source() {
+fn server_reports_the_true_source() {
     let (net, _server) = network();
-    for (protocol, address) in ways() {
+    for (protocol, address) in protocols_and_servers() {
         let to = SocketAddr::new(address, PORT);
         let client = of_family(address, CLIENT_V4, CLIENT_V6);
         let router = of_family(address, ROUTER_V4, ROUTER_V6);
@@ -38,9 +38,9 @@ fn the_server_sees_the_true_source() {
 }
 
 #[test]
-fn the_kernel_chooses_when_nothing_is_asked() {
+fn kernel_chooses_an_unspecified_source_port() {
     let (net, _server) = network();
-    for (protocol, address) in ways() {
+    for (protocol, address) in protocols_and_servers() {
         let client = of_family(address, CLIENT_V4, CLIENT_V6);
         let connection = net
             .client
@@ -52,9 +52,9 @@ fn the_kernel_chooses_when_nothing_is_asked() {
 }
 
 #[test]
-fn one_source_can_be_used_again_at_once() {
+fn source_is_reusable_at_once() {
     let (net, _server) = network();
-    for (protocol, address) in ways() {
+    for (protocol, address) in protocols_and_servers() {
         for _ in 0..100 {
             assert_eq!(seen(&net.client, protocol, 5000, (address, PORT).into()).port(), 5000);
         }
@@ -65,7 +65,9 @@ fn one_source_can_be_used_again_at_once() {
 fn hundreds_of_connections_stay_open() {
     let (net, _server) = network();
     let open: Vec<_> = (10_000..10_060)
-        .flat_map(|port| ways().map(|(protocol, address)| (protocol, port, address)))
+        .flat_map(|port| {
+            protocols_and_servers().map(|(protocol, address)| (protocol, port, address))
+        })
         .map(|(protocol, port, address)| {
             net.client.run(|| connect(protocol, port, (address, PORT))).unwrap()
         })
@@ -81,7 +83,7 @@ fn hundreds_of_connections_stay_open() {
 }
 
 #[test]
-fn udp_answers_come_from_the_address_that_was_asked() {
+fn udp_answer_has_the_requests_destination_as_source() {
     let (net, _server) = network();
     for (address, question) in
         [("198.51.100.7/32", "198.51.100.7:443"), ("fd00::7/128", "[fd00::7]:443")]
@@ -90,7 +92,7 @@ fn udp_answers_come_from_the_address_that_was_asked() {
         let question: SocketAddr = question.parse().unwrap();
         let unbound = if question.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let from = net.router.run(|| {
-            let socket = UdpSocket::bind(unbound).unwrap(); // not connected: takes any answer
+            let socket = UdpSocket::bind(unbound).unwrap(); // not connected: receives any answer
             socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
             socket.send_to(b"x", question).unwrap();
             socket.recv_from(&mut [0; 100]).unwrap().1
@@ -100,31 +102,31 @@ fn udp_answers_come_from_the_address_that_was_asked() {
 }
 
 #[test]
-fn a_server_that_stopped_refuses() {
+fn stopped_server_refuses_connections() {
     let (net, server) = network();
     let open = net.client.run(|| connect(Protocol::Tcp, 5000, (SERVER_V4, PORT))).unwrap();
     drop(server);
     assert!(matches!(open.exchange(b"x"), Err(TrafficError::Failed { .. })));
-    for (protocol, address) in ways() {
+    for (protocol, address) in protocols_and_servers() {
         let error = net.client.run(|| connect(protocol, 5001, (address, PORT))).unwrap_err();
         assert!(error.to_string().contains("ECONNREFUSED"), "{error}");
     }
 }
 
 #[test]
-fn silence_is_told_in_bounded_time() {
+fn missing_reply_is_an_error_after_the_timeout() {
     let (net, _server) = network();
     net.router.sysctl("net/ipv4/ip_forward", "0").unwrap();
-    let patience = Duration::from_millis(100);
+    let timeout = Duration::from_millis(100);
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let to = SocketAddr::new(SERVER_V4, PORT);
-        let error = net.client.run(|| connect_within(patience, protocol, 5000, to)).unwrap_err();
-        assert_eq!(error, TrafficError::NoReply { protocol, to, patience });
+        let error = net.client.run(|| connect_within(timeout, protocol, 5000, to)).unwrap_err();
+        assert_eq!(error, TrafficError::NoReply { protocol, to, timeout });
     }
 }
 
 #[test]
-fn other_topologies_are_made_from_parts() {
+fn hosts_and_links_make_other_topologies() {
     let (left, right) = (Host::new("left").unwrap(), Host::new("right").unwrap());
     left.link("a", &right, "b").unwrap();
     left.address("a", "192.0.2.1/31").unwrap();
@@ -137,26 +139,33 @@ fn other_topologies_are_made_from_parts() {
 }
 
 #[test]
-fn what_the_kernel_refuses_is_named() {
+fn refused_request_is_named() {
     let host = Host::new("h").unwrap();
-    let (peer, told) =
-        (Host::new("p").unwrap(), |result: Result<(), LabError>| result.unwrap_err().to_string());
+    let peer = Host::new("p").unwrap();
+    let message = |result: Result<(), LabError>| result.unwrap_err().to_string();
     host.link("eth0", &peer, "eth0").unwrap();
-    let exists = told(host.link("eth0", &peer, "eth1"));
+    let exists = message(host.link("eth0", &peer, "eth1"));
     assert!(exists.starts_with("h: the kernel refused link eth0 to eth1 of p (EEXIST"), "{exists}");
-    assert_eq!(told(host.up("eth9")), "h has no link `eth9`; make it with Host::link first");
-    let route = told(host.route("default", "192.0.2.1"));
+    assert_eq!(message(host.up("eth9")), "h has no link `eth9`; make it with Host::link first");
+    let route = message(host.route("default", "192.0.2.1"));
     assert!(
         route.starts_with("h: the kernel refused route to 0.0.0.0/0 via 192.0.2.1 (ENETUNREACH"),
         "{route}"
     );
-    assert!(told(host.address("eth0", "10.0.0.1")).contains("is no address"));
-    let other = told(host.route("default", "eth0"));
-    assert!(other.starts_with("h: no route to `default` via `eth0`: "), "{other}");
+    assert!(message(host.address("eth0", "10.0.0.1")).contains("found `10.0.0.1`"));
+    let other = message(host.route("default", "eth0"));
+    assert!(other.starts_with("h: cannot read the route to `default` via `eth0`: "), "{other}");
 }
 
 #[test]
-fn a_port_that_is_taken_is_named_by_both_ends() {
+fn link_that_stays_down_is_named() {
+    // Loopback has no peer: its operational state is always unknown.
+    let error = Host::new("h").unwrap().await_carrier("lo").unwrap_err();
+    assert!(matches!(&error, LabError::LinkDown { link, .. } if link == "lo"), "{error}");
+}
+
+#[test]
+fn port_in_use_is_named_by_server_and_client() {
     let (net, _server) = network();
     let error = Server::start(&net.server, PORT).map(drop).unwrap_err();
     assert!(matches!(error, LabError::Serve { port: PORT, .. }), "{error}");
@@ -166,7 +175,7 @@ fn a_port_that_is_taken_is_named_by_both_ends() {
 }
 
 #[test]
-fn one_who_can_open_nothing_more_is_told_so() {
+fn descriptor_limit_is_an_error() {
     let host = Host::new("h").unwrap();
     let to = SocketAddr::new(SERVER_V4, PORT);
     without_descriptors(|| {
@@ -181,10 +190,10 @@ fn one_who_can_open_nothing_more_is_told_so() {
 }
 
 #[test]
-fn a_server_that_is_none_of_the_labs_is_told() {
+fn foreign_server_is_an_error() {
     let host = Host::new("h").unwrap();
-    // Neither of an address, of the end of a line, nor of an echo.
-    for speech in ["220 ready\n".into(), "x".repeat(100), format!("{SERVER_V4}:80\nwhat?")] {
+    // No address; no end of the line; no echo.
+    for greeting in ["220 ready\n".into(), "x".repeat(100), format!("{SERVER_V4}:80\nwhat?")] {
         let (tcp, udp) = host.run(|| {
             let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
             let udp = UdpSocket::bind(tcp.local_addr().unwrap()).unwrap();
@@ -194,21 +203,21 @@ fn a_server_that_is_none_of_the_labs_is_told() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 let (mut client, _) = tcp.accept().unwrap();
-                client.write_all(speech.as_bytes()).unwrap();
-                let _ = client.read_to_end(&mut Vec::new()); // until it gives up
+                client.write_all(greeting.as_bytes()).unwrap();
+                let _ = client.read_to_end(&mut Vec::new()); // until it closes
                 let (_, client) = udp.recv_from(&mut [0; 100]).unwrap();
-                udp.send_to(speech.as_bytes(), client).unwrap();
+                udp.send_to(greeting.as_bytes(), client).unwrap();
             });
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 let error = host.run(|| connect(protocol, Source::Any, to)).unwrap_err();
-                assert_eq!(error, TrafficError::Garbled { protocol, to }, "{speech}");
+                assert_eq!(error, TrafficError::Garbled { protocol, to }, "{greeting}");
             }
         });
     }
 }
 
 #[test]
-fn only_a_hosts_own_network_can_be_set() {
+fn only_network_sysctls_are_writable() {
     let host = Host::new("h").unwrap();
     for name in ["kernel/hostname", "net/../kernel/hostname", "/kernel/hostname"] {
         assert!(matches!(host.sysctl(name, "x"), Err(LabError::Proc { .. })), "{name}");
@@ -216,7 +225,7 @@ fn only_a_hosts_own_network_can_be_set() {
 }
 
 #[test]
-fn processes_inside_are_inside() {
+fn process_is_in_the_hosts_namespace() {
     let host = Host::new("h").unwrap();
     let namespace = |of: &str| std::fs::read_link(of).unwrap();
     let outside = namespace("/proc/self/ns/net");
@@ -232,7 +241,7 @@ fn processes_inside_are_inside() {
 }
 
 #[test]
-fn a_host_vanishes_with_its_value() {
+fn dropped_host_vanishes() {
     let witness = Host::new("witness").unwrap();
     let host = Host::new("h").unwrap();
     witness.link("eth0", &host, "eth0").unwrap();
@@ -241,7 +250,7 @@ fn a_host_vanishes_with_its_value() {
 }
 
 #[test]
-fn a_host_vanishes_when_the_work_in_it_panics() {
+fn host_vanishes_after_a_panic() {
     let witness = Host::new("witness").unwrap();
     let panic = catch_unwind(AssertUnwindSafe(|| {
         let host = Host::new("h").unwrap();
@@ -254,7 +263,7 @@ fn a_host_vanishes_when_the_work_in_it_panics() {
     await_loss(&witness, "eth0");
 }
 
-/// A link goes when the namespace of its other end does; the kernel does that in its own time.
+/// Waits until the link is gone: the kernel removes it some time after the namespace of its peer.
 fn await_loss(witness: &Host, link: &str) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !matches!(witness.up(link), Err(LabError::NoLink { .. })) {
@@ -264,10 +273,10 @@ fn await_loss(witness: &Host, link: &str) {
 }
 
 #[test]
-fn many_labs_live_side_by_side() {
+fn labs_run_side_by_side() {
     let work = || {
         let (net, _server) = network();
-        for (protocol, address) in ways() {
+        for (protocol, address) in protocols_and_servers() {
             let expected: IpAddr = of_family(address, CLIENT_V4, CLIENT_V6);
             let seen = seen(&net.client, protocol, 40_000, (address, PORT).into());
             assert_eq!(seen, SocketAddr::new(expected, 40_000));

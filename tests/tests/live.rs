@@ -10,7 +10,7 @@ use ephport_nft::{Applied, Client, TableState};
 use ephport_tests::tool::nft_load;
 use ephport_tests::{
     Connection, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, Server, apply, compiled, connect,
-    connect_within, is_long, of_family, ways,
+    connect_within, is_long, of_family, protocols_and_servers,
 };
 
 const PORT: u16 = 443;
@@ -25,7 +25,7 @@ const ONE: &str = "49152-61000";
 const SEVERAL: &str = "20000-23999,30000-30999,49152-61000";
 
 /// Less than a second, after which TCP would hide a loss by sending its SYN again.
-const PATIENCE: Duration = Duration::from_millis(900);
+const TIMEOUT: Duration = Duration::from_millis(900);
 
 fn documents() -> [TableState; 2] {
     [ONE, SEVERAL].map(|ports| {
@@ -71,7 +71,7 @@ fn replace(work: &Work) -> Vec<ephport_nft::Error> {
 /// What is wrong with a connection, if anything.
 fn fault(allowed: &PortSet, protocol: Protocol, from: u16, to: SocketAddr) -> Option<String> {
     let router = of_family(to.ip(), ROUTER_V4, ROUTER_V6);
-    match connect_within(PATIENCE, protocol, from, to) {
+    match connect_within(TIMEOUT, protocol, from, to) {
         Ok(Connection { seen, .. })
             if seen.ip() == router
                 && Port::new(seen.port()).is_ok_and(|port| allowed.contains(port)) =>
@@ -87,7 +87,7 @@ fn fault(allowed: &PortSet, protocol: Protocol, from: u16, to: SocketAddr) -> Op
 fn load(work: &Work, live: &[Connection]) -> Vec<String> {
     let allowed: PortSet = SEVERAL.parse().expect("ports");
     let mut faults = Vec::new();
-    let kinds = ways().into_iter().cycle().zip((1024..=9999).cycle());
+    let kinds = protocols_and_servers().into_iter().cycle().zip((1024..=9999).cycle());
     for (((protocol, server), from), live) in kinds.zip(live.iter().cycle()) {
         if !work.goes_on() {
             break;
@@ -100,7 +100,7 @@ fn load(work: &Work, live: &[Connection]) -> Vec<String> {
 }
 
 fn live_connections(client: &Host) -> Vec<Connection> {
-    let [(tcp, v4), (_, v6), ..] = ways();
+    let [(tcp, v4), (_, v6), ..] = protocols_and_servers();
     let open = |port| {
         let server = if port % 2 == 0 { v4 } else { v6 };
         connect(tcp, port, SocketAddr::new(server, PORT)).expect("a connection")

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use ephport_tests::tool::ok;
 use ephport_tests::{
     CLIENT_V4, Connection, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, Server,
-    connect, ephport_ok, of_family, ways,
+    connect, ephport_ok, of_family, protocols_and_servers,
 };
 
 const PORT: u16 = 443;
@@ -27,7 +27,7 @@ fn every_connection_arrives_from_inside_and_keeps_its_port_where_it_can() {
     net.router.sysctl("net/netfilter/nf_conntrack_udp_timeout", "600").unwrap();
     let outside: Vec<u16> =
         (0..100).map(|i| 1024 + i * 400).chain((0..100).map(|i| 61_001 + i)).collect();
-    for (protocol, server) in ways() {
+    for (protocol, server) in protocols_and_servers() {
         let to = SocketAddr::new(server, PORT);
         let router = of_family(server, ROUTER_V4, ROUTER_V6);
         // First those whose ports are inside, other ports for each host: all of them are free.
@@ -45,7 +45,7 @@ fn every_connection_arrives_from_inside_and_keeps_its_port_where_it_can() {
                 assert!(INSIDE.contains(&connection.seen.port()), "{protocol} {}", connection.seen);
                 assert_eq!(connection.seen.ip(), router);
             }
-            // Payload went both ways when they opened, and it still does.
+            // Payload went in both directions when they opened, and it still does.
             for connection in kept.iter().chain(&moved) {
                 assert_eq!(connection.exchange(b"more"), Ok(connection.seen));
             }
@@ -65,7 +65,7 @@ fn a_port_that_is_taken_is_moved_inside_the_range() {
     assert!((50_001..=50_009).contains(&second[0].seen.port()), "{}", second[0].seen);
 }
 
-/// Opens connections, changes the host, and counts those that still carry payload both ways.
+/// Opens connections, changes the host, and counts those that still carry payload in both directions.
 fn survivors(change: impl FnOnce(&Host)) -> usize {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, PORT).unwrap();

@@ -18,8 +18,8 @@ use ephport_nft::uapi::{
 };
 use ephport_tests::tool::{nft_load, tool};
 use ephport_tests::{
-    CLIENT_V4, CLIENT_V6, Ended, Host, PolicyFile, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, Server,
-    compiled, ephport, ephport_ok, of_family, seen, ways,
+    CLIENT_V4, CLIENT_V6, CommandOutput, Host, PolicyFile, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4,
+    Server, compiled, ephport, ephport_ok, of_family, protocols_and_servers, seen,
 };
 
 /// A statement of nft, the instructions that its suite expects, and the flags that mean the same to us.
@@ -207,19 +207,21 @@ fn ports_that_all_peers_refuse() {
         ("2048-1024", "range 2048-1024 is reversed: write 1024-2048"),
     ];
     for (ports, why) in cases {
-        let Ended { exit, err, .. } = ephport(&host, &format!("show -o eth0 --to-ports={ports}"));
+        let CommandOutput { exit, err, .. } =
+            ephport(&host, &format!("show -o eth0 --to-ports={ports}"));
         let invalid = format!("error: invalid value '{ports}' for '--to-ports <PORTS>': {why}\n");
         assert!(exit == Exit::Usage && err.starts_with(&invalid), "{err}");
 
         let toml = format!("[[policy]]\nname = \"a\"\nto-ports = \"{ports}\"\n");
         let file = PolicyFile::new(&toml);
-        let Ended { exit, err, .. } = ephport(&host, &format!("show {}", file.path()));
+        let CommandOutput { exit, err, .. } = ephport(&host, &format!("show {}", file.path()));
         let path = file.path();
         assert_eq!(err, format!("error: {path}:3:12: to-ports \"{ports}\": {why}\n"));
         assert_eq!(exit, Exit::Failure);
 
         let rule = "iptables -t nat -A POSTROUTING -p tcp -j MASQUERADE --to-ports";
-        let Ended { exit, err, .. } = ephport(&host, &format!("import iptables -- {rule} {ports}"));
+        let CommandOutput { exit, err, .. } =
+            ephport(&host, &format!("import iptables -- {rule} {ports}"));
         let left_out = format!("left out: line 1: --to-ports `{ports}`: {why}: `{rule} {ports}`\n");
         assert!(exit == Exit::Failure && err.starts_with(&left_out), "{err}");
     }
@@ -265,7 +267,7 @@ fn masquerade_of_the_kernels_selftest() {
     let _server = Server::start(&net.server, PORT).unwrap();
     let mut from = 30_000;
     let mut look = |is_masqueraded: bool, how: &str| {
-        for (protocol, server) in ways() {
+        for (protocol, server) in protocols_and_servers() {
             let client = of_family(server, CLIENT_V4, CLIENT_V6);
             let router = of_family(server, ROUTER_V4, ROUTER_V6);
             for (host, own) in [(&net.client, client), (&net.router, router)] {
@@ -300,12 +302,12 @@ fn shadowed(install: impl FnOnce(&Host)) -> &'static str {
     };
     let (client, service) = (socket(&net.client, SERVICE), socket(&net.router, SERVICE));
     let peer = socket(&net.server, PEER);
-    let patience = 2_000;
+    let timeout = 2_000;
     client.send_to(b"client", (SERVER_V4, PEER)).unwrap();
-    let opened = (0..patience).find_map(|_| peer.recv_from(&mut [0; 16]).ok());
+    let opened = (0..timeout).find_map(|_| peer.recv_from(&mut [0; 16]).ok());
     assert_eq!(opened.expect("what the client sent").1.ip(), ROUTER_V4);
     peer.send_to(b"who is there?", (ROUTER_V4, SERVICE)).unwrap();
-    let answer = (0..patience).find_map(|_| {
+    let answer = (0..timeout).find_map(|_| {
         [(&service, "router"), (&client, "client")]
             .into_iter()
             .find_map(|(socket, name)| Some((socket, name, socket.recv_from(&mut [0; 16]).ok()?.1)))
@@ -313,7 +315,7 @@ fn shadowed(install: impl FnOnce(&Host)) -> &'static str {
     let (socket, name, asked) = answer.expect("somebody is asked");
     socket.send_to(name.as_bytes(), asked).unwrap();
     let mut reply = [0; 16];
-    let replied = (0..patience).find_map(|_| peer.recv_from(&mut reply).ok());
+    let replied = (0..timeout).find_map(|_| peer.recv_from(&mut reply).ok());
     assert_eq!(replied, Some((name.len(), SocketAddr::new(ROUTER_V4, SERVICE))));
     name
 }

@@ -67,7 +67,7 @@ fn the_demo_needs_no_privilege() {
 
 #[test]
 fn where_user_namespaces_are_forbidden_the_demo_says_what_to_do() {
-    // Forbidden within a user namespace of this test's own, without any capability in it.
+    // Restriction within a user namespace of this test's own, without any capability in it.
     let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
                   exec setpriv --securebits +noroot --bounding-set -all --inh-caps -all \"$0\" demo";
     let output = Command::new("unshare")

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use ephport_core::Document;
-use ephport_tests::{Host, PolicyFile, ephport_ok, ephport_words, uplinked};
+use ephport_tests::{Host, PolicyFile, ephport_args, ephport_ok, host_with_uplink};
 
 /// Name and text of README.md and of each file in docs.
 fn pages() -> Vec<(String, String)> {
@@ -43,7 +43,7 @@ fn words(line: &str) -> Vec<&str> {
 fn every_command_prints_what_is_shown() {
     let mut count = 0;
     for (name, page) in pages() {
-        let (host, _peer) = uplinked();
+        let (host, _peer) = host_with_uplink();
         let mut policy = None;
         for (language, block) in blocks(&page) {
             match language {
@@ -66,7 +66,7 @@ fn printed(host: &Host, line: &str, policy: Option<&PolicyFile>) -> String {
         "policy.toml" => policy.expect("a policy before").path(),
         word => word,
     });
-    let ended = ephport_words(host, words.collect::<Vec<_>>(), b"");
+    let ended = ephport_args(host, words.collect::<Vec<_>>(), b"");
     assert_eq!(ended.err, "", "{line}");
     let is_owner = |line: &&str| *line == "\tcomment \"ephport-nft\"\n";
     let lines = ended.out.split_inclusive('\n').filter(|line| !is_owner(line));

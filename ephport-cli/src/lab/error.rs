@@ -1,4 +1,4 @@
-//! Why a network cannot be made.
+//! Errors of making a network.
 
 use std::io;
 
@@ -6,74 +6,76 @@ use ephport_nft::netlink::NetlinkError;
 use nix::errno::Errno;
 use thiserror::Error;
 
-/// Why a host, a link or a route of the lab cannot be made.
+/// An error of making a host, a link, a route or a server of the lab.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LabError {
     /// The system forbids user namespaces.
     #[error(
-        "cannot make a private user namespace: {step} failed ({errno}); {because}. \
-         Or run as root with all capabilities: that touches nothing of this host either"
+        "cannot make a private user namespace: {step} failed ({errno}); {restriction}. \
+         Or run as root with all capabilities: that changes nothing on this host either"
     )]
     NoUserNamespace {
         /// The step that failed.
         step: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         errno: Errno,
-        /// What forbids it, as far as the system tells.
-        because: Forbidden,
+        /// The setting that forbids it, if one is known.
+        restriction: Restriction,
     },
     /// A process with many threads cannot change its user namespace.
     #[error(
         "cannot make a private user namespace: this process has {threads} threads and the kernel \
-         wants 1; ask for it before starting others"
+         requires 1; make it before starting other threads"
     )]
     ManyThreads {
-        /// How many there are.
+        /// The number of threads of this process.
         threads: usize,
     },
-    /// The system gives no network namespace.
-    #[error("cannot make a network namespace for {host} ({errno}); {because}")]
+    /// The system forbids network namespaces.
+    #[error("cannot make a network namespace for {host} ({errno}); {restriction}")]
     NoNetworkNamespace {
-        /// The host that was to have it.
+        /// The host.
         host: String,
-        /// What the kernel said.
+        /// The kernel's error.
         errno: Errno,
-        /// What forbids it, as far as the system tells.
-        because: Forbidden,
+        /// The setting that forbids it, if one is known.
+        restriction: Restriction,
     },
     /// A file of /proc cannot be opened or written.
     #[error("{host} cannot use {path} ({source}); mount /proc, and let /proc/sys be written")]
     Proc {
-        /// The host in whose namespace it was tried.
+        /// The host in whose namespace the file is.
         host: String,
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Not an address with a prefix length.
-    #[error("{host}: `{text}` is no address with a prefix length, as 10.0.0.1/24 or fd00::1/64")]
+    /// Text that is not an address with a prefix length.
+    #[error(
+        "{host}: expected an address with a prefix length, such as 10.0.0.1/24 or fd00::1/64; found `{text}`"
+    )]
     NotAnAddress {
-        /// The host that was to have it.
+        /// The host.
         host: String,
-        /// What was found.
+        /// The text.
         text: String,
     },
-    /// Not a route.
+    /// Text that is not a route.
     #[error(
-        "{host}: no route to `{destination}` via `{via}`: expected `default` or a block as \
-         10.0.0.0/8, and a gateway of the same family"
+        "{host}: cannot read the route to `{destination}` via `{via}`: expected `default` or a block such \
+         as 10.0.0.0/8, and a gateway of the same family"
     )]
     NotARoute {
-        /// The host that was to have it.
+        /// The host.
         host: String,
-        /// Where to.
+        /// The destination.
         destination: String,
-        /// By which gateway.
+        /// The gateway.
         via: String,
     },
-    /// No link of that name.
+    /// A link name that the host does not have.
     #[error("{host} has no link `{link}`; make it with Host::link first")]
     NoLink {
         /// The host.
@@ -81,7 +83,7 @@ pub enum LabError {
         /// The link's name.
         link: String,
     },
-    /// A link whose other end does not come up.
+    /// A link that does not come up.
     #[error(
         "{host}: `{link}` or an address of it did not come up within {seconds} s; \
          is its other end up?"
@@ -91,30 +93,30 @@ pub enum LabError {
         host: String,
         /// The link's name.
         link: String,
-        /// How long it had.
+        /// The timeout in seconds.
         seconds: u64,
     },
-    /// The kernel refused an object.
+    /// A request that the kernel refused.
     #[error("{host}: the kernel refused {object} ({errno}){}", detail(message.as_deref()))]
     Refused {
         /// The host.
         host: String,
-        /// What was to be made.
+        /// The object of the request.
         object: String,
-        /// What the kernel said.
+        /// The kernel's error.
         errno: Errno,
-        /// Its own words, if any.
+        /// The kernel's message (extended acknowledgement), if it sent one.
         message: Option<String>,
     },
-    /// Speaking with the kernel failed.
+    /// A failure of the netlink socket.
     #[error("{host}: {source}")]
     Netlink {
         /// The host.
         host: String,
-        /// Why.
+        /// The failure.
         source: NetlinkError,
     },
-    /// A server cannot listen.
+    /// A server that cannot listen.
     #[error("{host}: cannot serve {protocol} port {port} ({errno})")]
     Serve {
         /// The host.
@@ -123,7 +125,7 @@ pub enum LabError {
         protocol: &'static str,
         /// The port.
         port: u16,
-        /// What the kernel said.
+        /// The kernel's error.
         errno: Errno,
     },
 }
@@ -132,9 +134,9 @@ fn detail(message: Option<&str>) -> String {
     message.map(|message| format!(": {message}")).unwrap_or_default()
 }
 
-/// What keeps an ordinary user from making namespaces.
+/// The setting that forbids an ordinary user to make namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Forbidden {
+pub enum Restriction {
     /// `user.max_user_namespaces` is 0.
     #[error("user.max_user_namespaces is 0, set it with `sysctl -w user.max_user_namespaces=1000`")]
     NoneAllowed,
@@ -153,16 +155,16 @@ pub enum Forbidden {
          set it with `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
     )]
     AppArmor,
-    /// No setting says so.
+    /// None of the known settings.
     #[error(
         "no sysctl forbids it, so the container's seccomp profile, a security module or \
          the kernel's configuration does (CONFIG_USER_NS, CONFIG_NET_NS)"
     )]
-    Unnamed,
+    Unknown,
 }
 
-impl Forbidden {
-    /// Looks through the system's settings, which `read` gives by their path.
+impl Restriction {
+    /// Finds the setting that forbids namespaces; `read` returns the value of the file at a path.
     pub(super) fn find(read: impl Fn(&str) -> Option<String>) -> Self {
         [
             ("/proc/sys/user/max_user_namespaces", "0", Self::NoneAllowed),
@@ -172,10 +174,10 @@ impl Forbidden {
         ]
         .into_iter()
         .find(|(path, forbidding, _)| read(path).is_some_and(|value| value.trim() == *forbidding))
-        .map_or(Self::Unnamed, |(_, _, found)| found)
+        .map_or(Self::Unknown, |(_, _, found)| found)
     }
 
-    /// What this system's settings say.
+    /// The restriction of this system.
     pub(super) fn here() -> Self {
         Self::find(|path| std::fs::read_to_string(path).ok())
     }
@@ -185,56 +187,56 @@ impl Forbidden {
 mod tests {
     use super::*;
 
-    fn with(setting: &'static str, value: &'static str) -> Forbidden {
-        Forbidden::find(|path| (path == setting).then(|| format!("{value}\n")))
+    fn with(setting: &'static str, value: &'static str) -> Restriction {
+        Restriction::find(|path| (path == setting).then(|| format!("{value}\n")))
     }
 
     #[test]
-    fn the_setting_that_forbids_is_named() {
+    fn message_names_the_forbidding_setting() {
         let cases = [
-            ("/proc/sys/user/max_user_namespaces", "0", "5000", Forbidden::NoneAllowed),
-            ("/proc/sys/user/max_net_namespaces", "0", "5000", Forbidden::NoNetworks),
-            ("/proc/sys/kernel/unprivileged_userns_clone", "0", "1", Forbidden::CloneSwitch),
+            ("/proc/sys/user/max_user_namespaces", "0", "5000", Restriction::NoneAllowed),
+            ("/proc/sys/user/max_net_namespaces", "0", "5000", Restriction::NoNetworks),
+            ("/proc/sys/kernel/unprivileged_userns_clone", "0", "1", Restriction::CloneSwitch),
             (
                 "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
                 "1",
                 "0",
-                Forbidden::AppArmor,
+                Restriction::AppArmor,
             ),
         ];
         for (path, forbidding, allowing, expected) in cases {
             assert_eq!(with(path, forbidding), expected);
-            assert_eq!(with(path, allowing), Forbidden::Unnamed);
+            assert_eq!(with(path, allowing), Restriction::Unknown);
             let sysctl = path.trim_start_matches("/proc/sys/").replace('/', ".");
             assert!(expected.to_string().starts_with(&format!("{sysctl} is {forbidding}, set it")));
         }
     }
 
     #[test]
-    fn every_message_says_what_to_do() {
+    fn every_error_has_its_message() {
         let (host, link) = (|| "router".to_owned(), || "wan0".to_owned());
         let cases = [
             (
                 LabError::NoUserNamespace {
                     step: "unshare(CLONE_NEWUSER)",
                     errno: Errno::ENOSPC,
-                    because: Forbidden::NoneAllowed,
+                    restriction: Restriction::NoneAllowed,
                 },
                 "cannot make a private user namespace: unshare(CLONE_NEWUSER) failed (ENOSPC: No \
                  space left on device); user.max_user_namespaces is 0, set it with `sysctl -w \
                  user.max_user_namespaces=1000`. Or run as root with all \
-                 capabilities: that touches nothing of this host either",
+                 capabilities: that changes nothing on this host either",
             ),
             (
                 LabError::ManyThreads { threads: 3 },
                 "cannot make a private user namespace: this process has 3 threads and the kernel \
-                 wants 1; ask for it before starting others",
+                 requires 1; make it before starting other threads",
             ),
             (
                 LabError::NoNetworkNamespace {
                     host: host(),
                     errno: Errno::EPERM,
-                    because: Forbidden::AppArmor,
+                    restriction: Restriction::AppArmor,
                 },
                 "cannot make a network namespace for router (EPERM: Operation not permitted); \
                  kernel.apparmor_restrict_unprivileged_userns is 1, set it with `sysctl -w \
@@ -251,8 +253,8 @@ mod tests {
             ),
             (
                 LabError::NotAnAddress { host: host(), text: "10.0.0.1".into() },
-                "router: `10.0.0.1` is no address with a prefix length, as 10.0.0.1/24 or \
-                 fd00::1/64",
+                "router: expected an address with a prefix length, such as 10.0.0.1/24 or \
+                 fd00::1/64; found `10.0.0.1`",
             ),
             (
                 LabError::NotARoute {
@@ -260,8 +262,8 @@ mod tests {
                     destination: "default".into(),
                     via: "wan0".into(),
                 },
-                "router: no route to `default` via `wan0`: expected `default` or a block as \
-                 10.0.0.0/8, and a gateway of the same family",
+                "router: cannot read the route to `default` via `wan0`: expected `default` or a block \
+                 such as 10.0.0.0/8, and a gateway of the same family",
             ),
             (
                 LabError::NoLink { host: host(), link: link() },

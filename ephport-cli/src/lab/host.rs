@@ -1,4 +1,4 @@
-//! A host: a network namespace that a file descriptor holds (network_namespaces(7)).
+//! A host: a network namespace that is kept by a file descriptor (network_namespaces(7)).
 
 use std::fs::{self, File};
 use std::io;
@@ -8,12 +8,12 @@ use std::thread::{self, JoinHandle};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::error::{Forbidden, LabError};
+use super::error::{LabError, Restriction};
 
-/// This thread's network namespace; `/proc/self` would be that of the process's first thread.
+/// This thread's network namespace; `/proc/self` is that of the process's first thread.
 const THIS_NAMESPACE: &str = "/proc/thread-self/ns/net";
 
-/// A host with a network of its own. It and all its links vanish when the value does.
+/// A host with its own network. The host and its links vanish when the value is dropped.
 #[derive(Debug)]
 pub struct Host {
     name: String,
@@ -21,10 +21,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host with nothing but its loopback interface, up. The name is for messages only.
+    /// A host whose only interface is loopback, which is up. The name is for messages only.
     pub fn new(name: &str) -> Result<Self, LabError> {
         let host = Self { name: name.into(), namespace: new_namespace(name)? };
-        // Addresses are then usable at once. Only for links made from now on.
+        // Addresses of links that are made later are usable at once.
         host.sysctl("net/ipv6/conf/default/accept_dad", "0")?;
         host.up("lo")?;
         Ok(host)
@@ -36,12 +36,12 @@ impl Host {
         &self.name
     }
 
-    /// Runs `work` inside: in a thread whose network is this host's, as is that of any process it
-    /// starts. What it opens stays this host's afterwards too.
+    /// Runs `work` in a thread in this host's network, which processes that it starts inherit. Sockets
+    /// that it opens remain in this network.
     ///
     /// # Panics
-    /// When `work` does, with the same payload; and if this process has given up the privilege
-    /// with which it made the host.
+    /// When `work` panics, with the same payload; and when this process has dropped CAP_SYS_ADMIN since it
+    /// made the host.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let namespace = self.namespace.as_fd();
         thread::scope(|scope| {
@@ -55,8 +55,8 @@ impl Host {
         })
     }
 
-    /// Starts a thread inside, as [`Host::run`] does, and lets it go on. The host lives at least
-    /// as long as the thread.
+    /// Starts a thread in this host's network, like [`Host::run`], and returns at once. The namespace
+    /// exists at least as long as the thread.
     pub fn spawn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -70,13 +70,14 @@ impl Host {
         }))
     }
 
-    /// Lets packets pass through, of both families.
+    /// Enables forwarding of IPv4 and IPv6.
     pub fn forward(&self) -> Result<(), LabError> {
         self.sysctl("net/ipv4/ip_forward", "1")?;
         self.sysctl("net/ipv6/conf/all/forwarding", "1")
     }
 
-    /// Sets `/proc/sys/{name}` of this host. Names begin with `net/`: all others are the machine's.
+    /// Sets `/proc/sys/{name}` of this host. The name must begin with `net/`: all others belong to the
+    /// machine.
     pub fn sysctl(&self, name: &str, value: &str) -> Result<(), LabError> {
         let path = format!("/proc/sys/{name}");
         if !name.starts_with("net/") || name.contains("..") {
@@ -94,7 +95,7 @@ impl Host {
     }
 }
 
-/// A thread makes the namespace and ends; from then on only the descriptor holds it.
+/// A thread makes the namespace and ends; after that only the descriptor keeps the namespace.
 fn new_namespace(host: &str) -> Result<OwnedFd, LabError> {
     let made = thread::scope(|scope| {
         scope
@@ -103,7 +104,7 @@ fn new_namespace(host: &str) -> Result<OwnedFd, LabError> {
                     LabError::NoNetworkNamespace {
                         host: host.into(),
                         errno,
-                        because: Forbidden::here(),
+                        restriction: Restriction::here(),
                     }
                 })?;
                 File::open(THIS_NAMESPACE).map_err(|source| LabError::Proc {
@@ -121,7 +122,7 @@ fn new_namespace(host: &str) -> Result<OwnedFd, LabError> {
 fn enter(namespace: BorrowedFd<'_>, host: &str) {
     if let Err(errno) = setns(namespace, CloneFlags::CLONE_NEWNET) {
         panic!(
-            "cannot enter the network namespace of {host} ({errno}): CAP_SYS_ADMIN was given up"
+            "cannot enter the network namespace of {host} ({errno}): this process dropped CAP_SYS_ADMIN"
         );
     }
 }

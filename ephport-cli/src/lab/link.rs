@@ -1,7 +1,7 @@
 //! Links, addresses and routes of a host, over rtnetlink (rtnetlink(7), linux/rtnetlink.h).
 //!
-//! Unlike nf_tables, rtnetlink has its numbers in the machine's own byte order, and addresses in
-//! network order.
+//! Unlike nf_tables, rtnetlink encodes numbers in the machine's byte order, and addresses in network
+//! order.
 
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -30,18 +30,18 @@ const IFINFOMSG_LEN: usize = 16;
 /// Length of `struct rtmsg`.
 const RTMSG_LEN: usize = 12;
 
-/// How long a link or an address may take to come up. It takes a few milliseconds; this only ends a hang.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout for a link or an address to come up, which usually needs a few milliseconds.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Makes an object that must not exist yet.
+/// Flags of a request that creates an object, which must not exist yet.
 const CREATE: u16 = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
 
-/// Asks for an object, or changes one, that exists.
+/// Flags of a request that reads or changes an existing object.
 const EXISTING: u16 = NLM_F_REQUEST | NLM_F_ACK;
 
 impl Host {
-    /// A cable from this host's `link` to `peer_link` of `peer` (veth(4)); both ends are up, and
-    /// carry packets, on return.
+    /// Makes a cable from this host's `link` to `peer_link` of `peer` (veth(4)). Both ends carry packets
+    /// on return.
     pub fn link(&self, link: &str, peer: &Host, peer_link: &str) -> Result<(), LabError> {
         let object = format!("link {link} to {peer_link} of {}", peer.name());
         self.request(&object, RTM_NEWLINK, CREATE, |w| {
@@ -64,7 +64,7 @@ impl Host {
         peer.await_carrier(peer_link)
     }
 
-    /// Switches a link on.
+    /// Sets a link up.
     pub fn up(&self, link: &str) -> Result<(), LabError> {
         let index = self.index(link)?;
         self.request(&format!("link {link} up"), RTM_NEWLINK, EXISTING, |w| {
@@ -72,7 +72,7 @@ impl Host {
         })
     }
 
-    /// Gives a link an address with its prefix length, as `10.0.0.1/24`; usable at once.
+    /// Adds an address with a prefix length, such as `10.0.0.1/24`, to a link. It is usable on return.
     pub fn address(&self, link: &str, address: &str) -> Result<(), LabError> {
         let net: IpNet = address.parse().map_err(|_| LabError::NotAnAddress {
             host: self.name().into(),
@@ -89,7 +89,7 @@ impl Host {
         self.await_address(link, net.addr())
     }
 
-    /// A route by a gateway to `default` or to a block as `10.0.0.0/8`.
+    /// Adds a route via a gateway to `default` or to a block such as `10.0.0.0/8`.
     pub fn route(&self, destination: &str, via: &str) -> Result<(), LabError> {
         let (net, gateway) = parse_route(destination, via).ok_or_else(|| LabError::NotARoute {
             host: self.name().into(),
@@ -108,16 +108,16 @@ impl Host {
             .map_err(|_| LabError::NoLink { host: self.name().into(), link: link.into() })
     }
 
-    /// Sends one request and waits for the kernel's consent. `object` names it if it is refused.
+    /// Sends one request and waits for its acknowledgement. `object` names it in the error.
     fn request(
         &self,
         object: &str,
-        kind: u16,
+        message_type: u16,
         flags: u16,
         body: impl FnOnce(&mut Writer),
     ) -> Result<(), LabError> {
         let mut writer = Writer::new();
-        writer.message(Header { message_type: kind, flags, seq: 1 }, body);
+        writer.message(Header { message_type, flags, seq: 1 }, body);
         let answers = self.netlink(|| exchange(&mut Socket::route()?, &writer.finish()?))?;
         let refusal = answers.into_iter().find_map(|ack| Some((ack.errno?, ack.message)));
         refusal.map_or(Ok(()), |(errno, message)| {
@@ -130,13 +130,13 @@ impl Host {
         })
     }
 
-    /// Waits until packets can leave by `link`. Before, the kernel drops them without a word.
-    fn await_carrier(&self, link: &str) -> Result<(), LabError> {
+    /// Waits until `link` carries packets. Before that the kernel drops them without an error.
+    pub fn await_carrier(&self, link: &str) -> Result<(), LabError> {
         self.wait(link, |socket| Ok(operational_state(socket, link)? == Some(IF_OPER_UP)))
     }
 
-    /// Waits until packets to an address of `link` are taken. The kernel has an IPv6 address's
-    /// route, and answers for its neighbours, from a work queue: a little after its consent.
+    /// Waits until the host receives packets to an address of `link`. The kernel installs the route to an
+    /// IPv6 address from a work queue, a little after its acknowledgement.
     fn await_address(&self, link: &str, address: IpAddr) -> Result<(), LabError> {
         if address.is_ipv4() {
             return Ok(());
@@ -149,7 +149,7 @@ impl Host {
         link: &str,
         condition: impl Fn(&mut Socket) -> Result<bool, NetlinkError> + Sync,
     ) -> Result<(), LabError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let met = self.netlink(|| {
             let mut socket = Socket::route()?;
             while !condition(&mut socket)? {
@@ -164,7 +164,7 @@ impl Host {
             return Ok(());
         }
         let (host, link) = (self.name().into(), link.into());
-        Err(LabError::LinkDown { host, link, seconds: PATIENCE.as_secs() })
+        Err(LabError::LinkDown { host, link, seconds: TIMEOUT.as_secs() })
     }
 
     fn netlink<T: Send>(
@@ -203,7 +203,7 @@ fn read_operational_state(body: &[u8]) -> Result<Option<u8>, CodecError> {
     Ok(None)
 }
 
-/// The `RTN_*` type of the route to an address, if there is one.
+/// The type (`RTN_*`) of the route to an address, if there is one.
 fn route_type(socket: &mut Socket, to: IpAddr) -> Result<Option<u8>, NetlinkError> {
     const SEQ: u32 = 1;
     let to = IpNet::from(to);
@@ -226,19 +226,19 @@ fn route_type(socket: &mut Socket, to: IpAddr) -> Result<Option<u8>, NetlinkErro
 
 /// `struct rtmsg`: family, destination and source length, type of service, table, protocol, scope,
 /// type, flags.
-fn rtmsg(to: IpNet, kind: u8) -> [u8; RTMSG_LEN] {
+fn rtmsg(to: IpNet, route_type: u8) -> [u8; RTMSG_LEN] {
     let (family, len) = (family(to.addr()), to.prefix_len());
     let (table, scope) = (RT_TABLE_MAIN, RT_SCOPE_UNIVERSE);
-    [family, len, 0, 0, table, RTPROT_STATIC, scope, kind, 0, 0, 0, 0]
+    [family, len, 0, 0, table, RTPROT_STATIC, scope, route_type, 0, 0, 0, 0]
 }
 
-/// `struct ifinfomsg` of a link with these flags to set; 0 is a link without a number yet.
+/// `struct ifinfomsg` of a link with these flags to set; index 0 is a link that has no index yet.
 fn ifinfomsg(index: u32, flags: u32) -> [u8; IFINFOMSG_LEN] {
     let mut bytes = [0; IFINFOMSG_LEN];
     bytes[0] = AF_UNSPEC;
     bytes[4..8].copy_from_slice(&index.to_ne_bytes());
     bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
-    bytes[12..16].copy_from_slice(&flags.to_ne_bytes()); // which of them to change
+    bytes[12..16].copy_from_slice(&flags.to_ne_bytes()); // the mask of flags to change
     bytes
 }
 
@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_default_route_has_the_family_of_its_gateway() {
+    fn default_route_has_the_family_of_its_gateway() {
         let route =
             |destination, via| parse_route(destination, via).map(|(net, _)| net.to_string());
         assert_eq!(route("default", "10.0.0.1").as_deref(), Some("0.0.0.0/0"));
@@ -280,17 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_does_not_come_up_is_named() {
-        // A loopback interface has no other end: its state is unknown for ever.
-        let error = Host::new("router").unwrap().await_carrier("lo").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "router: `lo` or an address of it did not come up within 10 s; is its other end up?"
-        );
-    }
-
-    #[test]
-    fn the_state_is_read_from_among_other_attributes() {
+    fn operational_state_is_read_among_other_attributes() {
         let mut writer = Writer::new();
         writer.raw(&ifinfomsg(2, 0));
         writer.string(IFLA_IFNAME, "eth0");

@@ -1,9 +1,9 @@
-//! Whole networks inside one process.
+//! Networks of several hosts inside one process.
 //!
-//! A [`Host`] is a network namespace that only a file descriptor holds: it vanishes with its value,
-//! also on a panic or a kill, and nothing of it is ever seen by the machine that it runs on. Links,
-//! addresses and routes go in over rtnetlink; no other program is needed. [`Routed`] is the network
-//! that most questions about source ports need:
+//! A [`Host`] is a network namespace that exists as long as one file descriptor: it vanishes when its
+//! value is dropped, also on a panic or a kill, and is invisible to the machine's own network. rtnetlink
+//! creates links, addresses and routes; no other program is needed. [`Routed`] is the network for most
+//! questions about source ports:
 //!
 //! ```text
 //!   client eth0 ───────────── lan0 router wan0 ───────────── eth0 server
@@ -11,9 +11,9 @@
 //!   2001:db8:1::2   2001:db8:1::1   2001:db8:2::1       2001:db8:2::9
 //! ```
 //!
-//! The client stands for a container and the router for its host, whose uplink is `wan0`. Each
-//! knows the way to all others, so that everything also works without NAT. A [`Server`] tells what
-//! source it saw, and [`connect`] gives that back:
+//! The client represents a container and the router its host, whose uplink is `wan0`. Each has routes
+//! to all others, so that connections also work without NAT. A [`Server`] reports the source that it
+//! saw, and [`connect`] returns it:
 //!
 //! ```no_run
 //! use ephport_cli::lab::{Protocol, Routed, SERVER_V4, Server, connect};
@@ -34,7 +34,7 @@ mod user;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use error::{Forbidden, LabError};
+pub use error::{LabError, Restriction};
 pub use host::Host;
 pub use server::Server;
 pub use traffic::{Connection, Protocol, Source, TrafficError, connect, connect_within};
@@ -56,7 +56,7 @@ pub const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0
 /// A client, a router and a server, as drawn [above](self).
 #[derive(Debug)]
 pub struct Routed {
-    /// The client; for the router a host whose packets it forwards.
+    /// The client, whose packets the router forwards.
     pub client: Host,
     /// The router, with `lan0` to the client and the uplink `wan0` to the server.
     pub router: Host,

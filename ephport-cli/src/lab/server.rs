@@ -1,8 +1,8 @@
-//! A server that tells each of its clients what source it saw.
+//! A server that reports to each client the source that it saw.
 //!
-//! On TCP it greets with one line, the client's address and port as `203.0.113.1:49152`, and then
-//! sends back every byte. On UDP each datagram comes back behind such a line. One thread serves
-//! all connections, of both families, for as long as the clients keep them open.
+//! On TCP it greets with one line, the client's address and port such as `203.0.113.1:49152`, and then
+//! echoes every byte. On UDP it echoes each datagram after such a line. One thread serves all
+//! connections, of both families, until the clients close them.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
@@ -23,10 +23,10 @@ use nix::sys::socket::{
 use super::error::LabError;
 use super::host::Host;
 
-/// Room for one datagram, and for what one read takes.
-const ROOM: usize = 64 * 1024;
+/// Size of the receive buffer in bytes: one datagram.
+const BUFFER_SIZE: usize = 64 * 1024;
 
-/// A running server; it stops, and closes all of its connections, when it is dropped.
+/// A running server; dropping it closes its connections and stops it.
 #[derive(Debug)]
 pub struct Server {
     stop: Arc<EventFd>,
@@ -38,7 +38,7 @@ impl Server {
     pub fn start(host: &Host, port: u16) -> Result<Self, LabError> {
         let failed =
             |protocol, errno| LabError::Serve { host: host.name().into(), protocol, port, errno };
-        // A socket stays in the namespace that it was opened in; the thread need not be there.
+        // A socket belongs to the namespace in which it was opened, whatever thread uses it.
         let tcp = host.run(|| listen_tcp(port)).map_err(|errno| failed("TCP", errno))?;
         let udp = host.run(|| listen_udp(port)).map_err(|errno| failed("UDP", errno))?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|e| failed("TCP", e))?;
@@ -74,13 +74,13 @@ pub(super) fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-/// The line that stands before what is echoed.
+/// The line before the echo: the client's source address and port.
 fn greeting(client: SocketAddr) -> Vec<u8> {
     let seen = SocketAddr::new(client.ip().to_canonical(), client.port());
     format!("{seen}\n").into_bytes()
 }
 
-/// What the server's thread owns.
+/// The state of the server's thread.
 struct Service {
     stop: Arc<EventFd>,
     tcp: TcpListener,
@@ -90,7 +90,7 @@ struct Service {
 
 impl Service {
     fn run(mut self) {
-        let mut buffer = vec![0; ROOM];
+        let mut buffer = vec![0; BUFFER_SIZE];
         while let Some(ready) = self.wait() {
             let [tcp, udp, clients @ ..] = ready.as_slice() else { return };
             let mut ready = clients.iter();
@@ -107,8 +107,8 @@ impl Service {
         }
     }
 
-    /// Waits for anything to do: which of the TCP listener, the UDP socket and the clients are
-    /// ready. `None` when the server is to stop.
+    /// Waits for work: whether the TCP listener, the UDP socket and each client are ready. `None` when
+    /// the server must stop.
     fn wait(&self) -> Option<Vec<bool>> {
         let input = PollFlags::POLLIN;
         let mut fds = vec![
@@ -129,7 +129,7 @@ impl Service {
     fn accept(&mut self) {
         while let Ok((stream, peer)) = self.tcp.accept() {
             if stream.set_nonblocking(true).is_ok() {
-                self.clients.push(Client { stream, owed: greeting(peer) });
+                self.clients.push(Client { stream, pending: greeting(peer) });
             }
         }
     }
@@ -138,33 +138,33 @@ impl Service {
 /// One TCP connection.
 struct Client {
     stream: TcpStream,
-    /// What it has yet to be sent; nothing more is read before that.
-    owed: Vec<u8>,
+    /// Bytes that are still to be sent; no more are read before that.
+    pending: Vec<u8>,
 }
 
 impl Client {
     fn waits_for(&self) -> PollFlags {
-        if self.owed.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLOUT }
+        if self.pending.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLOUT }
     }
 
-    /// Writes or reads once; an error ends the connection.
+    /// Reads or writes once; an error ends the connection.
     fn serve(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        if self.owed.is_empty() {
+        if self.pending.is_empty() {
             match self.stream.read(buffer)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                len => self.owed.extend_from_slice(&buffer[..len]),
+                len => self.pending.extend_from_slice(&buffer[..len]),
             }
         }
-        let sent = match self.stream.write(&self.owed) {
+        let sent = match self.stream.write(&self.pending) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             result => result?,
         };
-        self.owed.drain(..sent);
+        self.pending.drain(..sent);
         Ok(())
     }
 }
 
-/// Answers one datagram, from the address that it was sent to. A connected client takes no other.
+/// Answers one datagram from the address that it was sent to: a connected client receives no other.
 fn answer_datagram(socket: &UdpSocket, buffer: &mut [u8]) -> nix::Result<()> {
     let fd = socket.as_raw_fd();
     let mut control = cmsg_space!(in6_pktinfo);
@@ -179,7 +179,7 @@ fn answer_datagram(socket: &UdpSocket, buffer: &mut [u8]) -> nix::Result<()> {
     let control: Vec<_> = from.iter().map(ControlMessage::Ipv6PacketInfo).collect();
     let line = greeting(SocketAddr::V6(SocketAddrV6::from(client)));
     let answer = [IoSlice::new(&line), IoSlice::new(&buffer[..len])];
-    // One that cannot be sent is lost, as datagrams are; the next may fare better.
+    // An answer that cannot be sent is lost, like any datagram.
     let _ = sendmsg(fd, &answer, &control, MsgFlags::empty(), Some(&client));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Connections to a [`Server`](super::Server), and what source it saw.
+//! Connections to a [`Server`](super::Server), and the source that it saw.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -19,16 +19,16 @@ use thiserror::Error;
 
 use super::server::errno;
 
-/// How long [`connect`] waits for each step. Within one machine an answer takes microseconds.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Timeout of each step of [`connect`]. Within one machine an answer arrives within microseconds.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a new connection sends to see whether it carries.
+/// Payload with which a new connection is checked.
 const HELLO: &[u8] = b"hello";
 
-/// Longer than any line in which a server tells an address.
-const LINE_ROOM: usize = 64;
+/// Maximum length in bytes of the line with the source address.
+const LINE_SIZE: usize = 64;
 
-/// How a connection is carried.
+/// Transport protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// RFC 9293.
@@ -46,20 +46,20 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Where a connection comes from.
+/// Source of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
-    /// What the kernel chooses.
+    /// Address and port chosen by the kernel.
     #[default]
     Any,
-    /// This port of whatever address the kernel chooses.
+    /// This port; the kernel chooses the address.
     Port(u16),
-    /// This address and port; port 0 is the kernel's flags.
+    /// This address and port; with port 0 the kernel chooses the port.
     Address(SocketAddr),
 }
 
 impl Source {
-    /// What to bind to for a connection to `to`.
+    /// The address to bind for a connection to `to`, if any.
     fn binding(self, to: SocketAddr) -> Option<SocketAddr> {
         let any: IpAddr = match to {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -85,66 +85,66 @@ impl From<SocketAddr> for Source {
     }
 }
 
-/// Why a connection carries nothing.
+/// An error of opening or using a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TrafficError {
-    /// The system gives no socket.
+    /// A socket that cannot be opened.
     #[error("cannot open a {protocol} socket to {to} ({errno})")]
     Socket {
-        /// How.
+        /// The transport protocol.
         protocol: Protocol,
-        /// To where.
+        /// The destination.
         to: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         errno: Errno,
     },
-    /// The source is not to be had.
+    /// A source that is not available.
     #[error(
         "cannot send {protocol} from {from} ({errno}): is that port free and the address local?"
     )]
     Bind {
-        /// How.
+        /// The transport protocol.
         protocol: Protocol,
-        /// From where.
+        /// The source.
         from: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         errno: Errno,
     },
-    /// The connection is refused, or broke.
+    /// A connection that was refused or broke.
     #[error("{protocol} to {to} failed ({errno})")]
     Failed {
-        /// How.
+        /// The transport protocol.
         protocol: Protocol,
-        /// To where.
+        /// The destination.
         to: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         errno: Errno,
     },
-    /// Nothing came back.
-    #[error("no reply from {to} over {protocol} within {} ms", patience.as_millis())]
+    /// A missing reply.
+    #[error("no reply from {to} over {protocol} within {} ms", timeout.as_millis())]
     NoReply {
-        /// How.
+        /// The transport protocol.
         protocol: Protocol,
-        /// To where.
+        /// The destination.
         to: SocketAddr,
-        /// How long it had.
-        patience: Duration,
+        /// The timeout.
+        timeout: Duration,
     },
-    /// Something else than an echo came back.
-    #[error("{to} did not echo what it was sent over {protocol}; is it a Server of the lab?")]
+    /// A reply that is not the echo.
+    #[error("{to} did not echo the payload over {protocol}; is it a Server of the lab?")]
     Garbled {
-        /// How.
+        /// The transport protocol.
         protocol: Protocol,
-        /// To where.
+        /// The destination.
         to: SocketAddr,
     },
 }
 
 /// An open connection; see [`connect`].
 ///
-/// Dropped, TCP ends with a reset and leaves nothing behind, so that the same source can be used
-/// again at once; [`Connection::close`] ends it in the orderly way.
+/// When it is dropped, TCP ends with a reset and without TIME_WAIT, so that the same source can be used
+/// again at once; [`Connection::close`] ends it with FIN.
 #[derive(Debug)]
 pub struct Connection {
     /// The source that the server saw when the connection was opened.
@@ -153,12 +153,12 @@ pub struct Connection {
     socket: Socket,
 }
 
-/// The far end, as errors name it.
+/// The destination, as errors name it.
 #[derive(Clone, Copy, Debug)]
 struct Peer {
     protocol: Protocol,
     to: SocketAddr,
-    patience: Duration,
+    timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -167,24 +167,24 @@ enum Socket {
     Udp(UdpSocket),
 }
 
-/// Opens a connection in this thread's network (see [`Host::run`](super::Host::run)), sends
-/// something both ways, and gives it with what the server saw.
+/// Opens a connection in this thread's network (see [`Host::run`](super::Host::run)) and exchanges a
+/// payload; the result contains the source that the server saw.
 pub fn connect(
     protocol: Protocol,
     from: impl Into<Source>,
     to: impl Into<SocketAddr>,
 ) -> Result<Connection, TrafficError> {
-    connect_within(PATIENCE, protocol, from, to)
+    connect_within(TIMEOUT, protocol, from, to)
 }
 
-/// [`connect`] for one that is expected to fail: it waits this long only.
+/// [`connect`] with another timeout, for connections that are expected to fail.
 pub fn connect_within(
-    patience: Duration,
+    timeout: Duration,
     protocol: Protocol,
     from: impl Into<Source>,
     to: impl Into<SocketAddr>,
 ) -> Result<Connection, TrafficError> {
-    let peer = Peer { protocol, to: to.into(), patience };
+    let peer = Peer { protocol, to: to.into(), timeout };
     let socket = open(peer, from.into())?;
     let (socket, seen) = match protocol {
         Protocol::Tcp => {
@@ -192,7 +192,7 @@ pub fn connect_within(
             let seen = read_greeting(&stream).map_err(|error| peer.broken(&error))?;
             (Socket::Tcp(stream), seen.ok_or_else(|| peer.garbled())?)
         }
-        // A server of datagrams speaks only when spoken to.
+        // A UDP server sends nothing before it receives a datagram.
         Protocol::Udp => (Socket::Udp(UdpSocket::from(socket)), peer.to),
     };
     let mut connection = Connection { seen, peer, socket };
@@ -201,7 +201,7 @@ pub fn connect_within(
 }
 
 impl Connection {
-    /// Sends a payload and checks that it comes back; gives the source that the server saw.
+    /// Sends a payload and checks its echo; returns the source that the server saw.
     pub fn exchange(&self, payload: &[u8]) -> Result<SocketAddr, TrafficError> {
         let echoed = match &self.socket {
             Socket::Tcp(stream) => {
@@ -212,7 +212,7 @@ impl Connection {
         echoed.map_err(|error| self.peer.broken(&error))?.ok_or_else(|| self.peer.garbled())
     }
 
-    /// This end's own address and port, as yet untranslated.
+    /// The local address and port, before translation.
     pub fn local(&self) -> Result<SocketAddr, TrafficError> {
         match &self.socket {
             Socket::Tcp(stream) => stream.local_addr(),
@@ -221,8 +221,7 @@ impl Connection {
         .map_err(|error| self.peer.broken(&error))
     }
 
-    /// Ends the connection in the orderly way: TCP sends FIN, waits for the server's, and stays in
-    /// TIME_WAIT.
+    /// Closes the connection: TCP sends FIN, waits for the server's FIN, and remains in TIME_WAIT.
     pub fn close(self) -> Result<(), TrafficError> {
         let Socket::Tcp(mut stream) = self.socket else { return Ok(()) };
         close_with_reset(&stream, false)
@@ -244,7 +243,7 @@ impl Peer {
             Errno::EAGAIN | Errno::EINPROGRESS | Errno::ETIMEDOUT => TrafficError::NoReply {
                 protocol: self.protocol,
                 to: self.to,
-                patience: self.patience,
+                timeout: self.timeout,
             },
             errno => self.failed(errno),
         }
@@ -255,16 +254,16 @@ impl Peer {
     }
 }
 
-/// A connected socket; its every step is bounded by the peer's patience.
+/// Opens a connected socket; the peer's timeout bounds each step.
 fn open(peer: Peer, from: Source) -> Result<OwnedFd, TrafficError> {
-    let Peer { protocol, to, patience } = peer;
+    let Peer { protocol, to, timeout } = peer;
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let kind = match protocol {
+    let socket_type = match protocol {
         Protocol::Tcp => SockType::Stream,
         Protocol::Udp => SockType::Datagram,
     };
-    let limit = TimeVal::microseconds(patience.as_micros().try_into().unwrap_or(i64::MAX));
-    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)
+    let limit = TimeVal::microseconds(timeout.as_micros().try_into().unwrap_or(i64::MAX));
+    let fd = socket(family, socket_type, SockFlag::SOCK_CLOEXEC, None)
         .and_then(|fd| {
             setsockopt(&fd, ReceiveTimeout, &limit)?;
             setsockopt(&fd, SendTimeout, &limit)?;
@@ -279,14 +278,14 @@ fn open(peer: Peer, from: Source) -> Result<OwnedFd, TrafficError> {
     if protocol == Protocol::Tcp {
         close_with_reset(&fd, true).map_err(|errno| peer.failed(errno))?;
     }
-    reach(&fd, to, patience).map_err(|errno| peer.broken(&errno.into()))?;
+    connect_retrying(&fd, to, timeout).map_err(|errno| peer.broken(&errno.into()))?;
     Ok(fd)
 }
 
-/// A process that another thread is about to start holds copies of our sockets until its exec:
-/// so a source that was just given back may be in use for a moment longer.
-fn reach(socket: &OwnedFd, to: SocketAddr, patience: Duration) -> Result<(), Errno> {
-    let deadline = Instant::now() + patience;
+/// Connects, and retries while the source is in use: a process that another thread starts has copies of
+/// our sockets until its exec.
+fn connect_retrying(socket: &OwnedFd, to: SocketAddr, timeout: Duration) -> Result<(), Errno> {
+    let deadline = Instant::now() + timeout;
     loop {
         match connect_socket(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
             Err(Errno::EADDRNOTAVAIL) if Instant::now() < deadline => {
@@ -297,16 +296,16 @@ fn reach(socket: &OwnedFd, to: SocketAddr, patience: Duration) -> Result<(), Err
     }
 }
 
-/// Whether closing sends a reset, which leaves no TIME_WAIT behind (SO_LINGER, socket(7)).
+/// Sets whether closing sends a reset and avoids TIME_WAIT (SO_LINGER, socket(7)).
 fn close_with_reset(socket: &impl std::os::fd::AsFd, reset: bool) -> Result<(), Errno> {
     setsockopt(socket, Linger, &linger { l_onoff: reset.into(), l_linger: 0 })
 }
 
-/// Reads the line byte by byte, so as not to take any of the echo.
+/// Reads the line byte by byte, because the echo follows it.
 fn read_greeting(mut stream: &TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut line = Vec::new();
     let mut byte = [0];
-    while line.len() < LINE_ROOM {
+    while line.len() < LINE_SIZE {
         stream.read_exact(&mut byte)?;
         if byte == *b"\n" {
             return Ok(parse_address(&line));
@@ -316,14 +315,14 @@ fn read_greeting(mut stream: &TcpStream) -> io::Result<Option<SocketAddr>> {
     Ok(None)
 }
 
-/// In pieces that fit any buffer: a server that waits for its echo to be taken does not read on.
+/// Sends the payload in chunks that fit any buffer: a server that cannot send its echo reads no more.
 fn echo_stream(mut stream: &TcpStream, payload: &[u8]) -> io::Result<bool> {
     let mut echo = [0; 4096];
-    for piece in payload.chunks(echo.len()) {
-        stream.write_all(piece)?;
-        let echo = &mut echo[..piece.len()];
+    for chunk in payload.chunks(echo.len()) {
+        stream.write_all(chunk)?;
+        let echo = &mut echo[..chunk.len()];
         stream.read_exact(echo)?;
-        if echo != piece {
+        if echo != chunk {
             return Ok(false);
         }
     }
@@ -332,7 +331,7 @@ fn echo_stream(mut stream: &TcpStream, payload: &[u8]) -> io::Result<bool> {
 
 fn echo_datagram(socket: &UdpSocket, payload: &[u8]) -> io::Result<Option<SocketAddr>> {
     socket.send(payload)?;
-    let mut answer = vec![0; LINE_ROOM + payload.len()];
+    let mut answer = vec![0; LINE_SIZE + payload.len()];
     let len = socket.recv(&mut answer)?;
     let mut parts = answer[..len].splitn(2, |byte| *byte == b'\n');
     let (line, echo) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -348,9 +347,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_message_says_what_failed() {
+    fn every_error_has_its_message() {
         let (protocol, to) = (Protocol::Tcp, "203.0.113.9:443".parse().unwrap());
-        let (from, errno, patience) = (to, Errno::EADDRINUSE, Duration::from_millis(300));
+        let (from, errno, timeout) = (to, Errno::EADDRINUSE, Duration::from_millis(300));
         let cases = [
             (
                 TrafficError::Socket { protocol, to, errno: Errno::EMFILE },
@@ -366,13 +365,12 @@ mod tests {
                 "TCP to 203.0.113.9:443 failed (ECONNREFUSED: Connection refused)",
             ),
             (
-                TrafficError::NoReply { protocol, to, patience },
+                TrafficError::NoReply { protocol, to, timeout },
                 "no reply from 203.0.113.9:443 over TCP within 300 ms",
             ),
             (
                 TrafficError::Garbled { protocol, to },
-                "203.0.113.9:443 did not echo what it was sent over TCP; \
-                 is it a Server of the lab?",
+                "203.0.113.9:443 did not echo the payload over TCP; is it a Server of the lab?",
             ),
         ];
         for (error, message) in cases {
@@ -381,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_bound_in_the_family_of_its_target() {
+    fn port_is_bound_in_the_destinations_family() {
         let v6: SocketAddr = "[2001:db8::9]:443".parse().unwrap();
         let v4: SocketAddr = "203.0.113.9:443".parse().unwrap();
         assert_eq!(Source::Any.binding(v4), None);
