@@ -106,14 +106,14 @@ pub fn netlink(bytes: &[u8]) {
     assert_eq!(essence.normalized(), essence);
     let _ = (changes(&ruleset, &essence), drift(&ruleset, &essence), evident(&ruleset));
     for message in Messages::new(bytes).map_while(Result::ok) {
-        let _ = Event::decode(message);
+        let _ = Event::decode(message, FAMILY, TABLE);
     }
 }
 
 /// The table that the messages speak of.
 fn gathered(bytes: &[u8]) -> TableState {
     let table = Table::new(FAMILY, TABLE);
-    let mut ruleset = TableState { table, chains: Vec::new(), sets: Vec::new(), rules: Vec::new() };
+    let mut ruleset = TableState::empty(table);
     for Message { header, body, .. } in Messages::new(bytes).map_while(Result::ok) {
         match header.nf_tables_message() {
             Some(NFT_MSG_NEWTABLE) => {

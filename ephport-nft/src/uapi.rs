@@ -50,6 +50,7 @@ pub const NF_DROP: u32 = 0;
 pub const NF_ACCEPT: u32 = 1;
 
 // linux/netfilter_ipv4.h
+pub const NF_IP_PRI_CONNTRACK: i32 = -200;
 pub const NF_IP_PRI_NAT_SRC: i32 = 100;
 
 // linux/netfilter/nf_tables.h

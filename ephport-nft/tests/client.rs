@@ -5,7 +5,7 @@ mod scripted;
 use ephport_nft::netlink::{NetlinkError, Transport};
 use ephport_nft::nftables::expr::{Expr, Immediate, Lookup, Payload, Register, Verdict};
 use ephport_nft::nftables::{Comment, Rule};
-use ephport_nft::table::layout::TABLE;
+use ephport_nft::table::layout::{TABLE, TableId};
 use ephport_nft::table::{Set, SetName};
 use ephport_nft::{Applied, Client, Error, Installed, TableState};
 use nix::errno::Errno;
@@ -92,6 +92,64 @@ fn a_changed_rule_is_drift_and_apply_mends_it() {
     assert!(!intact(&mut kernel));
     assert_eq!(Client::with_transport(&mut kernel).apply(&desired), Ok(Applied::Updated));
     assert!(intact(&mut kernel));
+}
+
+#[test]
+fn a_named_object_in_our_table_is_drift_and_replaced() {
+    let desired = ruleset("49152-61000");
+    let objects = vec![(1, "seen"), (2, "much")];
+    let mut kernel = Kernel { ruleset: Some(desired.clone()), objects, ..Kernel::default() };
+    let installed = Client::with_transport(&mut kernel).installed().unwrap();
+    assert!(matches!(installed, Installed::Ours { intact: false, .. }), "{installed:?}");
+    let drifts: Vec<_> =
+        installed.drift(&desired).unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(drifts, ["counter seen: is not the policy's", "quota much: is not the policy's"]);
+    assert_eq!(Client::with_transport(&mut kernel).apply(&desired), Ok(Applied::Replaced));
+    assert_eq!(Client::with_transport(&mut kernel).apply(&desired), Ok(Applied::Unchanged));
+    assert_eq!(kernel.objects, []);
+}
+
+#[test]
+fn a_dump_that_ends_with_an_error_is_an_error() {
+    let error = installed_with(vec![ListFault::EndsWith(Errno::ENOMEM)]).unwrap_err();
+    let expected = "the kernel refused to list its objects (ENOMEM: Out of memory)";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn each_client_owns_the_table_of_its_name_and_owner() {
+    fn client<'a>(kernel: &'a mut Kernel, id: &TableId) -> Client<&'a mut Kernel> {
+        Client::with_transport(kernel).for_table(id.clone())
+    }
+
+    let id = TableId::new("nodes", "node agent").unwrap().with_priority(95).unwrap();
+    let desired = ruleset("49152-61000").in_table(&id).unwrap();
+    let mut kernel = Kernel::default();
+    assert_eq!(client(&mut kernel, &id).apply(&desired), Ok(Applied::Installed));
+    assert_eq!(client(&mut kernel, &id).apply(&desired), Ok(Applied::Unchanged));
+    let held = kernel.ruleset.as_ref().unwrap();
+    assert_eq!(held.chains[0].hook.as_ref().map(|hook| hook.priority), Some(95));
+    assert!(matches!(
+        client(&mut kernel, &id).installed(),
+        Ok(Installed::Ours { intact: true, .. })
+    ));
+    // The same name with another owner.
+    let other = TableId::new("nodes", "another agent").unwrap();
+    let installed = Client::with_transport(&mut kernel).for_table(other).installed();
+    assert!(matches!(installed, Ok(Installed::Foreign(_))), "{installed:?}");
+}
+
+#[test]
+fn a_state_of_another_table_is_never_applied() {
+    let id = TableId::new("nodes", "node agent").unwrap();
+    let stranger = ruleset("1024-2047").in_table(&id).unwrap();
+    let mut kernel = Kernel { ruleset: Some(stranger.clone()), ..Kernel::default() };
+    let error = Client::with_transport(&mut kernel).apply(&stranger).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot apply a state of table inet nodes: this client changes table inet ephport"
+    );
+    assert_eq!(kernel.batches, 0);
 }
 
 #[test]

@@ -19,10 +19,9 @@ fn ruleset(letters: &[u8]) -> TableState {
         ..Rule::new(FAMILY, TABLE, "c", Vec::new())
     };
     TableState {
-        table: Table::new(FAMILY, TABLE),
         chains: vec![Chain::regular(FAMILY, TABLE, "c")],
-        sets: Vec::new(),
         rules: letters.iter().zip(1..).map(rule).collect(),
+        ..TableState::empty(Table::new(FAMILY, TABLE))
     }
 }
 

@@ -85,6 +85,7 @@ fn every_kind_of_message_is_its_event() {
         (NFT_MSG_NEWSETELEM, &|w| elements.encode(w)),
         (NFT_MSG_DELSETELEM, &|w| elements.encode(w)),
         (NFT_MSG_NEWOBJ, &|w| w.raw(&[1, 2, 3, 4])),
+        (NFT_MSG_NEWCHAIN, &|w| w.raw(&scripted::foreign_object())),
         (NFT_MSG_NEWGEN, &generation),
     ]);
     let expected = [
@@ -98,7 +99,8 @@ fn every_kind_of_message_is_its_event() {
         Event::DeletedSet(set.clone()),
         Event::NewElements(elements.clone()),
         Event::DeletedElements(elements.clone()),
-        Event::Opaque { kind: 10 << 8 | NFT_MSG_NEWOBJ, body: vec![1, 2, 3, 4] },
+        Event::Opaque { message_type: 10 << 8 | NFT_MSG_NEWOBJ, body: vec![1, 2, 3, 4] },
+        Event::OtherTable { message: NFT_MSG_NEWCHAIN, family: 1, table: b"t\xff".to_vec() },
         committed(),
     ];
     assert_eq!(events(vec![Ok(told)]), expected.map(Ok));
@@ -110,8 +112,8 @@ fn a_body_that_cannot_be_read_and_a_message_of_another_subsystem_are_kept() {
     w.message(Header::nf_tables(NFT_MSG_NEWRULE, 0, 1), |w| w.raw(&[1, 0, 0, 0, 9]));
     w.message(Header { message_type: 1, flags: 0, seq: 1 }, |_| {});
     let expected = [
-        Event::Opaque { kind: 10 << 8 | NFT_MSG_NEWRULE, body: vec![1, 0, 0, 0, 9] },
-        Event::Opaque { kind: 1, body: Vec::new() },
+        Event::Opaque { message_type: 10 << 8 | NFT_MSG_NEWRULE, body: vec![1, 0, 0, 0, 9] },
+        Event::Opaque { message_type: 1, body: Vec::new() },
     ];
     assert_eq!(events(vec![Ok(w.finish().unwrap())]), expected.map(Ok));
 }

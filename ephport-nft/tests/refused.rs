@@ -138,12 +138,7 @@ fn two_policies_of_one_name() {
 fn a_rule_that_no_message_holds() {
     let verdict = Immediate::verdict(Verdict::Continue);
     let rule = Rule::new(FAMILY, TABLE, POSTROUTING, vec![verdict.into(); 2_000]);
-    let ruleset = TableState {
-        table: Table::new(FAMILY, TABLE),
-        chains: Vec::new(),
-        sets: Vec::new(),
-        rules: vec![rule],
-    };
+    let ruleset = TableState { rules: vec![rule], ..TableState::empty(Table::new(FAMILY, TABLE)) };
     let error = CompileError::from(ruleset.signed().unwrap_err());
     assert!(matches!(error, CompileError::Wire(CodecError::AttributeTooLong { .. })), "{error:?}");
     assert!(error.to_string().starts_with("the policies cannot be encoded: attribute 4 would be "));

@@ -87,10 +87,10 @@ fn goto(chain: &str) -> Verdict {
 /// The lines that a listing has for one rule over `sets`.
 fn listed(sets: Vec<Set>, exprs: Vec<Expr>) -> Vec<String> {
     let ruleset = TableState {
-        table: Table::new(FAMILY, TABLE),
         chains: vec![Chain::regular(FAMILY, TABLE, "c")],
         sets,
         rules: vec![Rule::new(FAMILY, TABLE, "c", exprs)],
+        ..TableState::empty(Table::new(FAMILY, TABLE))
     };
     ruleset.to_nft().to_string().lines().map(|line| line.trim().to_string()).collect()
 }
@@ -224,7 +224,7 @@ fn essences_do_not_depend_on_names_order_or_superfluous_ends() {
         };
         let rules = vec![rule(&first), rule(&second)];
         let sets = if reversed { vec![second, first] } else { vec![first, second] };
-        TableState { table: Table::new(FAMILY, TABLE), chains: Vec::new(), sets, rules }
+        TableState { sets, rules, ..TableState::empty(Table::new(FAMILY, TABLE)) }
     };
     let (a, b) = (ruleset(0, false), ruleset(4, true));
     assert_ne!(a, b);

@@ -467,9 +467,9 @@ fn in_our_words() -> TableState {
         ..nftables::Chain::regular(FAMILY, TABLE, "c")
     };
     TableState {
-        table: nftables::Table::new(FAMILY, TABLE),
         chains: vec![chain],
         sets: vec![Set { spec: set, elements }],
         rules: vec![rule(matching), rule(translating)],
+        ..TableState::empty(nftables::Table::new(FAMILY, TABLE))
     }
 }

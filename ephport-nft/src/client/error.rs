@@ -67,6 +67,16 @@ pub enum Error {
          look at it with `nft list table inet {TABLE}`, and rename or delete it"
     )]
     Foreign,
+    /// A state of another table than that of the client.
+    #[error(
+        "cannot apply a state of table inet {table}: this client changes table inet {expected}"
+    )]
+    OtherTable {
+        /// The name of the state's table.
+        table: String,
+        /// The name of the client's table.
+        expected: String,
+    },
     /// The table is for the process alone that made it, while that one lives.
     #[error(
         "table inet {TABLE} belongs to a running process, and the kernel lets nobody else change \

@@ -1,8 +1,8 @@
-//! What changes in nf_tables, as it is committed, by whomever.
+//! Changes of the ruleset as they are committed.
 //!
-//! The kernel tells each subscriber the objects that a transaction made and deleted, in the order
-//! of its operations, then the new generation and who committed it. It does not wait for a
-//! subscriber: what does not fit the socket's buffer is lost, and [`Event::Lost`] says so.
+//! The kernel sends each subscriber the objects that a transaction made and deleted, in the order
+//! of its operations, then the new generation and its author. It does not wait for a
+//! subscriber: events that do not fit in the socket's buffer are lost, which is [`Event::Lost`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -45,17 +45,17 @@ use nix::errno::Errno;
 use super::error::Error;
 use crate::netlink::{CodecError, Message, Messages};
 use crate::netlink::{NetlinkError, Socket, Transport};
-use crate::nftables::{Chain, Commit, Elements, Rule, SetSpec, Table};
+use crate::nftables::{Chain, Commit, Elements, Origin, Rule, SetSpec, Table};
+use crate::table::layout::{FAMILY, TableId};
 use crate::uapi::{
     NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM, NFT_MSG_DELTABLE,
     NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM,
     NFT_MSG_NEWTABLE,
 };
 
-/// What the kernel tells of a transaction, or of events that it could not tell.
+/// A change of the ruleset, or the loss of events.
 ///
-/// Of what is deleted the kernel says no more than what tells it from others; of a rule its table,
-/// chain and handle.
+/// Of a deleted object the kernel sends only what identifies it: of a rule its table, chain and handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -67,7 +67,7 @@ pub enum Event {
     NewChain(Chain),
     /// A chain was deleted.
     DeletedChain(Chain),
-    /// A rule was added or took another's place; its position is the handle of the rule before it.
+    /// A rule was added or replaced another; its position is the handle of the rule before it.
     NewRule(Rule),
     /// A rule was deleted.
     DeletedRule(Rule),
@@ -79,52 +79,73 @@ pub enum Event {
     NewElements(Elements),
     /// Elements of a set or map were deleted.
     DeletedElements(Elements),
-    /// The transaction of all events since the last of this kind was committed.
+    /// The transaction of all events since the previous commit.
     Generation(Commit),
-    /// Events were lost: read the ruleset again. It comes before those that were still queued.
+    /// An object of another table was made, changed or deleted. It is not decoded.
+    OtherTable {
+        /// The kind of message, an `NFT_MSG_*`.
+        message: u16,
+        /// The family of its table, an `NFPROTO_*`.
+        family: u8,
+        /// The name of its table: bytes, since the kernel accepts names that are not UTF-8.
+        table: Vec<u8>,
+    },
+    /// Events were lost: read the ruleset again. It precedes those that are still queued.
     Lost,
-    /// A message of a kind that we have no name for, or with a body that we cannot read, whole.
+    /// A message of an unknown kind or with a body that cannot be decoded, whole.
     Opaque {
         /// `nlmsg_type`: the subsystem in the upper byte.
-        kind: u16,
-        /// All after the header.
+        message_type: u16,
+        /// The bytes after the header.
         body: Vec<u8>,
     },
 }
 
 impl Event {
-    /// Decodes a message about it.
+    /// Decodes a message. An object of another table than the one of this family and name is
+    /// [`Event::OtherTable`].
     #[must_use]
-    pub fn decode(message: Message<'_>) -> Self {
-        Self::known(message).unwrap_or_else(|_| Self::opaque(message))
+    pub fn decode(message: Message<'_>, family: u8, table: &str) -> Self {
+        Self::known(message, family, table).unwrap_or_else(|_| Self::opaque(message))
     }
 
-    fn known(message: Message<'_>) -> Result<Self, CodecError> {
+    fn known(message: Message<'_>, family: u8, table: &str) -> Result<Self, CodecError> {
         let body = message.body;
-        Ok(match message.header.nf_tables_message() {
-            Some(NFT_MSG_NEWTABLE) => Self::NewTable(Table::decode(body)?),
-            Some(NFT_MSG_DELTABLE) => Self::DeletedTable(Table::decode(body)?),
-            Some(NFT_MSG_NEWCHAIN) => Self::NewChain(Chain::decode(body)?),
-            Some(NFT_MSG_DELCHAIN) => Self::DeletedChain(Chain::decode(body)?),
-            Some(NFT_MSG_NEWRULE) => Self::NewRule(Rule::decode(body)?),
-            Some(NFT_MSG_DELRULE) => Self::DeletedRule(Rule::decode(body)?),
-            Some(NFT_MSG_NEWSET) => Self::NewSet(SetSpec::decode(body)?),
-            Some(NFT_MSG_DELSET) => Self::DeletedSet(SetSpec::decode(body)?),
-            Some(NFT_MSG_NEWSETELEM) => Self::NewElements(Elements::decode(body)?),
-            Some(NFT_MSG_DELSETELEM) => Self::DeletedElements(Elements::decode(body)?),
-            Some(NFT_MSG_NEWGEN) => Self::Generation(Commit::decode(message)?),
+        let Some(kind) = message.header.nf_tables_message() else {
+            return Ok(Self::opaque(message));
+        };
+        if kind == NFT_MSG_NEWGEN {
+            return Commit::decode(message).map(Self::Generation);
+        }
+        let origin = Origin::peek(body)?;
+        if !origin.is(family, table) {
+            let (family, table) = (origin.family, origin.table.to_vec());
+            return Ok(Self::OtherTable { message: kind, family, table });
+        }
+        Ok(match kind {
+            NFT_MSG_NEWTABLE => Self::NewTable(Table::decode(body)?),
+            NFT_MSG_DELTABLE => Self::DeletedTable(Table::decode(body)?),
+            NFT_MSG_NEWCHAIN => Self::NewChain(Chain::decode(body)?),
+            NFT_MSG_DELCHAIN => Self::DeletedChain(Chain::decode(body)?),
+            NFT_MSG_NEWRULE => Self::NewRule(Rule::decode(body)?),
+            NFT_MSG_DELRULE => Self::DeletedRule(Rule::decode(body)?),
+            NFT_MSG_NEWSET => Self::NewSet(SetSpec::decode(body)?),
+            NFT_MSG_DELSET => Self::DeletedSet(SetSpec::decode(body)?),
+            NFT_MSG_NEWSETELEM => Self::NewElements(Elements::decode(body)?),
+            NFT_MSG_DELSETELEM => Self::DeletedElements(Elements::decode(body)?),
             _ => Self::opaque(message),
         })
     }
 
     fn opaque(message: Message<'_>) -> Self {
-        Self::Opaque { kind: message.header.message_type, body: message.body.to_vec() }
+        let message_type = message.header.message_type;
+        Self::Opaque { message_type, body: message.body.to_vec() }
     }
 }
 
 /// The events of one network namespace, without an end.
 ///
-/// An error is no end either: what cannot be read is skipped, and the next datagram is tried.
+/// An error is not the end either: a datagram that cannot be decoded is skipped.
 ///
 /// ```no_run
 /// use ephport_nft::client::{Event, Events};
@@ -141,11 +162,13 @@ impl Event {
 #[derive(Debug)]
 pub struct Events<T = Socket> {
     transport: T,
+    table: TableId,
     queued: VecDeque<Result<Event, NetlinkError>>,
 }
 
 impl Events<Socket> {
-    /// The events of this thread's network namespace from now on.
+    /// The events of this thread's network namespace from now on, with the objects of the default table
+    /// decoded.
     pub fn open() -> Result<Self, Error> {
         match Socket::nf_tables_events() {
             Ok(socket) => Ok(Self::with_transport(socket)),
@@ -158,23 +181,29 @@ impl Events<Socket> {
 }
 
 impl<T: Transport> Events<T> {
-    /// The events that come over `transport`.
+    /// The events that `transport` receives.
     pub fn with_transport(transport: T) -> Self {
-        Self { transport, queued: VecDeque::new() }
+        Self { transport, table: TableId::default(), queued: VecDeque::new() }
     }
 
-    /// The next event, for which it waits so long; `None` when none comes.
+    /// The same events, with the objects of this table decoded.
+    #[must_use]
+    pub fn of_table(self, table: TableId) -> Self {
+        Self { table, ..self }
+    }
+
+    /// The next event; `None` when there is none within `time`.
     pub fn next_within(&mut self, time: Duration) -> Option<Result<Event, NetlinkError>> {
         if self.queued.is_empty() {
             match self.transport.receive_within(time) {
                 Ok(None) => return None,
                 Ok(Some(datagram)) => {
+                    let decode = |message| Event::decode(message, FAMILY, self.table.name());
                     let events = Messages::new(&datagram)
-                        .map(|message| message.map(Event::decode).map_err(NetlinkError::from));
+                        .map(|message| message.map(decode).map_err(NetlinkError::from));
                     self.queued.extend(events);
                 }
-                // The kernel counts what it drops at the socket, and says so once; and a datagram
-                // that the buffer cuts is read no further.
+                // The kernel reports dropped datagrams once; a datagram that the buffer cuts is lost.
                 Err(NetlinkError::Receive { errno: Errno::ENOBUFS } | NetlinkError::Cut { .. }) => {
                     return Some(Ok(Event::Lost));
                 }
@@ -188,7 +217,7 @@ impl<T: Transport> Events<T> {
 impl<T: Transport> Iterator for Events<T> {
     type Item = Result<Event, NetlinkError>;
 
-    /// Waits for as long as it takes.
+    /// Waits without a limit.
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let event = self.next_within(Duration::MAX);

@@ -17,10 +17,10 @@ pub use request::{Object, Request};
 use verdict::{CommitResult, verdict};
 
 use crate::netlink::{NetlinkError, Socket, Transport, exchange};
-use crate::nftables::Generation;
+use crate::nftables::{Generation, Table};
 use crate::plan::drift::{self, Change, Drift, drift};
 use crate::plan::transaction::Batch;
-use crate::table::layout::{FAMILY, TABLE, is_owned};
+use crate::table::layout::{FAMILY, TableId};
 use crate::table::{Fingerprint, TableState};
 
 /// How often a change is tried anew when somebody else changed the ruleset in between.
@@ -34,6 +34,7 @@ const MAX_TRIES: u32 = 128;
 pub struct Client<T = Socket> {
     transport: T,
     seq: u32,
+    table: TableId,
 }
 
 /// What stands in the kernel under the name `inet ephport`.
@@ -77,7 +78,13 @@ impl Client<Socket> {
 impl<T: Transport> Client<T> {
     /// Speaks over `transport`.
     pub fn with_transport(transport: T) -> Self {
-        Self { transport, seq: 0 }
+        Self { transport, seq: 0, table: TableId::default() }
+    }
+
+    /// The same client for another table than the default one.
+    #[must_use]
+    pub fn for_table(self, table: TableId) -> Self {
+        Self { table, ..self }
     }
 
     /// What stands in the kernel under our table's name.
@@ -92,6 +99,7 @@ impl<T: Transport> Client<T> {
 
     /// Makes the kernel hold `desired`, with as few changes as can be. A second time changes nothing.
     pub fn apply(&mut self, desired: &TableState) -> Result<Applied, Error> {
+        self.check_table(desired)?;
         let mut is_update = false;
         let result = self.change(Self::snapshot, |installed| {
             let step = installed.step(desired)?;
@@ -114,10 +122,11 @@ impl<T: Transport> Client<T> {
     /// Takes our table away; `false` when there is none.
     pub fn remove(&mut self) -> Result<bool, Error> {
         // What is in it need not be read, which takes long for a large one.
-        let table = |nft: &mut Self| nft.settled(|nft| nft.read_table_only(FAMILY, TABLE));
+        let id = self.table.clone();
+        let table = |nft: &mut Self| nft.settled(|nft| nft.read_table_only(FAMILY, id.name()));
         self.change(table, |table| match table {
             None => Ok((false, None)),
-            Some(table) if !is_owned(table) => Err(Error::Foreign),
+            Some(table) if !id.owns(table) => Err(Error::Foreign),
             Some(table) => Ok((true, Some(Batch::delete(table)))),
         })
     }
@@ -186,8 +195,18 @@ impl<T: Transport> Client<T> {
     }
 
     fn snapshot(&mut self) -> Result<(Installed, Generation), Error> {
-        let (ruleset, generation) = self.read_table(FAMILY, TABLE)?;
-        Ok((classify(ruleset)?, generation))
+        let id = self.table.clone();
+        let (ruleset, generation) = self.read_table(FAMILY, id.name())?;
+        Ok((classify(ruleset, &id)?, generation))
+    }
+
+    /// Another table than ours is never changed, whoever made it.
+    fn check_table(&self, desired: &TableState) -> Result<(), Error> {
+        let Table { family, name, .. } = &desired.table;
+        if *family == FAMILY && name == self.table.name() {
+            return Ok(());
+        }
+        Err(Error::OtherTable { table: name.clone(), expected: self.table.name().into() })
     }
 
     fn next_seq(&mut self) -> u32 {
@@ -196,9 +215,9 @@ impl<T: Transport> Client<T> {
     }
 }
 
-fn classify(ruleset: Option<TableState>) -> Result<Installed, Error> {
+fn classify(ruleset: Option<TableState>, id: &TableId) -> Result<Installed, Error> {
     let Some(ruleset) = ruleset else { return Ok(Installed::Absent) };
-    if !is_owned(&ruleset.table) {
+    if !id.owns(&ruleset.table) {
         return Ok(Installed::Foreign(ruleset));
     }
     let fingerprint = ruleset.fingerprint();

@@ -16,13 +16,13 @@ use super::{Client, MAX_TRIES};
 use crate::netlink::{
     CodecError, Header, NetlinkError, NfGenMsg, Transport, Writer, dump, exchange,
 };
-use crate::nftables::{Chain, Element, Elements, Generation, Rule, SetSpec, Table};
+use crate::nftables::{Chain, Elements, Generation, Origin, Rule, SetSpec, Table, UnknownObject};
 use crate::plan::transaction::Batch;
 use crate::table::{Set, TableState};
 use crate::uapi::{
-    NFPROTO_UNSPEC, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETRULE, NFT_MSG_GETSET,
-    NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, NFTA_RULE_TABLE, NFTA_SET_ELEM_LIST_SET,
-    NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_TABLE, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST,
+    NFPROTO_UNSPEC, NFT_MSG_GETCHAIN, NFT_MSG_GETFLOWTABLE, NFT_MSG_GETGEN, NFT_MSG_GETOBJ,
+    NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, NFTA_SET_ELEM_LIST_SET,
+    NFTA_SET_ELEM_LIST_TABLE, NFTA_TABLE_NAME, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST,
 };
 
 /// Whether something is listed twice, or left out between two rules.
@@ -101,7 +101,7 @@ impl<T: Transport> Client<T> {
     /// The number that every committed transaction raises.
     pub fn generation(&mut self) -> Result<Generation, Error> {
         let mut generation = None;
-        self.list(NFT_MSG_GETGEN, NLM_F_ACK, NFPROTO_UNSPEC, &[], |body| {
+        self.list(NFT_MSG_GETGEN, NLM_F_ACK, NFPROTO_UNSPEC, &[], |_, body| {
             generation = Some(Generation::decode(body)?);
             Ok(())
         })?;
@@ -115,8 +115,10 @@ impl<T: Transport> Client<T> {
         name: &str,
     ) -> Result<Option<Table>, Error> {
         let mut table = None;
-        self.list(NFT_MSG_GETTABLE, NLM_F_DUMP, family, &[], |body| {
-            table = table.take().or(Some(Table::decode(body)?).filter(|table| table.name == name));
+        self.list(NFT_MSG_GETTABLE, NLM_F_DUMP, family, &[], |_, body| {
+            if table.is_none() && Origin::peek(body)?.is(family, name) {
+                table = Some(Table::decode(body)?);
+            }
             Ok(())
         })?;
         Ok(table)
@@ -124,65 +126,82 @@ impl<T: Transport> Client<T> {
 
     fn read_once(&mut self, family: u8, name: &str) -> Result<Option<TableState>, Error> {
         let Some(table) = self.read_table_only(family, name)? else { return Ok(None) };
-        let mut chains = Vec::new();
-        self.list(NFT_MSG_GETCHAIN, NLM_F_DUMP, family, &[], |body| {
-            chains.extend(Some(Chain::decode(body)?).filter(|chain| chain.table == name));
-            Ok(())
-        })?;
-        let sets = self.read_sets(family, name)?;
-        let mut rules = Vec::new();
-        self.list(NFT_MSG_GETRULE, NLM_F_DUMP, family, &[(NFTA_RULE_TABLE, name)], |body| {
-            rules.extend(Some(Rule::decode(body)?).filter(|rule| rule.table == name));
-            Ok(())
-        })?;
-        let ruleset = TableState { table, chains, sets, rules };
-        if is_torn(&ruleset) {
+        let mut unknown = Vec::new();
+        let in_table = [(NFTA_TABLE_NAME, name)];
+        let origin = Origin { family, table: name.as_bytes() };
+        let chains = self.objects(NFT_MSG_GETCHAIN, origin, &[], &mut unknown, Chain::decode)?;
+        let specs =
+            self.objects(NFT_MSG_GETSET, origin, &in_table, &mut unknown, SetSpec::decode)?;
+        let mut sets = Vec::new();
+        for mut spec in specs {
+            let names = [(NFTA_SET_ELEM_LIST_TABLE, name), (NFTA_SET_ELEM_LIST_SET, &*spec.name)];
+            let messages =
+                self.objects(NFT_MSG_GETSETELEM, origin, &names, &mut unknown, Elements::decode)?;
+            let mut elements = Vec::new();
+            for message in messages {
+                elements.extend(message.elements);
+                spec.other.extend(message.other);
+            }
+            sets.push(Set { spec, elements });
+        }
+        let rules = self.objects(NFT_MSG_GETRULE, origin, &in_table, &mut unknown, Rule::decode)?;
+        for message in [NFT_MSG_GETOBJ, NFT_MSG_GETFLOWTABLE] {
+            match self.objects(message, origin, &in_table, &mut unknown, |_| Err::<(), _>(())) {
+                // This kernel has none.
+                Ok(_) | Err(Error::NoNfTables) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        unknown.sort();
+        unknown.dedup();
+        let state = TableState { table, chains, sets, rules, unknown };
+        if is_torn(&state) {
             return Err(NetlinkError::Interrupted.into());
         }
-        Ok(Some(ruleset))
+        Ok(Some(state))
     }
 
-    fn read_sets(&mut self, family: u8, table: &str) -> Result<Vec<Set>, Error> {
-        let mut sets = Vec::new();
-        self.list(NFT_MSG_GETSET, NLM_F_DUMP, family, &[(NFTA_SET_TABLE, table)], |body| {
-            sets.extend(Some(SetSpec::decode(body)?).filter(|set| set.table == table));
+    /// The objects of one kind in a table. Those of other tables are skipped before they are decoded, and
+    /// those that cannot be decoded are `unknown`.
+    fn objects<O, E>(
+        &mut self,
+        message: u16,
+        origin: Origin<'_>,
+        names: &[(u16, &str)],
+        unknown: &mut Vec<UnknownObject>,
+        decode: impl for<'a> Fn(&'a [u8]) -> Result<O, E>,
+    ) -> Result<Vec<O>, Error> {
+        let mut objects = Vec::new();
+        self.list(message, NLM_F_DUMP, origin.family, names, |answer, body| {
+            if Origin::peek(body)? == origin {
+                match decode(body) {
+                    Ok(object) => objects.push(object),
+                    Err(_) => unknown.push(UnknownObject::peek(answer & 0xff, body)?),
+                }
+            }
             Ok(())
         })?;
-        let filled = sets.into_iter().map(|set| {
-            let elements = self.read_elements(&set)?;
-            Ok(Set { spec: set, elements })
-        });
-        filled.collect()
+        Ok(objects)
     }
 
-    fn read_elements(&mut self, set: &SetSpec) -> Result<Vec<Element>, Error> {
-        let names = [(NFTA_SET_ELEM_LIST_TABLE, &*set.table), (NFTA_SET_ELEM_LIST_SET, &*set.name)];
-        let mut elements = Vec::new();
-        self.list(NFT_MSG_GETSETELEM, NLM_F_DUMP, set.family, &names, |body| {
-            elements.extend(Elements::decode(body)?.elements);
-            Ok(())
-        })?;
-        Ok(elements)
-    }
-
-    /// Asks for objects of one kind and gives the body of each answer to `visit`.
+    /// Requests the objects of one kind and calls `visit` with the message type and body of each.
     fn list(
         &mut self,
         message: u16,
         flags: u16,
         family: u8,
         names: &[(u16, &str)],
-        mut visit: impl FnMut(&[u8]) -> Result<(), CodecError>,
+        visit: impl FnMut(u16, &[u8]) -> Result<(), CodecError>,
     ) -> Result<(), Error> {
         let seq = self.next_seq();
         let mut w = Writer::new();
         w.message(Header::nf_tables(message, NLM_F_REQUEST | flags, seq), |w| {
             w.raw(&NfGenMsg::new(family).to_bytes());
-            for (kind, name) in names {
-                w.string(*kind, name);
+            for (attribute_type, name) in names {
+                w.string(*attribute_type, name);
             }
         });
-        let result = dump(&mut self.transport, &w.finish()?, seq, |_, body| visit(body));
+        let result = dump(&mut self.transport, &w.finish()?, seq, visit);
         result.map_err(|error| match error {
             NetlinkError::Refused { errno: Errno::EPERM } => {
                 Error::NotPermitted { task: "read the ruleset" }

@@ -103,7 +103,7 @@ impl Program {
         let Self { chains, sets, mut rules, .. } = self;
         // Chain by chain, as the kernel lists them.
         rules.sort_by_key(|rule| chains.iter().position(|chain| chain.name == rule.chain));
-        TableState { table: Table::new(FAMILY, TABLE), chains, sets, rules }
+        TableState { chains, sets, rules, ..TableState::empty(Table::new(FAMILY, TABLE)) }
     }
 
     /// A base chain of postrouting that leaves groups and whole networks alone.

@@ -261,13 +261,13 @@ mod tests {
         let mut chains: Vec<_> = rules.iter().map(|(chain, _)| *chain).collect();
         chains.dedup();
         TableState {
-            table: Table::new(FAMILY, TABLE),
             chains: chains.iter().map(|name| Chain::regular(FAMILY, TABLE, name)).collect(),
             sets,
             rules: rules
                 .iter()
                 .map(|(chain, exprs)| Rule::new(FAMILY, TABLE, chain, exprs.clone()))
                 .collect(),
+            ..TableState::empty(Table::new(FAMILY, TABLE))
         }
     }
 

@@ -13,7 +13,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockopt,
     recvmsg, sendto, setsockopt, socket,
 };
-use nix::sys::time::TimeVal;
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::sys::enable_netlink_option;
 use super::transport::{NetlinkError, SEND_OVERHEAD, Transport};
@@ -73,7 +73,7 @@ impl Socket {
             .map_err(refused("NETLINK_EXT_ACK"))?;
         retry(|| enable_netlink_option(fd.as_fd(), NETLINK_CAP_ACK))
             .map_err(refused("NETLINK_CAP_ACK"))?;
-        let patience = TimeVal::new(PATIENCE.into(), 0);
+        let patience = TimeVal::seconds(PATIENCE.into());
         retry(|| setsockopt(&fd, ReceiveTimeout, &patience)).map_err(refused("SO_RCVTIMEO"))?;
         Ok(Self(fd))
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use thiserror::Error;
 
-use super::{Ack, CodecError, Messages};
+use super::{Ack, CodecError, Messages, Reader};
 use crate::uapi::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
 
 /// A way to the kernel's netlink, or to something that answers in its place.
@@ -137,8 +137,8 @@ pub fn exchange(transport: &mut impl Transport, datagram: &[u8]) -> Result<Vec<A
     Ok(acks)
 }
 
-/// Sends a request for a dump with the number `seq` and gives each object to `visit`: the message's
-/// type and its body.
+/// Sends a request for a dump with the sequence number `seq` and calls `visit` with the message type and
+/// the body of each object.
 pub fn dump(
     transport: &mut impl Transport,
     request: &[u8],
@@ -157,15 +157,24 @@ pub fn dump(
             // Read on to the end: the socket takes no other request before.
             interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
             match message.header.message_type {
-                NLMSG_DONE if interrupted => return Err(NetlinkError::Interrupted),
-                NLMSG_DONE => return Ok(()),
+                NLMSG_DONE => return done(message.body, interrupted),
                 NLMSG_ERROR => match Ack::decode(message)?.errno {
                     Some(errno) => return Err(NetlinkError::Refused { errno }),
                     None => return Ok(()),
                 },
-                kind => visit(kind, message.body)?,
+                message_type => visit(message_type, message.body)?,
             }
         }
+    }
+}
+
+/// The result of a dump whose `NLMSG_DONE` has this body: an errno, 0 for a complete dump.
+fn done(body: &[u8], interrupted: bool) -> Result<(), NetlinkError> {
+    let code = i32::from_ne_bytes(Reader::new(body).array("error code of a dump")?);
+    match code {
+        0 if interrupted => Err(NetlinkError::Interrupted),
+        0 => Ok(()),
+        code => Err(NetlinkError::Refused { errno: Errno::from_raw(code.saturating_neg()) }),
     }
 }
 

@@ -32,6 +32,7 @@ pub fn changes(installed: &TableState, desired: &TableState) -> Option<Vec<Opera
         before.get(name).is_none_or(|old| old.normalized() == chain.normalized())
     };
     let same_table = installed.table.normalized() == desired.table.normalized();
+    let same_table = same_table && installed.unknown == desired.unknown;
     if !same_table || !after.iter().all(is_kept) {
         return None;
     }

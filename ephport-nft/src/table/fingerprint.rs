@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::TableState;
-use super::layout::{OWNER, POSTROUTING};
+use super::layout::{OWNER, POSTROUTING, TableId};
 use crate::netlink::{CodecError, Writer};
 use crate::nftables::{Comment, Rule};
 
@@ -23,9 +23,30 @@ impl TableState {
     ///
     /// # Errors
     /// When a rule or set is too long for netlink.
-    pub fn signed(mut self) -> Result<Self, CodecError> {
+    pub fn signed(self) -> Result<Self, CodecError> {
+        self.signed_by(OWNER)
+    }
+
+    /// The same state in another table, with its own name, owner and priority of the NAT chain.
+    ///
+    /// # Errors
+    /// When a rule or set is too long for netlink.
+    pub fn in_table(mut self, id: &TableId) -> Result<Self, CodecError> {
+        id.name().clone_into(&mut self.table.name);
+        for chain in &mut self.chains {
+            id.name().clone_into(&mut chain.table);
+            if let Some(hook) = chain.hook.as_mut().filter(|_| chain.name == POSTROUTING) {
+                hook.priority = id.priority();
+            }
+        }
+        self.sets.iter_mut().for_each(|set| id.name().clone_into(&mut set.spec.table));
+        self.rules.iter_mut().for_each(|rule| id.name().clone_into(&mut rule.table));
+        self.signed_by(id.owner())
+    }
+
+    fn signed_by(mut self, owner: &str) -> Result<Self, CodecError> {
         let fingerprint = Fingerprint { version: VERSION.into(), checksum: self.checksum()? };
-        self.table.userdata = Some(Comment::new(OWNER).to_userdata());
+        self.table.userdata = Some(Comment::new(owner).to_userdata());
         if let Some(first) = self.signed_rule() {
             first.userdata = Some(Comment::new(&fingerprint.to_string()).to_userdata());
         }
@@ -50,6 +71,9 @@ impl TableState {
         for filled in &essence.sets {
             w.nested(2, |w| filled.spec.encode(w));
             filled.chunks().iter().for_each(|chunk| w.nested(3, |w| chunk.encode(w)));
+        }
+        for object in &essence.unknown {
+            w.nested(5, |w| w.bytes(object.message, &object.name));
         }
         w.finish().map(|bytes| Checksum::of(&bytes))
     }

@@ -10,11 +10,15 @@
 //! The map of a policy's blocks is `POLICY/blocks4` or `POLICY/blocks6`.
 
 use ephport_core::{Family, PolicyName, PortRange};
+use thiserror::Error;
 
-use crate::nftables::{Rule, Table};
-use crate::uapi::{NF_IP_PRI_NAT_SRC, NFPROTO_INET};
+use crate::nftables::{Comment, Rule, Table};
+use crate::uapi::{NF_IP_PRI_CONNTRACK, NF_IP_PRI_NAT_SRC, NFPROTO_INET};
 
-/// The table that contains all of ephport's rules. Nothing outside it is ever changed.
+/// `NFT_NAME_MAXLEN` without the closing NUL (linux/netfilter/nf_tables.h).
+const MAX_NAME: usize = 255;
+
+/// The default name of the table that contains all of ephport's rules. Nothing outside it is ever changed.
 pub const TABLE: &str = "ephport";
 
 /// The family of that table: IPv4 and IPv6.
@@ -61,7 +65,104 @@ pub fn policy_of(rule: &Rule) -> Option<PolicyName> {
     named.or_else(|| rule.chain.split_once('/')?.0.parse().ok())
 }
 
-/// Whether the comment of the table names ephport as its owner.
-pub(crate) fn is_owned(table: &Table) -> bool {
-    table.comment().is_some_and(|comment| comment.as_str() == OWNER)
+/// The identity of a table: its name, its owner and the priority of its NAT chain.
+///
+/// The default is the table of the command `ephport-nft`. A program that embeds the library and shares the
+/// host with that command, or with another such program, chooses a name and an owner of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableId {
+    name: String,
+    owner: String,
+    priority: i32,
+}
+
+/// A name of a table or an owner that nf_tables or nft would not accept.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TableIdError {
+    /// A name that nft cannot print and read back.
+    #[error(
+        "table name {0:?} is not valid: expected a letter, then letters, digits, `/`, `_` and `.`, \
+         at most 255"
+    )]
+    Name(String),
+    /// An owner that does not fit in a comment.
+    #[error(
+        "owner {0:?} is not valid: expected 1 to 127 bytes without control characters, quotes and \
+         backslashes"
+    )]
+    Owner(String),
+    /// A priority at which the kernel refuses NAT chains.
+    #[error(
+        "priority {0} is not valid for NAT: expected more than -200, the priority of conntrack"
+    )]
+    Priority(i32),
+}
+
+impl TableId {
+    /// The table with this name, owned by `owner`.
+    ///
+    /// # Errors
+    /// When either is not valid.
+    pub fn new(name: &str, owner: &str) -> Result<Self, TableIdError> {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "/_.".contains(c);
+        let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.chars().all(is_part)
+            && name.len() <= MAX_NAME;
+        if !is_name {
+            return Err(TableIdError::Name(name.into()));
+        }
+        if owner.is_empty() || Comment::new(owner).as_str() != owner {
+            return Err(TableIdError::Owner(owner.into()));
+        }
+        Ok(Self { name: name.into(), owner: owner.into(), priority: PRIORITY })
+    }
+
+    /// The same table with its NAT chain at this priority; [`PRIORITY`] by default.
+    ///
+    /// # Errors
+    /// When the kernel accepts no NAT chain there.
+    pub fn with_priority(self, priority: i32) -> Result<Self, TableIdError> {
+        if priority <= NF_IP_PRI_CONNTRACK {
+            return Err(TableIdError::Priority(priority));
+        }
+        Ok(Self { priority, ..self })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its owner: the comment of the table.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// The priority of its NAT chain.
+    #[must_use]
+    pub fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    /// Whether the table has this name and owner.
+    pub(crate) fn owns(&self, table: &Table) -> bool {
+        table.family == FAMILY
+            && table.name == self.name
+            && owner(table).as_ref() == Some(&self.owner)
+    }
+}
+
+impl Default for TableId {
+    fn default() -> Self {
+        Self { name: TABLE.into(), owner: OWNER.into(), priority: PRIORITY }
+    }
+}
+
+/// The owner that the comment of a table names.
+#[must_use]
+pub fn owner(table: &Table) -> Option<String> {
+    table.comment().map(|comment| comment.as_str().to_string())
 }

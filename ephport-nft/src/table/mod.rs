@@ -12,7 +12,7 @@ pub(crate) use builders::merged_networks;
 pub use fingerprint::{Checksum, Fingerprint};
 pub use set::Set;
 
-use crate::nftables::{Chain, Rule, Table};
+use crate::nftables::{Chain, Rule, Table, UnknownObject};
 
 /// A table with its chains, sets and rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,9 +25,18 @@ pub struct TableState {
     pub sets: Vec<Set>,
     /// Its rules, chain by chain, each in order.
     pub rules: Vec<Rule>,
+    /// Objects that no policy compiles to. A table with one of them has drifted.
+    pub unknown: Vec<UnknownObject>,
 }
 
 impl TableState {
+    /// A table without chains, sets and rules.
+    #[must_use]
+    pub fn empty(table: Table) -> Self {
+        let (chains, sets, rules) = (Vec::new(), Vec::new(), Vec::new());
+        Self { table, chains, sets, rules, unknown: Vec::new() }
+    }
+
     /// The rules of one chain.
     pub fn rules_of(&self, chain: &str) -> impl Iterator<Item = &Rule> {
         self.rules.iter().filter(move |rule| rule.chain == chain)

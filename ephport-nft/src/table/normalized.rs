@@ -34,7 +34,9 @@ impl TableState {
         }
         let mut chains: Vec<_> = self.chains.iter().map(Chain::normalized).collect();
         chains.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { table: self.table.normalized(), chains, sets, rules }
+        let mut unknown = self.unknown.clone();
+        unknown.sort();
+        Self { table: self.table.normalized(), chains, sets, rules, unknown }
     }
 
     /// A new name for each anonymous set, numbered as these rules use them.
@@ -72,10 +74,9 @@ mod tests {
         let rule =
             |chain, verdict| Rule::new(1, "t", chain, vec![Immediate::verdict(verdict).into()]);
         let ruleset = |rules| TableState {
-            table: Table::new(1, "t"),
             chains: vec![chain("b"), chain("a")],
-            sets: Vec::new(),
             rules,
+            ..TableState::empty(Table::new(1, "t"))
         };
         let (first, second) = (rule("b", Verdict::Drop), rule("b", Verdict::Accept));
         let other = rule("a", Verdict::Return);

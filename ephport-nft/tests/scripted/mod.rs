@@ -9,12 +9,15 @@ use ephport_nft::netlink::{NetlinkError, Transport};
 use ephport_nft::nftables::expr::Expr;
 use ephport_nft::nftables::{Chain, Elements, Rule, SetSpec, Table};
 use ephport_nft::table::Set;
+use ephport_nft::table::layout::{FAMILY, TABLE};
 use ephport_nft::uapi::{
     NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET,
-    NFT_MSG_DELSETELEM, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETRULE,
-    NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN,
-    NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE, NFTA_GEN_ID,
-    NFTA_SET_ELEM_LIST_SET, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_MULTI, NLMSG_DONE, NLMSG_ERROR,
+    NFT_MSG_DELSETELEM, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETFLOWTABLE, NFT_MSG_GETGEN,
+    NFT_MSG_GETOBJ, NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE,
+    NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN, NFT_MSG_NEWOBJ, NFT_MSG_NEWRULE, NFT_MSG_NEWSET,
+    NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE, NFTA_GEN_ID, NFTA_OBJ_NAME, NFTA_OBJ_TABLE,
+    NFTA_OBJ_TYPE, NFTA_SET_ELEM_LIST_SET, NFTA_TABLE_NAME, NLM_F_ACK, NLM_F_DUMP_INTR,
+    NLM_F_MULTI, NLMSG_DONE, NLMSG_ERROR,
 };
 use ephport_nft::{TableState, compile};
 use nix::errno::Errno;
@@ -32,6 +35,8 @@ pub(crate) struct Kernel {
     pub(crate) batch_faults: VecDeque<BatchFault>,
     /// What goes wrong with the next lists.
     pub(crate) list_faults: VecDeque<ListFault>,
+    /// Named objects in our table: type and name.
+    pub(crate) objects: Vec<(u32, &'static str)>,
 }
 
 pub(crate) enum BatchFault {
@@ -48,6 +53,8 @@ pub(crate) enum ListFault {
     Interrupted,
     /// Empty, without a word, while somebody else commits.
     EmptyDuringCommit,
+    /// Ended by `NLMSG_DONE` with an error.
+    EndsWith(Errno),
     /// Cut in the middle of a message.
     Cut,
 }
@@ -71,7 +78,12 @@ impl Kernel {
     fn list(&mut self, request: Header, kind: u16, bodies: Vec<Vec<u8>>) {
         let seq = request.seq;
         let (mut flags, mut bodies) = (NLM_F_MULTI, bodies);
+        if kind != NFT_MSG_NEWSETELEM {
+            bodies.insert(0, foreign_object());
+        }
+        let mut code = 0i32;
         match self.list_faults.pop_front() {
+            Some(ListFault::EndsWith(errno)) => code = -(errno as i32),
             Some(ListFault::Refused(errno)) => return self.acknowledge(request, errno as i32),
             Some(ListFault::Interrupted) => flags |= NLM_F_DUMP_INTR,
             Some(ListFault::EmptyDuringCommit) => {
@@ -85,7 +97,9 @@ impl Kernel {
             self.answer(|w| w.message(Header::nf_tables(kind, flags, seq), |w| w.raw(&body)));
         }
         self.answer(|w| {
-            w.message(Header { message_type: NLMSG_DONE, flags, seq }, |w| w.raw(&[0; 4]));
+            w.message(Header { message_type: NLMSG_DONE, flags, seq }, |w| {
+                w.raw(&code.to_ne_bytes());
+            });
         });
     }
 
@@ -135,6 +149,20 @@ impl Kernel {
                 let bodies = rules.map(|rule| body(&|w| rule.encode(w))).collect();
                 self.list(request, NFT_MSG_NEWRULE, bodies);
             }
+            Some(NFT_MSG_GETOBJ) => {
+                let object = |(object_type, name): &(u32, &str)| {
+                    body(&|w| {
+                        w.raw(&NfGenMsg::new(FAMILY).to_bytes());
+                        w.string(NFTA_OBJ_TABLE, TABLE);
+                        w.string(NFTA_OBJ_NAME, name);
+                        w.u32_be(NFTA_OBJ_TYPE, *object_type);
+                    })
+                };
+                let bodies = self.objects.iter().map(object).collect();
+                self.list(request, NFT_MSG_NEWOBJ, bodies);
+            }
+            // A kernel without flowtables.
+            Some(NFT_MSG_GETFLOWTABLE) => self.acknowledge(request, Errno::EOPNOTSUPP as i32),
             other => panic!("unexpected request {other:?}"),
         }
     }
@@ -188,15 +216,12 @@ impl Kernel {
         match message.header.nf_tables_message() {
             Some(NFT_MSG_NEWTABLE) => {
                 let table = Table::decode(message.body).unwrap();
-                let new = || TableState {
-                    table,
-                    chains: Vec::new(),
-                    sets: Vec::new(),
-                    rules: Vec::new(),
-                };
-                self.ruleset.get_or_insert_with(new);
+                self.ruleset.get_or_insert_with(|| TableState::empty(table));
             }
-            Some(NFT_MSG_DELTABLE) => self.ruleset = None,
+            Some(NFT_MSG_DELTABLE) => {
+                self.ruleset = None;
+                self.objects.clear();
+            }
             Some(NFT_MSG_NEWCHAIN) => {
                 self.ruleset.as_mut().unwrap().chains.push(Chain::decode(message.body).unwrap());
             }
@@ -251,6 +276,15 @@ impl Kernel {
             other => panic!("unexpected operation {other:?}"),
         }
     }
+}
+
+/// An object of another table with a name that is not UTF-8 and attributes that nobody can decode.
+pub(crate) fn foreign_object() -> Vec<u8> {
+    let mut w = Writer::new();
+    w.raw(&NfGenMsg::new(FAMILY).to_bytes());
+    w.bytes(NFTA_TABLE_NAME, b"t\xff\0");
+    (2..20).for_each(|attribute_type| w.bytes(attribute_type, &[attribute_type as u8; 3]));
+    w.finish().unwrap()
 }
 
 /// Where the rule with this handle stands.

@@ -37,7 +37,7 @@ use ephport_core::PolicyName;
 pub use change::{Aspect, Change};
 
 use crate::nftables::expr::Expr;
-use crate::nftables::{Chain, Hook, Rule, Table};
+use crate::nftables::{Chain, Hook, Rule, Table, UnknownObject};
 use crate::plan::diff::named;
 use crate::syntax::chain_words;
 use crate::table::TableState;
@@ -69,6 +69,8 @@ pub enum Place {
         /// Its name.
         set: String,
     },
+    /// An object that no policy compiles to.
+    Object(UnknownObject),
     /// A rule.
     Rule {
         /// Its chain's name.
@@ -97,6 +99,7 @@ impl fmt::Display for Place {
             Self::Table => f.write_str("the table"),
             Self::Chain { chain } => write!(f, "chain {chain}"),
             Self::Set { set } => write!(f, "set {set}"),
+            Self::Object(object) => object.fmt(f),
             Self::Rule { chain, number, policy: Some(policy) } => {
                 write!(f, "policy {policy}, rule {number} of {chain}")
             }
@@ -146,6 +149,12 @@ pub fn drift(installed: &TableState, desired: &TableState) -> Vec<Drift> {
     drifts.extend(
         added.map(|filled| Place::Set { set: filled.spec.name.clone() }.with(Change::Added)),
     );
+    let only_in = |one: &TableState, other: &TableState, change: Change| {
+        let only = one.unknown.iter().filter(|object| !other.unknown.contains(object)).cloned();
+        only.map(|object| Place::Object(object).with(change.clone())).collect::<Vec<_>>()
+    };
+    drifts.extend(only_in(desired, installed, Change::Removed));
+    drifts.extend(only_in(installed, desired, Change::Added));
     without_consequences(drifts)
 }
 
@@ -162,6 +171,7 @@ fn without_consequences(mut drifts: Vec<Drift>) -> Vec<Drift> {
 #[must_use]
 pub fn evident(installed: &TableState) -> Vec<Drift> {
     let mut mended = installed.clone();
+    mended.unknown.clear();
     let flags = installed.table.flags.map(|flags| flags & !NFT_TABLE_F_DORMANT);
     mended.table.flags = flags.filter(|flags| *flags != 0);
     for chain in &mut mended.chains {
