@@ -1,47 +1,116 @@
 //! The arguments.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ephport_core::Flow;
 
+use crate::document::Name;
 use crate::policy_args::PolicyArgs;
 
-/// Decides which source ports this host's outgoing connections use, containers' included.
+/// Parse a command line, whose first word is the program's name.
+pub(crate) fn parse(args: Vec<OsString>) -> Result<Command, clap::Error> {
+    let matches = command().try_get_matches_from(args)?;
+    Ok(Args::from_arg_matches(&matches)?.command)
+}
+
+/// The definition of the command line. The short help of a command lists only common policy flags.
+pub(crate) fn command() -> clap::Command {
+    const COMMON: [&str; 5] = ["to_ports", "protocol", "out_interface", "source", "enforce"];
+    let short = |arg: clap::Arg| {
+        let is_common = COMMON.contains(&arg.get_id().as_str());
+        let is_policy = PolicyArgs::FLAGS.contains(&arg.get_id().as_str());
+        arg.hide_short_help(is_policy && !is_common)
+    };
+    Args::command().mut_subcommands(|command| command.mut_args(short))
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  success, or yes      2  wrong arguments
+  1  failure              3  no: different, drifted, void or absent";
+
+/// Choose the source ports of this host's outgoing connections, containers included.
 #[derive(Debug, Parser)]
-#[command(name = "ephport-nft", version, about, max_term_width = 100)]
-pub(crate) struct Args {
+#[command(name = "ephport-nft", version, about, max_term_width = 80, after_help = EXIT_CODES)]
+struct Args {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Makes the kernel hold a policy; a second time changes nothing
+    /// Install a policy in the kernel
+    #[command(after_help = "\
+Examples:
+  ephport-nft apply --to-ports 49152-61000
+  ephport-nft apply policy.toml --dry-run
+
+Exit codes: 0 applied, or applied before; 1 failure, the kernel is as it was;
+2 wrong arguments")]
     Apply(ApplyArgs),
-    /// Takes the table `inet ephport` away, and nothing else
+    /// Remove the table `inet ephport`, and nothing else
+    #[command(after_help = "\
+Example: ephport-nft remove
+
+Exit codes: 0 removed, or absent; 1 failure; 2 wrong arguments")]
     Remove(OutputArgs),
-    /// Tells whether the policy is installed and intact (exit 0), or drifted or absent (exit 3)
-    Status(OutputArgs),
-    /// Tells what apply would change: nothing (exit 0), or something (exit 3)
+    /// Show whether the policy is installed, unchanged and effective
+    #[command(after_help = "\
+Example: ephport-nft status
+
+Exit codes: 0 intact; 1 failure; 2 wrong arguments; 3 drifted, void or absent")]
+    Status(StatusArgs),
+    /// Show what `apply` would change
+    #[command(after_help = "\
+Example: ephport-nft diff policy.toml
+
+Exit codes: 0 no difference; 1 failure; 2 wrong arguments; 3 different")]
     Diff(RequestArgs),
-    /// Prints what apply would install, without privileges and without touching the kernel's rules
+    /// Print the table that `apply` would install
+    #[command(after_help = "\
+Examples:
+  ephport-nft show --to-ports 49152-61000
+  ephport-nft show policy.toml --format sysctl
+
+Exit codes: 0 printed; 1 failure; 2 wrong arguments")]
     Show(ShowArgs),
-    /// Tells what becomes of one connection, and why: by the policy's meaning and by its program
+    /// Explain what happens to one connection
+    #[command(after_help = "\
+Example: ephport-nft explain policy.toml \\
+           --flow \"tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0\"
+
+Exit codes: 0 explained; 1 failure; 2 wrong arguments")]
     Explain(ExplainArgs),
-    /// Turns somebody else's rules into a policy file, on standard output
-    #[command(subcommand)]
+    /// Convert rules of other tools to a policy file
+    #[command(
+        subcommand,
+        after_help = "\
+Example: iptables-save | ephport-nft import iptables > policy.toml
+
+Exit codes: 0 printed; 1 failure, or nothing to import; 2 wrong arguments"
+    )]
     Import(Import),
-    /// Shows what a policy does to real packets, in private namespaces: needs no privileges,
-    /// touches nothing
+    /// Show what a policy does to real packets, in private namespaces
+    #[command(after_help = "\
+Example: ephport-nft demo
+
+Exit codes: 0 every port is permitted; 1 failure; 2 wrong arguments")]
     Demo(OutputArgs),
+    /// Print the JSON schema of a document
+    #[command(after_help = "\
+Example: ephport-nft schema status
+
+Exit codes: 0 printed; 1 failure; 2 wrong arguments")]
+    Schema(SchemaArgs),
 }
 
 /// A policy, from a file or in flags. It is the last part of a command's arguments, so that its
 /// heading in the help ends with it.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SourceArgs {
-    /// The policy file [default without policy flags: /etc/ephport/policy.toml]
+    /// Policy file [default without policy flags: /etc/ephport/policy.toml]
     #[arg(conflicts_with_all = PolicyArgs::FLAGS)]
     pub(crate) file: Option<PathBuf>,
 
@@ -51,7 +120,7 @@ pub(crate) struct SourceArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ApplyArgs {
-    /// Say what would change, and change nothing
+    /// Print what would change, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 
@@ -60,6 +129,16 @@ pub(crate) struct ApplyArgs {
 
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatusArgs {
+    /// Print the rules too, as nft does, with their counters
+    #[arg(long)]
+    pub(crate) rules: bool,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -73,11 +152,11 @@ pub(crate) struct RequestArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ShowArgs {
-    /// How to print it
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Nft)]
     pub(crate) format: Format,
 
-    /// The same as --format json
+    /// Print JSON, like `--format json`
     #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
 
@@ -87,20 +166,26 @@ pub(crate) struct ShowArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// What `nft -f` loads
+    /// The table, as `nft -f` reads it
     Nft,
-    /// The instructions, as `nft --debug=netlink` prints them
+    /// The policies on this host, for people
+    Summary,
+    /// The expressions of the rules, as `nft --debug=netlink` prints them
     Bytecode,
-    /// The policy and its rules, for programs
+    /// The policies and rules, for programs
     Json,
-    /// The policy file
+    /// The policies, as a policy file
     Toml,
+    /// The sysctls that restrict the host's own sockets to the same ports
+    Sysctl,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExplainArgs {
-    /// The connection's opening packet, like "tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0";
-    /// `iif NAME` for a forwarded one, `mid-stream`, `broadcast`
+    /// Opening packet of the connection
+    ///
+    /// Written like "tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0". `iif NAME` marks a
+    /// forwarded packet, `mid-stream` one of an open connection, `broadcast` its destination.
     #[arg(long)]
     pub(crate) flow: Flow,
 
@@ -111,23 +196,36 @@ pub(crate) struct ExplainArgs {
     pub(crate) source: SourceArgs,
 }
 
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub(crate) struct SchemaArgs {
+    /// The document
+    #[arg(value_enum)]
+    pub(crate) name: Name,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Import {
-    /// From the masquerading rules of iptables: one command after `--`, or an iptables-save dump
-    /// or commands, one a line, on standard input
+    /// Convert masquerading rules of iptables
+    ///
+    /// Give one command after `--`, or an iptables-save dump or commands, one a line, on standard
+    /// input.
     Iptables {
         /// The command, after `--`
         #[arg(last = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
-    /// From AWS network ACLs: the JSON of `aws ec2 describe-network-acls` on standard input
+    /// Convert AWS network ACLs
+    ///
+    /// Give the JSON of `aws ec2 describe-network-acls` on standard input.
     Nacl {
-        /// The remote networks whose replies must get through [default: all of each address family
-        /// that the ACLs allow something in]
+        /// Remote networks whose replies must arrive [default: all of each
+        /// address family that the ACLs allow]
         #[arg(long, value_name = "CIDR", value_delimiter = ',')]
         remote: Vec<ephport_core::AddressRange>,
     },
-    /// From MAP-E parameters: psid=52,psid-len=8,offset=4, or the rule and the delegated prefix:
+    /// Convert MAP-E parameters
+    ///
+    /// Write psid=52,psid-len=8,offset=4, or the rule and the delegated prefix:
     /// ipv6-prefix=..,ipv4-prefix=..,ea-len=..,offset=..,delegated=..
     MapE {
         /// The parameters

@@ -1,15 +1,17 @@
-//! The command line of ephport: arguments become a request, the library does it, the result is
-//! printed. The binary `ephport-nft` calls [`run`].
+//! The command line of ephport: arguments become a request, the libraries carry it out, the result
+//! is printed. The binary `ephport-nft` calls [`run`].
 //!
 //! [`lab`] makes whole networks inside this process, out of private namespaces; [`demo`] shows in
-//! one of them what a policy does to real packets. Neither needs privileges, and neither touches
+//! one of them what a policy does to real packets. Neither needs privileges, and neither changes
 //! the host.
 #![forbid(unsafe_code)]
 
 mod args;
 mod command;
 pub mod demo;
+mod document;
 pub mod lab;
+mod output;
 mod policy_args;
 mod render;
 
@@ -17,21 +19,21 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use args::{Args, Command};
+use args::Command;
 use command::Failure;
+use document::Level;
+use output::Output;
 
-/// How a command ended.
+/// The exit code of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// 0: done, or as it should be.
+    /// 0: success, or the answer is "yes".
     Success,
-    /// 1: it failed; the kernel is as it was.
+    /// 1: failure; the kernel is as it was.
     Failure,
     /// 2: the arguments are wrong.
     Usage,
-    /// 3: done, and the answer is "no": drifted, absent, different.
+    /// 3: success, and the answer is "no": drifted, absent, void, different.
     Differs,
 }
 
@@ -46,45 +48,64 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Runs one command line, the program's name first: reads `input` where the command asks for it, and
-/// prints to `out` and `err`.
+/// Run one command line, whose first word is the program's name. Commands that read standard input
+/// read `input`; results go to `out`, messages to `err`.
+///
+/// A stream that cannot be written does not change what the command does to the kernel, nor its
+/// verdict.
 pub fn run(
     args: impl IntoIterator<Item = OsString>,
     input: &mut dyn Read,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Exit {
-    let args = match Args::try_parse_from(args) {
-        Ok(args) => args,
-        Err(error) => return usage(&error, out, err),
+    let args: Vec<_> = args.into_iter().collect();
+    let is_json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
+    let mut output = Output::new(out, err, is_json);
+    let command = match args::parse(args) {
+        Ok(command) => command,
+        Err(error) => {
+            let exit = usage(&error, &mut output);
+            return output.finish(exit, true);
+        }
     };
-    let result = match args.command {
-        Command::Apply(args) => command::apply::run(args, out, err),
-        Command::Remove(args) => command::remove::run(args, out),
-        Command::Status(args) => command::status::run(args, out, err),
-        Command::Diff(args) => command::diff::run(args, out, err),
-        Command::Explain(args) => command::explain::run(args, out, err),
-        Command::Import(args) => command::import::run(args, input, out, err),
-        Command::Show(args) => command::show::run(args, out, err),
-        Command::Demo(args) => command::demo::run(args, out),
+    // The output of these commands is all that they do.
+    let output_is_all =
+        matches!(command, Command::Show(_) | Command::Import(_) | Command::Schema(_));
+    let result = match command {
+        Command::Apply(args) => command::apply::run(args, &mut output),
+        Command::Remove(args) => command::remove::run(args, &mut output),
+        Command::Status(args) => command::status::run(args, &mut output),
+        Command::Diff(args) => command::diff::run(args, &mut output),
+        Command::Explain(args) => command::explain::run(args, &mut output),
+        Command::Import(args) => {
+            let (out, err) = output.streams();
+            command::import::run(args, input, out, err)
+        }
+        Command::Show(args) => command::show::run(args, &mut output),
+        Command::Demo(args) => command::demo::run(args, &mut output),
+        Command::Schema(args) => command::schema::run(args, &mut output),
     };
-    result.unwrap_or_else(|failure| fail(&failure, err))
+    let exit = result.unwrap_or_else(|failure| fail(&failure, &mut output));
+    output.finish(exit, output_is_all)
 }
 
-/// What clap has to say: help and version are not errors.
-fn usage(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
-    if error.use_stderr() {
-        let _ = write!(err, "{error}");
-        return Exit::Usage;
+/// Print a message of clap: help and version are not errors.
+fn usage(error: &clap::Error, output: &mut Output<'_>) -> Exit {
+    let text = error.to_string();
+    if !error.use_stderr() {
+        write!(output, "{text}");
+        return Exit::Success;
     }
-    let _ = write!(out, "{error}");
-    Exit::Success
+    let message = text.strip_prefix("error: ").unwrap_or(&text);
+    output.message(Level::Error, "usage", None, message.trim_end());
+    Exit::Usage
 }
 
-fn fail(failure: &Failure, err: &mut dyn Write) -> Exit {
-    // A reader that has enough, like `head`, is not an error.
-    if !failure.is_broken_pipe() {
-        let _ = writeln!(err, "error: {failure}");
+fn fail(failure: &Failure, output: &mut Output<'_>) -> Exit {
+    output.message(Level::Error, failure.kind(), None, &failure.to_string());
+    match failure {
+        Failure::Flags(_) => Exit::Usage,
+        _ => Exit::Failure,
     }
-    Exit::Failure
 }

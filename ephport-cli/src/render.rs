@@ -1,144 +1,145 @@
-//! Policies and rules as text for people and as JSON for programs.
+//! Policies as text for people: one block a policy, no line longer than 80 columns unless a single
+//! word of the user is.
 
-use ephport_core::{
-    Address, Families, Interfaces, Origin, PermittedPorts, PolicyName, Protocol, ResolvedPolicy,
-};
-use ephport_nft::nftables::Rule;
-use ephport_nft::plan::drift::Place;
-use ephport_nft::{Drift, TableState};
-use ipnet::IpNet;
-use serde_json::{Value, json};
+use ephport_core::{Address, Families, Interfaces, Origin, PermittedPorts, PickUp, ResolvedPolicy};
 
-/// A policy in one line.
-pub(crate) fn policy(policy: &ResolvedPolicy) -> String {
-    let ResolvedPolicy { name, protocols, translated, .. } = policy;
-    let family = match policy.families {
-        Families::Both => "",
-        Families::Ipv4 => " over IPv4",
-        Families::Ipv6 => " over IPv6",
-    };
-    let origin = match policy.origin {
-        Origin::Both => "",
-        Origin::Local => " from this host",
-        Origin::Forwarded => " from behind this host",
-    };
-    let sources = listed(" from ", &policy.sources);
-    let excepted = listed(" but not to ", &policy.except_destinations);
-    let exits = exits(&policy.out_interfaces).join(", ");
-    let target = match &policy.permitted {
-        PermittedPorts::Set(ports) => ports.to_string(),
-        PermittedPorts::Blocks(blocks) => format!("a block for each of {} sources", blocks.count()),
-    };
-    let enforced = if policy.enforce { ", enforced" } else { "" };
-    format!(
-        "{name}: {protocols}{family}{origin}{sources}{excepted} leaving by {exits}: \
-         source ports {translated} -> {target}{enforced}"
-    )
+const COLUMNS: usize = 80;
+
+/// The most ranges that a summary lists.
+const MAX_RANGES: usize = 8;
+
+/// A heading with rows of a label and a value.
+pub(crate) struct Block {
+    heading: String,
+    rows: Vec<(&'static str, String)>,
 }
 
-/// What becomes of the source address.
+impl Block {
+    pub(crate) fn new(heading: impl Into<String>) -> Self {
+        Self { heading: heading.into(), rows: Vec::new() }
+    }
+
+    /// The summary of a policy.
+    pub(crate) fn policy(policy: &ResolvedPolicy) -> Self {
+        let mut block = Self::new(format!("policy {}", policy.name));
+        block.rows = rows(policy);
+        block
+    }
+
+    /// Add a row.
+    pub(crate) fn row(&mut self, label: &'static str, value: impl Into<String>) {
+        self.rows.push((label, value.into()));
+    }
+
+    /// The lines of the block.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let width = self.rows.iter().map(|(label, _)| label.len()).max().unwrap_or(0);
+        let mut lines = vec![self.heading.clone()];
+        for (label, value) in &self.rows {
+            let mut label = *label;
+            for part in wrapped(value, COLUMNS.saturating_sub(width + 4)) {
+                lines.push(format!("  {label:width$}  {part}"));
+                label = "";
+            }
+        }
+        lines
+    }
+}
+
+fn rows(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
+    let nets = |nets: &[ipnet::IpNet]| listed(nets.iter().map(ToString::to_string));
+    let mut rows = vec![("protocols", listed(policy.protocols.iter().map(|p| p.name().into())))];
+    match policy.families {
+        Families::Both => {}
+        Families::Ipv4 => rows.push(("families", "ipv4".into())),
+        Families::Ipv6 => rows.push(("families", "ipv6".into())),
+    }
+    rows.push(("out-interfaces", interfaces(&policy.out_interfaces)));
+    match policy.origin {
+        Origin::Both => {}
+        Origin::Local => rows.push(("origin", "local: this host's sockets".into())),
+        Origin::Forwarded => rows.push(("origin", "forwarded: not this host's sockets".into())),
+    }
+    if !policy.sources.is_empty() {
+        rows.push(("sources", nets(&policy.sources)));
+    }
+    if !policy.except_destinations.is_empty() {
+        rows.push(("not translated to", nets(&policy.except_destinations)));
+    }
+    rows.push(("source ports", format!("{} -> {}", policy.translated, target(policy))));
+    rows.push(("source address", address(policy.address)));
+    let flags = [
+        (policy.flags.random, "random"),
+        (policy.flags.fully_random, "fully-random"),
+        (policy.flags.persistent, "persistent"),
+        (policy.per_source_stable, "per-source-stable"),
+    ];
+    let flags = listed(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| (*name).into()));
+    if !flags.is_empty() {
+        rows.push(("selection", flags));
+    }
+    if policy.pick_up == PickUp::Any {
+        rows.push(("pick-up", "any: open TCP connections are translated too".into()));
+    }
+    if policy.enforce {
+        rows.push(("enforcement", "packets with other source ports are dropped".into()));
+    }
+    rows
+}
+
+/// The permitted ports.
+fn target(policy: &ResolvedPolicy) -> String {
+    match &policy.permitted {
+        PermittedPorts::Blocks(blocks) => format!("a block for each of {} sources", blocks.count()),
+        PermittedPorts::Set(ports) if ports.ranges().len() <= MAX_RANGES => {
+            listed(ports.ranges().iter().map(ToString::to_string))
+        }
+        PermittedPorts::Set(ports) => {
+            let some = ports.ranges().iter().take(3).map(ToString::to_string);
+            format!(
+                "{} ports in {} ranges: {}, ...",
+                ports.count(),
+                ports.ranges().len(),
+                listed(some)
+            )
+        }
+    }
+}
+
+/// What happens to the source address.
 pub(crate) fn address(address: Address) -> String {
     match address {
-        Address::Masquerade => "masqueraded".into(),
-        Address::Keep => "the address stays".into(),
-        Address::Fixed(address) => format!("the address becomes {address}"),
+        Address::Masquerade => "masquerade: an address of the output interface".into(),
+        Address::Keep => "keep: not changed".into(),
+        Address::Fixed(address) => format!("becomes {address}"),
     }
 }
 
-/// Policies for programs.
-pub(crate) fn policies_json(policies: &[ResolvedPolicy]) -> Vec<Value> {
-    policies.iter().map(policy_json).collect()
+fn interfaces(interfaces: &Interfaces) -> String {
+    match interfaces {
+        Interfaces::Any => "any but loopback".into(),
+        Interfaces::Matching(patterns) => listed(patterns.iter().map(ToString::to_string)),
+    }
 }
 
-fn policy_json(policy: &ResolvedPolicy) -> Value {
-    let texts = |nets: &[IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
-    json!({
-        "name": policy.name.as_str(),
-        "protocols": policy.protocols.iter().map(Protocol::name).collect::<Vec<_>>(),
-        "interfaces": match &policy.out_interfaces {
-            Interfaces::Any => Value::from("any"),
-            Interfaces::Matching(_) => exits(&policy.out_interfaces).into(),
-        },
-        "ipv4": policy.families != Families::Ipv6,
-        "ipv6": policy.families != Families::Ipv4,
-        "sources": texts(&policy.sources),
-        "except_destinations": texts(&policy.except_destinations),
-        "origin": policy.origin.name(),
-        "source_ports": policy.translated.to_string(),
-        "to_ports": policy.permitted.ports().to_string(),
-        "blocks": match &policy.permitted {
-            PermittedPorts::Set(_) => Value::Null,
-            PermittedPorts::Blocks(blocks) => blocks.to_string().into(),
-        },
-        "address": policy.address.to_string(),
-        "random": policy.flags.random,
-        "fully_random": policy.flags.fully_random,
-        "persistent": policy.flags.persistent,
-        "per_source_stable": policy.per_source_stable,
-        "pick_up": policy.pick_up.name(),
-        "enforce": policy.enforce,
-    })
+fn listed(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(", ")
 }
 
-/// Each rule in nft's words, in the order of `rules`, with counters at zero.
-pub(crate) fn listings(ruleset: &TableState) -> Vec<String> {
-    let rules = ruleset.rules.iter().map(Rule::normalized).collect();
-    TableState { rules, ..ruleset.clone() }.rule_listings()
-}
-
-/// Each rule for programs, with its counters if it has any.
-pub(crate) fn rules_json(ruleset: &TableState) -> Vec<Value> {
-    let json = |(rule, listing): (&Rule, String)| {
-        let counter = rule.counter();
-        json!({
-            "chain": rule.chain,
-            "policy": rule.comment().map(|comment| comment.as_str().to_string()),
-            "nft": listing,
-            "bytecode": rule.exprs.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "packets": counter.map(|counter| counter.packets),
-            "bytes": counter.map(|counter| counter.bytes),
-        })
-    };
-    let listings = listings(ruleset);
-    ruleset.rules.iter().zip(listings).map(json).collect()
-}
-
-/// Each difference for programs.
-pub(crate) fn drifts_json(drifts: &[Drift]) -> Vec<Value> {
-    drifts.iter().map(drift_json).collect()
-}
-
-fn drift_json(drift: &Drift) -> Value {
-    let (mut chain, mut set, mut rule, mut policy) = (None, None, None, None);
-    match &drift.place {
-        Place::Chain { chain: name } => chain = Some(name),
-        Place::Set { set: name } => set = Some(name),
-        Place::Rule { chain: name, number, policy: of } => {
-            (chain, rule, policy) = (Some(name), Some(number), of.as_ref());
+/// Text in lines of at most `width` characters, broken at spaces.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        if let Some(line) = lines.last_mut() {
+            if line.is_empty() || line.chars().count() + 1 + word.chars().count() <= width {
+                if !line.is_empty() {
+                    line.push(' ');
+                }
+                line.push_str(word);
+                continue;
+            }
         }
-        _ => {}
+        lines.push(word.into());
     }
-    json!({
-        "chain": chain,
-        "set": set,
-        "rule": rule,
-        "policy": policy.map(PolicyName::as_str),
-        "change": drift.change.name(),
-        "message": drift.to_string(),
-    })
-}
-
-fn exits(exits: &Interfaces) -> Vec<String> {
-    match exits {
-        Interfaces::Any => vec!["any interface but loopback".into()],
-        Interfaces::Matching(patterns) => patterns.iter().map(ToString::to_string).collect(),
-    }
-}
-
-fn listed(before: &str, nets: &[IpNet]) -> String {
-    if nets.is_empty() {
-        return String::new();
-    }
-    let nets: Vec<_> = nets.iter().map(ToString::to_string).collect();
-    format!("{before}{}", nets.join(", "))
+    lines
 }

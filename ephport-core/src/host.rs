@@ -17,6 +17,8 @@ pub struct HostFacts {
     /// The sysctl `net.ipv4.ip_local_reserved_ports`: ports of that range that the kernel gives to no
     /// socket that does not ask for them.
     pub reserved_ports: PortSet,
+    /// Whether the kernel knows UDP-Lite (RFC 3828); `None` if that is unknown.
+    pub udplite: Option<bool>,
 }
 
 impl HostFacts {

@@ -196,6 +196,7 @@ mod tests {
             interfaces: vec![eth0],
             local_ports: Some("32768-60999".parse().unwrap()),
             reserved_ports: "32768-32770,61000".parse().unwrap(),
+            udplite: None,
         }
     }
 

@@ -34,13 +34,18 @@ pub fn facts() -> Result<HostFacts, NetlinkError> {
     let uplinks = uplinks.into_iter().filter(|name| !name.is_loopback()).cloned().collect();
     let mut interfaces: Vec<_> = names.values().cloned().collect();
     interfaces.sort();
-    Ok(HostFacts { uplinks, interfaces, local_ports: local_ports(), ..HostFacts::default() })
+    Ok(HostFacts {
+        uplinks,
+        interfaces,
+        local_ports: local_ports(),
+        udplite: Some(knows_udplite()),
+        ..HostFacts::default()
+    })
 }
 
-/// Whether the kernel knows UDP-Lite (RFC 3828). Where it does not, as Linux 7.2 and later, its packets
-/// get another address by NAT but keep their port.
-#[must_use]
-pub fn knows_udplite() -> bool {
+/// Whether the kernel knows UDP-Lite (RFC 3828). Linux 7.2 and later do not: NAT changes the address of
+/// such packets but not their port.
+fn knows_udplite() -> bool {
     Path::new("/proc/thread-self/net/udplite").exists()
 }
 

@@ -1,39 +1,119 @@
-//! Source-port policies as nf_tables programs.
-//!
-//! [`compile()`] turns policies into a [`TableState`], a pure value; [`Client`] makes the kernel hold
-//! it, in one transaction, and reads it back. No other process is ever started.
+//! Source-port policies as nf_tables programs, applied over netlink. No other process is started.
 //!
 //! ```no_run
 //! use ephport_core::{Policy, PolicySpec, Target};
-//! use ephport_nft::{Client, compile, host};
+//! use ephport_nft::{Client, Plan, host};
 //!
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
-//! let ruleset = compile(&[policy.resolve(&host::facts()?)?])?;
-//! let applied = Client::open()?.apply(&ruleset)?;
+//! let plan = Plan::new(&[policy], &host::facts()?)?;
+//! let applied = Client::open()?.apply(&plan)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | I want to | use |
+//! |---|---|
+//! | bind policies to this host | [`Plan::new`] with [`host::facts`] |
+//! | install them | [`Client::apply`], [`Client::dry_run`] |
+//! | know whether they are installed and unchanged | [`Client::status`], [`Client::installed`] |
+//! | remove them | [`Client::remove`] |
+//! | know what happens to one connection | [`Plan::explain`] |
+//! | print them for `nft -f` | [`TableState::to_nft`] of [`Plan::table`] |
+//! | know what would change | [`Installed::drift`] |
+//! | react to changes by other processes | [`client::Events`] |
+//! | write, read or import a policy | the crate [`ephport_core`] |
+//!
+//! # Examples
+//!
+//! Bind a policy to a host that is described, not read, and print the table:
+//!
+//! ```
+//! # use ephport_core::{Document, HostFacts};
+//! # use ephport_nft::Plan;
+//! let document: Document = "[[policy]]\nname = \"a\"\nto-ports = \"49152-61000\"".parse()?;
+//! let facts = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
+//! let plan = Plan::new(document.policies(), &facts)?;
+//! print!("{}", plan.table.to_nft());
+//! for warning in &plan.warnings {
+//!     eprintln!("warning: {warning}");
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Apply a plan, and read it back:
+//!
+//! ```no_run
+//! # use ephport_nft::{Client, Plan, client::State};
+//! # fn example(plan: &Plan) -> Result<(), ephport_nft::Error> {
+//! let mut client = Client::open()?;
+//! client.apply(plan)?;
+//! let status = client.status(plan)?;
+//! assert_eq!(status.state, State::Intact);
+//! for (policy, counters) in status.installed.table().map(|t| t.counters()).unwrap_or_default() {
+//!     println!("{policy}: {} translations attempted", counters.attempts);
+//! }
+//! client.remove()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Print what would change:
+//!
+//! ```no_run
+//! # use ephport_nft::{Client, Plan};
+//! # fn example(plan: &Plan) -> Result<(), ephport_nft::Error> {
+//! for difference in Client::open()?.installed()?.drift(&plan.table)? {
+//!     println!("{difference}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Explain one connection:
+//!
+//! ```
+//! # use ephport_core::{Document, HostFacts};
+//! # use ephport_nft::Plan;
+//! let document: Document = "[[policy]]\nname = \"a\"\nout-interfaces = \"any\"\n\
+//!                           to-ports = \"49152-61000\"".parse()?;
+//! let plan = Plan::new(document.policies(), &HostFacts::default())?;
+//! let flow = "udp 10.0.0.7:20000 -> 203.0.113.9:53 oif eth0".parse()?;
+//! let explanation = plan.explain(&flow)?;
+//! let matched = explanation.evaluation.matched.ok_or("not translated")?;
+//! assert_eq!(matched.translation.ports.to_string(), "49152-61000");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![deny(unsafe_code)] // Only `netlink::sys` allows it.
 
 pub mod client;
+#[doc(hidden)]
 pub mod compile;
 pub mod conntrack;
 #[cfg(feature = "fuzz")]
+#[doc(hidden)]
 pub mod fuzz;
 pub mod host;
+#[doc(hidden)]
 pub mod interpret;
+#[doc(hidden)]
 pub mod netlink;
+#[doc(hidden)]
 pub mod nftables;
 pub mod plan;
 #[cfg(feature = "rustables")]
 pub mod rustables;
 pub mod sock_diag;
 #[cfg(any(test, feature = "proptest"))]
+#[doc(hidden)]
 pub mod strategies;
+#[doc(hidden)]
 pub mod syntax;
 pub mod table;
+#[doc(hidden)]
 pub mod uapi;
 
-pub use client::{Applied, Client, Error, Installed};
+pub use client::{Applied, Client, Error, Installed, Status};
+#[doc(hidden)]
 pub use compile::compile;
 pub use plan::drift::Drift;
+pub use plan::{Explanation, Plan, PlanError, Warning};
 pub use table::TableState;

@@ -15,7 +15,7 @@ use scripted::{BatchFault, Kernel, ListFault, ruleset};
 fn apply_installs_then_changes_nothing_then_updates_then_remove_takes_away() {
     let (first, second) = (ruleset("49152-61000"), ruleset("1024-2047"));
     let mut kernel = Kernel::default();
-    assert_eq!(Client::with_transport(&mut kernel).plan(&first), Ok(Applied::Installed));
+    assert_eq!(Client::with_transport(&mut kernel).dry_run(&first), Ok(Applied::Installed));
     assert_eq!(kernel.batches, 0);
     assert_eq!(Client::with_transport(&mut kernel).apply(&first), Ok(Applied::Installed));
     assert_eq!(Client::with_transport(&mut kernel).apply(&first), Ok(Applied::Unchanged));

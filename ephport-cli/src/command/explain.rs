@@ -1,150 +1,125 @@
 //! `ephport-nft explain`
 
-use std::fmt;
-use std::io::Write;
+use ephport_core::{Effect, Port};
+use ephport_nft::Explanation;
+use ephport_nft::plan;
 
-use ephport_core::decision::{Evaluation, enforcing_policy, evaluate, permits};
-use ephport_core::{Effect, Flow, Port, PortRange, PortSet, ResolvedPolicy, Translation};
-use ephport_nft::interpret;
-use serde_json::{Value, json};
-
-use super::{Failure, Request, document};
+use super::{Failure, document, plan};
 use crate::Exit;
 use crate::args::ExplainArgs;
+use crate::document::{Enforcement, Explain, NonMatch, Translation, VERSION, ports};
+use crate::output::Output;
 use crate::render;
 
-pub(crate) fn run(
-    args: ExplainArgs,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> Result<Exit, Failure> {
-    let request = Request::new(&document(args.source)?, err)?;
-    let explained = Explained::new(&request, args.flow)?;
+pub(crate) fn run(args: ExplainArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
+    let plan = plan(&document(args.source)?, output)?;
+    let explanation = plan.explain(&args.flow)?;
     if args.output.json {
-        writeln!(out, "{:#}", explained.json())?;
+        output.document(&explain(&explanation));
     } else {
-        explained.print(out)?;
+        print(&explanation, output);
     }
-    Ok(if explained.agree { Exit::Success } else { Exit::Failure })
+    Ok(if explanation.agrees { Exit::Success } else { Exit::Failure })
 }
 
-/// What becomes of a connection, by the policies' meaning and by their program.
-struct Explained<'a> {
-    flow: Flow,
-    evaluation: Evaluation<'a>,
-    effect: Effect,
-    /// The rules that the program comes through, as `postrouting rule 3`; several ways by chance.
-    trails: Vec<String>,
-    enforced: Option<Enforced<'a>>,
-    agree: bool,
-}
-
-/// What enforcement takes of the ports that the connection can get.
-struct Enforced<'a> {
-    policy: &'a ResolvedPolicy,
-    dropped: PortSet,
-    /// Whether that is all of them.
-    wholly: bool,
-}
-
-impl<'a> Explained<'a> {
-    fn new(request: &'a Request, flow: Flow) -> Result<Self, Failure> {
-        let Request { policies, ruleset } = request;
-        let evaluation = evaluate(policies, &flow);
-        let effect = interpret::effect(ruleset, &flow)?;
-        let paths = interpret::paths(ruleset, &flow)?;
-        let step = |(chain, index): &(String, usize)| format!("{chain} rule {}", index + 1);
-        let trail =
-            |path: &interpret::Path| path.trail.iter().map(step).collect::<Vec<_>>().join(" -> ");
-        let trails = paths.iter().map(trail).filter(|trail| !trail.is_empty()).collect();
-        let ports = match &evaluation.matched {
-            Some(matched) => matched.translation.ports.clone(),
-            None => PortRange::from(flow.source_port()).into(),
-        };
-        let mut agree = effect == evaluation.effect();
-        for port in ports.ranges().iter().flat_map(|range| [range.first(), range.last()]) {
-            let program = interpret::permits(ruleset, &flow, port)?;
-            agree &= program == permits(policies, &flow, port);
-        }
-        let enforced = enforcing_policy(policies, &flow).map(|policy| {
-            let dropped = ports.difference(&policy.permitted_source_ports);
-            Enforced { policy, wholly: dropped == ports, dropped }
-        });
-        Ok(Self { flow, evaluation, effect, trails, enforced, agree })
+fn print(explanation: &Explanation<'_>, output: &mut Output<'_>) {
+    let Explanation { flow, evaluation, effect, trails, enforcement, agrees, .. } = explanation;
+    writeln!(output, "{flow}");
+    for other in &evaluation.non_matches {
+        writeln!(output, "  policy {}: no match: {}", other.policy.name, other.reason);
     }
-
-    fn print(&self, out: &mut dyn Write) -> Result<(), Failure> {
-        writeln!(out, "{}", self.flow)?;
-        for passed in &self.evaluation.non_matches {
-            writeln!(out, "  policy {}: not it: {}", passed.policy.name, passed.reason)?;
+    match &evaluation.matched {
+        Some(matched) => {
+            let (name, text) = (&matched.policy.name, translated(&matched.translation));
+            writeln!(output, "  policy {name}: {text}");
+            writeln!(output, "  source address: {}", render::address(matched.translation.address));
         }
-        if let Some(matched) = &self.evaluation.matched {
-            let text = translated(&matched.translation);
-            writeln!(out, "  policy {}: {text}", matched.policy.name)?;
-        } else {
-            let port = self.flow.source_port();
-            writeln!(out, "  no policy speaks of it: its port stays {port}")?;
-        }
-        if let Some(enforced) = &self.enforced {
-            writeln!(out, "  {enforced}")?;
-        }
-        for trail in &self.trails {
-            writeln!(out, "  program: {trail}")?;
-        }
-        if self.agree {
-            writeln!(out, "  the policy's meaning and its program agree")?;
-        } else {
-            writeln!(out, "  THE PROGRAM DOES SOMETHING ELSE: {}", effect(&self.effect))?;
-        }
-        Ok(())
+        None => writeln!(
+            output,
+            "  not translated by ephport (another NAT rule may): source port {}",
+            flow.source_port()
+        ),
     }
-
-    fn json(&self) -> Value {
-        let passed = self.evaluation.non_matches.iter().map(|passed| {
-            json!({ "policy": passed.policy.name.as_str(), "reason": passed.reason.to_string() })
-        });
-        let matched = self.evaluation.matched.as_ref();
-        let translation = matched.map(|matched| &matched.translation);
-        let enforced = self.enforced.as_ref();
-        json!({
-            "flow": self.flow.to_string(),
-            "policy": matched.map(|matched| matched.policy.name.as_str()),
-            "ports": translation.map(|translation| translation.ports.to_string()),
-            "kept": translation.and_then(|translation| translation.keep).map(Port::get),
-            "passed_over": passed.collect::<Vec<_>>(),
-            "enforced_by": enforced.map(|enforced| enforced.policy.name.as_str()),
-            "dropped": enforced.filter(|e| !e.dropped.is_empty()).map(|e| e.dropped.to_string()),
-            "program": self.trails,
-            "agree": self.agree,
-        })
+    if let Some(enforcement) = enforcement {
+        writeln!(output, "  {}", enforced(enforcement));
+    }
+    for trail in trails {
+        let steps: Vec<_> = trail.iter().map(ToString::to_string).collect();
+        writeln!(output, "  program: {}", steps.join(" -> "));
+    }
+    if *agrees {
+        writeln!(output, "  the policies and their program agree");
+    } else {
+        writeln!(output, "  THE PROGRAM DIFFERS FROM THE POLICIES: {}", program(effect));
     }
 }
 
-impl fmt::Display for Enforced<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { policy, dropped, wholly } = self;
-        let (name, leaves) = (&policy.name, &policy.permitted_source_ports);
-        write!(f, "enforcement of policy {name}: ")?;
-        match wholly {
-            _ if dropped.is_empty() => f.write_str("let out"),
-            true => write!(f, "dropped: it lets out {leaves} only"),
-            false => write!(f, "dropped if it gets one of {dropped}: it lets out {leaves} only"),
-        }
+fn enforced(
+    plan::Enforcement { policy, dropped, drops_all, .. }: &plan::Enforcement<'_>,
+) -> String {
+    let (name, permitted) = (&policy.name, &policy.permitted_source_ports);
+    let effect = match drops_all {
+        _ if dropped.is_empty() => "permitted".into(),
+        true => format!("dropped: only {permitted} are permitted"),
+        false => format!("dropped with one of {dropped}: only {permitted} are permitted"),
+    };
+    format!("enforcement of policy {name}: {effect}")
+}
+
+fn translated(translation: &ephport_core::Translation) -> String {
+    let ports = &translation.ports;
+    match translation.keep {
+        Some(port) => format!("keeps port {port} if it is free, else one of {ports}"),
+        None => format!("translates it to one of {ports}"),
     }
 }
 
-fn translated(Translation { ports, keep, address, .. }: &Translation) -> String {
-    let address = render::address(*address);
-    match keep {
-        Some(port) => format!("keeps port {port} if it is free, else one of {ports}; {address}"),
-        None => format!("moves it to one of {ports}; {address}"),
-    }
-}
-
-fn effect(effect: &Effect) -> String {
+fn program(effect: &Effect) -> String {
     match effect {
-        Effect::Untouched => "its port stays".into(),
-        Effect::Dropped => "it is dropped".into(),
-        Effect::Translated(Translation { ports, .. }) => format!("moves it to one of {ports}"),
+        Effect::Untouched => "not translated".into(),
+        Effect::Dropped => "dropped".into(),
+        Effect::Translated(translation) => translated(translation),
     }
+}
+
+fn explain(explanation: &Explanation<'_>) -> Explain {
+    let Explanation { flow, evaluation, trails, enforcement, agrees, .. } = explanation;
+    let translation = evaluation.matched.as_ref().map(|matched| Translation {
+        policy: matched.policy.name.to_string(),
+        ports: ports(&matched.translation.ports),
+        keep: matched.translation.keep.map(Port::get),
+        address: matched.translation.address.to_string(),
+    });
+    let non_match = |other: &ephport_core::NonMatch<'_>| NonMatch {
+        policy: other.policy.name.to_string(),
+        kind: kebab_case(&format!("{:?}", other.reason)),
+        message: other.reason.to_string(),
+    };
+    let enforcement = enforcement.as_ref().map(|enforcement| Enforcement {
+        policy: enforcement.policy.name.to_string(),
+        permitted: ports(&enforcement.policy.permitted_source_ports),
+        dropped: ports(&enforcement.dropped),
+        drops_all: enforcement.drops_all,
+    });
+    Explain {
+        version: VERSION,
+        flow: flow.to_string(),
+        translation,
+        non_matches: evaluation.non_matches.iter().map(non_match).collect(),
+        enforcement,
+        program: trails.iter().map(|trail| trail.iter().map(Into::into).collect()).collect(),
+        agrees: *agrees,
+    }
+}
+
+/// `NotUnicast` as `not-unicast`.
+fn kebab_case(name: &str) -> String {
+    let mut text = String::new();
+    for (index, character) in name.char_indices() {
+        if character.is_ascii_uppercase() && index > 0 {
+            text.push('-');
+        }
+        text.push(character.to_ascii_lowercase());
+    }
+    text
 }

@@ -6,40 +6,49 @@ pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod import;
 pub(crate) mod remove;
+pub(crate) mod schema;
 pub(crate) mod show;
 pub(crate) mod status;
 
 use std::error::Error;
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use ephport_core::policy::file::ResolveDocumentError;
-use ephport_core::{
-    Document, DocumentError, HostFacts, Interfaces, NaclError, PolicyError, PolicyFileError,
-    Protocol, ResolvedPolicy,
-};
-use ephport_nft::compile::CompileError;
+use ephport_core::{Document, DocumentError, NaclError, PolicyError, PolicyFileError};
 use ephport_nft::interpret::InterpretError;
 use ephport_nft::netlink::NetlinkError;
-use ephport_nft::{TableState, compile, host};
+use ephport_nft::{Plan, PlanError, host};
 
 use crate::args::SourceArgs;
 use crate::demo::DemoError;
+use crate::output::Output;
 
 /// The policy file where no other is named.
 const DEFAULT_FILE: &str = "/etc/ephport/policy.toml";
 
-/// Why a command failed.
+/// The longest input, in bytes: 256 MiB.
+const MAX_INPUT: u64 = 256 << 20;
+
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    #[error("cannot read {}: {source}; write a policy there, or name the ports with --to-ports", path.display())]
+    /// The flags contradict each other.
+    #[error("{0}")]
+    Flags(#[source] PolicyError),
+    #[error(
+        "cannot read {}: {source}; write a policy there, or name the ports with --to-ports",
+        path.display()
+    )]
     NoFile { path: PathBuf, source: io::Error },
     #[error("{}:{}:{}: {}", path.display(), source.line, source.column, source.problem)]
     File { path: PathBuf, source: PolicyFileError },
     #[error(transparent)]
-    Resolve(#[from] ResolveDocumentError),
+    Plan(PlanError),
+    #[error("{0}")]
+    Sysctl(#[from] show::SysctlError),
     #[error("cannot read the interfaces and routes: {0}")]
     Host(#[source] NetlinkError),
     #[error(transparent)]
@@ -57,8 +66,8 @@ pub(crate) enum Failure {
     Demo(#[from] DemoError),
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
-    /// A fault of our own: what is imported has distinct names, what grows with a policy stands in
-    /// sets, and the interpreter knows what the compiler writes.
+    /// A fault of ephport: imported policies have distinct names, tables of any size can be
+    /// encoded, and the interpreter supports all that the compiler emits.
     #[error("{0}; this is a fault of ephport-nft, please report it with your policies")]
     Fault(Box<dyn Error + Send + Sync>),
 }
@@ -69,9 +78,12 @@ impl From<DocumentError> for Failure {
     }
 }
 
-impl From<CompileError> for Failure {
-    fn from(error: CompileError) -> Self {
-        Self::Fault(error.into())
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Compile(error) => Self::Fault(error.into()),
+            error => Self::Plan(error),
+        }
     }
 }
 
@@ -82,97 +94,89 @@ impl From<InterpretError> for Failure {
 }
 
 impl Failure {
-    pub(crate) fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Print(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    /// The stable name of this kind of failure, for programs.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Flags(_) => "usage",
+            Self::Policy(_) | Self::Plan(_) | Self::Sysctl(_) => "policy",
+            Self::NoFile { .. } | Self::File { .. } => "file",
+            Self::Host(_) => "host",
+            Self::Kernel(_) => "kernel",
+            Self::Input(_) | Self::Nacl(_) | Self::NoReplyPorts => "input",
+            Self::Demo(_) => "demo",
+            Self::Print(_) => "output",
+            Self::Fault(_) => "fault",
+        }
     }
 }
 
 /// The policies of the flags or of the file.
-pub(crate) fn document(source: SourceArgs) -> Result<Document, Failure> {
-    if let Some(policy) = source.policy.policy()? {
+fn document(source: SourceArgs) -> Result<Document, Failure> {
+    if let Some(policy) = source.policy.policy().map_err(Failure::Flags)? {
         return Ok(policy.into());
     }
     read_document(source.file.unwrap_or_else(|| Path::new(DEFAULT_FILE).into()))
 }
 
 fn read_document(path: PathBuf) -> Result<Document, Failure> {
-    match std::fs::read_to_string(&path) {
+    match File::open(&path).and_then(|mut file| read_text(&mut file)) {
         Ok(text) => text.parse().map_err(|source| Failure::File { path, source }),
         Err(source) => Err(Failure::NoFile { path, source }),
     }
 }
 
-/// What a document means on this host.
-pub(crate) struct Request {
-    pub(crate) policies: Vec<ResolvedPolicy>,
-    pub(crate) ruleset: TableState,
+/// The plan of a document on this host, after its warnings.
+fn plan(document: &Document, output: &mut Output<'_>) -> Result<Plan, Failure> {
+    let plan = Plan::new(document.policies(), &host::facts().map_err(Failure::Host)?)?;
+    plan.warnings.iter().for_each(|warning| output.warn(warning));
+    Ok(plan)
 }
 
-impl Request {
-    /// Binds the policies to this host, and warns of what will not work on it as it is now.
-    pub(crate) fn new(document: &Document, err: &mut dyn Write) -> Result<Self, Failure> {
-        let facts = host::facts().map_err(Failure::Host)?;
-        let policies = document.resolve(&facts)?;
-        for policy in &policies {
-            warn_of_absent(policy, &facts, err)?;
-        }
-        let has_udplite = |policy: &ResolvedPolicy| policy.protocols.contains(Protocol::UdpLite);
-        if policies.iter().any(has_udplite) && !host::knows_udplite() {
-            writeln!(
-                err,
-                "warning: this kernel does not know UDP-Lite: it translates the address of such \
-                 packets but not their port; enforce the policy to keep them from leaving"
-            )?;
-        }
-        let ruleset = compile(&policies)?;
-        Ok(Self { policies, ruleset })
-    }
-}
-
-fn warn_of_absent(
-    policy: &ResolvedPolicy,
-    facts: &HostFacts,
-    err: &mut dyn Write,
-) -> io::Result<()> {
-    let Interfaces::Matching(patterns) = &policy.out_interfaces else { return Ok(()) };
-    for pattern in patterns.iter().filter(|pattern| !facts.knows(pattern)) {
-        writeln!(
-            err,
-            "warning: no interface matches `{pattern}` now; \
-             the policy will hold for it as soon as there is one"
-        )?;
-    }
-    Ok(())
-}
-
-/// All of standard input.
+/// Standard input as text.
 fn read_input(input: &mut dyn Read) -> Result<String, Failure> {
-    io::read_to_string(input).map_err(Failure::Input)
+    read_text(input).map_err(Failure::Input)
+}
+
+/// All of a stream, up to the limit.
+fn read_text(input: &mut dyn Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    input.take(MAX_INPUT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_INPUT {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, "longer than 256 MiB"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let place = error.utf8_error().valid_up_to();
+        io::Error::new(ErrorKind::InvalidData, format!("byte {place} is not UTF-8"))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use ephport_core::HostFacts;
+    use ephport_nft::compile::CompileError;
+
     use super::*;
     use crate::lab::LabError;
 
-    /// Each with the message of what it hands on, which has a test where it comes from.
+    /// Each with the message of its source, which has a test where it is defined.
     #[test]
-    fn what_is_handed_on_keeps_its_words() {
+    fn messages_of_sources_are_kept() {
         let policy = || PolicyError::NoTargetPorts;
         let document: PolicyFileError = "".parse::<Document>().unwrap_err();
         let (line, problem) = (document.line, document.problem.clone());
         let demo = || DemoError::Lab(LabError::ManyThreads { threads: 3 });
-        let resolve = || {
+        let unplanned = || {
             let document: Document = "[[policy]]\nname = \"a\"\nto-ports = \"1\"".parse().unwrap();
-            document.resolve(&HostFacts::default()).unwrap_err()
+            Plan::new(document.policies(), &HostFacts::default()).unwrap_err()
         };
         let cases = [
             (Failure::Policy(policy()), policy().to_string()),
+            (Failure::Flags(policy()), policy().to_string()),
             (
                 Failure::File { path: "a.toml".into(), source: document },
                 format!("a.toml:{line}:1: {problem}"),
             ),
-            (Failure::Resolve(resolve()), resolve().to_string()),
+            (Failure::from(unplanned()), unplanned().to_string()),
             (Failure::Kernel(ephport_nft::Error::Foreign), ephport_nft::Error::Foreign.to_string()),
             (Failure::Nacl(NaclError::NoAcl), NaclError::NoAcl.to_string()),
             (Failure::Demo(demo()), demo().to_string()),
@@ -183,10 +187,11 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_of_our_own_is_to_be_reported() {
+    fn faults_of_ephport_ask_for_a_report() {
+        let same_name = CompileError::SameName { name: "a".parse().unwrap() };
         let faults = [
             Failure::from(DocumentError::Empty),
-            Failure::from(CompileError::SameName { name: "a".parse().unwrap() }),
+            Failure::from(PlanError::Compile(same_name)),
             Failure::from(InterpretError::Undecided),
         ];
         for fault in faults {
@@ -195,5 +200,11 @@ mod tests {
             let request = "; this is a fault of ephport-nft, please report it with your policies";
             assert!(message.len() > request.len() && message.ends_with(request), "{message}");
         }
+    }
+
+    #[test]
+    fn endless_input_ends_with_an_error() {
+        let error = read_input(&mut io::repeat(0)).unwrap_err().to_string();
+        assert_eq!(error, "cannot read standard input: longer than 256 MiB");
     }
 }

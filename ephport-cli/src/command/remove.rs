@@ -1,21 +1,20 @@
 //! `ephport-nft remove`
 
-use std::io::Write;
-
 use ephport_nft::Client;
-use serde_json::json;
 
 use super::Failure;
 use crate::Exit;
 use crate::args::OutputArgs;
+use crate::document::{Remove, RemoveResult, VERSION};
+use crate::output::Output;
 
-pub(crate) fn run(args: OutputArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let removed = Client::open()?.remove()?;
-    let result = if removed { "removed" } else { "absent" };
+pub(crate) fn run(args: OutputArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
+    let is_removed = Client::open()?.remove()?;
     if args.json {
-        writeln!(out, "{:#}", json!({ "result": result }))?;
+        let result = if is_removed { RemoveResult::Removed } else { RemoveResult::Absent };
+        output.document(&Remove { version: VERSION, result });
     } else {
-        writeln!(out, "{result} table inet ephport")?;
+        writeln!(output, "{} table inet ephport", if is_removed { "removed" } else { "absent" });
     }
     Ok(Exit::Success)
 }

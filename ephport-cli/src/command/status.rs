@@ -1,175 +1,176 @@
 //! `ephport-nft status`
 //!
-//! The table's fingerprint tells that it was changed, the policy what: that is compared with the policy
-//! file if there is one and it is what was applied. A file that was edited since would make the
-//! edits look like somebody's changes of the table.
+//! The fingerprint in the table shows that the table was changed; only the policy shows what was
+//! changed. The table is compared with the policy file if it was applied from it. A file that was
+//! edited since would make its edits look like changes of the table.
 
-use std::io::{self, Write};
 use std::path::Path;
 
-use ephport_nft::plan::drift;
-use ephport_nft::table::Fingerprint;
-use ephport_nft::{Client, Drift, Installed, TableState};
-use serde_json::json;
+use ephport_nft::client::{Counters, State};
+use ephport_nft::{Client, Installed, Plan, TableState};
 
-use super::{DEFAULT_FILE, Failure, Request, read_document};
+use super::{DEFAULT_FILE, Failure, plan, read_document};
 use crate::Exit;
-use crate::args::OutputArgs;
-use crate::render;
+use crate::args::StatusArgs;
+use crate::document::{self, Level, PolicyStatus, VERSION, rules};
+use crate::output::Output;
+use crate::render::Block;
 
-pub(crate) fn run(
-    args: OutputArgs,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> Result<Exit, Failure> {
+pub(crate) fn run(args: StatusArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let installed = Client::open()?.installed()?;
-    let state = state(&installed);
-    let drifted = Drifted::of(&installed, err);
-    if args.json {
-        let (version, rules) = match &installed {
-            Installed::Absent => (None, Vec::new()),
-            Installed::Foreign(ruleset) => (None, render::rules_json(ruleset)),
-            Installed::Ours { ruleset, fingerprint, .. } => {
-                let version = fingerprint.as_ref().map(|fingerprint| fingerprint.version.as_str());
-                (version, render::rules_json(ruleset))
-            }
-        };
-        let result = json!({
-            "state": state,
-            "version": version,
-            "compared_with": drifted.is_compared().then_some(DEFAULT_FILE),
-            "drift": render::drifts_json(&drifted.drifts),
-            "rules": rules,
-        });
-        writeln!(out, "{result:#}")?;
+    let policy = policy(&installed, output);
+    let plan = policy.plan();
+    let status = installed.status(plan.map(|plan| &plan.table));
+    let report = Report { status: &status, policy: &policy };
+    if args.output.json {
+        output.document(&report.document());
     } else {
-        print(out, &installed, state, &drifted)?;
+        report.print(args.rules, output);
     }
-    let intact = matches!(installed, Installed::Ours { intact: true, .. });
-    Ok(if intact { Exit::Success } else { Exit::Differs })
+    Ok(if status.state == State::Intact { Exit::Success } else { Exit::Differs })
 }
 
-/// What is known of how the table drifted.
-#[derive(Default)]
-struct Drifted {
-    drifts: Vec<Drift>,
-    policy: Policy,
-}
-
-/// What was to be had of the policy that was applied.
-#[derive(Default)]
+/// The policy to compare with.
 enum Policy {
-    /// It is not needed.
-    #[default]
-    None,
-    /// There is no policy file, or none that can be read.
+    /// There is no policy file that can be read.
     Unknown,
     /// The policy file is not what was applied.
     Other,
-    /// The policy file is what was applied.
-    Same,
+    /// The policy file, which is what was applied.
+    File(Plan),
 }
 
-impl Drifted {
-    fn of(installed: &Installed, err: &mut dyn Write) -> Self {
-        let Installed::Ours { ruleset, fingerprint, intact: false } = installed else {
-            return Self::default();
-        };
-        let (desired, policy) = match policy_file(err) {
-            None => (None, Policy::Unknown),
-            // Without a fingerprint, nothing speaks against the file.
-            Some(file) if is_of(fingerprint.as_ref(), &file) => (Some(file), Policy::Same),
-            Some(_) => (None, Policy::Other),
-        };
-        let drifts = match desired {
-            Some(desired) => drift::drift(ruleset, &desired),
-            None => drift::evident(ruleset),
-        };
-        Self { drifts, policy }
-    }
-
-    fn is_compared(&self) -> bool {
-        matches!(self.policy, Policy::Same)
+impl Policy {
+    fn plan(&self) -> Option<&Plan> {
+        match self {
+            Self::File(plan) => Some(plan),
+            Self::Unknown | Self::Other => None,
+        }
     }
 }
 
-fn is_of(fingerprint: Option<&Fingerprint>, file: &TableState) -> bool {
-    let checksum = |fingerprint: &Fingerprint| fingerprint.checksum;
-    fingerprint.is_none() || fingerprint.map(checksum) == file.fingerprint().as_ref().map(checksum)
-}
-
-/// The policy file, compiled. One that cannot be is no reason not to tell the table's state.
-fn policy_file(err: &mut dyn Write) -> Option<TableState> {
+fn policy(installed: &Installed, output: &mut Output<'_>) -> Policy {
+    let Installed::Ours { fingerprint, .. } = installed else { return Policy::Unknown };
     if !Path::new(DEFAULT_FILE).exists() {
-        return None;
+        return Policy::Unknown;
     }
-    match read_document(DEFAULT_FILE.into()).and_then(|document| Request::new(&document, err)) {
-        Ok(request) => Some(request.ruleset),
+    match read_document(DEFAULT_FILE.into()).and_then(|document| plan(&document, output)) {
+        // Without a fingerprint, nothing contradicts the file.
+        Ok(plan) if fingerprint.is_none() || installed.is_from(&plan.table) => Policy::File(plan),
+        Ok(_) => Policy::Other,
         Err(failure) => {
-            let _ = writeln!(err, "warning: nothing to compare with: {failure}");
-            None
+            let message = format!("nothing to compare with: {failure}");
+            output.message(Level::Warning, failure.kind(), None, &message);
+            Policy::Unknown
         }
     }
 }
 
-fn state(installed: &Installed) -> &'static str {
-    match installed {
-        Installed::Absent => "absent",
-        Installed::Foreign(_) => "foreign",
-        Installed::Ours { intact: false, .. } => "drifted",
-        Installed::Ours { intact: true, .. } => "intact",
-    }
+struct Report<'a> {
+    status: &'a ephport_nft::Status,
+    policy: &'a Policy,
 }
 
-fn print(
-    out: &mut dyn Write,
-    installed: &Installed,
-    state: &str,
-    drifted: &Drifted,
-) -> io::Result<()> {
-    match installed {
-        Installed::Absent => writeln!(out, "{state}: there is no table inet ephport"),
-        Installed::Foreign(_) => {
-            writeln!(out, "{state}: table inet ephport exists, but ephport did not make it")
+impl Report<'_> {
+    fn print(&self, with_rules: bool, output: &mut Output<'_>) {
+        let state = self.status.state;
+        writeln!(output, "{}: {}", state.name(), self.table());
+        if state == State::Drifted {
+            self.print_drift(output);
         }
-        Installed::Ours { ruleset, fingerprint, intact } => {
-            let by = match fingerprint {
-                Some(fingerprint) => format!("written by ephport-nft {}", fingerprint.version),
-                None => "without its fingerprint".into(),
-            };
-            writeln!(out, "{state}: table inet ephport, {by}")?;
-            if !intact {
-                writeln!(out, "  somebody changed it since; apply the policy again to mend it")?;
-                print_drift(out, drifted)?;
+        let Installed::Ours { ruleset: table, .. } = &self.status.installed else { return };
+        for (name, counters) in table.counters() {
+            let resolved = self.policy.plan().map(|plan| &plan.resolved).into_iter().flatten();
+            let policy = resolved.clone().find(|policy| policy.name == name);
+            let mut block =
+                policy.map_or_else(|| Block::new(format!("policy {name}")), Block::policy);
+            block.row("translations attempted", counters.attempts.to_string());
+            if policy.is_none_or(|policy| policy.enforce) {
+                block.row("enforcement drops", counters.drops.to_string());
             }
-            print_rules(out, ruleset)
+            writeln!(output, "\n{}", block.lines().join("\n"));
         }
+        if with_rules {
+            print_rules(table, output);
+        }
+    }
+
+    /// The table in one line.
+    fn table(&self) -> String {
+        match &self.status.installed {
+            Installed::Absent => "there is no table inet ephport".into(),
+            Installed::Foreign(_) => {
+                "table inet ephport exists, but ephport did not make it".into()
+            }
+            Installed::Ours { fingerprint: Some(fingerprint), .. } => format!(
+                "table inet ephport, ephport-nft {}, fingerprint {}",
+                fingerprint.version, fingerprint.checksum
+            ),
+            Installed::Ours { fingerprint: None, .. } => {
+                "table inet ephport, without its fingerprint".into()
+            }
+        }
+    }
+
+    fn print_drift(&self, output: &mut Output<'_>) {
+        const NAME: &str = "to see all changes, name the policy: `ephport-nft diff FILE`";
+        writeln!(output, "  changed by another process; `ephport-nft apply` restores it");
+        match self.policy {
+            Policy::Unknown => writeln!(output, "  {NAME}"),
+            Policy::Other => {
+                writeln!(output, "  {DEFAULT_FILE} is not what was applied;\n  {NAME}");
+            }
+            Policy::File(_) => writeln!(output, "  compared with {DEFAULT_FILE}:"),
+        }
+        self.status.drift.iter().for_each(|drift| writeln!(output, "  {drift}"));
+    }
+
+    fn document(&self) -> document::Status {
+        let Self { status, policy } = self;
+        let fingerprint = match &status.installed {
+            Installed::Ours { fingerprint, .. } => fingerprint.as_ref(),
+            _ => None,
+        };
+        let table = status.installed.table();
+        document::Status {
+            version: VERSION,
+            state: match status.state {
+                State::Absent => document::State::Absent,
+                State::Foreign => document::State::Foreign,
+                State::Intact => document::State::Intact,
+                _ => document::State::Drifted,
+            },
+            written_by: fingerprint.map(|fingerprint| fingerprint.version.clone()),
+            fingerprint: fingerprint.map(|fingerprint| fingerprint.checksum.to_string()),
+            policy_file: matches!(policy, Policy::File(_)).then(|| DEFAULT_FILE.into()),
+            void: Vec::new(),
+            drift: status.drift.iter().map(Into::into).collect(),
+            policies: table.map(|table| self.policies(table)).unwrap_or_default(),
+            rules: table.map(rules).unwrap_or_default(),
+        }
+    }
+
+    fn policies(&self, table: &TableState) -> Vec<PolicyStatus> {
+        let resolved = self.policy.plan().map(|plan| plan.resolved.as_slice()).unwrap_or_default();
+        let status = |(name, counters): (ephport_core::PolicyName, Counters)| PolicyStatus {
+            policy: resolved.iter().find(|policy| policy.name == name).map(Into::into),
+            name: name.to_string(),
+            translations_attempted: counters.attempts,
+            enforcement_drops: counters.drops,
+        };
+        table.counters().into_iter().map(status).collect()
     }
 }
 
-fn print_drift(out: &mut dyn Write, Drifted { drifts, policy }: &Drifted) -> io::Result<()> {
-    let name = "name the policy that was applied to see all: `ephport-nft diff FILE`, or its flags";
-    match policy {
-        Policy::None => {}
-        Policy::Unknown => writeln!(out, "  {name}")?,
-        Policy::Other => {
-            writeln!(
-                out,
-                "  {DEFAULT_FILE} is not what was applied, or not for this host as it is;"
-            )?;
-            writeln!(out, "  {name}")?;
+/// The rules, chain by chain, as nft lists them.
+fn print_rules(table: &TableState, output: &mut Output<'_>) {
+    let listings = table.rule_listings();
+    let mut chain = "";
+    for (rule, listing) in table.rules.iter().zip(listings) {
+        if rule.chain != chain {
+            chain = &rule.chain;
+            writeln!(output, "\nchain {chain}");
         }
-        Policy::Same => writeln!(out, "  compared with {DEFAULT_FILE}:")?,
+        writeln!(output, "  {listing}");
     }
-    drifts.iter().try_for_each(|drift| writeln!(out, "  {drift}"))
-}
-
-fn print_rules(out: &mut dyn Write, ruleset: &TableState) -> io::Result<()> {
-    writeln!(out, "{:>12}  rule", "connections")?;
-    let listings = render::listings(ruleset);
-    for (rule, listing) in ruleset.rules.iter().zip(listings) {
-        let count = rule.counter().map_or(String::new(), |counter| counter.packets.to_string());
-        writeln!(out, "{count:>12}  {listing}")?;
-    }
-    Ok(())
 }

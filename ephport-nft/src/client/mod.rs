@@ -6,6 +6,7 @@ mod location;
 mod module;
 mod readback;
 mod request;
+mod status;
 mod verdict;
 
 pub use error::{Cause, Error, Refusal};
@@ -13,6 +14,7 @@ pub use events::{Event, Events};
 pub use location::{Item, RequestLocation};
 pub use module::Module;
 pub use request::{Object, Request};
+pub use status::{Counters, State, Status};
 
 use verdict::{CommitResult, verdict};
 
@@ -92,13 +94,21 @@ impl<T: Transport> Client<T> {
         Ok(self.snapshot()?.0)
     }
 
-    /// What [`Client::apply`] would do now.
-    pub fn plan(&mut self, desired: &TableState) -> Result<Applied, Error> {
-        self.installed()?.difference(desired)
+    /// Report what [`Client::apply`] would do now, and change nothing.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] when the table is not ours to change, or that the kernel cannot be read.
+    pub fn dry_run(&mut self, desired: &impl AsRef<TableState>) -> Result<Applied, Error> {
+        self.installed()?.difference(desired.as_ref())
     }
 
-    /// Makes the kernel hold `desired`, with as few changes as can be. A second time changes nothing.
-    pub fn apply(&mut self, desired: &TableState) -> Result<Applied, Error> {
+    /// Install `desired`, a [`Plan`](crate::Plan), in one transaction with as few changes as
+    /// possible. A second call changes nothing.
+    ///
+    /// # Errors
+    /// [`Error`]; the kernel then has what it had before, except after [`Error::Unconfirmed`].
+    pub fn apply(&mut self, desired: &impl AsRef<TableState>) -> Result<Applied, Error> {
+        let desired = desired.as_ref();
         self.check_table(desired)?;
         let mut is_update = false;
         let result = self.change(Self::snapshot, |installed| {

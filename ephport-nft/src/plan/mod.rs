@@ -1,6 +1,225 @@
-//! Plans: the difference between two states of the table, and the transaction that removes it.
+//! Plans: policies bound to one host, the table that implements them, and how to get there.
+//!
+//! [`Plan::new`] is pure: it needs no kernel and no privilege. [`Client`](crate::Client) applies a
+//! plan and compares it with the kernel.
+//!
+//! ```
+//! use ephport_core::{HostFacts, Policy, PolicySpec, Target};
+//! use ephport_nft::Plan;
+//!
+//! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
+//! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
+//! let plan = Plan::new(&[policy], &host)?;
+//! assert!(plan.table.to_nft().to_string().contains("masquerade to :49152-61000"));
+//! let explanation = plan.explain(&"tcp 10.0.0.7:20000 -> 203.0.113.9:443 oif eth0".parse()?)?;
+//! assert!(explanation.agrees);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+#[doc(hidden)]
 pub mod diff;
 pub mod drift;
+mod explain;
+#[doc(hidden)]
 pub mod operation;
+#[doc(hidden)]
 pub mod transaction;
+
+use std::fmt;
+
+use ephport_core::{
+    HostFacts, InterfacePattern, Interfaces, Policy, PolicyName, Protocol, ResolveError,
+    ResolvedPolicy,
+};
+use thiserror::Error;
+
+pub use explain::{Enforcement, Explanation, Step};
+
+use crate::compile::{CompileError, compile};
+use crate::table::TableState;
+
+/// Policies bound to one host, and the table that implements them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Plan {
+    /// The policies with the interfaces and port ranges of the host, in order of precedence.
+    pub resolved: Vec<ResolvedPolicy>,
+    /// The table that [`Client::apply`](crate::Client::apply) installs.
+    pub table: TableState,
+    /// The parts of the policies that have no effect on this host now.
+    pub warnings: Vec<Warning>,
+}
+
+impl Plan {
+    /// Bind `policies`, in order of precedence, to the host that `facts` describes.
+    ///
+    /// # Errors
+    /// [`PlanError::Resolve`] when a policy refers to something that the host does not have, and
+    /// [`PlanError::Compile`] when two policies have the same name.
+    pub fn new<'a>(
+        policies: impl IntoIterator<Item = &'a Policy>,
+        facts: &HostFacts,
+    ) -> Result<Self, PlanError> {
+        let resolve = |policy: &Policy| {
+            let error = |source| PlanError::Resolve { policy: policy.name.clone(), source };
+            policy.resolve(facts).map_err(error)
+        };
+        let resolved = policies.into_iter().map(resolve).collect::<Result<Vec<_>, _>>()?;
+        let table = compile(&resolved)?;
+        let warnings = warnings(&resolved, facts);
+        Ok(Self { resolved, table, warnings })
+    }
+}
+
+impl AsRef<TableState> for Plan {
+    fn as_ref(&self) -> &TableState {
+        &self.table
+    }
+}
+
+/// The reason why policies make no plan.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// A policy refers to something that the host does not have.
+    #[error("policy `{policy}`: {source}")]
+    Resolve {
+        /// The policy.
+        policy: PolicyName,
+        /// The missing part.
+        source: ResolveError,
+    },
+    /// The policies have no program.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+/// A part of a policy that has no effect on the host as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// No interface matches an output interface of the policy.
+    NoInterface {
+        /// The policy.
+        policy: PolicyName,
+        /// The name or prefix.
+        pattern: InterfacePattern,
+    },
+    /// The kernel has no UDP-Lite, which the policy includes.
+    NoUdpLite {
+        /// The policy.
+        policy: PolicyName,
+    },
+}
+
+impl Warning {
+    /// The stable name of this kind of warning, for programs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NoInterface { .. } => "no-interface",
+            Self::NoUdpLite { .. } => "no-udplite",
+        }
+    }
+
+    /// The policy that the warning concerns.
+    #[must_use]
+    pub fn policy(&self) -> &PolicyName {
+        match self {
+            Self::NoInterface { policy, .. } | Self::NoUdpLite { policy } => policy,
+        }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoInterface { policy, pattern } => write!(
+                f,
+                "policy {policy}: no interface matches `{pattern}` now; \
+                 the policy applies to it as soon as one does"
+            ),
+            Self::NoUdpLite { policy } => write!(
+                f,
+                "policy {policy}: this kernel has no UDP-Lite: NAT changes the address of such \
+                 packets but not their port; with `enforce` they are dropped"
+            ),
+        }
+    }
+}
+
+fn warnings(policies: &[ResolvedPolicy], facts: &HostFacts) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for ResolvedPolicy { name, out_interfaces, protocols, .. } in policies {
+        if let Interfaces::Matching(patterns) = out_interfaces {
+            let unknown = patterns.iter().filter(|pattern| !facts.knows(pattern)).cloned();
+            let warning = |pattern| Warning::NoInterface { policy: name.clone(), pattern };
+            warnings.extend(unknown.map(warning));
+        }
+        if facts.udplite == Some(false) && protocols.contains(Protocol::UdpLite) {
+            warnings.push(Warning::NoUdpLite { policy: name.clone() });
+        }
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use ephport_core::{OutInterfaces, PolicySpec, Scope, Target};
+
+    use super::*;
+
+    fn policy(name: &str, interfaces: &str, protocols: &str) -> Policy {
+        let scope = Scope {
+            out_interfaces: if interfaces == "uplinks" {
+                OutInterfaces::Uplinks
+            } else {
+                interfaces.parse().unwrap()
+            },
+            protocols: protocols.parse().unwrap(),
+            ..Scope::default()
+        };
+        let spec = PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()));
+        Policy::new(PolicySpec { name: name.parse().unwrap(), scope, ..spec }).unwrap()
+    }
+
+    fn host() -> HostFacts {
+        let interfaces = vec!["eth0".parse().unwrap()];
+        HostFacts { interfaces, udplite: Some(false), ..HostFacts::default() }
+    }
+
+    #[test]
+    fn warnings_name_policy_and_missing_part() {
+        let policies = [policy("a", "eth0,wg*", "tcp"), policy("b", "any", "udplite")];
+        let plan = Plan::new(&policies, &host()).unwrap();
+        let warnings: Vec<_> = plan.warnings.iter().map(ToString::to_string).collect();
+        let expected = [
+            "policy a: no interface matches `wg*` now; \
+             the policy applies to it as soon as one does",
+            "policy b: this kernel has no UDP-Lite: NAT changes the address of such packets \
+             but not their port; with `enforce` they are dropped",
+        ];
+        assert_eq!(warnings, expected);
+        let kinds = plan.warnings.iter().map(|w| (w.name(), w.policy().as_str()));
+        assert_eq!(kinds.collect::<Vec<_>>(), [("no-interface", "a"), ("no-udplite", "b")]);
+    }
+
+    #[test]
+    fn unknown_udplite_support_is_no_warning() {
+        let facts = HostFacts { udplite: None, ..host() };
+        let plan = Plan::new(&[policy("b", "any", "udplite")], &facts).unwrap();
+        assert_eq!(plan.warnings, []);
+    }
+
+    #[test]
+    fn errors_name_the_policy_once() {
+        let unresolved = Plan::new(&[policy("a", "uplinks", "tcp")], &host()).unwrap_err();
+        let source = unresolved.source().unwrap().to_string();
+        assert_eq!(unresolved.to_string(), format!("policy `a`: {source}"));
+        let twice = [policy("a", "any", "tcp"), policy("a", "any", "udp")];
+        let error = Plan::new(&twice, &host()).unwrap_err();
+        assert!(matches!(error, PlanError::Compile(CompileError::SameName { .. })), "{error}");
+    }
+}

@@ -78,6 +78,14 @@ impl TableState {
         w.finish().map(|bytes| Checksum::of(&bytes))
     }
 
+    /// Remove the fingerprint.
+    #[doc(hidden)]
+    pub fn unsign(&mut self) {
+        if let Some(first) = self.signed_rule() {
+            first.userdata = None;
+        }
+    }
+
     fn signed_rule(&mut self) -> Option<&mut Rule> {
         self.rules.iter_mut().find(|rule| rule.chain == POSTROUTING)
     }

@@ -29,6 +29,13 @@ pub struct TableState {
     pub unknown: Vec<UnknownObject>,
 }
 
+/// A table is its own state: what accepts a [`Plan`](crate::Plan) accepts a table too.
+impl AsRef<TableState> for TableState {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl TableState {
     /// A table without chains, sets and rules.
     #[must_use]

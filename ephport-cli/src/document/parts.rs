@@ -1,0 +1,209 @@
+//! Parts of several documents.
+
+use ephport_core::{
+    Families, Interfaces, PermittedPorts, PolicyName, PortSet, Protocol, ResolvedPolicy,
+};
+use ephport_nft::nftables::Rule;
+use ephport_nft::plan::drift::Place;
+use ephport_nft::table::layout::policy_of;
+use ephport_nft::{Drift, TableState};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// A range of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct PortRange {
+    /// The first port.
+    first: u16,
+    /// The last port; not less than `first`.
+    last: u16,
+}
+
+/// The ranges of a set, ascending.
+pub(crate) fn ports(ports: &PortSet) -> Vec<PortRange> {
+    let range = |range: &ephport_core::PortRange| PortRange {
+        first: range.first().get(),
+        last: range.last().get(),
+    };
+    ports.ranges().iter().map(range).collect()
+}
+
+/// A policy on this host.
+#[derive(Debug, Serialize, JsonSchema)]
+#[allow(clippy::struct_excessive_bools)] // They are keys of a policy.
+pub(crate) struct PolicyDocument {
+    /// The name.
+    name: String,
+    /// The transport protocols.
+    protocols: Vec<String>,
+    /// The output interfaces: names, and prefixes like `wg*`; null is every interface but loopback.
+    out_interfaces: Option<Vec<String>>,
+    /// The address families: `ipv4`, `ipv6` or both.
+    families: Vec<String>,
+    /// The source networks; none is all.
+    sources: Vec<String>,
+    /// The networks whose destinations are not translated.
+    except_destinations: Vec<String>,
+    /// Where connections begin: `local`, `forwarded` or `both`.
+    origin: String,
+    /// The source ports that are translated.
+    source_ports: Vec<PortRange>,
+    /// The source ports that connections are translated to.
+    to_ports: Vec<PortRange>,
+    /// The block of each source, as the policy file has them; null if all share `to_ports`.
+    blocks: Option<String>,
+    /// The source ports that enforcement permits.
+    permitted_source_ports: Vec<PortRange>,
+    /// `masquerade`, `keep` or the new source address.
+    address: String,
+    /// Whether a random port is selected even where a port could be kept.
+    random: bool,
+    /// Whether a random port is selected, never by a hash.
+    fully_random: bool,
+    /// Whether a client gets the same address for each connection.
+    persistent: bool,
+    /// Whether a source gets the same range for each destination.
+    per_source_stable: bool,
+    /// The TCP packets that a connection can start with: `opening` or `any`.
+    pick_up: String,
+    /// Whether packets with other source ports are dropped.
+    enforce: bool,
+}
+
+impl From<&ResolvedPolicy> for PolicyDocument {
+    fn from(policy: &ResolvedPolicy) -> Self {
+        let texts = |items: &[ipnet::IpNet]| items.iter().map(ToString::to_string).collect();
+        Self {
+            name: policy.name.to_string(),
+            protocols: policy.protocols.iter().map(Protocol::name).map(Into::into).collect(),
+            out_interfaces: match &policy.out_interfaces {
+                Interfaces::Any => None,
+                Interfaces::Matching(patterns) => {
+                    Some(patterns.iter().map(ToString::to_string).collect())
+                }
+            },
+            families: families(policy.families),
+            sources: texts(&policy.sources),
+            except_destinations: texts(&policy.except_destinations),
+            origin: policy.origin.name().into(),
+            source_ports: ports(&policy.translated),
+            to_ports: ports(&policy.permitted.ports()),
+            blocks: match &policy.permitted {
+                PermittedPorts::Set(_) => None,
+                PermittedPorts::Blocks(blocks) => Some(blocks.to_string()),
+            },
+            permitted_source_ports: ports(&policy.permitted_source_ports),
+            address: policy.address.to_string(),
+            random: policy.flags.random,
+            fully_random: policy.flags.fully_random,
+            persistent: policy.flags.persistent,
+            per_source_stable: policy.per_source_stable,
+            pick_up: policy.pick_up.name().into(),
+            enforce: policy.enforce,
+        }
+    }
+}
+
+fn families(families: Families) -> Vec<String> {
+    let names: &[&str] = match families {
+        Families::Both => &["ipv4", "ipv6"],
+        Families::Ipv4 => &["ipv4"],
+        Families::Ipv6 => &["ipv6"],
+    };
+    names.iter().map(ToString::to_string).collect()
+}
+
+/// A policy in the installed table.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PolicyStatus {
+    /// The name.
+    pub(crate) name: String,
+    /// The policy, if the table was applied from a policy that is known.
+    pub(crate) policy: Option<PolicyDocument>,
+    /// The count of connections that the kernel attempted to translate.
+    pub(crate) translations_attempted: u64,
+    /// The count of packets that enforcement dropped.
+    pub(crate) enforcement_drops: u64,
+}
+
+/// A rule.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RuleDocument {
+    /// The name of its chain.
+    chain: String,
+    /// The policy that it belongs to; null for rules of no policy.
+    policy: Option<String>,
+    /// The rule in nft's syntax.
+    nft: String,
+    /// The rule's expressions, as `nft --debug=netlink` prints them.
+    bytecode: Vec<String>,
+    /// The packet count of its counter.
+    packets: Option<u64>,
+    /// The byte count of its counter.
+    bytes: Option<u64>,
+}
+
+/// The rules of a table, chain by chain.
+pub(crate) fn rules(table: &TableState) -> Vec<RuleDocument> {
+    let rule = |(rule, nft): (&Rule, String)| {
+        let counter = rule.counter();
+        RuleDocument {
+            chain: rule.chain.clone(),
+            policy: policy_of(rule).as_ref().map(PolicyName::to_string),
+            nft,
+            bytecode: rule.exprs.iter().map(ToString::to_string).collect(),
+            packets: counter.map(|counter| counter.packets),
+            bytes: counter.map(|counter| counter.bytes),
+        }
+    };
+    table.rules.iter().zip(table.rule_listings()).map(rule).collect()
+}
+
+/// One difference between the installed table and what was applied, or is desired.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Difference {
+    /// The chain that differs, or the chain of the rule that differs.
+    chain: Option<String>,
+    /// The set or map that differs.
+    set: Option<String>,
+    /// The number of the rule in its chain, from 1.
+    rule: Option<usize>,
+    /// The policy of the rule.
+    policy: Option<String>,
+    /// The stable name of this kind of difference.
+    change: String,
+    /// The difference as a sentence.
+    message: String,
+}
+
+impl From<&Drift> for Difference {
+    fn from(drift: &Drift) -> Self {
+        let (mut chain, mut set, mut rule, mut policy) = (None, None, None, None);
+        match &drift.place {
+            Place::Chain { chain: name } => chain = Some(name.clone()),
+            Place::Set { set: name } => set = Some(name.clone()),
+            Place::Rule { chain: name, number, policy: owner } => {
+                (chain, rule) = (Some(name.clone()), Some(*number));
+                policy = owner.as_ref().map(PolicyName::to_string);
+            }
+            _ => {}
+        }
+        let change = drift.change.name().into();
+        Self { chain, set, rule, policy, change, message: drift.to_string() }
+    }
+}
+
+/// A rule that a packet passes.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Step {
+    /// The name of the chain.
+    chain: String,
+    /// The number of the rule in the chain, from 1.
+    rule: usize,
+}
+
+impl From<&ephport_nft::plan::Step> for Step {
+    fn from(step: &ephport_nft::plan::Step) -> Self {
+        Self { chain: step.chain.clone(), rule: step.rule }
+    }
+}

@@ -1,0 +1,140 @@
+//! What is installed, and what the kernel did with it.
+
+use std::collections::BTreeMap;
+
+use ephport_core::PolicyName;
+
+use super::{Client, Error, Installed};
+use crate::netlink::Transport;
+use crate::nftables::Rule;
+use crate::nftables::expr::{Expr, Immediate, Verdict};
+use crate::plan::drift::{self, Drift};
+use crate::table::TableState;
+use crate::table::layout::{ENFORCE, POSTROUTING, policy_of};
+
+/// What is installed under the name of ephport's table, compared with a plan where one is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// The table that is installed, with its counters.
+    pub installed: Installed,
+    /// Whether the table is the one that was applied.
+    pub state: State,
+    /// The differences of ephport's table from the plan; without a plan, those that no plan explains.
+    pub drift: Vec<Drift>,
+}
+
+/// Whether the installed table is the one that was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// There is no table of this name.
+    Absent,
+    /// The table of this name belongs to another program.
+    Foreign,
+    /// The table was changed after it was applied.
+    Drifted,
+    /// The table is the one that was applied.
+    Intact,
+}
+
+impl State {
+    /// The name of the state, in lower case.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Foreign => "foreign",
+            Self::Drifted => "drifted",
+            Self::Intact => "intact",
+        }
+    }
+}
+
+/// The counters of the rules of one policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// The count of connections that the kernel attempted to translate. An attempt fails when all
+    /// ports are in use.
+    pub attempts: u64,
+    /// The count of packets that enforcement dropped.
+    pub drops: u64,
+}
+
+impl<T: Transport> Client<T> {
+    /// Read what is installed, and compare it with `desired`, a [`Plan`](crate::Plan).
+    ///
+    /// # Errors
+    /// [`Error`] when the kernel cannot be read.
+    pub fn status(&mut self, desired: &impl AsRef<TableState>) -> Result<Status, Error> {
+        Ok(self.installed()?.status(Some(desired.as_ref())))
+    }
+}
+
+impl Installed {
+    /// The status of this table, compared with `desired` where it is known.
+    #[must_use]
+    pub fn status(self, desired: Option<&TableState>) -> Status {
+        let state = match &self {
+            Self::Absent => State::Absent,
+            Self::Foreign(_) => State::Foreign,
+            Self::Ours { intact: false, .. } => State::Drifted,
+            Self::Ours { intact: true, .. } => State::Intact,
+        };
+        let drift = match (&self, desired) {
+            (Self::Ours { ruleset, .. }, Some(desired)) => drift::drift(ruleset, desired),
+            (Self::Ours { ruleset, .. }, None) => drift::evident(ruleset),
+            _ => Vec::new(),
+        };
+        Status { installed: self, state, drift }
+    }
+
+    /// The table under this name, whatever its owner.
+    #[must_use]
+    pub fn table(&self) -> Option<&TableState> {
+        match self {
+            Self::Absent => None,
+            Self::Foreign(table) | Self::Ours { ruleset: table, .. } => Some(table),
+        }
+    }
+
+    /// Whether the table was applied from `desired`: their fingerprints have the same checksum.
+    #[must_use]
+    pub fn is_from(&self, desired: &TableState) -> bool {
+        let Self::Ours { fingerprint: Some(found), .. } = self else { return false };
+        desired.fingerprint().is_some_and(|expected| found.checksum == expected.checksum)
+    }
+}
+
+impl TableState {
+    /// The counters of each policy, in order of its first rule.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(PolicyName, Counters)> {
+        let (mut order, mut counted) = (Vec::new(), BTreeMap::<PolicyName, Counters>::new());
+        for rule in &self.rules {
+            let Some(policy) = policy_of(rule) else { continue };
+            let counters = counted.entry(policy.clone()).or_insert_with(|| {
+                order.push(policy);
+                Counters::default()
+            });
+            let packets = rule.counter().map_or(0, |counter| counter.packets);
+            match rule.chain.as_str() {
+                POSTROUTING => counters.attempts = counters.attempts.saturating_add(packets),
+                ENFORCE if drops(rule) => {
+                    counters.drops = counters.drops.saturating_add(packets);
+                }
+                _ => {}
+            }
+        }
+        let counters = |name: PolicyName| {
+            let counters = counted.get(&name).copied().unwrap_or_default();
+            (name, counters)
+        };
+        order.into_iter().map(counters).collect()
+    }
+}
+
+/// Whether the rule drops what it matches.
+fn drops(rule: &Rule) -> bool {
+    rule.exprs.last() == Some(&Expr::from(Immediate::verdict(Verdict::Drop)))
+}
