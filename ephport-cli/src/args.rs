@@ -17,13 +17,25 @@ pub(crate) fn parse(args: Vec<OsString>) -> Result<Command, clap::Error> {
 
 /// The definition of the command line. The short help of a command lists only common policy flags.
 pub(crate) fn command() -> clap::Command {
-    const COMMON: [&str; 5] = ["to_ports", "protocol", "out_interface", "source", "enforce"];
-    let short = |arg: clap::Arg| {
-        let is_common = COMMON.contains(&arg.get_id().as_str());
-        let is_policy = PolicyArgs::FLAGS.contains(&arg.get_id().as_str());
-        arg.hide_short_help(is_policy && !is_common)
+    const COMMON: [(&str, &str); 5] = [
+        ("to_ports", "Permitted source ports, like 49152-61000"),
+        ("protocol", "Protocols"),
+        ("out_interface", "Output interfaces [default: uplinks]"),
+        ("source", "Source networks [default: all]"),
+        ("enforce", "Drop packets with other source ports"),
+    ];
+    let shorten = |arg: clap::Arg| {
+        let id = arg.get_id().as_str();
+        if !PolicyArgs::FLAGS.contains(&id) {
+            return arg;
+        }
+        let long = arg.get_long_help().or(arg.get_help()).cloned().unwrap_or_default();
+        match COMMON.iter().find(|(name, _)| *name == id) {
+            Some((_, short)) => arg.help(*short).long_help(long),
+            None => arg.hide_short_help(true),
+        }
     };
-    Args::command().mut_subcommands(|command| command.mut_args(short))
+    Args::command().mut_subcommands(|command| command.mut_args(shorten))
 }
 
 const EXIT_CODES: &str = "\
@@ -43,12 +55,9 @@ struct Args {
 pub(crate) enum Command {
     /// Install a policy in the kernel
     #[command(after_help = "\
-Examples:
-  ephport-nft apply --to-ports 49152-61000
-  ephport-nft apply policy.toml --dry-run
+Example: ephport-nft apply --to-ports 49152-61000
 
-Exit codes: 0 applied, or applied before; 1 failure, the kernel is as it was;
-2 wrong arguments")]
+Exit codes: 0 applied; 1 failure, nothing is changed; 2 wrong arguments")]
     Apply(ApplyArgs),
     /// Remove the table `inet ephport`, and nothing else
     #[command(after_help = "\
@@ -70,15 +79,13 @@ Exit codes: 0 no difference; 1 failure; 2 wrong arguments; 3 different")]
     Diff(RequestArgs),
     /// Print the table that `apply` would install
     #[command(after_help = "\
-Examples:
-  ephport-nft show --to-ports 49152-61000
-  ephport-nft show policy.toml --format sysctl
+Example: ephport-nft show --to-ports 49152-61000 --format sysctl
 
 Exit codes: 0 printed; 1 failure; 2 wrong arguments")]
     Show(ShowArgs),
     /// Explain what happens to one connection
     #[command(after_help = "\
-Example: ephport-nft explain policy.toml \\
+Example: ephport-nft explain --to-ports 49152-61000 \\
            --flow \"tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0\"
 
 Exit codes: 0 explained; 1 failure; 2 wrong arguments")]

@@ -1,7 +1,10 @@
 //! Policies as text for people: one block a policy, no line longer than 80 columns unless a single
 //! word of the user is.
 
-use ephport_core::{Address, Families, Interfaces, Origin, PermittedPorts, PickUp, ResolvedPolicy};
+use ephport_core::{
+    Address, Families, Interfaces, Ipsec, OpenConnections, Origin, PermittedPorts, PickUp,
+    PortRange, Protocol, ResolvedPolicy,
+};
 
 const COLUMNS: usize = 80;
 
@@ -47,8 +50,34 @@ impl Block {
 }
 
 fn rows(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
-    let nets = |nets: &[ipnet::IpNet]| listed(nets.iter().map(ToString::to_string));
-    let mut rows = vec![("protocols", listed(policy.protocols.iter().map(|p| p.name().into())))];
+    let mut rows = scope(policy);
+    rows.push(("source ports", format!("{} -> {}", policy.translated, target(policy))));
+    rows.push(("source address", address(policy.address)));
+    let flags = [
+        (policy.flags.random, "random"),
+        (policy.flags.fully_random, "fully-random"),
+        (policy.flags.persistent, "persistent"),
+        (policy.per_source_stable, "per-source-stable"),
+    ];
+    let flags = listed(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name));
+    if !flags.is_empty() {
+        rows.push(("selection", flags));
+    }
+    if policy.pick_up == PickUp::Any {
+        rows.push(("pick-up", "any: open TCP connections are translated too".into()));
+    }
+    if policy.enforce {
+        rows.push(("enforcement", "packets with other source ports are dropped".into()));
+        if policy.open_connections == OpenConnections::Drop {
+            rows.push(("open connections", "dropped too".into()));
+        }
+    }
+    rows
+}
+
+/// The conditions that differ from the default, and those that have none.
+fn scope(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
+    let mut rows = vec![("protocols", listed(policy.protocols.iter().map(Protocol::name)))];
     match policy.families {
         Families::Both => {}
         Families::Ipv4 => rows.push(("families", "ipv4".into())),
@@ -60,29 +89,22 @@ fn rows(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
         Origin::Local => rows.push(("origin", "local: this host's sockets".into())),
         Origin::Forwarded => rows.push(("origin", "forwarded: not this host's sockets".into())),
     }
-    if !policy.sources.is_empty() {
-        rows.push(("sources", nets(&policy.sources)));
-    }
-    if !policy.except_destinations.is_empty() {
-        rows.push(("not translated to", nets(&policy.except_destinations)));
-    }
-    rows.push(("source ports", format!("{} -> {}", policy.translated, target(policy))));
-    rows.push(("source address", address(policy.address)));
-    let flags = [
-        (policy.flags.random, "random"),
-        (policy.flags.fully_random, "fully-random"),
-        (policy.flags.persistent, "persistent"),
-        (policy.per_source_stable, "per-source-stable"),
+    let is_any_port = policy.destination_ports == PortRange::ALL.into();
+    let conditions = [
+        ("not out-interfaces", listed(&policy.except_interfaces)),
+        ("in-interfaces", listed(&policy.in_interfaces)),
+        ("sources", listed(&policy.sources)),
+        ("destinations", listed(&policy.destinations)),
+        ("not destinations", listed(&policy.except_destinations)),
+        (
+            "destination ports",
+            listed(policy.destination_ports.ranges().iter().skip(usize::from(is_any_port))),
+        ),
+        ("mark", listed(policy.mark)),
     ];
-    let flags = listed(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| (*name).into()));
-    if !flags.is_empty() {
-        rows.push(("selection", flags));
-    }
-    if policy.pick_up == PickUp::Any {
-        rows.push(("pick-up", "any: open TCP connections are translated too".into()));
-    }
-    if policy.enforce {
-        rows.push(("enforcement", "packets with other source ports are dropped".into()));
+    rows.extend(conditions.into_iter().filter(|(_, value)| !value.is_empty()));
+    if policy.ipsec == Ipsec::Match {
+        rows.push(("ipsec", "match: packets that IPsec protects too".into()));
     }
     rows
 }
@@ -91,11 +113,9 @@ fn rows(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
 fn target(policy: &ResolvedPolicy) -> String {
     match &policy.permitted {
         PermittedPorts::Blocks(blocks) => format!("a block for each of {} sources", blocks.count()),
-        PermittedPorts::Set(ports) if ports.ranges().len() <= MAX_RANGES => {
-            listed(ports.ranges().iter().map(ToString::to_string))
-        }
+        PermittedPorts::Set(ports) if ports.ranges().len() <= MAX_RANGES => listed(ports.ranges()),
         PermittedPorts::Set(ports) => {
-            let some = ports.ranges().iter().take(3).map(ToString::to_string);
+            let some = ports.ranges().iter().take(3);
             format!(
                 "{} ports in {} ranges: {}, ...",
                 ports.count(),
@@ -118,12 +138,12 @@ pub(crate) fn address(address: Address) -> String {
 fn interfaces(interfaces: &Interfaces) -> String {
     match interfaces {
         Interfaces::Any => "any but loopback".into(),
-        Interfaces::Matching(patterns) => listed(patterns.iter().map(ToString::to_string)),
+        Interfaces::Matching(patterns) => listed(patterns),
     }
 }
 
-fn listed(items: impl Iterator<Item = String>) -> String {
-    items.collect::<Vec<_>>().join(", ")
+fn listed(items: impl IntoIterator<Item = impl ToString>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Text in lines of at most `width` characters, broken at spaces.

@@ -1,8 +1,12 @@
-//! Each command that installs, shows or compares policies, end to end on hosts of the lab.
+//! The commands that install, show and compare policies, on hosts of the lab.
+//!
+//! Expected texts are snapshots: `UPDATE_EXPECT=1 cargo test -p ephport-tests --test commands`
+//! renews them, and the review of the change is the test.
 
 use ephport_cli::Exit;
 use ephport_tests::tool::{nft_load, ok};
-use ephport_tests::{CommandOutput, Host, PolicyFile, ephport, ephport_ok, host_with_uplink};
+use ephport_tests::{Ended, Host, PolicyFile, ephport, ephport_ok, uplinked};
+use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
 const THREE: &str = r#"
@@ -24,47 +28,146 @@ to-ports = "1024-65535"
 except-ports = "30000-32767"
 "#;
 
-const LINES: &str = "  builds: tcp,udp from 172.16.0.0/12 leaving by eth0: \
-                     source ports 1024-65535 -> 49152-61000, enforced\n  \
-                     subscribers: tcp,udp leaving by eth0, wg*: \
-                     source ports 1024-65535 -> a block for each of 4 sources\n  \
-                     rest: tcp,udp leaving by any interface but loopback: \
-                     source ports 1024-65535 -> 1024-29999,32768-65535\n";
-
-fn parsed(ended: &CommandOutput) -> Value {
+fn parsed(ended: &Ended) -> Value {
     serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
 }
 
+/// Checks the exit code, standard output and standard error of a command.
+fn check(ended: &Ended, exit: Exit, out: &Expect, err: &Expect) {
+    assert_eq!(ended.exit, exit, "{ended:?}");
+    out.assert_eq(&ended.out.lines().map(shortened).collect::<String>());
+    err.assert_eq(&ended.err);
+}
+
+/// A line without the checksum of a table, and without the text of a rule: other tests check them.
+fn shortened(line: &str) -> String {
+    let line = match line.split_once("fingerprint ") {
+        Some((before, _)) => format!("{before}fingerprint CHECKSUM"),
+        None => line.into(),
+    };
+    match line.split_once("\t\t") {
+        Some((sign, _)) => format!("{sign}\t\tRULE\n"),
+        None => format!("{line}\n"),
+    }
+}
+
 /// A command with a file of three policies.
-fn on_three(host: &Host, command: &str) -> CommandOutput {
+fn on_three(host: &Host, command: &str) -> Ended {
     let file = PolicyFile::new(THREE);
     ephport(host, &format!("{command} {}", file.path()))
 }
 
 #[test]
-fn a_file_of_policies_is_applied_in_its_order() {
-    let (host, _peer) = host_with_uplink();
-    let ended = on_three(&host, "apply");
-    assert_eq!(
-        (ended.exit, ended.out),
-        (Exit::Success, format!("installed table inet ephport\n{LINES}"))
+fn policies_of_a_file_are_applied_in_order() {
+    let (host, _peer) = uplinked();
+    let absent = expect![[r#"
+        warning: policy subscribers: no interface matches `wg*` now; the policy applies to it as soon as one does
+    "#]];
+    check(
+        &on_three(&host, "apply"),
+        Exit::Success,
+        &expect![[r#"
+        installed table inet ephport
+
+        policy builds
+          protocols       tcp, udp
+          out-interfaces  eth0
+          sources         172.16.0.0/12
+          source ports    1024-65535 -> 49152-61000
+          source address  masquerade: an address of the output interface
+          enforcement     packets with other source ports are dropped
+
+        policy subscribers
+          protocols       tcp, udp
+          out-interfaces  eth0, wg*
+          source ports    1024-65535 -> a block for each of 4 sources
+          source address  masquerade: an address of the output interface
+
+        policy rest
+          protocols       tcp, udp
+          out-interfaces  any but loopback
+          source ports    1024-65535 -> 1024-29999, 32768-65535
+          source address  masquerade: an address of the output interface
+    "#]],
+        &absent,
     );
-    let absent = "warning: no interface matches `wg*` now; \
-                  the policy will hold for it as soon as there is one\n";
-    assert_eq!(ended.err, absent);
-    // Whoever only looks gets the same warning.
-    assert_eq!(on_three(&host, "diff").err, absent);
-    let again = on_three(&host, "apply");
-    assert_eq!(again.out, format!("unchanged table inet ephport\n{LINES}"));
-    let status = ephport(&host, "status");
-    assert_eq!(status.exit, Exit::Success);
-    let place = |name: &str| status.out.find(&format!("comment \"{name}\"")).expect(name);
-    assert!(place("builds") < place("subscribers") && place("subscribers") < place("rest"));
+    // A command that only reads prints the same warning.
+    assert!(on_three(&host, "diff").err.contains("no interface matches `wg*` now"));
+    assert!(on_three(&host, "apply").out.starts_with("unchanged table inet ephport\n"));
+    check(
+        &ephport(&host, "status"),
+        Exit::Success,
+        &expect![[r#"
+        intact: table inet ephport, ephport-nft 0.1.0, fingerprint d7388580e6a74699
+
+        policy builds
+          translations attempted  0
+          enforcement drops       0
+
+        policy subscribers
+          translations attempted  0
+          enforcement drops       0
+
+        policy rest
+          translations attempted  0
+          enforcement drops       0
+    "#]],
+        &expect![[""]],
+    );
+    let summary = on_three(&host, "show --format summary").out;
+    assert_eq!(on_three(&host, "apply").out, format!("unchanged table inet ephport\n\n{summary}"));
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
-    let (host, _peer) = host_with_uplink();
+fn summaries_fit_80_columns() {
+    let (host, _peer) = uplinked();
+    let sources: Vec<_> = (0..60).map(|i| format!("10.{i}.0.0/16")).collect();
+    let flags = format!(
+        "--map-e psid=52,psid-len=8,offset=6 -o any --source {} --except-destination {} --random \
+         --fully-random --persistent --per-source-stable --enforce --pick-up any --ipv4 \
+         --origin forwarded --address 203.0.113.7",
+        sources.join(","),
+        sources.join(",")
+    );
+    for command in ["show --format summary", "apply --dry-run", "apply", "status"] {
+        let flags = if command == "status" { "" } else { &flags };
+        let out = ephport_ok(&host, &format!("{command} {flags}"));
+        for line in out.lines() {
+            assert!(line.len() <= 80, "{command}: {line}");
+        }
+    }
+}
+
+#[test]
+fn summary_describes_every_condition() {
+    let host = Host::new("host").unwrap();
+    let flags = "-p tcp --sport 32768-61000 --exempt-sport 40000 --to 1024-2047,4096 --except 1500 \
+                 -o eth0,wg* -s 10.0.0.0/8,192.0.2.7 --except-destination 198.51.100.0/24 \
+                 --origin forwarded --ipv4 --random --fully-random --persistent \
+                 --per-source-stable --address 192.0.2.1 --pick-up any --enforce";
+    let out = ephport_ok(&host, &format!("show {flags} --format summary"));
+    expect![[r#"
+        policy default
+          protocols         tcp
+          families          ipv4
+          out-interfaces    eth0, wg*
+          origin            forwarded: not this host's sockets
+          sources           10.0.0.0/8, 192.0.2.7/32
+          not destinations  198.51.100.0/24
+          source ports      32768-39999,40001-61000 -> 1024-1499, 1501-2047, 4096
+          source address    becomes 192.0.2.1
+          selection         random, fully-random, persistent, per-source-stable
+          pick-up           any: open TCP connections are translated too
+          enforcement       packets with other source ports are dropped
+    "#]]
+    .assert_eq(&out);
+    let kept = ephport_ok(&host, "show --to 1024 -o any --address keep --format summary");
+    assert!(kept.contains("  source address  keep: not changed\n"), "{kept}");
+}
+
+#[test]
+fn missing_file_is_named() {
+    let (host, _peer) = uplinked();
     let message = |path: &str| {
         format!(
             "error: cannot read {path}: No such file or directory (os error 2); \
@@ -80,35 +183,76 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_fault_in_a_file_has_its_place() {
-    let (host, _peer) = host_with_uplink();
+fn errors_in_files_have_line_and_column() {
+    let (host, _peer) = uplinked();
     let cases = [
         (
             "[[policy]]\nname = \"a\"\nto-ports = \"1024-\n",
-            "3:18: `to-ports = \"1024-`: not TOML: invalid basic string, expected `\"`",
+            expect![[r#"
+            error: FILE:3:18: `to-ports = "1024-`: not TOML: invalid basic string, expected `"`
+        "#]],
         ),
         (
             "[[policy]]\nname = \"a\"\nto-ports = \"0\"\n",
-            "3:12: to-ports \"0\": port 0 is not a port: expected 1 to 65535",
+            expect![[r#"
+            error: FILE:3:12: to-ports "0": port 0 is not a port: expected 1 to 65535
+        "#]],
         ),
         (
-            "[[policy]]\nname = \"a\"\nto-ports = \"1\"\n[[policy]]\nname = \"a\"\nto-ports = \"2\"\n",
-            "5:8: \"a\": policies 1 and 2 are both named `a`: expected a name of its own for each",
+            "[[policy]]\nname = \"a\"\nto-ports = \"1\"\n\
+             [[policy]]\nname = \"a\"\nto-ports = \"2\"\n",
+            expect![[r#"
+                error: FILE:5:8: "a": policies 1 and 2 are both named `a`: expected a name of its own for each
+            "#]],
         ),
-        ("", "1:1: there is no policy: expected at least one [[policy]]"),
+        (
+            "",
+            expect![[r#"
+            error: FILE:1:1: there is no policy: expected at least one [[policy]]
+        "#]],
+        ),
     ];
     for (text, expected) in cases {
         let file = PolicyFile::new(text);
         let ended = ephport(&host, &format!("apply {}", file.path()));
-        let expected = format!("error: {}:{expected}\n", file.path());
-        assert_eq!((ended.exit, ended.err), (Exit::Failure, expected));
+        assert_eq!(ended.exit, Exit::Failure);
+        expected.assert_eq(&ended.err.replace(file.path(), "FILE"));
     }
     assert_eq!(ephport(&host, "status").out, "absent: there is no table inet ephport\n");
 }
 
 #[test]
-fn the_policy_file_that_show_prints_is_the_same_policy() {
-    let (host, _peer) = host_with_uplink();
+fn endless_input_changes_nothing() {
+    let (host, _peer) = uplinked();
+    let ended = ephport(&host, "apply /dev/zero");
+    check(
+        &ended,
+        Exit::Failure,
+        &expect![[""]],
+        &expect![[r#"
+        error: cannot read /dev/zero: longer than 256 MiB; write a policy there, or name the ports with --to-ports
+    "#]],
+    );
+    assert_eq!(ok(&host, "nft list ruleset"), "");
+}
+
+#[test]
+fn quoted_input_is_escaped_and_cut() {
+    let host = Host::new("host").unwrap();
+    let file = PolicyFile::new(&format!(
+        "[[policy]]\nname = \"a\"\n\"\\u001b[31m\\u202e{}\" = 1\n",
+        "x".repeat(1_000_000)
+    ));
+    let err = ephport(&host, &format!("show {}", file.path())).err;
+    assert!(err.len() < 2_500 && err.contains("unknown key `\\u001b[31m\\u202exxx"), "{err}");
+    let flag = format!("show --to-ports \u{1b}[31m{}", "x".repeat(1_000_000));
+    let err = ephport(&host, &flag).err;
+    assert!(err.len() < 2_500 && !err.contains('\u{1b}'), "{err}");
+}
+
+#[test]
+fn shown_policy_file_is_the_same_policy() {
+    let (host, _peer) = uplinked();
     assert_eq!(on_three(&host, "apply").exit, Exit::Success);
     let printed = on_three(&host, "show --format toml").out;
     let file = PolicyFile::new(&printed);
@@ -129,8 +273,8 @@ fn the_policy_file_that_show_prints_is_the_same_policy() {
 }
 
 #[test]
-fn show_prints_every_format_without_touching_the_kernel() {
-    let (host, _peer) = host_with_uplink();
+fn show_prints_every_format_without_changes() {
+    let (host, _peer) = uplinked();
     let nft = on_three(&host, "show").out;
     assert_eq!(on_three(&host, "show --format nft").out, nft);
     assert!(nft.starts_with("table inet ephport {\n\tcomment \"ephport-nft\"\n"), "{nft}");
@@ -144,142 +288,232 @@ fn show_prints_every_format_without_touching_the_kernel() {
     let names: Vec<_> = json["policies"].as_array().unwrap().iter().map(|p| &p["name"]).collect();
     assert_eq!(names, ["builds", "subscribers", "rest"]);
     assert_eq!(json["policies"][1]["blocks"], "10.0.0.0/30=64@1024-2047");
-    let rule = &json["rules"][2];
-    assert_eq!((&rule["chain"], &rule["policy"]), (&json!("postrouting"), &json!("builds")));
-    assert!(nft.contains(rule["nft"].as_str().unwrap()));
+    // Each rule of a policy names it, in the base chains and in its own.
+    for rule in json["rules"].as_array().unwrap() {
+        assert!(nft.contains(rule["nft"].as_str().unwrap()));
+        let chain = rule["chain"].as_str().unwrap();
+        if let Some((policy, _)) = chain.split_once('/') {
+            assert_eq!(rule["policy"], policy);
+        }
+        let comment = rule["nft"].as_str().unwrap().split_once(" comment \"");
+        let comment = comment.map(|(_, comment)| comment.trim_end_matches('"'));
+        let policy = comment.filter(|comment| !comment.contains(' '));
+        assert!(policy.is_none_or(|policy| rule["policy"] == policy), "{rule}");
+    }
     assert_eq!(ok(&host, "nft list ruleset"), "");
 }
 
 #[test]
-fn apply_and_remove_speak_to_programs() {
-    let (host, _peer) = host_with_uplink();
+fn apply_and_remove_print_json() {
+    let (host, _peer) = uplinked();
     let flags = "-p udp --to-ports 49152-61000 --enforce --json";
-    let policy = json!({
-        "name": "default", "protocols": ["udp"], "interfaces": ["eth0"],
-        "ipv4": true, "ipv6": true, "sources": [], "except_destinations": [],
-        "origin": "both", "source_ports": "1024-65535", "to_ports": "49152-61000",
-        "blocks": null, "address": "masquerade", "random": false, "fully_random": false,
-        "persistent": false, "per_source_stable": false, "pick_up": "opening", "enforce": true,
-    });
-    for (dry_run, result) in [(true, "installed"), (false, "installed"), (false, "unchanged")] {
+    let shown = parsed(&ephport(&host, "show -p udp --to-ports 49152-61000 --enforce --json"));
+    let policies = &shown["policies"];
+    assert_eq!(policies[0]["to_ports"], json!([{ "first": 49_152, "last": 61_000 }]));
+    let results =
+        [(true, "would install"), (false, "installed"), (true, "unchanged"), (false, "unchanged")];
+    for (dry_run, result) in results {
         let more = if dry_run { "--dry-run" } else { "" };
         let ended = ephport(&host, &format!("apply {flags} {more}"));
-        let expected = json!({ "result": result, "dry_run": dry_run, "policies": [policy] });
+        let expected =
+            json!({ "version": 1, "result": result, "dry_run": dry_run, "policies": policies });
         assert_eq!((ended.exit, parsed(&ended)), (Exit::Success, expected));
     }
     for result in ["removed", "absent"] {
         let ended = ephport(&host, "remove --json");
-        assert_eq!((ended.exit, parsed(&ended)), (Exit::Success, json!({ "result": result })));
+        let expected = json!({ "version": 1, "result": result });
+        assert_eq!((ended.exit, parsed(&ended)), (Exit::Success, expected));
     }
     assert_eq!(ephport_ok(&host, "remove"), "absent table inet ephport\n");
 }
 
 #[test]
-fn status_speaks_to_programs() {
-    let (host, _peer) = host_with_uplink();
+fn status_prints_json() {
+    let (host, _peer) = uplinked();
     let status = || {
         let ended = ephport(&host, "status --json");
         (ended.exit, parsed(&ended))
     };
-    let absent = json!({
-        "state": "absent", "version": null, "compared_with": null, "drift": [], "rules": [],
-    });
-    assert_eq!(status(), (Exit::Differs, absent));
+    let empty = |state| {
+        json!({
+            "version": 1, "state": state, "written_by": null, "fingerprint": null,
+            "policy_file": null, "void": [], "drift": [], "policies": [], "rules": [],
+        })
+    };
+    assert_eq!(status(), (Exit::Differs, empty("absent")));
     ephport_ok(&host, "apply --to-ports 49152-61000 -p udp");
     let (exit, json) = status();
     assert_eq!((exit, &json["state"]), (Exit::Success, &json!("intact")));
-    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
-    let rule = &json["rules"][2];
+    assert_eq!(json["written_by"], env!("CARGO_PKG_VERSION"));
+    let policy = json!([{
+        "name": "default", "policy": null, "translations_attempted": 0, "enforcement_drops": 0,
+    }]);
+    assert_eq!(json["policies"], policy);
+    let rules = json["rules"].as_array().unwrap();
+    let rule = rules.iter().find(|rule| rule["policy"] == "default").unwrap();
     assert_eq!((&rule["packets"], &rule["bytes"]), (&json!(0), &json!(0)));
-    assert_eq!(rule["bytecode"][0], "[ meta load oifname => reg 1 ]");
     ok(&host, "nft flush chain inet ephport postrouting");
     let (exit, json) = status();
     assert_eq!(
         (exit, &json["state"], &json["rules"]),
         (Exit::Differs, &json!("drifted"), &json!([]))
     );
-    let text = ephport(&host, "status");
-    assert_eq!(text.exit, Exit::Differs);
-    assert!(
-        text.out.starts_with(
-            "drifted: table inet ephport, without its fingerprint\n  \
-             somebody changed it since; apply the policy again to mend it\n"
-        ),
-        "{}",
-        text.out
+    check(
+        &ephport(&host, "status"),
+        Exit::Differs,
+        &expect![[r#"
+        drifted: table inet ephport, without its fingerprint
+          changed by another process; `ephport-nft apply` restores it
+          to see all changes, name the policy: `ephport-nft diff FILE`
+    "#]],
+        &expect![[""]],
     );
     ok(&host, "nft delete table inet ephport");
     ok(&host, "nft add table inet ephport");
-    let foreign = json!({
-        "state": "foreign", "version": null, "compared_with": null, "drift": [], "rules": [],
-    });
-    assert_eq!(status(), (Exit::Differs, foreign));
+    assert_eq!(status(), (Exit::Differs, empty("foreign")));
 }
 
 #[test]
-fn status_says_which_rules_nft_cannot_list() {
-    let (host, _peer) = host_with_uplink();
+fn status_counts_once_and_truly() {
+    let (host, _peer) = uplinked();
+    ephport_ok(&host, "apply --to-ports 49152-61000 -p udp");
+    // What the kernel counts: a rule's counter is set as traffic would.
+    let listed = ok(&host, "nft list table inet ephport");
+    let counted = listed.replacen("counter packets 0 bytes 0", "counter packets 7 bytes 420", 1);
+    ok(&host, "nft delete table inet ephport");
+    nft_load(&host, &counted);
+    let out = ephport_ok(&host, "status --rules");
+    assert!(out.contains("  translations attempted  7\n"), "{out}");
+    assert_eq!(out.matches("counter packets 7 bytes 420").count(), 1, "{out}");
+    assert_eq!(out.matches("packets 0 bytes 0").count(), 0, "{out}");
+    let json = parsed(&ephport(&host, "status --json"));
+    assert_eq!(json["policies"][0]["translations_attempted"], 7);
+}
+
+#[test]
+fn status_marks_rules_that_nft_cannot_list() {
+    let (host, _peer) = uplinked();
     ephport_ok(&host, "apply --blocks 10.0.0.0/30=64@1024-65535 -p udp");
-    assert_eq!(
-        ephport_ok(&host, "status").lines().last(),
-        Some(
-            "           0  # nft cannot list all of this rule: oifname \"eth0\" meta nfproto ipv4 \
-             meta l4proto udp th sport 1024-65535 counter packets 0 bytes 0 \
-             [ payload load 4b @ network header + 12 => reg 1 ] \
-             [ lookup reg 1 set default/blocks4 dreg 1 ] \
-             [ masq proto_min reg 1 proto_max reg 9 flags 0x2 ] comment \"default\""
-        )
-    );
+    let out = ephport_ok(&host, "status --rules");
+    let last = out.lines().last().unwrap();
+    assert!(last.contains("# nft cannot list all of this rule: "), "{out}");
     // Nor does nft, indeed.
     let listed = ephport_tests::tool::tool(&host, "nft", &["list", "ruleset"], "");
     assert!(!listed.out.contains("masquerade"), "{listed:?}");
 }
 
 #[test]
-fn diff_tells_what_apply_would_change() {
-    let (host, _peer) = host_with_uplink();
+fn diff_shows_only_what_apply_would_change() {
+    let (host, _peer) = uplinked();
     let (old, new) = ("-p udp --to-ports 49152-61000", "-p udp --to-ports 1024-2047");
     let absent = ephport(&host, &format!("diff {old}"));
-    assert_eq!(absent.exit, Exit::Differs);
-    let missing = "the table: is missing\n--- installed\n+++ policy\n@@ ";
-    assert!(absent.out.starts_with(missing), "{}", absent.out);
-    assert!(absent.out.contains("\n+table inet ephport {\n"), "{}", absent.out);
+    check(
+        &absent,
+        Exit::Differs,
+        &expect![[r#"
+        would install table inet ephport
+          the table: is missing
+
+        policy default
+          protocols       udp
+          out-interfaces  eth0
+          source ports    1024-65535 -> 49152-61000
+          source address  masquerade: an address of the output interface
+
+        --- installed
+        +++ policy
+        @@ -0,0 +1,9 @@
+        +table inet ephport {
+        +	comment "ephport-nft"
+        +	chain postrouting {
+        +		type nat hook postrouting priority srcnat - 10; policy accept;
+        +		fib daddr type multicast return
+        +		fib daddr type broadcast return
+        +		oifname "eth0" meta l4proto udp th sport 1024-65535 counter packets 0 bytes 0 masquerade to :49152-61000 comment "default"
+        +	}
+        +}
+    "#]],
+        &expect![[""]],
+    );
     ephport_ok(&host, &format!("apply {old}"));
     let same = ephport(&host, &format!("diff {old}"));
     assert_eq!((same.exit, same.out.as_str()), (Exit::Success, ""));
     let same = ephport(&host, &format!("diff {old} --json"));
-    let nothing = json!({ "different": false, "drift": [], "removed": [], "added": [] });
+    let nothing = json!({
+        "version": 1, "result": "unchanged", "differences": [], "removed": [], "added": [],
+    });
     assert_eq!((same.exit, parsed(&same)), (Exit::Success, nothing));
-
-    let rule = |ports| {
-        format!(
-            "oifname \"eth0\" meta l4proto udp th sport 1024-65535 counter packets 0 bytes 0 \
-             masquerade to :{ports} comment \"default\""
-        )
-    };
-    let (removed, added) = (rule("49152-61000"), rule("1024-2047"));
     let different = ephport(&host, &format!("diff {new}"));
-    assert_eq!(different.exit, Exit::Differs);
-    let expected = format!("\n-\t\t{removed}\n+\t\t{added}\n \t}}\n }}\n");
-    assert!(different.out.ends_with(&expected), "{}", different.out);
-    let sentence =
-        "policy default, rule 3 of postrouting: moves to ports 49152-61000, expected 1024-2047";
-    assert_eq!(different.out.lines().next(), Some(sentence));
-    let json = parsed(&ephport(&host, &format!("diff {new} --json")));
-    assert_eq!(
-        (&json["different"], &json["drift"][0]["message"]),
-        (&json!(true), &json!(sentence))
+    check(
+        &different,
+        Exit::Differs,
+        &expect![[r#"
+        would update table inet ephport
+          policy default, rule 3 of postrouting: moves to ports 49152-61000, expected 1024-2047
+
+        policy default
+          protocols       udp
+          out-interfaces  eth0
+          source ports    1024-65535 -> 1024-2047
+          source address  masquerade: an address of the output interface
+
+        --- installed
+        +++ policy
+        @@ -7 +7 @@
+        -		oifname "eth0" meta l4proto udp th sport 1024-65535 counter packets 0 bytes 0 masquerade to :49152-61000 comment "default"
+        +		oifname "eth0" meta l4proto udp th sport 1024-65535 counter packets 0 bytes 0 masquerade to :1024-2047 comment "default"
+    "#]],
+        &expect![[""]],
     );
-    assert_eq!((&json["removed"][1], &json["added"][1]), (&json!(removed), &json!(added)));
-    // Only then does it change.
+    let json = parsed(&ephport(&host, &format!("diff {new} --json")));
+    assert_eq!(json["result"], "would update");
+    let lines = |key: &str| json[key].as_array().unwrap().len();
+    assert_eq!((lines("differences"), lines("removed"), lines("added")), (1, 1, 1), "{json:#}");
+    // Nothing was changed.
     assert_eq!(ephport(&host, &format!("diff {old}")).exit, Exit::Success);
 }
 
 #[test]
-fn diff_does_not_compare_with_a_table_of_somebody_else() {
+fn diff_refuses_a_foreign_table() {
     let host = Host::new("host").unwrap();
     nft_load(&host, "table inet ephport {\n}");
     let ended = ephport(&host, "diff --to-ports 1024 -o any");
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Failure, ""));
     assert!(ended.err.starts_with("error: table inet ephport exists but ephport did not make it"));
+}
+
+#[test]
+fn short_help_fits_a_screen() {
+    let host = Host::new("host").unwrap();
+    let commands =
+        ["", "apply", "remove", "status", "diff", "show", "explain", "import", "demo", "schema"];
+    for command in commands {
+        let help = ephport_ok(&host, &format!("{command} -h"));
+        let (lines, widest) = (help.lines().count(), help.lines().map(str::len).max().unwrap());
+        assert!(lines <= 24 && widest <= 80, "{command}: {lines} lines, {widest}:\n{help}");
+        assert!(help.contains("Exit codes"), "{help}");
+        assert!(command.is_empty() || help.contains("Example"), "{help}");
+    }
+}
+
+#[test]
+fn messages_are_json_with_json() {
+    let (host, _peer) = uplinked();
+    let cases = [
+        ("apply --json --to-ports 0", Exit::Usage, "usage"),
+        ("apply --json /absent", Exit::Failure, "file"),
+        ("status --json --nonsense", Exit::Usage, "usage"),
+        ("diff --json --to-ports local --except-ports 1-65535", Exit::Failure, "policy"),
+    ];
+    for (line, exit, kind) in cases {
+        let ended = ephport(&host, line);
+        let message: Value = serde_json::from_str(&ended.err).unwrap_or_else(|error| {
+            panic!("{error}: {line}: {ended:?}");
+        });
+        assert_eq!((ended.exit, &message["kind"]), (exit, &json!(kind)), "{line}: {message}");
+        assert_eq!(message["level"], "error");
+    }
+    let warned = ephport(&host, "apply --json --to-ports 1024 -o absent0 --dry-run");
+    let message: Value = serde_json::from_str(&warned.err).unwrap();
+    assert_eq!((&message["level"], &message["policy"]), (&json!("warning"), &json!("default")));
 }

@@ -1,7 +1,10 @@
-//! `explain`: what becomes of a connection, and why.
+//! `explain`: what happens to a connection, and why.
+//!
+//! Expected texts are snapshots, see `commands.rs`.
 
 use ephport_cli::Exit;
-use ephport_tests::{CommandOutput, Host, PolicyFile, ephport_args};
+use ephport_tests::{Ended, Host, PolicyFile, ephport_words};
+use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
 const FILE: &str = r#"
@@ -28,176 +31,232 @@ to-ports = "1024-65535"
 "#;
 
 /// Explains a flow with the policies above, on a host that has `eth0`.
-fn explain(flow: &str, more: &[&str]) -> CommandOutput {
+fn explain(flow: &str, more: &[&str]) -> Ended {
     let (host, file) = (Host::new("host").unwrap(), PolicyFile::new(FILE));
     host.link("eth0", &host, "eth1").unwrap();
     let words = ["explain", file.path(), "--flow", flow].into_iter().chain(more.iter().copied());
-    ephport_args(&host, words, b"")
+    ephport_words(&host, words, b"")
 }
 
-fn explained(flow: &str) -> String {
+fn check(flow: &str, expected: &Expect) {
     let ended = explain(flow, &[]);
     assert_eq!((ended.exit, ended.err.as_str()), (Exit::Success, ""), "{flow}");
-    let agreed = ended.out.strip_suffix("  the policy's meaning and its program agree\n");
-    agreed.expect("agreement").into()
+    expected.assert_eq(&ended.out);
 }
 
 #[test]
-fn the_first_policy_that_speaks_of_a_connection_moves_it() {
-    let flow = "tcp 172.17.0.2:4000 -> 203.0.113.9:443 oif eth0 iif docker0";
-    assert_eq!(
-        explained(flow),
-        format!(
-            "{flow}\n  \
-             policy builds: moves it to one of 49152-50000; masqueraded\n  \
-             enforcement of policy builds: let out\n  \
-             program: postrouting rule 3\n"
-        )
+fn first_matching_policy_translates() {
+    check(
+        "tcp 172.17.0.2:4000 -> 203.0.113.9:443 oif eth0 iif docker0",
+        &expect![[r#"
+        tcp 172.17.0.2:4000 -> 203.0.113.9:443 oif eth0 iif docker0
+          policy builds: translates it to one of 49152-50000
+          source address: masquerade: an address of the output interface
+          enforcement of policy builds: permitted
+          program: postrouting rule 3
+          the policies and their program agree
+    "#]],
     );
 }
 
 #[test]
-fn a_port_that_is_allowed_is_kept_and_the_policies_before_say_why_they_do_not_care() {
-    let flow = "udp 10.0.0.7:40000 -> 203.0.113.9:53 oif eth1";
-    assert_eq!(
-        explained(flow),
-        format!(
-            "{flow}\n  \
-             policy builds: not it: the output interface is out of scope\n  \
-             policy tcp: not it: the protocol is out of scope\n  \
-             policy rest: keeps port 40000 if it is free, else one of 1024-65535; masqueraded\n  \
-             program: postrouting rule 7\n"
-        )
+fn permitted_port_is_kept() {
+    check(
+        "udp 10.0.0.7:40000 -> 203.0.113.9:53 oif eth1",
+        &expect![[r#"
+        udp 10.0.0.7:40000 -> 203.0.113.9:53 oif eth1
+          policy builds: no match: the output interface is out of scope
+          policy tcp: no match: the protocol is out of scope
+          policy rest: keeps port 40000 if it is free, else one of 1024-65535
+          source address: masquerade: an address of the output interface
+          program: postrouting rule 7
+          the policies and their program agree
+    "#]],
+    );
+    check(
+        "tcp 10.0.0.7:60500 -> 203.0.113.9:443 oif eth0",
+        &expect![[r#"
+        tcp 10.0.0.7:60500 -> 203.0.113.9:443 oif eth0
+          policy builds: no match: the source address is out of scope
+          policy tcp: keeps port 60500 if it is free, else one of 60000-61000
+          source address: masquerade: an address of the output interface
+          program: postrouting rule 5 -> tcp/ports rule 1 -> tcp/60000-61000 rule 1
+          the policies and their program agree
+    "#]],
     );
 }
 
 #[test]
-fn several_ranges_are_several_ways_of_the_program() {
-    let flow = "tcp [2001:db8::7]:40000 -> [2001:db8::9]:443 oif eth0";
-    assert_eq!(
-        explained(flow),
-        format!(
-            "{flow}\n  \
-             policy builds: not it: the source address is out of scope\n  \
-             policy tcp: moves it to one of 49152-49999,60000-61000; masqueraded\n  \
-             program: postrouting rule 5 -> tcp/ports rule 2 -> tcp/49152-49999 rule 1\n  \
-             program: postrouting rule 5 -> tcp/ports rule 2 -> tcp/60000-61000 rule 1\n"
-        )
-    );
-    let kept = explained("tcp 10.0.0.7:60500 -> 203.0.113.9:443 oif eth0");
-    assert!(
-        kept.ends_with(
-            "  policy tcp: keeps port 60500 if it is free, else one of 60000-61000; masqueraded\n  \
-             program: postrouting rule 5 -> tcp/ports rule 1 -> tcp/60000-61000 rule 1\n"
-        ),
-        "{kept}"
+fn several_ranges_have_several_trails() {
+    check(
+        "tcp [2001:db8::7]:40000 -> [2001:db8::9]:443 oif eth0",
+        &expect![[r#"
+        tcp [2001:db8::7]:40000 -> [2001:db8::9]:443 oif eth0
+          policy builds: no match: the source address is out of scope
+          policy tcp: translates it to one of 49152-49999,60000-61000
+          source address: masquerade: an address of the output interface
+          program: postrouting rule 5 -> tcp/ports rule 2 -> tcp/49152-49999 rule 1
+          program: postrouting rule 5 -> tcp/ports rule 2 -> tcp/60000-61000 rule 1
+          the policies and their program agree
+    "#]],
     );
 }
 
 #[test]
-fn an_untouched_connection_has_a_reason_from_each_policy() {
-    let cases = [
-        (
-            "udp 172.17.0.2:4500 -> 224.0.0.251:5353 oif eth1",
-            ["the destination is multicast or broadcast"; 3],
-        ),
-        (
-            "udp 10.0.0.7:4500 -> 203.0.113.9:4500 oif eth0",
-            [
-                "the source address is out of scope",
-                "the protocol is out of scope",
-                "the source port is not one that is translated",
-            ],
-        ),
-        (
-            "udp 10.0.0.7:5000 -> 198.51.100.9:53 oif eth0",
-            [
-                "the source address is out of scope",
-                "the protocol is out of scope",
-                "the destination address is excepted",
-            ],
-        ),
-        (
-            "tcp 10.0.0.7:5000 -> 203.0.113.9:53 oif eth1 mid-stream",
-            [
-                "the output interface is out of scope",
-                "the connection was open before the policy was applied",
-                "the connection was open before the policy was applied",
-            ],
-        ),
-    ];
-    for (flow, [builds, tcp, rest]) in cases {
-        let port = flow.split([':', ' ']).nth(2).unwrap();
-        let program = match tcp {
-            "the destination is multicast or broadcast" => "  program: postrouting rule 1\n",
-            _ => "",
-        };
-        assert_eq!(
-            explained(flow),
-            format!(
-                "{flow}\n  policy builds: not it: {builds}\n  policy tcp: not it: {tcp}\n  \
-                 policy rest: not it: {rest}\n  no policy speaks of it: its port stays {port}\n{program}"
-            )
-        );
-    }
-}
-
-#[test]
-fn an_enforcing_policy_owns_what_a_later_one_moves() {
-    let partly = explained("tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0");
-    assert!(
-        partly.contains(
-            "  policy builds: not it: the source port is not one that is translated\n  \
-             policy tcp: moves it to one of 49152-49999,60000-61000; masqueraded\n  \
-             enforcement of policy builds: dropped if it gets one of 60000-61000: \
-             it lets out 1-1023,49152-50000 only\n"
-        ),
-        "{partly}"
+fn untranslated_connection_has_a_reason_from_each_policy() {
+    check(
+        "udp 172.17.0.2:4500 -> 224.0.0.251:5353 oif eth1",
+        &expect![[r#"
+        udp 172.17.0.2:4500 -> 224.0.0.251:5353 oif eth1
+          policy builds: no match: the destination is multicast or broadcast
+          policy tcp: no match: the destination is multicast or broadcast
+          policy rest: no match: the destination is multicast or broadcast
+          not translated by ephport (another NAT rule may): source port 4500
+          program: postrouting rule 1
+          the policies and their program agree
+    "#]],
     );
-    let wholly = explained("tcp 172.17.0.2:60500 -> 203.0.113.9:443 oif eth0");
-    let dropped = "  enforcement of policy builds: dropped: it lets out 1-1023,49152-50000 only\n";
-    assert!(wholly.contains(dropped), "{wholly}");
-    let unmoved = explained("tcp 172.17.0.2:4000 -> 203.0.113.9:443 oif eth0 mid-stream");
-    let stays = format!("  no policy speaks of it: its port stays 4000\n{dropped}");
-    assert!(unmoved.ends_with(&stays), "{unmoved}");
-    let privileged = explained("udp 172.17.0.2:500 -> 203.0.113.9:500 oif eth0");
-    let let_out = "its port stays 500\n  enforcement of policy builds: let out\n";
-    assert!(privileged.ends_with(let_out), "{privileged}");
+    check(
+        "udp 10.0.0.7:4500 -> 203.0.113.9:4500 oif eth0",
+        &expect![[r#"
+        udp 10.0.0.7:4500 -> 203.0.113.9:4500 oif eth0
+          policy builds: no match: the source address is out of scope
+          policy tcp: no match: the protocol is out of scope
+          policy rest: no match: the source port is not one that is translated
+          not translated by ephport (another NAT rule may): source port 4500
+          the policies and their program agree
+    "#]],
+    );
+    check(
+        "udp 10.0.0.7:5000 -> 198.51.100.9:53 oif eth0",
+        &expect![[r#"
+        udp 10.0.0.7:5000 -> 198.51.100.9:53 oif eth0
+          policy builds: no match: the source address is out of scope
+          policy tcp: no match: the protocol is out of scope
+          policy rest: no match: the destination address is excepted
+          not translated by ephport (another NAT rule may): source port 5000
+          the policies and their program agree
+    "#]],
+    );
+    check(
+        "tcp 10.0.0.7:5000 -> 203.0.113.9:53 oif eth1 mid-stream",
+        &expect![[r#"
+        tcp 10.0.0.7:5000 -> 203.0.113.9:53 oif eth1 mid-stream
+          policy builds: no match: the output interface is out of scope
+          policy tcp: no match: the connection was open before the policy was applied
+          policy rest: no match: the connection was open before the policy was applied
+          not translated by ephport (another NAT rule may): source port 5000
+          the policies and their program agree
+    "#]],
+    );
 }
 
 #[test]
-fn it_speaks_to_programs() {
+fn enforcement_applies_to_later_translations() {
+    check(
+        "tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0",
+        &expect![[r#"
+        tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0
+          policy builds: no match: the source port is not one that is translated
+          policy tcp: translates it to one of 49152-49999,60000-61000
+          source address: masquerade: an address of the output interface
+          enforcement of policy builds: dropped with one of 60000-61000: only 1-1023,49152-50000 are permitted
+          program: postrouting rule 5 -> tcp/ports rule 2 -> tcp/49152-49999 rule 1
+          program: postrouting rule 5 -> tcp/ports rule 2 -> tcp/60000-61000 rule 1
+          the policies and their program agree
+    "#]],
+    );
+    check(
+        "tcp 172.17.0.2:60500 -> 203.0.113.9:443 oif eth0",
+        &expect![[r#"
+        tcp 172.17.0.2:60500 -> 203.0.113.9:443 oif eth0
+          policy builds: no match: the source port is not one that is translated
+          policy tcp: keeps port 60500 if it is free, else one of 60000-61000
+          source address: masquerade: an address of the output interface
+          enforcement of policy builds: dropped: only 1-1023,49152-50000 are permitted
+          program: postrouting rule 5 -> tcp/ports rule 1 -> tcp/60000-61000 rule 1
+          the policies and their program agree
+    "#]],
+    );
+    check(
+        "tcp 172.17.0.2:4000 -> 203.0.113.9:443 oif eth0 mid-stream",
+        &expect![[r#"
+        tcp 172.17.0.2:4000 -> 203.0.113.9:443 oif eth0 mid-stream
+          policy builds: no match: the connection was open before the policy was applied
+          policy tcp: no match: the connection was open before the policy was applied
+          policy rest: no match: the connection was open before the policy was applied
+          not translated by ephport (another NAT rule may): source port 4000
+          enforcement of policy builds: dropped: only 1-1023,49152-50000 are permitted
+          the policies and their program agree
+    "#]],
+    );
+    check(
+        "udp 172.17.0.2:500 -> 203.0.113.9:500 oif eth0",
+        &expect![[r#"
+        udp 172.17.0.2:500 -> 203.0.113.9:500 oif eth0
+          policy builds: no match: the source port is not one that is translated
+          policy tcp: no match: the protocol is out of scope
+          policy rest: no match: the source port is not one that is translated
+          not translated by ephport (another NAT rule may): source port 500
+          enforcement of policy builds: permitted
+          the policies and their program agree
+    "#]],
+    );
+}
+
+#[test]
+fn explanation_is_printed_as_json() {
     let json = |flow| -> Value {
         let ended = explain(flow, &["--json"]);
         assert_eq!((ended.exit, ended.err.as_str()), (Exit::Success, ""));
         serde_json::from_str(&ended.out).unwrap()
     };
     let flow = "tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0";
-    let expected = json!({
-        "flow": flow,
+    let range = |first: u16, last: u16| json!({ "first": first, "last": last });
+    let found = json(flow);
+    assert_eq!(
+        (&found["version"], &found["flow"], &found["agrees"]),
+        (&json!(1), &json!(flow), &json!(true))
+    );
+    let translation = json!({
         "policy": "tcp",
-        "ports": "49152-49999,60000-61000",
-        "kept": null,
-        "passed_over": [
-            { "policy": "builds", "reason": "the source port is not one that is translated" },
-        ],
-        "enforced_by": "builds",
-        "dropped": "60000-61000",
-        "program": [
-            "postrouting rule 5 -> tcp/ports rule 2 -> tcp/49152-49999 rule 1",
-            "postrouting rule 5 -> tcp/ports rule 2 -> tcp/60000-61000 rule 1",
-        ],
-        "agree": true,
+        "ports": [range(49_152, 49_999), range(60_000, 61_000)],
+        "keep": null,
+        "address": "masquerade",
     });
-    assert_eq!(json(flow), expected);
+    assert_eq!(found["translation"], translation);
+    let other = &found["non_matches"][0];
+    assert_eq!((&other["policy"], &other["kind"]), (&json!("builds"), &json!("source-port")));
+    let enforcement = &found["enforcement"];
+    assert_eq!(
+        (&enforcement["policy"], &enforcement["drops_all"]),
+        (&json!("builds"), &json!(false))
+    );
+    assert_eq!(enforcement["dropped"], json!([range(60_000, 61_000)]));
+    let trails: Vec<Vec<_>> = found["program"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|trail| {
+            trail.as_array().unwrap().iter().map(|step| step["chain"].as_str().unwrap()).collect()
+        })
+        .collect();
+    let expected = [
+        ["postrouting", "tcp/ports", "tcp/49152-49999"],
+        ["postrouting", "tcp/ports", "tcp/60000-61000"],
+    ];
+    assert_eq!(trails, expected);
     let kept = json("udp 10.0.0.7:40000 -> 203.0.113.9:53 oif eth1");
-    assert_eq!((&kept["kept"], &kept["enforced_by"]), (&json!(40_000), &Value::Null));
+    assert_eq!(
+        (&kept["translation"]["keep"], &kept["enforcement"]),
+        (&json!(40_000), &Value::Null)
+    );
     let untouched = json("udp 10.0.0.7:400 -> 203.0.113.9:53 oif eth1");
-    assert_eq!((&untouched["policy"], &untouched["program"]), (&Value::Null, &json!([])));
+    assert_eq!((&untouched["translation"], &untouched["program"]), (&Value::Null, &json!([])));
 }
 
 #[test]
-fn what_is_no_flow_is_wrong_usage() {
+fn invalid_flow_is_wrong_usage() {
     let cases = [
         (
             "tcp 172.17.0.2:4000",
@@ -215,7 +274,7 @@ fn what_is_no_flow_is_wrong_usage() {
         let line = format!("error: invalid value '{flow}' for '--flow <FLOW>': {message}");
         assert_eq!(ended.err.lines().next(), Some(line.as_str()));
     }
-    let ended = ephport_args(&Host::new("host").unwrap(), ["explain", "--to", "1"], b"");
+    let ended = ephport_words(&Host::new("host").unwrap(), ["explain", "--to", "1"], b"");
     assert_eq!(ended.exit, Exit::Usage);
     assert!(ended.err.contains("\n  --flow <FLOW>\n"), "{}", ended.err);
 }

@@ -6,13 +6,14 @@
 
 use std::path::Path;
 
+use ephport_core::ResolveError;
 use ephport_nft::client::{Counters, State};
-use ephport_nft::{Client, Installed, Plan, TableState};
+use ephport_nft::{Client, Installed, Plan, PlanError, Status, TableState};
 
 use super::{DEFAULT_FILE, Failure, plan, read_document};
 use crate::Exit;
 use crate::args::StatusArgs;
-use crate::document::{self, Level, PolicyStatus, VERSION, rules};
+use crate::document::{self, Level, PolicyStatus, VERSION, Void, rules};
 use crate::output::Output;
 use crate::render::Block;
 
@@ -21,13 +22,27 @@ pub(crate) fn run(args: StatusArgs, output: &mut Output<'_>) -> Result<Exit, Fai
     let policy = policy(&installed, output);
     let plan = policy.plan();
     let status = installed.status(plan.map(|plan| &plan.table));
-    let report = Report { status: &status, policy: &policy };
+    let report = Report { void: void(&status, &policy), status: &status, policy: &policy };
     if args.output.json {
         output.document(&report.document());
     } else {
         report.print(args.rules, output);
     }
-    Ok(if status.state == State::Intact { Exit::Success } else { Exit::Differs })
+    let is_effective = report.state() == document::State::Intact;
+    Ok(if is_effective { Exit::Success } else { Exit::Differs })
+}
+
+/// The reasons why an intact table has no effect.
+fn void(status: &Status, policy: &Policy) -> Vec<Void> {
+    if status.state != State::Intact {
+        return Vec::new();
+    }
+    let mut reasons = Vec::new();
+    if matches!(policy, Policy::NoUplink) {
+        let message = "no interface has a default route, and a policy applies to the uplinks";
+        reasons.push(Void { kind: "no-uplink".into(), message: message.into() });
+    }
+    reasons
 }
 
 /// The policy to compare with.
@@ -36,6 +51,8 @@ enum Policy {
     Unknown,
     /// The policy file is not what was applied.
     Other,
+    /// The policy file needs an uplink, and there is none.
+    NoUplink,
     /// The policy file, which is what was applied.
     File(Plan),
 }
@@ -44,7 +61,7 @@ impl Policy {
     fn plan(&self) -> Option<&Plan> {
         match self {
             Self::File(plan) => Some(plan),
-            Self::Unknown | Self::Other => None,
+            Self::Unknown | Self::Other | Self::NoUplink => None,
         }
     }
 }
@@ -58,6 +75,9 @@ fn policy(installed: &Installed, output: &mut Output<'_>) -> Policy {
         // Without a fingerprint, nothing contradicts the file.
         Ok(plan) if fingerprint.is_none() || installed.is_from(&plan.table) => Policy::File(plan),
         Ok(_) => Policy::Other,
+        Err(Failure::Plan(PlanError::Resolve { source: ResolveError::NoUplink, .. })) => {
+            Policy::NoUplink
+        }
         Err(failure) => {
             let message = format!("nothing to compare with: {failure}");
             output.message(Level::Warning, failure.kind(), None, &message);
@@ -67,15 +87,26 @@ fn policy(installed: &Installed, output: &mut Output<'_>) -> Policy {
 }
 
 struct Report<'a> {
-    status: &'a ephport_nft::Status,
+    status: &'a Status,
     policy: &'a Policy,
+    void: Vec<Void>,
 }
 
 impl Report<'_> {
+    fn state(&self) -> document::State {
+        match self.status.state {
+            State::Absent => document::State::Absent,
+            State::Foreign => document::State::Foreign,
+            State::Intact if self.void.is_empty() => document::State::Intact,
+            State::Intact => document::State::Void,
+            _ => document::State::Drifted,
+        }
+    }
+
     fn print(&self, with_rules: bool, output: &mut Output<'_>) {
-        let state = self.status.state;
-        writeln!(output, "{}: {}", state.name(), self.table());
-        if state == State::Drifted {
+        writeln!(output, "{}: {}", self.state().name(), self.table());
+        self.void.iter().for_each(|reason| writeln!(output, "  {}", reason.message));
+        if self.status.state == State::Drifted {
             self.print_drift(output);
         }
         let Installed::Ours { ruleset: table, .. } = &self.status.installed else { return };
@@ -116,7 +147,7 @@ impl Report<'_> {
         const NAME: &str = "to see all changes, name the policy: `ephport-nft diff FILE`";
         writeln!(output, "  changed by another process; `ephport-nft apply` restores it");
         match self.policy {
-            Policy::Unknown => writeln!(output, "  {NAME}"),
+            Policy::Unknown | Policy::NoUplink => writeln!(output, "  {NAME}"),
             Policy::Other => {
                 writeln!(output, "  {DEFAULT_FILE} is not what was applied;\n  {NAME}");
             }
@@ -126,7 +157,7 @@ impl Report<'_> {
     }
 
     fn document(&self) -> document::Status {
-        let Self { status, policy } = self;
+        let Self { status, policy, .. } = self;
         let fingerprint = match &status.installed {
             Installed::Ours { fingerprint, .. } => fingerprint.as_ref(),
             _ => None,
@@ -134,16 +165,11 @@ impl Report<'_> {
         let table = status.installed.table();
         document::Status {
             version: VERSION,
-            state: match status.state {
-                State::Absent => document::State::Absent,
-                State::Foreign => document::State::Foreign,
-                State::Intact => document::State::Intact,
-                _ => document::State::Drifted,
-            },
+            state: self.state(),
             written_by: fingerprint.map(|fingerprint| fingerprint.version.clone()),
             fingerprint: fingerprint.map(|fingerprint| fingerprint.checksum.to_string()),
             policy_file: matches!(policy, Policy::File(_)).then(|| DEFAULT_FILE.into()),
-            void: Vec::new(),
+            void: self.void.clone(),
             drift: status.drift.iter().map(Into::into).collect(),
             policies: table.map(|table| self.policies(table)).unwrap_or_default(),
             rules: table.map(rules).unwrap_or_default(),

@@ -178,6 +178,18 @@ pub(crate) enum State {
     Intact,
 }
 
+impl State {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Foreign => "foreign",
+            Self::Drifted => "drifted",
+            Self::Void => "void",
+            Self::Intact => "intact",
+        }
+    }
+}
+
 /// A reason why a policy has no effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Void {

@@ -38,12 +38,24 @@ pub(crate) struct PolicyDocument {
     protocols: Vec<String>,
     /// The output interfaces: names, and prefixes like `wg*`; null is every interface but loopback.
     out_interfaces: Option<Vec<String>>,
+    /// The output interfaces out of scope.
+    except_interfaces: Vec<String>,
+    /// The input interfaces; none is all, and this host.
+    in_interfaces: Vec<String>,
     /// The address families: `ipv4`, `ipv6` or both.
     families: Vec<String>,
     /// The source networks; none is all.
     sources: Vec<String>,
-    /// The networks whose destinations are not translated.
+    /// The destination networks; none is all.
+    destinations: Vec<String>,
+    /// The destination networks out of scope.
     except_destinations: Vec<String>,
+    /// The destination ports.
+    destination_ports: Vec<PortRange>,
+    /// The mark of the packets; null is any.
+    mark: Option<PacketMark>,
+    /// Packets that IPsec protects: `skip` or `match`.
+    ipsec: String,
     /// Where connections begin: `local`, `forwarded` or `both`.
     origin: String,
     /// The source ports that are translated.
@@ -68,43 +80,87 @@ pub(crate) struct PolicyDocument {
     pick_up: String,
     /// Whether packets with other source ports are dropped.
     enforce: bool,
+    /// Enforcement on connections that were open when the policy was applied: `keep` or `drop`.
+    open_connections: String,
+}
+
+/// The mark of a packet.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PacketMark {
+    /// The value of the bits in `mask`.
+    value: u32,
+    /// The bits that are compared.
+    mask: u32,
 }
 
 impl From<&ResolvedPolicy> for PolicyDocument {
     fn from(policy: &ResolvedPolicy) -> Self {
-        let texts = |items: &[ipnet::IpNet]| items.iter().map(ToString::to_string).collect();
+        // Without `..`: a new field is a new key.
+        let ResolvedPolicy {
+            name,
+            out_interfaces,
+            except_interfaces,
+            in_interfaces,
+            families,
+            protocols,
+            sources,
+            destinations,
+            except_destinations,
+            destination_ports,
+            origin,
+            mark,
+            ipsec,
+            translated,
+            permitted,
+            permitted_source_ports,
+            flags,
+            per_source_stable,
+            address,
+            pick_up,
+            enforce,
+            open_connections,
+        } = policy;
         Self {
-            name: policy.name.to_string(),
-            protocols: policy.protocols.iter().map(Protocol::name).map(Into::into).collect(),
-            out_interfaces: match &policy.out_interfaces {
+            name: name.to_string(),
+            protocols: protocols.iter().map(Protocol::name).map(Into::into).collect(),
+            out_interfaces: match out_interfaces {
                 Interfaces::Any => None,
-                Interfaces::Matching(patterns) => {
-                    Some(patterns.iter().map(ToString::to_string).collect())
-                }
+                Interfaces::Matching(patterns) => Some(texts(patterns.iter())),
             },
-            families: families(policy.families),
-            sources: texts(&policy.sources),
-            except_destinations: texts(&policy.except_destinations),
-            origin: policy.origin.name().into(),
-            source_ports: ports(&policy.translated),
-            to_ports: ports(&policy.permitted.ports()),
-            blocks: match &policy.permitted {
+            except_interfaces: texts(except_interfaces),
+            in_interfaces: texts(in_interfaces),
+            families: family_names(*families),
+            sources: texts(sources),
+            destinations: texts(destinations),
+            except_destinations: texts(except_destinations),
+            destination_ports: ports(destination_ports),
+            origin: origin.name().into(),
+            mark: mark.map(|mark| PacketMark { value: mark.value(), mask: mark.mask() }),
+            ipsec: ipsec.name().into(),
+            source_ports: ports(translated),
+            to_ports: ports(&permitted.ports()),
+            blocks: match permitted {
                 PermittedPorts::Set(_) => None,
                 PermittedPorts::Blocks(blocks) => Some(blocks.to_string()),
             },
-            permitted_source_ports: ports(&policy.permitted_source_ports),
-            address: policy.address.to_string(),
-            random: policy.flags.random,
-            fully_random: policy.flags.fully_random,
-            persistent: policy.flags.persistent,
-            per_source_stable: policy.per_source_stable,
-            pick_up: policy.pick_up.name().into(),
-            enforce: policy.enforce,
+            permitted_source_ports: ports(permitted_source_ports),
+            address: address.to_string(),
+            random: flags.random,
+            fully_random: flags.fully_random,
+            persistent: flags.persistent,
+            per_source_stable: *per_source_stable,
+            pick_up: pick_up.name().into(),
+            enforce: *enforce,
+            open_connections: open_connections.name().into(),
         }
     }
 }
 
-fn families(families: Families) -> Vec<String> {
+fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
+    items.into_iter().map(|item| item.to_string()).collect()
+}
+
+fn family_names(families: Families) -> Vec<String> {
     let names: &[&str] = match families {
         Families::Both => &["ipv4", "ipv6"],
         Families::Ipv4 => &["ipv4"],

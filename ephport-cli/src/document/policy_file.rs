@@ -32,10 +32,22 @@ struct Policy {
     protocols: Option<Vec<Protocol>>,
     /// The output interfaces: names, prefixes like `wg*`, `any` or `uplinks`.
     out_interfaces: Option<OneOrMany>,
+    /// The output interfaces out of scope.
+    except_interfaces: Option<OneOrMany>,
+    /// The input interfaces.
+    in_interfaces: Option<OneOrMany>,
     /// The source networks.
     sources: Option<Vec<String>>,
-    /// The networks whose destinations are not translated.
+    /// The destination networks.
+    destinations: Option<Vec<String>>,
+    /// The destination networks out of scope.
     except_destinations: Option<Vec<String>>,
+    /// The destination ports, like `80,443`.
+    destination_ports: Option<String>,
+    /// The mark of the packets: a number, or a value and a mask like `0x10/0xf0`.
+    mark: Option<String>,
+    /// Packets that IPsec protects.
+    ipsec: Option<Ipsec>,
     /// Where connections begin.
     origin: Option<Origin>,
     /// The address families.
@@ -58,6 +70,8 @@ struct Policy {
     pick_up: Option<PickUp>,
     /// Drop packets with other source ports.
     enforce: Option<bool>,
+    /// Enforcement on connections that were open when the policy was applied.
+    open_connections: Option<OpenConnections>,
 }
 
 /// A text, or a list of texts.
@@ -102,4 +116,20 @@ enum Family {
 enum PickUp {
     Opening,
     Any,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "the type exists for its schema")]
+enum Ipsec {
+    Skip,
+    Match,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "the type exists for its schema")]
+enum OpenConnections {
+    Keep,
+    Drop,
 }
