@@ -17,11 +17,9 @@ pub(crate) fn parse(args: Vec<OsString>) -> Result<Command, clap::Error> {
 
 /// The definition of the command line. The short help of a command lists only common policy flags.
 pub(crate) fn command() -> clap::Command {
-    const COMMON: [(&str, &str); 5] = [
+    const COMMON: [(&str, &str); 3] = [
         ("to_ports", "Permitted source ports, like 49152-61000"),
-        ("protocol", "Protocols"),
         ("out_interface", "Output interfaces [default: uplinks]"),
-        ("source", "Source networks [default: all]"),
         ("enforce", "Drop packets with other source ports"),
     ];
     let shorten = |arg: clap::Arg| {

@@ -117,3 +117,8 @@ pub use compile::compile;
 pub use plan::drift::Drift;
 pub use plan::{Explanation, Plan, PlanError, Warning};
 pub use table::TableState;
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -139,8 +139,8 @@ fn arguments_that_do_not_go_together_have_their_message() {
         ),
         ("apply --to-ports 1024 --origin here", "invalid value 'here' for '--origin <ORIGIN>'"),
         (
-            "show --to-ports 1024 --json --format nft",
-            "the argument '--json' cannot be used with '--format <FORMAT>'",
+            "show --to-ports 1024 --format nft --format json",
+            "the argument '--format <FORMAT>' cannot be used multiple times",
         ),
     ];
     each_is_wrong_usage(&Host::new("host").unwrap(), &cases);
@@ -199,7 +199,7 @@ fn every_policy_flag_needs_a_target_and_no_file_beside_it() {
 }
 
 #[test]
-fn flags_that_do_not_fit_together_are_an_error() {
+fn contradictory_flags_are_wrong_usage() {
     let host = Host::new("host").unwrap();
     let cases = [
         (
@@ -217,12 +217,12 @@ fn flags_that_do_not_fit_together_are_an_error() {
     ];
     for (flags, expected) in cases {
         let ended = ephport(&host, &format!("apply -o any {flags}"));
-        assert_eq!((ended.exit, message(&ended)), (Exit::Failure, expected), "{flags}");
+        assert_eq!((ended.exit, message(&ended)), (Exit::Usage, expected), "{flags}");
     }
 }
 
 #[test]
-fn what_cannot_be_printed_is_an_error_unless_nobody_reads_it() {
+fn lost_output_of_show_is_an_error_unless_unread() {
     struct Full(ErrorKind);
     impl Write for Full {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -233,16 +233,15 @@ fn what_cannot_be_printed_is_an_error_unless_nobody_reads_it() {
         }
     }
     let host = Host::new("host").unwrap();
-    let cases = [
-        (ErrorKind::StorageFull, "error: cannot print: no storage space\n"),
-        (ErrorKind::BrokenPipe, ""),
-    ];
-    for (kind, expected) in cases {
+    let full = "error: cannot write to standard output: no storage space\n";
+    let cases =
+        [(ErrorKind::StorageFull, Exit::Failure, full), (ErrorKind::BrokenPipe, Exit::Success, "")];
+    for (kind, expected, message) in cases {
         let words = ["ephport-nft", "show", "--to-ports", "1024", "-o", "any"].map(Into::into);
         let mut err = Vec::new();
         let exit =
             host.run(|| ephport_cli::run(words, &mut io::empty(), &mut Full(kind), &mut err));
-        assert_eq!((exit, String::from_utf8(err).unwrap().as_str()), (Exit::Failure, expected));
+        assert_eq!((exit, String::from_utf8(err).unwrap().as_str()), (expected, message));
     }
 }
 
@@ -283,8 +282,8 @@ fn an_interface_that_does_not_exist_is_taken_with_a_warning() {
     assert_eq!(ended.exit, Exit::Success);
     assert_eq!(
         ended.err,
-        "warning: no interface matches `absent0` now; \
-         the policy will hold for it as soon as there is one\n"
+        "warning: policy default: no interface matches `absent0` now; \
+         the policy applies to it as soon as one does\n"
     );
 }
 

@@ -48,16 +48,18 @@ fn status(host: &Host, policy_file: &str) -> (i32, Vec<String>) {
     );
     let printed = tool(host, "unshare", &["-m", "sh", "-c", &script], policy_file);
     assert_eq!(printed.err, "");
-    let (head, _) = printed.out.split_once("\n connections  rule").expect("rules");
-    let code = printed.out.lines().last().and_then(|line| line.parse().ok()).expect("a code");
-    (code, head.lines().map(|line| line.trim().to_string()).collect())
+    let mut lines: Vec<_> = printed.out.lines().map(|line| line.trim().to_string()).collect();
+    let code = lines.pop().and_then(|line| line.parse().ok()).expect("a code");
+    // A block for each policy follows the table's.
+    lines.truncate(lines.iter().position(String::is_empty).unwrap_or(lines.len()));
+    (code, lines)
 }
 
 /// The sentences of `diff`.
 fn diff(host: &Host, file: &PolicyFile) -> (Exit, Vec<String>) {
     let ended = ephport(host, &format!("diff {} --json", file.path()));
     let json: Value = serde_json::from_str(&ended.out).expect("JSON");
-    let drift = json["drift"].as_array().expect("drift").iter();
+    let drift = json["differences"].as_array().expect("differences").iter();
     (ended.exit, drift.map(|drift| drift["message"].as_str().expect("text").into()).collect())
 }
 
@@ -122,7 +124,7 @@ fn drifts(deed: impl FnOnce(&Host), sentences: &[&str]) {
     assert_eq!(
         lines[1..3],
         [
-            "somebody changed it since; apply the policy again to mend it",
+            "changed by another process; `ephport-nft apply` restores it",
             "compared with /etc/ephport/policy.toml:"
         ]
     );
@@ -382,12 +384,12 @@ fn without_what_was_applied_only_the_evident_is_told() {
     ephport_ok(&host, "apply --to-ports 49152-61000");
     nft(&host, "add rule inet ephport postrouting drop");
     tamper(&host, |ruleset| masq_flags(ruleset, 3, |_| None));
-    let name = "name the policy that was applied to see all: `ephport-nft diff FILE`, or its flags";
+    let name = "to see all changes, name the policy: `ephport-nft diff FILE`";
     let lost = "policy default, rule 3 of postrouting: lost its port range flag: \
                 the kernel ignores its ports 49152-61000, though nft lists them";
     let (code, lines) = status(&host, POLICIES);
     assert_eq!(code, 3);
-    let other = "/etc/ephport/policy.toml is not what was applied, or not for this host as it is;";
+    let other = "/etc/ephport/policy.toml is not what was applied;";
     assert_eq!(lines[2..], [other, name, lost]);
     // Without the file, or with one that is none.
     let ended = ephport(&host, "status");
@@ -396,7 +398,7 @@ fn without_what_was_applied_only_the_evident_is_told() {
     let told: Vec<_> = ended.out.lines().map(str::trim).collect();
     assert_eq!(told[2..4], [name, lost]);
     let json: Value = serde_json::from_str(&ephport(&host, "status --json").out).unwrap();
-    assert_eq!(json["compared_with"], Value::Null);
+    assert_eq!(json["policy_file"], Value::Null);
     let drift = json!([{
         "chain": "postrouting", "set": null, "rule": 3, "policy": "default",
         "change": "lost-port-flag", "message": lost,
@@ -406,8 +408,12 @@ fn without_what_was_applied_only_the_evident_is_told() {
     let all = ephport(&host, "diff --to-ports 49152-61000");
     assert_eq!(all.exit, Exit::Differs);
     let added = "rule 5 of postrouting: is not the policy's: drop";
-    assert_eq!(all.out.lines().take(2).collect::<Vec<_>>(), [lost, added]);
+    let sentences: Vec<_> = all.out.lines().skip(1).take(2).map(str::trim).collect();
+    assert_eq!(sentences, [lost, added]);
     ok(&host, "nft delete table inet ephport");
     let gone = ephport(&host, "diff --to-ports 49152-61000").out;
-    assert!(gone.starts_with("the table: is missing\n--- installed\n"), "{gone}");
+    assert!(
+        gone.starts_with("would install table inet ephport\n  the table: is missing\n"),
+        "{gone}"
+    );
 }

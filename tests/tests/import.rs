@@ -154,7 +154,7 @@ fn what_is_no_network_acl_or_allows_nothing_is_an_error() {
         assert_eq!(ended.err.lines().last(), Some(message));
     }
     let ended = ephport_with_input(&Host::new("host").unwrap(), "import nacl", &[0xff]);
-    let message = "error: cannot read standard input: stream did not contain valid UTF-8\n";
+    let message = "error: cannot read standard input: byte 0 is not UTF-8\n";
     assert_eq!((ended.exit, ended.err.as_str()), (Exit::Failure, message));
 }
 

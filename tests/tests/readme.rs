@@ -1,25 +1,27 @@
-//! What README.md and docs/ show is what the commands print, and their policies are policies.
+//! README.md and docs/ show what the commands print, and their policies are policies.
 //!
 //! A console block is one command and its output; `policy.toml` in it is the last TOML block before.
-//! The table's owner and fingerprint, which name a version, are left out.
+//! `UPDATE_EXPECT=1` renews the output in the documents; review it with `git diff`.
+//! The table's owner and fingerprint, which name a version, are skipped.
 
-use std::path::Path;
+use std::env;
+use std::path::{Path, PathBuf};
 
 use ephport_core::Document;
 use ephport_tests::{Host, PolicyFile, ephport_args, ephport_ok, host_with_uplink};
 
-/// Name and text of README.md and of each file in docs.
-fn pages() -> Vec<(String, String)> {
+/// Path and text of README.md and of each file in docs.
+fn pages() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let docs = std::fs::read_dir(root.join("docs")).expect("docs");
     let mut paths: Vec<_> = docs.map(|entry| entry.expect("an entry").path()).collect();
     paths.sort();
     paths.insert(0, root.join("README.md"));
-    let page = |path: &Path| {
-        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        (name, std::fs::read_to_string(path).expect("its text"))
+    let page = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).expect("its text");
+        (path, text)
     };
-    paths.iter().map(|path| page(path)).collect()
+    paths.into_iter().map(page).collect()
 }
 
 /// Language and text of each block, in order.
@@ -42,20 +44,35 @@ fn words(line: &str) -> Vec<&str> {
 #[test]
 fn every_command_prints_what_is_shown() {
     let mut count = 0;
+<<<<<<< HEAD
     for (name, page) in pages() {
         let (host, _peer) = host_with_uplink();
         let mut policy = None;
+=======
+    for (path, page) in pages() {
+        let (host, _peer) = uplinked();
+        let (mut policy, mut renewed) = (None, page.clone());
+>>>>>>> 56adb89 (cli: screens of 80 columns, JSON with schemas, sysctl format; document both flows)
         for (language, block) in blocks(&page) {
             match language {
                 "toml" => policy = Some(PolicyFile::new(block)),
                 "console" => {
                     let (command, shown) = block.split_once('\n').expect("a command");
                     let line = command.strip_prefix("# ephport-nft ").expect("a command of ours");
-                    assert_eq!(printed(&host, line, policy.as_ref()), shown, "{name}: {command}");
+                    let printed = printed(&host, line, policy.as_ref());
+                    if env::var_os("UPDATE_EXPECT").is_some() {
+                        let shown = format!("{command}\n{shown}```");
+                        renewed = renewed.replace(&shown, &format!("{command}\n{printed}```"));
+                    } else {
+                        assert_eq!(printed, shown, "{}: {command}", path.display());
+                    }
                     count += 1;
                 }
                 _ => {}
             }
+        }
+        if renewed != page {
+            std::fs::write(&path, renewed).expect("written");
         }
     }
     assert!(count >= 15, "{count}");
@@ -73,8 +90,11 @@ fn printed(host: &Host, line: &str, policy: Option<&PolicyFile>) -> String {
     lines.map(unsigned).collect()
 }
 
-/// A line without the fingerprint in a rule's comment.
+/// A line without the fingerprint in a rule's comment, and with an example of one elsewhere.
 fn unsigned(line: &str) -> String {
+    if let Some((before, _)) = line.split_once("fingerprint ") {
+        return format!("{before}fingerprint 0123456789abcdef\n");
+    }
     match line.split_once(" comment \"ephport-nft ") {
         Some((rule, _)) => format!("{rule}\n"),
         None => line.into(),
@@ -85,12 +105,12 @@ fn unsigned(line: &str) -> String {
 fn every_policy_is_one_and_is_printed_as_the_same() {
     let host = Host::new("host").unwrap();
     let mut count = 0;
-    for (name, page) in pages() {
+    for (path, page) in pages() {
         for (_, block) in blocks(&page).into_iter().filter(|(language, _)| *language == "toml") {
             let file = PolicyFile::new(&whole(block));
             let printed = ephport_ok(&host, &format!("show --format toml {}", file.path()));
             let parse = |text: &str| text.parse::<Document>().expect("a document");
-            assert_eq!(parse(&printed), parse(&whole(block)), "{name}:\n{block}");
+            assert_eq!(parse(&printed), parse(&whole(block)), "{}:\n{block}", path.display());
             count += 1;
         }
     }
@@ -110,7 +130,8 @@ fn whole(block: &str) -> String {
 #[test]
 fn every_key_has_its_example() {
     let pages = pages();
-    let (_, page) = pages.iter().find(|(name, _)| name == "policy.md").expect("docs/policy.md");
+    let (_, page) =
+        pages.iter().find(|(path, _)| path.ends_with("policy.md")).expect("docs/policy.md");
     // The message for an unknown key names them all.
     let unknown = "[[policy]]\nkey = 1\n".parse::<Document>().unwrap_err().to_string();
     let (_, keys) = unknown.split_once("expected ").expect("the keys");

@@ -176,7 +176,12 @@ mod tests {
                 Failure::File { path: "a.toml".into(), source: document },
                 format!("a.toml:{line}:1: {problem}"),
             ),
-            (Failure::from(unplanned()), unplanned().to_string()),
+            (Failure::Plan(unplanned()), unplanned().to_string()),
+            (Failure::Sysctl(show::SysctlError::NotLocal), show::SysctlError::NotLocal.to_string()),
+            (
+                Failure::Print(ErrorKind::StorageFull.into()),
+                "cannot print: no storage space".into(),
+            ),
             (Failure::Kernel(ephport_nft::Error::Foreign), ephport_nft::Error::Foreign.to_string()),
             (Failure::Nacl(NaclError::NoAcl), NaclError::NoAcl.to_string()),
             (Failure::Demo(demo()), demo().to_string()),

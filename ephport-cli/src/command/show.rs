@@ -49,7 +49,7 @@ pub(crate) enum SysctlError {
     #[error("policy {policy}: no port from 1024 up: the kernel selects no others by itself")]
     Privileged { policy: PolicyName },
     #[error(
-        "policies {first} and {second} permit different ports, and the sysctls hold one set: \
+        "policies {first} and {second} permit different ports, and the sysctls contain one set: \
          expected one policy for this host's own sockets"
     )]
     Different { first: PolicyName, second: PolicyName },
@@ -87,4 +87,37 @@ fn sysctl(plan: &Plan) -> Result<String, SysctlError> {
          net.ipv4.ip_local_port_range = {first} {last}\n\
          net.ipv4.ip_local_reserved_ports ={reserved}\n"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_policies_and_what_is_expected() {
+        let name = |name: &str| name.parse::<PolicyName>().unwrap();
+        let cases = [
+            (
+                SysctlError::NotLocal,
+                "no policy applies to this host's own sockets: \
+                 expected one with origin local or both",
+            ),
+            (
+                SysctlError::Blocks { policy: name("a") },
+                "policy a: blocks are no sysctl: expected the same ports for all sources",
+            ),
+            (
+                SysctlError::Privileged { policy: name("a") },
+                "policy a: no port from 1024 up: the kernel selects no others by itself",
+            ),
+            (
+                SysctlError::Different { first: name("a"), second: name("b") },
+                "policies a and b permit different ports, and the sysctls contain one set: \
+                 expected one policy for this host's own sockets",
+            ),
+        ];
+        for (error, message) in cases {
+            assert_eq!(error.to_string(), message);
+        }
+    }
 }

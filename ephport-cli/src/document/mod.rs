@@ -9,6 +9,7 @@ pub(crate) use parts::{
     Difference, PolicyDocument, PolicyStatus, PortRange, RuleDocument, Step, ports, rules,
 };
 use policy_file::PolicyFile;
+use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 
@@ -18,16 +19,22 @@ pub(crate) const VERSION: u32 = 1;
 /// The schema of a document, by its name.
 pub(crate) fn schema(name: Name) -> Schema {
     match name {
-        Name::Apply => schema_for!(Apply),
-        Name::Remove => schema_for!(Remove),
-        Name::Status => schema_for!(Status),
-        Name::Diff => schema_for!(Diff),
-        Name::Show => schema_for!(Show),
-        Name::Explain => schema_for!(Explain),
-        Name::Demo => schema_for!(Demo),
-        Name::Message => schema_for!(Message),
+        Name::Apply => printed::<Apply>(),
+        Name::Remove => printed::<Remove>(),
+        Name::Status => printed::<Status>(),
+        Name::Diff => printed::<Diff>(),
+        Name::Show => printed::<Show>(),
+        Name::Explain => printed::<Explain>(),
+        Name::Demo => printed::<Demo>(),
+        Name::Message => printed::<Message>(),
         Name::PolicyFile => schema_for!(PolicyFile),
     }
+}
+
+/// The schema of a document that is printed: each key is there, with null for no value.
+fn printed<T: JsonSchema>() -> Schema {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    settings.into_generator().into_root_schema_for::<T>()
 }
 
 /// The name of a schema.
