@@ -5,7 +5,7 @@
 
 use ephport_cli::Exit;
 use ephport_tests::tool::{nft_load, ok};
-use ephport_tests::{Ended, Host, PolicyFile, ephport, ephport_ok, uplinked};
+use ephport_tests::{CommandOutput, Host, PolicyFile, ephport, ephport_ok, host_with_uplink};
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
@@ -28,12 +28,12 @@ to-ports = "1024-65535"
 except-ports = "30000-32767"
 "#;
 
-fn parsed(ended: &Ended) -> Value {
+fn parsed(ended: &CommandOutput) -> Value {
     serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
 }
 
 /// Checks the exit code, standard output and standard error of a command.
-fn check(ended: &Ended, exit: Exit, out: &Expect, err: &Expect) {
+fn check(ended: &CommandOutput, exit: Exit, out: &Expect, err: &Expect) {
     assert_eq!(ended.exit, exit, "{ended:?}");
     out.assert_eq(&ended.out.lines().map(shortened).collect::<String>());
     err.assert_eq(&ended.err);
@@ -52,14 +52,14 @@ fn shortened(line: &str) -> String {
 }
 
 /// A command with a file of three policies.
-fn on_three(host: &Host, command: &str) -> Ended {
+fn on_three(host: &Host, command: &str) -> CommandOutput {
     let file = PolicyFile::new(THREE);
     ephport(host, &format!("{command} {}", file.path()))
 }
 
 #[test]
 fn policies_of_a_file_are_applied_in_order() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let absent = expect![[r#"
         warning: policy subscribers: no interface matches `wg*` now; the policy applies to it as soon as one does
     "#]];
@@ -120,7 +120,7 @@ fn policies_of_a_file_are_applied_in_order() {
 
 #[test]
 fn summaries_fit_80_columns() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let sources: Vec<_> = (0..60).map(|i| format!("10.{i}.0.0/16")).collect();
     let flags = format!(
         "--map-e psid=52,psid-len=8,offset=6 -o any --source {} --except-destination {} --random \
@@ -167,7 +167,7 @@ fn summary_describes_every_condition() {
 
 #[test]
 fn missing_file_is_named() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let message = |path: &str| {
         format!(
             "error: cannot read {path}: No such file or directory (os error 2); \
@@ -184,7 +184,7 @@ fn missing_file_is_named() {
 
 #[test]
 fn errors_in_files_have_line_and_column() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let cases = [
         (
             "[[policy]]\nname = \"a\"\nto-ports = \"1024-\n",
@@ -223,7 +223,7 @@ fn errors_in_files_have_line_and_column() {
 
 #[test]
 fn endless_input_changes_nothing() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let ended = ephport(&host, "apply /dev/zero");
     check(
         &ended,
@@ -252,7 +252,7 @@ fn quoted_input_is_escaped_and_cut() {
 
 #[test]
 fn shown_policy_file_is_the_same_policy() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     assert_eq!(on_three(&host, "apply").exit, Exit::Success);
     let printed = on_three(&host, "show --format toml").out;
     let file = PolicyFile::new(&printed);
@@ -274,7 +274,7 @@ fn shown_policy_file_is_the_same_policy() {
 
 #[test]
 fn show_prints_every_format_without_changes() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let nft = on_three(&host, "show").out;
     assert_eq!(on_three(&host, "show --format nft").out, nft);
     assert!(nft.starts_with("table inet ephport {\n\tcomment \"ephport-nft\"\n"), "{nft}");
@@ -305,7 +305,7 @@ fn show_prints_every_format_without_changes() {
 
 #[test]
 fn apply_and_remove_print_json() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let flags = "-p udp --to-ports 49152-61000 --enforce --json";
     let shown = parsed(&ephport(&host, "show -p udp --to-ports 49152-61000 --enforce --json"));
     let policies = &shown["policies"];
@@ -329,7 +329,7 @@ fn apply_and_remove_print_json() {
 
 #[test]
 fn status_prints_json() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let status = || {
         let ended = ephport(&host, "status --json");
         (ended.exit, parsed(&ended))
@@ -375,7 +375,7 @@ fn status_prints_json() {
 
 #[test]
 fn status_counts_once_and_truly() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     ephport_ok(&host, "apply --to-ports 49152-61000 -p udp");
     // What the kernel counts: a rule's counter is set as traffic would.
     let listed = ok(&host, "nft list table inet ephport");
@@ -392,7 +392,7 @@ fn status_counts_once_and_truly() {
 
 #[test]
 fn status_marks_rules_that_nft_cannot_list() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     ephport_ok(&host, "apply --blocks 10.0.0.0/30=64@1024-65535 -p udp");
     let out = ephport_ok(&host, "status --rules");
     let last = out.lines().last().unwrap();
@@ -404,7 +404,7 @@ fn status_marks_rules_that_nft_cannot_list() {
 
 #[test]
 fn diff_shows_only_what_apply_would_change() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let (old, new) = ("-p udp --to-ports 49152-61000", "-p udp --to-ports 1024-2047");
     let absent = ephport(&host, &format!("diff {old}"));
     check(
@@ -498,7 +498,7 @@ fn short_help_fits_a_screen() {
 
 #[test]
 fn messages_are_json_with_json() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let cases = [
         ("apply --json --to-ports 0", Exit::Usage, "usage"),
         ("apply --json /absent", Exit::Failure, "file"),

@@ -3,7 +3,7 @@
 //! Expected texts are snapshots, see `commands.rs`.
 
 use ephport_cli::Exit;
-use ephport_tests::{Ended, Host, PolicyFile, ephport_words};
+use ephport_tests::{CommandOutput, Host, PolicyFile, ephport_args};
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
@@ -31,11 +31,11 @@ to-ports = "1024-65535"
 "#;
 
 /// Explains a flow with the policies above, on a host that has `eth0`.
-fn explain(flow: &str, more: &[&str]) -> Ended {
+fn explain(flow: &str, more: &[&str]) -> CommandOutput {
     let (host, file) = (Host::new("host").unwrap(), PolicyFile::new(FILE));
     host.link("eth0", &host, "eth1").unwrap();
     let words = ["explain", file.path(), "--flow", flow].into_iter().chain(more.iter().copied());
-    ephport_words(&host, words, b"")
+    ephport_args(&host, words, b"")
 }
 
 fn check(flow: &str, expected: &Expect) {
@@ -274,7 +274,7 @@ fn invalid_flow_is_wrong_usage() {
         let line = format!("error: invalid value '{flow}' for '--flow <FLOW>': {message}");
         assert_eq!(ended.err.lines().next(), Some(line.as_str()));
     }
-    let ended = ephport_words(&Host::new("host").unwrap(), ["explain", "--to", "1"], b"");
+    let ended = ephport_args(&Host::new("host").unwrap(), ["explain", "--to", "1"], b"");
     assert_eq!(ended.exit, Exit::Usage);
     assert!(ended.err.contains("\n  --flow <FLOW>\n"), "{}", ended.err);
 }

@@ -2,7 +2,7 @@
 //! The judge is Python's jsonschema; its tomllib reads the policy files.
 
 use ephport_tests::tool::tool;
-use ephport_tests::{Host, PolicyFile, ephport, ephport_ok, ephport_words, uplinked};
+use ephport_tests::{Host, PolicyFile, ephport, ephport_args, ephport_ok, host_with_uplink};
 use serde_json::{Value, json};
 
 /// Reads pairs of a schema and a document, and prints for each the error or an empty line.
@@ -77,7 +77,7 @@ fn documents(host: &Host) -> Vec<(&'static str, Value)> {
     ];
     let mut documents = Vec::new();
     for (name, words) in steps {
-        let ended = ephport_words(host, words.clone(), b"");
+        let ended = ephport_args(host, words.clone(), b"");
         let document = serde_json::from_str(&ended.out);
         documents
             .push((name, document.unwrap_or_else(|error| panic!("{error}: {words:?}: {ended:?}"))));
@@ -89,7 +89,7 @@ fn documents(host: &Host) -> Vec<(&'static str, Value)> {
 
 #[test]
 fn every_document_conforms_to_its_schema() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let mut pairs = Vec::new();
     let documents = documents(&host);
     for (name, document) in &documents {

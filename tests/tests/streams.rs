@@ -6,7 +6,7 @@ use std::io::pipe;
 use std::process::{Command, Stdio};
 
 use ephport_tests::tool::{binary, ok};
-use ephport_tests::{Host, PolicyFile, ephport_ok, uplinked};
+use ephport_tests::{Host, PolicyFile, ephport_ok, host_with_uplink};
 
 /// What happens to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ fn check(host: &Host, line: &str, output_is_all: bool) {
 
 #[test]
 fn verdicts_and_changes_survive_lost_streams() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let bad = PolicyFile::new("[[policy]]\nname = 1\n");
     let cases = [
         ("apply --to-ports 2000-2999 -o any", Some(0)),
@@ -97,7 +97,7 @@ fn verdicts_and_changes_survive_lost_streams() {
 
 #[test]
 fn commands_of_output_only_fail_where_it_is_lost() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     let lines = [
         "show --to-ports 2000-2999 -o any",
         "show --to-ports 2000-2999 -o absent0 --json",
@@ -113,7 +113,7 @@ fn commands_of_output_only_fail_where_it_is_lost() {
 
 #[test]
 fn removal_survives_lost_streams() {
-    let (host, _peer) = uplinked();
+    let (host, _peer) = host_with_uplink();
     for fate in FATES {
         for (out, err) in [(fate, Fate::Read), (Fate::Read, fate), (fate, fate)] {
             ephport_ok(&host, "apply --to-ports 49152-61000 -o any");
