@@ -44,15 +44,9 @@ fn words(line: &str) -> Vec<&str> {
 #[test]
 fn every_command_prints_what_is_shown() {
     let mut count = 0;
-<<<<<<< HEAD
-    for (name, page) in pages() {
-        let (host, _peer) = host_with_uplink();
-        let mut policy = None;
-=======
     for (path, page) in pages() {
         let (host, _peer) = host_with_uplink();
         let (mut policy, mut renewed) = (None, page.clone());
->>>>>>> 56adb89 (cli: screens of 80 columns, JSON with schemas, sysctl format; document both flows)
         for (language, block) in blocks(&page) {
             match language {
                 "toml" => policy = Some(PolicyFile::new(block)),
