@@ -102,9 +102,11 @@ fn acknowledged(ack: &Ack) -> Result<Ack, CodecError> {
 pub fn netlink(bytes: &[u8]) {
     let ruleset = gathered(bytes);
     let _ = (ruleset.to_nft().to_string(), ruleset.bytecode().to_string(), ruleset.fingerprint());
-    let essence = ruleset.normalized();
-    assert_eq!(essence.normalized(), essence);
-    let _ = (changes(&ruleset, &essence), drift(&ruleset, &essence), evident(&ruleset));
+    assert_eq!(ruleset.normalized(), ruleset.normalized());
+    let mut other = ruleset.clone();
+    other.rules.reverse();
+    other.rules.pop();
+    let _ = (changes(&ruleset, &other), drift(&ruleset, &other), evident(&ruleset));
     for message in Messages::new(bytes).map_while(Result::ok) {
         let _ = Event::decode(message, FAMILY, TABLE);
     }
@@ -226,8 +228,7 @@ fn aimed(policies: &[ResolvedPolicy], flow: &Flow, at: usize) -> Flow {
 const IPPROTO_ICMP: u8 = 1;
 
 /// What conntrack may take a packet for; each connection has its turn of them.
-const STANDINGS: [CtState; 4] =
-    [CtState::New, CtState::Established, CtState::Reply, CtState::Invalid];
+const STATES: [CtState; 4] = [CtState::New, CtState::Established, CtState::Reply, CtState::Invalid];
 
 fn on_one(
     (ruleset, policies): (&TableState, &[ResolvedPolicy]),
@@ -237,14 +238,14 @@ fn on_one(
 ) -> Option<String> {
     let opening = Packet::opening(flow);
     let echo = opening.clone().with_protocol(IPPROTO_ICMP);
-    let standing = STANDINGS[at % STANDINGS.len()];
-    let gate = |port, standing| {
-        let packet = Packet::leaving(flow, port).with_standing(standing);
+    let state = STATES[at % STATES.len()];
+    let gate = |port, state| {
+        let packet = Packet::leaving(flow, port).with_state(state);
         misjudged(ruleset, policies, flow, port, &packet)
     };
     mistranslated(ruleset, policies, flow, &opening)
         .or_else(|| mistranslated(ruleset, policies, flow, &echo))
-        .or_else(|| gate(leaving, standing))
+        .or_else(|| gate(leaving, state))
         .or_else(|| gate(flow.source_port(), CtState::New))
 }
 
@@ -277,7 +278,7 @@ pub fn misjudged(
     packet: &Packet<'_>,
 ) -> Option<String> {
     let is_known = Protocol::from_number(packet.protocol()).is_some();
-    let meant = match packet.standing() {
+    let meant = match packet.state() {
         _ if !is_known => true,
         CtState::New | CtState::Established => permits(policies, flow, leaving),
         // Its source port is that of a server of ours.

@@ -1,13 +1,13 @@
-//! Differences are told exactly where there are some, and each kind has its sentence.
+//! Drift is reported exactly where two tables differ, one sentence for each difference.
 
 use ephport_core::strategies::documents;
 use ephport_core::{Document, HostFacts};
 use ephport_nft::nftables::expr::{Expr, Immediate, Verdict};
 use ephport_nft::nftables::{Chain, Comment, Element, Rule};
-use ephport_nft::plan::drift::{Aspect, Change, Drift, Place, drift, evident};
+use ephport_nft::plan::drift::{Attribute, Drift, Location, drift, evident};
 use ephport_nft::table::layout::{FAMILY, TABLE};
-use ephport_nft::table::{Checksum, Fingerprint};
 use ephport_nft::{TableState, compile};
+use expect_test::expect;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -21,7 +21,7 @@ fn parsed(policy: &str) -> TableState {
     compiled(&text.parse().expect("a document")).expect("resolved")
 }
 
-/// What somebody may do to a table, at a place and of a kind that are drawn.
+/// Change a table by hand: the kind of change and its places are random.
 fn tamper(ruleset: &mut TableState, kind: u8, at: Index, to: Index) -> Option<()> {
     fn pick<T>(of: &mut [T], at: Index) -> Option<&mut T> {
         if of.is_empty() { None } else { Some(at.get_mut(of)) }
@@ -43,7 +43,7 @@ fn tamper(ruleset: &mut TableState, kind: u8, at: Index, to: Index) -> Option<()
             let at = to.index(exprs.len());
             exprs.swap(0, at);
         }
-        5 => pick(rules, at)?.userdata = Some(Comment::new("x").to_userdata()),
+        5 => pick(rules, at)?.userdata = Some(Comment::new("x y").to_userdata()),
         6 => {
             let verdict = Immediate::verdict(Verdict::Accept);
             pick(rules, at)?.exprs.push(verdict.into());
@@ -71,14 +71,15 @@ fn tamper(ruleset: &mut TableState, kind: u8, at: Index, to: Index) -> Option<()
 
 fn check(installed: &TableState, desired: &TableState) -> Result<(), TestCaseError> {
     let drifts = drift(installed, desired);
-    let is_same = installed.normalized() == desired.normalized();
+    let is_same = installed.normalized() == desired.normalized()
+        && installed.fingerprint() == desired.fingerprint();
     prop_assert_eq!(drifts.is_empty(), is_same, "{:?}\n{}", drifts, desired.to_nft());
     Ok(())
 }
 
 proptest! {
     #[test]
-    fn nothing_drifts_from_itself_and_each_other_document_does(
+    fn only_different_tables_drift(
         first in documents(), second in documents()
     ) {
         let (Some(first), Some(second)) = (compiled(&first), compiled(&second)) else {
@@ -90,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_somebody_does_is_told(
+    fn every_change_by_hand_is_reported(
         document in documents(),
         deeds in prop::collection::vec((0..14u8, any::<Index>(), any::<Index>()), 1..4),
     ) {
@@ -112,209 +113,120 @@ fn sentences(installed: &TableState, desired: &TableState) -> Vec<String> {
 
 const UDP: &str = "protocols = [\"udp\"]\nout-interfaces = [\"eth0\"]\n";
 
-#[test]
-fn two_policies_differ_in_the_policys_own_terms() {
-    let base = "to-ports = \"49152-61000\"\n";
-    let desired = parsed(&format!("{UDP}{base}"));
-    let cases = [
-        (
-            "protocols = [\"udp\"]\nout-interfaces = [\"eth1\"]\n",
-            base,
-            "interface `oifname \"eth1\"`, expected `oifname \"eth0\"`",
-        ),
-        (
-            "protocols = [\"udplite\"]\nout-interfaces = [\"eth0\"]\n",
-            base,
-            "protocol `meta l4proto udplite`, expected `meta l4proto udp`",
-        ),
-        (UDP, "to-ports = \"1024-2047\"\n", "moves to ports 1024-2047, expected 49152-61000"),
-        (UDP, "to-ports = \"1024\"\n", "moves to ports 1024, expected 49152-61000"),
-        (
-            UDP,
-            "to-ports = \"49152-61000\"\nrandom = true\npersistent = true\n",
-            "picks ports random,persistent, expected by default",
-        ),
-        (
-            UDP,
-            "to-ports = \"49152-61000\"\naddress = \"keep\"\n",
-            "makes the source address itself, expected the interface's",
-        ),
-        (
-            UDP,
-            "to-ports = \"49152-61000\"\nsource-ports = \"2000-2999\"\n",
-            "source ports `th sport 2000-2999`, expected `th sport 1024-65535`",
-        ),
-        (
-            UDP,
-            "to-ports = \"49152-61000\"\nfamilies = [\"ipv6\"]\n",
-            "address family `meta nfproto ipv6`, expected none",
-        ),
-        (UDP, "to-ports = \"49152-61000\"\norigin = \"local\"\n", "origin `iif 0`, expected none"),
-    ];
-    for (scope, target, sentence) in cases {
-        let expected = format!("policy p, rule 3 of postrouting: {sentence}");
-        assert_eq!(sentences(&parsed(&format!("{scope}{target}")), &desired), [expected]);
-    }
-    let sources = parsed(&format!("{UDP}{base}sources = [\"10.0.0.0/8\"]\n"));
-    let others = parsed(&format!("{UDP}{base}sources = [\"10.0.0.0/9\", \"192.0.2.0/24\"]\n"));
-    assert_eq!(
-        sentences(&others, &sources),
-        ["policy p, rule 3 of postrouting: sources `ip saddr { 10.0.0.0/9, \
-          192.0.2.0/24 }`, expected `ip saddr 10.0.0.0/8`"]
-    );
+/// The sentences for a table of this policy where the policy has been changed to `desired`.
+fn changed(installed: &str, desired: &str) -> String {
+    let desired = parsed(&format!("{UDP}{desired}"));
+    sentences(&parsed(installed), &desired).join("\n") + "\n"
 }
 
 #[test]
-fn what_no_policy_makes_is_evident() {
+fn policies_differ_in_attributes_of_policies() {
+    let eth1 = "protocols = [\"udp\"]\nout-interfaces = [\"eth1\"]\n";
+    let udplite = "protocols = [\"udplite\"]\nout-interfaces = [\"eth0\"]\n";
+    let base = "to-ports = \"49152-61000\"\n";
+    let cases = [
+        format!("{eth1}{base}"),
+        format!("{udplite}{base}"),
+        format!("{UDP}to-ports = \"1024-2047\"\n"),
+        format!("{UDP}to-ports = \"1024\"\n"),
+        format!("{UDP}{base}random = true\npersistent = true\n"),
+        format!("{UDP}{base}address = \"keep\"\n"),
+        format!("{UDP}{base}source-ports = \"2000-2999\"\n"),
+        format!("{UDP}{base}families = [\"ipv6\"]\n"),
+        format!("{UDP}{base}origin = \"local\"\n"),
+    ];
+    let all: String = cases.iter().map(|installed| changed(installed, base)).collect();
+    expect![[r#"
+        policy p, rule 3 of postrouting: interface `oifname "eth1"`, expected `oifname "eth0"`
+        policy p, rule 3 of postrouting: protocol `meta l4proto udplite`, expected `meta l4proto udp`
+        policy p, rule 3 of postrouting: ports 1024-2047, expected 49152-61000
+        policy p, rule 3 of postrouting: ports 1024, expected 49152-61000
+        policy p, rule 3 of postrouting: port selection random,persistent, expected default
+        policy p, rule 3 of postrouting: address keep, expected masquerade
+        policy p, rule 3 of postrouting: source ports `th sport 2000-2999`, expected `th sport 1024-65535`
+        policy p, rule 3 of postrouting: address family `meta nfproto ipv6`, expected none
+        policy p, rule 3 of postrouting: origin `iif 0`, expected none
+    "#]].assert_eq(&all);
+    let others = format!("{UDP}{base}sources = [\"10.0.0.0/9\", \"192.0.2.0/24\"]\n");
+    let sources = format!("{base}sources = [\"10.0.0.0/8\"]\n");
+    expect![[r#"
+        policy p, rule 3 of postrouting: sources `ip saddr { 10.0.0.0/9, 192.0.2.0/24 }`, expected `ip saddr 10.0.0.0/8`
+    "#]].assert_eq(&changed(&others, &sources));
+}
+
+#[test]
+fn evident_drift_needs_no_policy() {
     let desired = parsed(&format!("{UDP}to-ports = \"49152-61000\"\nenforce = true\n"));
     let mut installed = desired.clone();
     installed.table.flags = Some(1);
     installed.chains[1].hook.as_mut().unwrap().priority = -300;
-    let Some(Expr::Masq(masq)) = installed.rules[2].exprs.last_mut() else { panic!("no masq") };
-    masq.flags = None;
-    let expected = [
-        "the table: is dormant: the kernel runs none of its rules",
-        "policy p, rule 3 of postrouting: lost its port range flag: the kernel ignores its ports \
-         49152-61000, though nft lists them",
-        "chain enforce: has priority -300, expected 110",
-    ];
-    let told: Vec<_> = evident(&installed).iter().map(ToString::to_string).collect();
-    assert_eq!(told, expected);
-    assert_eq!(sentences(&installed, &desired), expected);
+    let masq = installed.rules.iter_mut().flat_map(|rule| rule.exprs.last_mut());
+    let masq = masq.filter_map(|expr| if let Expr::Masq(masq) = expr { Some(masq) } else { None });
+    masq.for_each(|masq| masq.flags = None);
+    let reported: Vec<_> = evident(&installed).iter().map(ToString::to_string).collect();
+    expect![[r#"
+        the table: flags dormant (the kernel runs none of its rules), expected none
+        policy p, rule 3 of postrouting: port range flag cleared (the kernel ignores ports 49152-61000, although nft prints them), expected set
+        chain enforce: priority -300, expected 110
+    "#]].assert_eq(&(reported.join("\n") + "\n"));
+    assert_eq!(sentences(&installed, &desired), reported);
 }
 
 #[test]
-fn a_rule_that_is_another_is_not_taken_for_a_changed_one() {
+fn other_rule_is_not_a_changed_rule() {
     let desired = parsed(&format!("{UDP}to-ports = \"49152-61000\"\n"));
     let mut installed = desired.clone();
     let exprs = vec![Immediate::verdict(Verdict::Accept).into()];
-    installed.rules[2] = Rule::new(FAMILY, TABLE, "postrouting", exprs);
-    assert_eq!(
-        sentences(&installed, &desired),
-        [
-            "policy p, rule 3 of postrouting: is missing: oifname \"eth0\" meta l4proto udp \
-             th sport 1024-65535 counter packets 0 bytes 0 masquerade to :49152-61000",
-            "rule 3 of postrouting: is not the policy's: accept",
-        ]
-    );
+    *installed.rules.last_mut().unwrap() = Rule::new(FAMILY, TABLE, "postrouting", exprs);
+    expect![[r#"
+        policy p, rule 3 of postrouting is missing: oifname "eth0" meta l4proto udp th sport 1024-65535 counter packets 0 bytes 0 masquerade to :49152-61000
+        rule 3 of postrouting belongs to no policy: accept
+    "#]].assert_eq(&(sentences(&installed, &desired).join("\n") + "\n"));
 }
 
 #[test]
-fn another_signature_alone_is_told() {
+fn fingerprint_is_reported_only_without_other_drift() {
     let desired = parsed(&format!("{UDP}to-ports = \"49152-61000\"\n"));
     let mut installed = desired.clone();
     installed.rules[0].userdata = None;
-    assert_eq!(sentences(&installed, &desired), ["rule 1 of postrouting: lost the fingerprint"]);
+    let reported = sentences(&installed, &desired);
+    let [sentence] = &reported[..] else { panic!("{reported:?}") };
+    let (before, _) = sentence.rsplit_once(' ').unwrap();
+    assert_eq!(before, "the table: fingerprint none, expected ephport-nft 0.1.0");
+    installed.chains.pop();
+    assert_eq!(sentences(&installed, &desired).len(), 1);
 }
 
 #[test]
-fn every_change_has_its_sentence() {
-    let rule = || "counter".to_string();
-    let (found, expected) = (rule, || "accept".to_string());
-    let fingerprint =
-        |checksum| Fingerprint { version: "0.1.0".into(), checksum: Checksum(checksum) };
-    let statement = |aspect, found: &str, expected: &str| Change::StatementChanged {
-        aspect,
-        found: found.into(),
-        expected: expected.into(),
+fn sentences_start_with_the_location() {
+    let drift = |location, attribute, found: Option<&str>, expected: Option<&str>| {
+        let [found, expected] = [found, expected].map(|text| text.map(Into::into));
+        Drift { location, attribute, found, expected }.to_string()
     };
-    let elements = |count: u32| (0..count).map(|i| i.to_string()).collect::<Vec<_>>();
-    let cases = [
-        (Change::Removed, "removed", "is missing"),
-        (Change::Added, "added", "is not the policy's"),
-        (Change::Dormant, "dormant", "is dormant: the kernel runs none of its rules"),
-        (
-            Change::TableFlags { found: 2, expected: 0 },
-            "table-flags",
-            "has the flags 0x2, expected 0x0",
-        ),
-        (
-            Change::ChainPriority { found: 100, expected: 90 },
-            "chain-priority",
-            "has priority 100, expected 90",
-        ),
-        (
-            Change::ChainChanged { found: found(), expected: expected() },
-            "chain-changed",
-            "is `counter`, expected `accept`",
-        ),
-        (Change::Emptied { rules: 4 }, "emptied", "lost all of its 4 rules"),
-        (Change::RuleRemoved { rule: rule() }, "rule-removed", "is missing: counter"),
-        (Change::RuleAdded { rule: rule() }, "rule-added", "is not the policy's: counter"),
-        (Change::Moved { expected: 3 }, "moved", "is out of order, expected as rule 3"),
-        (
-            Change::LostPortFlag { ports: "1-2".into() },
-            "lost-port-flag",
-            "lost its port range flag: the kernel ignores its ports 1-2, though nft lists them",
-        ),
-        (
-            Change::PortsChanged { found: "1-2".into(), expected: "3".into() },
-            "ports-changed",
-            "moves to ports 1-2, expected 3",
-        ),
-        (
-            Change::ChoiceChanged { found: String::new(), expected: "random".into() },
-            "choice-changed",
-            "picks ports by default, expected random",
-        ),
-        (
-            Change::AddressChanged { found: "192.0.2.1".into(), expected: "itself".into() },
-            "address-changed",
-            "makes the source address 192.0.2.1, expected itself",
-        ),
-        (
-            statement(Aspect::Verdict, "drop", "accept"),
-            "statement-changed",
-            "verdict `drop`, expected `accept`",
-        ),
-        (
-            statement(Aspect::Counter, "", "counter"),
-            "statement-changed",
-            "counter none, expected `counter`",
-        ),
-        (
-            statement(Aspect::Connection, "ct state new", ""),
-            "statement-changed",
-            "connection `ct state new`, expected none",
-        ),
-        (
-            Change::ProgramChanged { found: found(), expected: expected() },
-            "program-changed",
-            "is `counter`, expected `accept`",
-        ),
-        (
-            Change::CommentChanged { found: None, expected: Some("p".into()) },
-            "comment-changed",
-            "has no comment, expected the comment \"p\"",
-        ),
-        (
-            Change::FingerprintChanged { found: Some(fingerprint(1)), expected: fingerprint(2) },
-            "fingerprint-changed",
-            "has the fingerprint `ephport-nft 0.1.0 0000000000000001`, \
-             expected `ephport-nft 0.1.0 0000000000000002`",
-        ),
-        (
-            Change::FingerprintChanged { found: None, expected: fingerprint(2) },
-            "fingerprint-changed",
-            "lost the fingerprint",
-        ),
-        (
-            Change::SetElements { missing: elements(5), extra: elements(1) },
-            "set-elements",
-            "lacks 0, 1, 2 and 2 more and should not have 0",
-        ),
-        (Change::SetChanged, "set-changed", "has other keys, values, flags or another size"),
-        (Change::Unnamed, "unnamed", "differs in what ephport has no name for"),
+    let chain = || Location::Chain { chain: "enforce".into() };
+    let set = || Location::Set { set: "p/blocks4".into() };
+    let rule = |policy: Option<&str>| Location::Rule {
+        chain: "postrouting".into(),
+        number: 3,
+        policy: policy.map(|name| name.parse().unwrap()),
+    };
+    let lines = [
+        drift(Location::Table, Attribute::Object, None, Some("")),
+        drift(chain(), Attribute::Object, Some(""), None),
+        drift(chain(), Attribute::Rules, None, Some("6")),
+        drift(rule(Some("p")), Attribute::Object, None, Some("counter")),
+        drift(rule(None), Attribute::Object, Some("counter"), None),
+        drift(rule(Some("p")), Attribute::Position, Some("3"), Some("4")),
+        drift(set(), Attribute::Elements, Some("1, 2, 3 and 2 more"), None),
     ];
-    for (change, name, sentence) in cases {
-        assert_eq!((change.name(), change.to_string().as_str()), (name, sentence));
-    }
-}
-
-#[test]
-fn a_sentence_begins_with_its_place() {
-    let at = |place| Drift { place, change: Change::Removed }.to_string();
-    assert_eq!(at(Place::Table), "the table: is missing");
-    assert_eq!(at(Place::Chain { chain: "enforce".into() }), "chain enforce: is missing");
-    assert_eq!(at(Place::Set { set: "p/blocks4".into() }), "set p/blocks4: is missing");
+    expect![[r#"
+        the table is missing
+        chain enforce belongs to no policy
+        chain enforce: rules none, expected 6
+        policy p, rule 3 of postrouting is missing: counter
+        rule 3 of postrouting belongs to no policy: counter
+        policy p, rule 3 of postrouting: position 3, expected 4
+        set p/blocks4: elements 1, 2, 3 and 2 more, expected none
+    "#]]
+    .assert_eq(&(lines.join("\n") + "\n"));
 }

@@ -3,6 +3,7 @@
 mod scripted;
 
 use ephport_nft::netlink::{NetlinkError, Transport};
+use ephport_nft::table::Normalized;
 use ephport_nft::{Applied, Client, Error, Installed, TableState};
 use nix::errno::Errno;
 use scripted::{BatchFault, Kernel, ListFault, ruleset};
@@ -135,9 +136,9 @@ enum Task {
 
 /// The table that the kernel held, that it is to hold, and that it holds.
 struct Tables<'a> {
-    before: Option<&'a TableState>,
-    desired: &'a TableState,
-    after: Option<&'a TableState>,
+    before: Option<Normalized<'a>>,
+    desired: Normalized<'a>,
+    after: Option<Normalized<'a>>,
 }
 
 /// Does the task; what was read, if that was the task.
@@ -155,15 +156,17 @@ fn perform(
 }
 
 fn is_true(task: Task, verdict: &Result<Option<Installed>, Error>, tables: &Tables<'_>) -> bool {
-    let Tables { before, desired, after } = *tables;
+    let Tables { before, desired, after } = tables;
     match (task, verdict) {
         (Task::Read, Ok(Some(Installed::Absent))) => after.is_none() && before.is_none(),
         (Task::Read, Ok(Some(Installed::Ours { ruleset, intact: true, .. }))) => {
-            after.map(TableState::normalized) == Some(ruleset.normalized()) && after == before
+            *after == Some(ruleset.normalized()) && after == before
         }
-        (Task::Apply, Ok(None)) => after == Some(desired),
+        (Task::Apply, Ok(None)) => after.as_ref() == Some(desired),
         (Task::Remove, Ok(None)) => after.is_none(),
-        (Task::Apply, Err(Error::Unconfirmed)) => after == before || after == Some(desired),
+        (Task::Apply, Err(Error::Unconfirmed)) => {
+            after == before || after.as_ref() == Some(desired)
+        }
         (Task::Remove, Err(Error::Unconfirmed)) => after == before || after.is_none(),
         (_, Err(_)) => after == before,
         _ => false,
@@ -172,8 +175,7 @@ fn is_true(task: Task, verdict: &Result<Option<Installed>, Error>, tables: &Tabl
 
 /// The three tasks over a kernel that holds nothing, another table, and the desired one.
 fn tasks() -> impl Iterator<Item = (Task, Option<TableState>, TableState)> {
-    let essence = |ports| ruleset(ports).normalized();
-    let (other, desired) = (essence("1024-2047,3000-3999"), essence("49152-61000"));
+    let (other, desired) = (ruleset("1024-2047,3000-3999"), ruleset("49152-61000"));
     [Task::Read, Task::Apply, Task::Remove].into_iter().flat_map(move |task| {
         [None, Some(other.clone()), Some(desired.clone())].map(|held| (task, held, desired.clone()))
     })
@@ -194,8 +196,8 @@ fn at_every_call(
                 break;
             }
             let after = kernel.ruleset.as_ref().map(TableState::normalized);
-            let (before, after) = (held.as_ref(), after.as_ref());
-            check(task, at, &verdict, &Tables { before, desired: &desired, after });
+            let before = held.as_ref().map(TableState::normalized);
+            check(task, at, &verdict, &Tables { before, desired: desired.normalized(), after });
             struck += 1;
         }
     }

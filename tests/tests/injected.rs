@@ -96,11 +96,12 @@ impl Scene {
     /// Whether the verdict is what the kernel holds.
     fn is_true(&mut self, task: Task, output: &Output) -> bool {
         let held = match self.nft.installed().unwrap() {
-            Installed::Ours { ruleset, intact: true, .. } => Some(ruleset.normalized()),
+            Installed::Ours { ruleset, intact: true, .. } => Some(ruleset),
             Installed::Absent => None,
             other => panic!("torn: {other:?}"),
         };
-        let is_old = held.as_ref() == Some(&self.old.normalized());
+        let held = held.as_ref().map(TableState::normalized);
+        let is_old = held == Some(self.old.normalized());
         let says = |text: &str| String::from_utf8_lossy(&output.stdout).starts_with(text);
         match (task, output.status.code()) {
             (Task::Apply, Some(0)) => held == Some(self.new.normalized()),

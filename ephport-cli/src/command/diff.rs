@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ephport_core::PolicyName;
-use ephport_nft::plan::drift::Place;
+use ephport_nft::plan::drift::Location;
 use ephport_nft::{Applied, Client, Drift, Installed, Plan, TableState};
 use similar::{ChangeTag, TextDiff};
 
@@ -49,17 +49,13 @@ pub(crate) fn run(args: RequestArgs, output: &mut Output<'_>) -> Result<Exit, Fa
 
 /// The table in nft's syntax without its fingerprint, which differs whenever anything does.
 fn listing(table: &TableState) -> String {
-    let mut table = table.normalized();
-    if table.fingerprint().is_some() {
-        table.unsign();
-    }
-    table.to_nft().to_string()
+    table.normalized().to_nft().to_string()
 }
 
 /// The summaries of the policies that differ.
 fn changed(plan: &Plan, installed: &Installed, drift: &[Drift]) -> Vec<Block> {
-    let of_rules = drift.iter().filter_map(|drift| match &drift.place {
-        Place::Rule { policy, .. } => policy.as_ref(),
+    let of_rules = drift.iter().filter_map(|drift| match &drift.location {
+        Location::Rule { policy, .. } => policy.as_ref(),
         _ => None,
     });
     let named: BTreeSet<&PolicyName> = of_rules.collect();

@@ -4,7 +4,7 @@ use ephport_core::{
     Families, Interfaces, PermittedPorts, PolicyName, PortSet, Protocol, ResolvedPolicy,
 };
 use ephport_nft::nftables::Rule;
-use ephport_nft::plan::drift::Place;
+use ephport_nft::plan::drift::Location;
 use ephport_nft::table::layout::policy_of;
 use ephport_nft::{Drift, TableState};
 use schemars::JsonSchema;
@@ -226,8 +226,12 @@ pub(crate) struct Difference {
     rule: Option<usize>,
     /// The policy of the rule.
     policy: Option<String>,
-    /// The stable name of this kind of difference.
-    change: String,
+    /// The attribute that differs; `object` for one that is missing or belongs to no policy.
+    attribute: String,
+    /// The value in the kernel.
+    found: Option<String>,
+    /// The value that the policy has.
+    expected: Option<String>,
     /// The difference as a sentence.
     message: String,
 }
@@ -235,17 +239,25 @@ pub(crate) struct Difference {
 impl From<&Drift> for Difference {
     fn from(drift: &Drift) -> Self {
         let (mut chain, mut set, mut rule, mut policy) = (None, None, None, None);
-        match &drift.place {
-            Place::Chain { chain: name } => chain = Some(name.clone()),
-            Place::Set { set: name } => set = Some(name.clone()),
-            Place::Rule { chain: name, number, policy: owner } => {
+        match &drift.location {
+            Location::Chain { chain: name } => chain = Some(name.clone()),
+            Location::Set { set: name } => set = Some(name.clone()),
+            Location::Rule { chain: name, number, policy: owner } => {
                 (chain, rule) = (Some(name.clone()), Some(*number));
                 policy = owner.as_ref().map(PolicyName::to_string);
             }
             _ => {}
         }
-        let change = drift.change.name().into();
-        Self { chain, set, rule, policy, change, message: drift.to_string() }
+        Self {
+            chain,
+            set,
+            rule,
+            policy,
+            attribute: drift.attribute.name().into(),
+            found: drift.found.clone(),
+            expected: drift.expected.clone(),
+            message: drift.to_string(),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use verdict::{CommitResult, verdict};
 
 use crate::netlink::{NetlinkError, Socket, Transport, exchange};
 use crate::nftables::{Generation, Table};
-use crate::plan::drift::{self, Change, Drift, drift};
+use crate::plan::drift::{Drift, absent, drift};
 use crate::plan::transaction::Batch;
 use crate::table::layout::{FAMILY, TableId};
 use crate::table::{Fingerprint, TableState};
@@ -252,7 +252,9 @@ impl Installed {
             Self::Foreign(_) => return Err(Error::Foreign),
             Self::Ours { ruleset, .. } => ruleset,
         };
-        if ruleset.normalized() == desired.normalized() {
+        let checksum = |table: &TableState| table.fingerprint().map(|found| found.checksum);
+        let is_signed = checksum(ruleset) == checksum(desired);
+        if is_signed && ruleset.normalized() == desired.normalized() {
             return Ok((Applied::Unchanged, None));
         }
         Ok(match Batch::update(ruleset, desired) {
@@ -268,7 +270,7 @@ impl Installed {
     /// [`Error::Foreign`] when the table is not ours to change.
     pub fn drift(&self, desired: &TableState) -> Result<Vec<Drift>, Error> {
         match self {
-            Self::Absent => Ok(vec![Drift { place: drift::Place::Table, change: Change::Removed }]),
+            Self::Absent => Ok(vec![absent()]),
             Self::Foreign(_) => Err(Error::Foreign),
             Self::Ours { ruleset, .. } => Ok(drift(ruleset, desired)),
         }

@@ -9,6 +9,7 @@ use super::scope::Source;
 use crate::nftables::expr::{
     Bitwise, Cmp, CmpOp, Ct, Data, Expr, Lookup, Payload, Range, RangeOp, Register,
 };
+use crate::nftables::value::address_len;
 use crate::table::{Set, merged_networks};
 
 /// Which address is asked about.
@@ -91,13 +92,6 @@ fn load(of: Of, family: Family, len: u32) -> Expr {
         (Of::Destination, Family::Ipv6) => Payload::IPV6_DESTINATION,
     };
     Payload { len, ..header }.into()
-}
-
-fn address_len(family: Family) -> usize {
-    match family {
-        Family::Ipv4 => 4,
-        Family::Ipv6 => 16,
-    }
 }
 
 #[cfg(test)]

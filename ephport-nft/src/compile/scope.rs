@@ -8,18 +8,16 @@ use ephport_core::{
 use super::Program;
 use super::networks::Of;
 use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Expr, Lookup, Meta, Payload, Register};
+use crate::nftables::value;
 use crate::table::Set;
 use crate::uapi::{
-    ARPHRD_LOOPBACK, NFPROTO_IPV4, NFPROTO_IPV6, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_NFPROTO,
-    NFT_META_OIFNAME, NFT_META_OIFTYPE,
+    ARPHRD_LOOPBACK, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_NFPROTO, NFT_META_OIFNAME,
+    NFT_META_OIFTYPE,
 };
 
 /// TCP's FIN, SYN, RST and ACK bits (RFC 9293 §3.1).
 const TCP_STATE_FLAGS: u8 = 0x17;
 const TCP_SYN: u8 = 0x02;
-
-/// The room of an interface name in a register (`IFNAMSIZ`, linux/if.h).
-const IFNAMSIZ: usize = 16;
 
 /// One way out and one family, where a rule must know which.
 pub(super) struct Packets<'a> {
@@ -140,11 +138,7 @@ fn exit(pattern: Option<&InterfacePattern>) -> Vec<Expr> {
         [load_meta(NFT_META_OIFTYPE), Cmp::new(CmpOp::Neq, &ARPHRD_LOOPBACK.to_ne_bytes()).into()];
     let Some(pattern) = pattern else { return not_loopback.into() };
     let bytes = match pattern {
-        InterfacePattern::Name(name) => {
-            let mut bytes = name.as_str().as_bytes().to_vec();
-            bytes.resize(IFNAMSIZ, 0);
-            bytes
-        }
+        InterfacePattern::Name(name) => value::interface_bytes(name.as_str()),
         InterfacePattern::Prefix(prefix) => prefix.as_str().as_bytes().to_vec(),
     };
     let mut exprs = vec![load_meta(NFT_META_OIFNAME), Cmp::new(CmpOp::Eq, &bytes).into()];
@@ -155,11 +149,7 @@ fn exit(pattern: Option<&InterfacePattern>) -> Vec<Expr> {
 }
 
 pub(super) fn family(family: Family) -> [Expr; 2] {
-    let number = match family {
-        Family::Ipv4 => NFPROTO_IPV4,
-        Family::Ipv6 => NFPROTO_IPV6,
-    };
-    [load_meta(NFT_META_NFPROTO), Cmp::new(CmpOp::Eq, &[number]).into()]
+    [load_meta(NFT_META_NFPROTO), Cmp::new(CmpOp::Eq, &[value::nfproto(family)]).into()]
 }
 
 /// What begins here came in by no interface.

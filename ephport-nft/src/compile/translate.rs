@@ -2,19 +2,14 @@
 
 use std::net::IpAddr;
 
-use ephport_core::{
-    Address, BlockTable, Family, NatFlags, PermittedPorts, Port, PortRange, ResolvedPolicy,
-};
+use ephport_core::{Address, BlockTable, Family, PermittedPorts, Port, PortRange, ResolvedPolicy};
 
 use super::Program;
 use super::scope::{Packets, source_address};
-use crate::nftables::SetSpec;
 use crate::nftables::expr::{Counter, Data, Expr, Immediate, Lookup, Masq, Nat, Register, Verdict};
+use crate::nftables::{SetSpec, value};
 use crate::table::{Set, SetName, layout};
-use crate::uapi::{
-    NF_NAT_RANGE_PERSISTENT, NF_NAT_RANGE_PROTO_RANDOM, NF_NAT_RANGE_PROTO_RANDOM_FULLY,
-    NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
-};
+use crate::uapi::{NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET};
 
 /// The second 4-byte slot of register 1 (`NFT_REG32_01`), where a map leaves its second value.
 const SECOND_SLOT: Register = Register(9);
@@ -48,7 +43,7 @@ impl Program {
     /// Looks the source's block up; a source without one goes on to the next policy.
     fn block(&mut self, policy: &ResolvedPolicy, blocks: &BlockTable, family: Family) -> Vec<Expr> {
         let map = self.block_map(policy, blocks, family);
-        let flags = NF_NAT_RANGE_PROTO_SPECIFIED | nat_flags(policy.flags);
+        let flags = NF_NAT_RANGE_PROTO_SPECIFIED | value::nat_flag_bits(policy.flags);
         let is_addressed = blocks.iter().next().is_some_and(|block| block.outside.is_some());
         let load =
             [source_address(family, Register::R1), Lookup::value(&map.name, Register::R1).into()];
@@ -66,8 +61,11 @@ impl Program {
                 }
                 Address::Fixed(address) => {
                     let addr_min = Some(Register::R2);
-                    let ports =
-                        Nat { proto_min: min, proto_max: max, ..Nat::source(number(family)) };
+                    let ports = Nat {
+                        proto_min: min,
+                        proto_max: max,
+                        ..Nat::source(value::nfproto(family))
+                    };
                     let nat = Nat { addr_min, flags: Some(flags), ..ports };
                     vec![immediate_address(Register::R2, address), nat.into()]
                 }
@@ -115,43 +113,23 @@ pub(super) fn translate(range: PortRange, policy: &ResolvedPolicy) -> Vec<Expr> 
         exprs.push(port(high, range.last()));
         max = Some(high);
     }
-    let flags = Some(NF_NAT_RANGE_PROTO_SPECIFIED | nat_flags(policy.flags));
+    let flags = Some(NF_NAT_RANGE_PROTO_SPECIFIED | value::nat_flag_bits(policy.flags));
     let nat = |family| Nat { proto_min: min, proto_max: max, flags, ..Nat::source(family) };
     exprs.push(match policy.address {
         Address::Masquerade => Masq { flags, proto_min: min, proto_max: max }.into(),
         Address::Keep => nat(NFPROTO_INET).into(),
         Address::Fixed(address) => {
             let addr_min = Some(Register::R1);
-            Nat { addr_min, ..nat(number(Family::of(address))) }.into()
+            Nat { addr_min, ..nat(value::nfproto(Family::of(address))) }.into()
         }
     });
     exprs
 }
 
-fn number(family: Family) -> u8 {
-    match family {
-        Family::Ipv4 => NFPROTO_IPV4,
-        Family::Ipv6 => NFPROTO_IPV6,
-    }
-}
-
 fn immediate_address(dreg: Register, address: IpAddr) -> Expr {
-    let data = match address {
-        IpAddr::V4(address) => Data::value(&address.octets()),
-        IpAddr::V6(address) => Data::value(&address.octets()),
-    };
-    Immediate { dreg, data }.into()
+    Immediate { dreg, data: Data::Value(value::address_bytes(address)) }.into()
 }
 
 fn port(dreg: Register, port: Port) -> Expr {
-    Immediate { dreg, data: Data::value(&port.get().to_be_bytes()) }.into()
-}
-
-fn nat_flags(flags: NatFlags) -> u32 {
-    let flags = [
-        (flags.random, NF_NAT_RANGE_PROTO_RANDOM),
-        (flags.fully_random, NF_NAT_RANGE_PROTO_RANDOM_FULLY),
-        (flags.persistent, NF_NAT_RANGE_PERSISTENT),
-    ];
-    flags.into_iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag)
+    Immediate { dreg, data: Data::value(&value::port_bytes(port)) }.into()
 }

@@ -1,43 +1,44 @@
-//! The virtual machine (net/netfilter/nf_tables_core.c), over one packet.
+//! The virtual machine (net/netfilter/nf_tables_core.c), run on one packet.
 
-use super::nat::{masquerade, source_nat};
+use ephport_core::Family;
+
 use super::packet::{Fact, Facts};
+use super::path::{By, Draw, InterpretError, Path};
 use super::registers::Registers;
 use super::sets::answers;
-use super::{By, Draw, InterpretError, NatTarget};
-use crate::nftables::Rule;
 use crate::nftables::expr::{
     Bitwise, Byteorder, Cmp, CmpOp, Data, Expr, Hash, Lookup, Meta, Numgen, Range, RangeOp,
     Register, Verdict,
 };
+use crate::nftables::{Rule, value};
+use crate::syntax::NatTarget;
 use crate::table::TableState;
 use crate::uapi::{
-    NFPROTO_INET, NFT_BITWISE_MASK_XOR, NFT_BYTEORDER_HTON, NFT_BYTEORDER_NTOH, NFT_HASH_JENKINS,
+    NFT_BITWISE_MASK_XOR, NFT_BYTEORDER_HTON, NFT_BYTEORDER_NTOH, NFT_HASH_JENKINS,
     NFT_LOOKUP_F_INV, NFT_META_NFPROTO, NFT_NG_INCREMENTAL, NFT_NG_RANDOM,
 };
 
-/// The kernel's own bound on chains within chains (`NFT_JUMP_STACK_SIZE`).
+/// The kernel's limit on nested chains (`NFT_JUMP_STACK_SIZE`).
 const MAX_DEPTH: usize = 16;
 
-/// How a chain can end.
+/// The end of a chain for a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+enum End {
     Accepted,
     Dropped,
-    /// NAT was told something.
     Translated(NatTarget),
-    /// The end was reached, or a `return`.
-    Left,
+    /// The last rule was passed, or one returned.
+    Returned,
 }
 
-/// An end, and what led to it.
+/// An end, and the way to it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Ended {
-    pub(super) end: End,
-    /// The rules, each by its chain and its place in it.
-    pub(super) trail: Vec<(String, usize)>,
-    /// The number drawn on the way, if one was.
-    pub(super) draw: Option<Draw>,
+struct Ended {
+    end: End,
+    /// The rules, each by its chain and its index in that chain.
+    trail: Vec<(String, usize)>,
+    /// The number that was generated on the way, if one was.
+    draw: Option<Draw>,
 }
 
 impl Ended {
@@ -46,10 +47,20 @@ impl Ended {
     }
 }
 
-/// What a rule does, and the number that it drew for that.
+impl From<Ended> for Path {
+    fn from(Ended { end, trail, draw }: Ended) -> Self {
+        let target = match end {
+            End::Translated(target) => Some(target),
+            End::Accepted | End::Dropped | End::Returned => None,
+        };
+        Self { target, is_dropped: end == End::Dropped, trail, draw }
+    }
+}
+
+/// A step of a rule, and the number that was generated for it.
 type Drawn = (Step, Option<Draw>);
 
-/// What a rule does.
+/// The result of a rule.
 enum Step {
     NoMatch,
     Verdict(Verdict),
@@ -57,47 +68,47 @@ enum Step {
 }
 
 pub(super) struct Machine<'a> {
-    ruleset: &'a TableState,
+    table: &'a TableState,
     packet: &'a dyn Facts,
 }
 
-/// Why a rule cannot be run: the expression at fault.
+/// The expression that cannot be run.
 struct Stuck<'a>(&'a Expr);
 
 impl<'a> Machine<'a> {
-    pub(super) fn new(ruleset: &'a TableState, packet: &'a dyn Facts) -> Self {
-        Self { ruleset, packet }
+    pub(super) fn new(table: &'a TableState, packet: &'a dyn Facts) -> Self {
+        Self { table, packet }
     }
 
-    /// Every way in which a base chain can end.
-    pub(super) fn run(&self, chain: &str) -> Result<Vec<Ended>, InterpretError> {
-        self.chain(chain, MAX_DEPTH)
+    /// All paths of the packet through a base chain.
+    pub(super) fn run(&self, chain: &str) -> Result<Vec<Path>, InterpretError> {
+        Ok(self.chain(chain, MAX_DEPTH)?.into_iter().map(Path::from).collect())
     }
 
     fn chain(&self, name: &str, depth: usize) -> Result<Vec<Ended>, InterpretError> {
-        let exists = self.ruleset.chains.iter().any(|chain| chain.name == name);
+        let exists = self.table.chains.iter().any(|chain| chain.name == name);
         let Some(depth) = depth.checked_sub(1).filter(|_| exists) else {
             return Err(InterpretError::Chain { chain: name.into() });
         };
         let mut ended = Vec::new();
-        for (index, rule) in self.ruleset.rules_of(name).enumerate() {
-            let mut goes_on = false;
+        for (index, rule) in self.table.rules_of(name).enumerate() {
+            let mut continues = false;
             for (effect, draw) in self.rule(rule, index)? {
                 let before = ended.len();
-                goes_on |= self.follow(effect, (name, index), depth, &mut ended)?;
+                continues |= self.follow(effect, (name, index), depth, &mut ended)?;
                 for end in ended.iter_mut().skip(before).filter(|end| end.draw.is_none()) {
                     end.draw.clone_from(&draw);
                 }
             }
-            if !goes_on {
+            if !continues {
                 return Ok(ended);
             }
         }
-        ended.push(Ended { end: End::Left, trail: Vec::new(), draw: None });
+        ended.push(Ended { end: End::Returned, trail: Vec::new(), draw: None });
         Ok(ended)
     }
 
-    /// Adds the ends that an effect leads to; whether the next rule may be reached.
+    /// Add the ends that a step leads to; whether the next rule may be reached.
     fn follow(
         &self,
         effect: Step,
@@ -106,21 +117,21 @@ impl<'a> Machine<'a> {
         ended: &mut Vec<Ended>,
     ) -> Result<bool, InterpretError> {
         let here = |end| (vec![Ended::at(at, end)], false);
-        let (inner, comes_back) = match effect {
+        let (inner, returns) = match effect {
             Step::NoMatch | Step::Verdict(Verdict::Continue | Verdict::Break) => {
                 return Ok(true);
             }
             Step::Translated(target) => here(End::Translated(target)),
             Step::Verdict(Verdict::Accept) => here(End::Accepted),
             Step::Verdict(Verdict::Drop | Verdict::Other(_)) => here(End::Dropped),
-            Step::Verdict(Verdict::Return) => here(End::Left),
+            Step::Verdict(Verdict::Return) => here(End::Returned),
             Step::Verdict(Verdict::Goto(chain)) => (self.inner(&chain, at, depth)?, false),
             Step::Verdict(Verdict::Jump(chain)) => (self.inner(&chain, at, depth)?, true),
         };
-        let is_back = |inner: &Ended| comes_back && inner.end == End::Left;
-        let goes_on = inner.iter().any(is_back);
-        ended.extend(inner.into_iter().filter(|end| !is_back(end)));
-        Ok(goes_on)
+        let is_return = |inner: &Ended| returns && inner.end == End::Returned;
+        let continues = inner.iter().any(is_return);
+        ended.extend(inner.into_iter().filter(|end| !is_return(end)));
+        Ok(continues)
     }
 
     fn inner(
@@ -143,7 +154,7 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// Everything that the rest of a rule can do.
+    /// All steps that the rest of a rule can lead to.
     fn exprs<'e>(
         &self,
         exprs: &'e [Expr],
@@ -154,7 +165,7 @@ impl<'a> Machine<'a> {
         while let [expr, next @ ..] = rest {
             rest = next;
             let stuck = || Stuck(expr);
-            let goes_on = match expr {
+            let continues = match expr {
                 Expr::Meta(meta) => load(&mut registers, meta.dreg, self.packet.meta(meta)),
                 Expr::Payload(from) => load(&mut registers, from.dreg, self.packet.payload(from)),
                 Expr::Fib(fib) => load(&mut registers, fib.dreg, self.packet.fib(fib)),
@@ -162,7 +173,7 @@ impl<'a> Machine<'a> {
                 Expr::Bitwise(bitwise) => bitwise_of(&mut registers, bitwise),
                 Expr::Numgen(numgen) => generate(&mut registers, numgen),
                 Expr::Hash(hash) => hashed(&mut registers, hash),
-                Expr::Byteorder(order) => turned(&mut registers, order),
+                Expr::Byteorder(order) => converted(&mut registers, order),
                 Expr::Cmp(cmp) => compare(&registers, cmp),
                 Expr::Range(range) => in_range(&registers, range),
                 Expr::Counter(_) => Some(true),
@@ -176,35 +187,31 @@ impl<'a> Machine<'a> {
                     Data::Verdict(_) => None,
                     Data::Value(bytes) => registers.set(immediate.dreg, bytes).map(|()| true),
                 },
-                Expr::Masq(masq) => {
-                    let target = masquerade(&registers, masq).ok_or_else(stuck)?;
-                    return Ok(vec![(Step::Translated(target), draw)]);
-                }
-                Expr::Nat(nat) => {
-                    let target = source_nat(&registers, nat).ok_or_else(stuck)?;
-                    if self.is_of(nat.family) {
+                Expr::Masq(_) | Expr::Nat(_) => {
+                    let nat = registers.nat_statement(expr).ok_or_else(stuck)?;
+                    let target = nat.target().ok_or_else(stuck)?;
+                    // Other families are passed over (`nft_nat_inet_eval`).
+                    if nat.family.is_none_or(|family| self.is_of(family)) {
                         return Ok(vec![(Step::Translated(target), draw)]);
                     }
                     Some(true)
                 }
                 Expr::Opaque(_) => None,
             };
-            if !goes_on.ok_or_else(stuck)? {
+            if !continues.ok_or_else(stuck)? {
                 return Ok(vec![(Step::NoMatch, draw)]);
             }
         }
         Ok(vec![(Step::Verdict(Verdict::Continue), draw)])
     }
 
-    /// Whether the packet is of this family, an `NFPROTO_*`; `NFPROTO_INET` is both.
-    fn is_of(&self, family: u32) -> bool {
+    /// Whether the packet is of this family.
+    fn is_of(&self, family: Family) -> bool {
         let meta = Meta { key: NFT_META_NFPROTO, dreg: Register::R1 };
-        let number = u8::try_from(family).ok();
-        number == Some(NFPROTO_INET)
-            || number.is_some_and(|number| self.packet.meta(&meta) == Fact::Bytes(vec![number]))
+        self.packet.meta(&meta) == Fact::Bytes(vec![value::nfproto(family)])
     }
 
-    /// Goes on with each value that the key can have.
+    /// All steps that follow from a lookup, one for each value that the key can have.
     fn lookup<'e>(
         &self,
         lookup: &Lookup,
@@ -214,39 +221,39 @@ impl<'a> Machine<'a> {
         expr: &'e Expr,
     ) -> Result<Vec<Drawn>, Stuck<'e>> {
         let stuck = || Stuck(expr);
-        let filled = self.ruleset.set(&lookup.set).ok_or_else(stuck)?;
-        // The kernel refuses a map without a place for its value, or a value for what is not there.
+        let filled = self.table.set(&lookup.set).ok_or_else(stuck)?;
+        // The kernel refuses a map without a register for its value, and a register without a map.
         let is_fit = lookup.dreg.is_some() == filled.spec.is_map()
             && !(lookup.is_inverted() && filled.spec.is_map())
             && lookup.flags.unwrap_or(0) & !NFT_LOOKUP_F_INV == 0;
         let answers = answers(filled, lookup, registers).filter(|_| is_fit).ok_or_else(stuck)?;
-        let mut effects = Vec::new();
+        let mut steps = Vec::new();
         for (element, drawn) in answers {
-            // A number that hangs on another one is nothing that a policy asks for.
+            // No policy needs a number that depends on another one.
             if drawn.is_some() && draw.is_some() {
                 return Err(stuck());
             }
             let draw = drawn.or_else(|| draw.cloned());
             let mut registers = registers.clone();
             match (element.map(|element| &element.data), lookup.dreg) {
-                (None, _) if !lookup.is_inverted() => effects.push((Step::NoMatch, draw)),
-                (Some(_), None) if lookup.is_inverted() => effects.push((Step::NoMatch, draw)),
+                (None, _) if !lookup.is_inverted() => steps.push((Step::NoMatch, draw)),
+                (Some(_), None) if lookup.is_inverted() => steps.push((Step::NoMatch, draw)),
                 (Some(Some(Data::Verdict(verdict))), Some(Register::VERDICT)) => {
-                    effects.push((Step::Verdict(known(verdict).ok_or_else(stuck)?), draw));
+                    steps.push((Step::Verdict(known(verdict).ok_or_else(stuck)?), draw));
                 }
                 (Some(Some(Data::Verdict(_))), _) => return Err(stuck()),
                 (Some(Some(Data::Value(bytes))), Some(dreg)) => {
                     registers.set(dreg, bytes).ok_or_else(stuck)?;
-                    effects.extend(self.exprs(rest, registers, draw)?);
+                    steps.extend(self.exprs(rest, registers, draw)?);
                 }
-                _ => effects.extend(self.exprs(rest, registers, draw)?),
+                _ => steps.extend(self.exprs(rest, registers, draw)?),
             }
         }
-        Ok(effects)
+        Ok(steps)
     }
 }
 
-/// A verdict that has a name; others the kernel refuses, or they lead to another program.
+/// A verdict with a name: the kernel refuses others, or they send the packet to another process.
 fn known(verdict: &Verdict) -> Option<Verdict> {
     (!matches!(verdict, Verdict::Other(_))).then(|| verdict.clone())
 }
@@ -265,19 +272,19 @@ fn hashed(registers: &mut Registers, hash: &Hash) -> Option<bool> {
         return None;
     }
     let of = registers.bytes(hash.sreg, usize::try_from(hash.len).ok()?)?;
-    // Without a seed the kernel takes another for each rule.
+    // Without a seed the kernel generates one for each rule.
     let by = By::Hash { of, seed: hash.seed? };
     registers.draw(hash.dreg, hash.modulus, by).map(|()| true)
 }
 
-/// Of a drawn number alone, and of all of its bytes. Both ways turn them the same.
-fn turned(registers: &mut Registers, order: &Byteorder) -> Option<bool> {
+/// Converts all bytes of a generated number; both operations are the same.
+fn converted(registers: &mut Registers, order: &Byteorder) -> Option<bool> {
     let is_known = [NFT_BYTEORDER_HTON, NFT_BYTEORDER_NTOH].contains(&order.op);
     let is_whole = (order.len, order.size) == (4, 4);
     registers.turn(order.sreg, order.dreg).filter(|()| is_known && is_whole).map(|()| true)
 }
 
-/// Loads what a packet has; without it the rule does not match.
+/// Load a fact about the packet; without it the rule does not match.
 fn load(registers: &mut Registers, dreg: Register, fact: Fact) -> Option<bool> {
     match fact {
         Fact::Bytes(bytes) => registers.set(dreg, &bytes).map(|()| true),
@@ -290,7 +297,7 @@ fn bitwise_of(registers: &mut Registers, bitwise: &Bitwise) -> Option<bool> {
     let len = usize::try_from(bitwise.len).ok()?;
     let source = registers.bytes(bitwise.sreg, len)?;
     let (mask, xor) = (bitwise.mask.bytes()?, bitwise.xor.bytes()?);
-    // The kernel refuses other lengths, and since Linux 5.6 knows more operations.
+    // The kernel refuses other lengths. Linux 5.6 added other operations.
     if mask.len() != len || xor.len() != len || bitwise.op.unwrap_or(0) != NFT_BITWISE_MASK_XOR {
         return None;
     }
@@ -299,7 +306,7 @@ fn bitwise_of(registers: &mut Registers, bitwise: &Bitwise) -> Option<bool> {
     registers.set(bitwise.dreg, &result).map(|()| true)
 }
 
-/// The bytes are one number in network order.
+/// Compare the bytes as one number in network order.
 fn compare(registers: &Registers, cmp: &Cmp) -> Option<bool> {
     let expected = cmp.data.bytes()?;
     let found = registers.bytes(cmp.sreg, expected.len())?;
@@ -316,7 +323,7 @@ fn compare(registers: &Registers, cmp: &Cmp) -> Option<bool> {
 
 fn in_range(registers: &Registers, range: &Range) -> Option<bool> {
     let (from, to) = (range.from.bytes()?, range.to.bytes()?);
-    // The kernel refuses two lengths.
+    // The kernel refuses ends of different lengths.
     if from.len() != to.len() {
         return None;
     }

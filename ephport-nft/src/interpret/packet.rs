@@ -1,46 +1,47 @@
-//! The packet that a program runs on.
+//! Packets: the facts that a program can load.
 
 use std::net::IpAddr;
 
-use ephport_core::{AddressType, Family, Flow, InterfaceName, Port, TcpOpening};
+use ephport_core::{AddressType, Flow, Port, TcpOpening};
 
 use crate::nftables::expr::{Ct, Fib, Meta, Payload};
+use crate::nftables::value::{self, ct_state_bit};
 use crate::uapi::{
     ARPHRD_ETHER, ARPHRD_LOOPBACK, IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, IP_CT_ESTABLISHED,
-    IP_CT_NEW, NF_CT_STATE_INVALID_BIT, NFPROTO_IPV4, NFPROTO_IPV6, NFT_CT_DIRECTION,
-    NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_CT_STATE, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_NFPROTO,
-    NFT_META_OIFNAME, NFT_META_OIFTYPE, NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER,
-    RTN_BROADCAST, RTN_MULTICAST, RTN_UNICAST,
+    IP_CT_NEW, NF_CT_STATE_INVALID_BIT, NFT_CT_DIRECTION, NFT_CT_SRC_IP, NFT_CT_SRC_IP6,
+    NFT_CT_STATE, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_NFPROTO, NFT_META_OIFNAME,
+    NFT_META_OIFTYPE, NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER, RTN_BROADCAST,
+    RTN_MULTICAST, RTN_UNICAST,
 };
 
 /// TCP's SYN, and an acknowledgement in mid-stream (RFC 9293 §3.1).
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
-/// Where TCP's flags are in its header, and behind all that a program can load.
+/// The offset of the flags in the header of TCP, and the end of all that a program can load.
 const TCP_FLAGS: usize = 13;
 const PACKET_END: usize = 64;
 
-/// What a program can ask of the packet that it runs on.
+/// The facts about a packet that expressions load.
 pub trait Facts {
-    /// What `meta` loads.
+    /// The fact that `meta` loads.
     fn meta(&self, meta: &Meta) -> Fact;
-    /// What `payload` loads.
+    /// The bytes that `payload` loads.
     fn payload(&self, load: &Payload) -> Fact;
-    /// What `fib` loads.
+    /// The result that `fib` loads.
     fn fib(&self, fib: &Fib) -> Fact;
-    /// What `ct` loads.
+    /// The fact that `ct` loads.
     fn ct(&self, ct: &Ct) -> Fact;
 }
 
-/// An answer to what a program asks.
+/// A fact that an expression loads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
-    /// These bytes.
+    /// The bytes in the register.
     Bytes(Vec<u8>),
-    /// The packet has no such thing, and the rule does not match.
+    /// The packet has no such fact, and the rule does not match.
     Absent,
-    /// Nobody here can tell.
+    /// The interpreter does not know the fact.
     Unknown,
 }
 
@@ -50,80 +51,80 @@ impl Fact {
     }
 }
 
-/// What conntrack takes a packet for.
+/// The state of a packet in conntrack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CtState {
-    /// The first of a connection.
+    /// The first packet of a connection.
     New,
-    /// A later one, in the direction of the first.
+    /// A later packet in the direction of the first.
     Established,
-    /// An answer, in a connection that began at the destination.
+    /// A packet in the reply direction: the destination opened the connection.
     Reply,
-    /// Nothing that it can place.
+    /// A packet of no connection.
     Invalid,
 }
 
-/// The packet that opens a connection, before or after translation, or one that looks like it.
+/// The packet that opens a connection, before or after translation, or a packet like it.
 #[derive(Clone, Debug)]
 pub struct Packet<'a> {
     flow: &'a Flow,
     source_port: Port,
-    standing: CtState,
+    state: CtState,
     protocol: u8,
     flags: u8,
 }
 
 impl<'a> Packet<'a> {
-    /// Before translation.
+    /// The opening packet before translation.
     #[must_use]
     pub fn opening(flow: &'a Flow) -> Self {
         Self {
             flow,
             source_port: flow.source_port(),
-            standing: CtState::New,
+            state: CtState::New,
             protocol: flow.protocol().number(),
             flags: if flow.opening() == TcpOpening::Opening { SYN } else { ACK },
         }
     }
 
-    /// After translation to this port; what its source address became, no program asks.
+    /// The opening packet after translation to this port, with its original source address.
     #[must_use]
     pub fn leaving(flow: &'a Flow, source_port: Port) -> Self {
         Self { source_port, ..Self::opening(flow) }
     }
 
-    /// The same packet, taken for something else by conntrack.
+    /// The same packet in this state.
     #[must_use]
-    pub fn with_standing(self, standing: CtState) -> Self {
-        Self { standing, ..self }
+    pub fn with_state(self, state: CtState) -> Self {
+        Self { state, ..self }
     }
 
-    /// The same bytes under the number of another protocol: an echo request's identifier may
-    /// stand where a port would.
+    /// The same bytes with the number of another protocol: an ICMP echo identifier may be at the
+    /// offset of a port.
     #[must_use]
     pub fn with_protocol(self, protocol: u8) -> Self {
         Self { protocol, ..self }
     }
 
-    /// With this byte where TCP has its flags.
+    /// The same packet with this byte at the offset of TCP's flags.
     #[must_use]
     pub fn with_flags(self, flags: u8) -> Self {
         Self { flags, ..self }
     }
 
-    /// What conntrack takes it for.
+    /// The state in conntrack.
     #[must_use]
-    pub fn standing(&self) -> CtState {
-        self.standing
+    pub fn state(&self) -> CtState {
+        self.state
     }
 
-    /// The number of its protocol.
+    /// The number of the transport protocol.
     #[must_use]
     pub fn protocol(&self) -> u8 {
         self.protocol
     }
 
-    /// RFC 791 §3.1, RFC 8200 §3: only the addresses matter.
+    /// The network header (RFC 791 §3.1, RFC 8200 §3), with zeros for all but the addresses.
     fn network_header(&self) -> Vec<u8> {
         match (self.flow.source().ip(), self.flow.destination().ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -136,7 +137,7 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Ports, TCP's flags in their place, and data.
+    /// The transport header: ports, the flags of TCP, and zeros.
     fn transport_header(&self) -> Vec<u8> {
         let ports = [self.source_port.get(), self.flow.destination().port()];
         let mut header: Vec<u8> = ports.into_iter().flat_map(u16::to_be_bytes).collect();
@@ -151,17 +152,14 @@ impl Facts for Packet<'_> {
     fn meta(&self, meta: &Meta) -> Fact {
         let out = self.flow.out_interface();
         match meta.key {
-            NFT_META_OIFNAME => Fact::Bytes(padded_name(out)),
+            NFT_META_OIFNAME => Fact::Bytes(value::interface_bytes(out.as_str())),
             NFT_META_OIFTYPE => {
                 let kind = if out.is_loopback() { ARPHRD_LOOPBACK } else { ARPHRD_ETHER };
                 Fact::of(kind.to_ne_bytes())
             }
-            // Any number but 0 would do for an interface.
+            // Every interface has an index other than 0.
             NFT_META_IIF => Fact::of(u32::from(self.flow.in_interface().is_some()).to_ne_bytes()),
-            NFT_META_NFPROTO => Fact::of([match self.flow.family() {
-                Family::Ipv4 => NFPROTO_IPV4,
-                Family::Ipv6 => NFPROTO_IPV6,
-            }]),
+            NFT_META_NFPROTO => Fact::of([value::nfproto(self.flow.family())]),
             NFT_META_L4PROTO => Fact::of([self.protocol]),
             _ => Fact::Unknown,
         }
@@ -169,7 +167,7 @@ impl Facts for Packet<'_> {
 
     fn payload(&self, load: &Payload) -> Fact {
         let bytes = match load.base {
-            // What lies behind the header can be loaded all the same.
+            // The bytes after the header can be loaded too.
             NFT_PAYLOAD_NETWORK_HEADER => [self.network_header(), self.transport_header()].concat(),
             NFT_PAYLOAD_TRANSPORT_HEADER => self.transport_header(),
             _ => return Fact::Unknown,
@@ -191,23 +189,23 @@ impl Facts for Packet<'_> {
         Fact::of(u32::from(kind).to_ne_bytes())
     }
 
-    /// Of a packet that it cannot place conntrack knows nothing but that (`nft_ct_get_eval`).
+    /// A packet in state INVALID has no other fact in conntrack (`nft_ct_get_eval`).
     fn ct(&self, ct: &Ct) -> Fact {
-        let (state, direction, opened_by) = match self.standing {
-            CtState::New => (state_bit(IP_CT_NEW), IP_CT_DIR_ORIGINAL, self.flow.source()),
+        let (bits, direction, opened_by) = match self.state {
+            CtState::New => (ct_state_bit(IP_CT_NEW), IP_CT_DIR_ORIGINAL, self.flow.source()),
             CtState::Established => {
-                (state_bit(IP_CT_ESTABLISHED), IP_CT_DIR_ORIGINAL, self.flow.source())
+                (ct_state_bit(IP_CT_ESTABLISHED), IP_CT_DIR_ORIGINAL, self.flow.source())
             }
             CtState::Reply => {
-                (state_bit(IP_CT_ESTABLISHED), IP_CT_DIR_REPLY, self.flow.destination())
+                (ct_state_bit(IP_CT_ESTABLISHED), IP_CT_DIR_REPLY, self.flow.destination())
             }
             CtState::Invalid => (NF_CT_STATE_INVALID_BIT, IP_CT_DIR_ORIGINAL, self.flow.source()),
         };
         match (ct.key, ct.direction, opened_by.ip()) {
-            (NFT_CT_STATE, None, _) => Fact::of(state.to_ne_bytes()),
+            (NFT_CT_STATE, None, _) => Fact::of(bits.to_ne_bytes()),
             (NFT_CT_DIRECTION, None, _)
             | (NFT_CT_SRC_IP | NFT_CT_SRC_IP6, Some(IP_CT_DIR_ORIGINAL), _)
-                if self.standing == CtState::Invalid =>
+                if self.state == CtState::Invalid =>
             {
                 Fact::Absent
             }
@@ -218,15 +216,4 @@ impl Facts for Packet<'_> {
             _ => Fact::Unknown,
         }
     }
-}
-
-/// `NF_CT_STATE_BIT` of linux/netfilter/nf_conntrack_common.h.
-fn state_bit(ctinfo: u32) -> u32 {
-    1 << (ctinfo + 1)
-}
-
-fn padded_name(name: &InterfaceName) -> Vec<u8> {
-    let mut bytes = name.as_str().as_bytes().to_vec();
-    bytes.resize(16, 0);
-    bytes
 }

@@ -1,35 +1,35 @@
-//! The registers of the virtual machine: 64 bytes, of which some may be a number not known here.
+//! The registers of the virtual machine: 64 bytes, of which four may be a generated number.
 
-use super::By;
-use crate::nftables::expr::Register;
+use super::path::By;
+use crate::nftables::expr::{Expr, Register};
+use crate::syntax::{NatStatement, Operand};
 
-/// Bytes of a register of 4 and of one of 16 bytes (linux/netfilter/nf_tables.h).
-const SLOT: usize = 4;
-const WIDE: usize = 16;
-const ROOM: usize = 64;
+/// The length of a slot and of all registers, in bytes (linux/netfilter/nf_tables.h).
+const SLOT: usize = Register::SLOT_LEN;
+const ALL: usize = SLOT * Register::SLOTS;
 
-/// The registers. What nothing was written to cannot be read, as newer kernels have it
-/// (`nft_validate_register_load`): older ones would find zeros there.
+/// The registers. Bytes to which nothing was written cannot be read: newer kernels refuse such a rule
+/// (`nft_validate_register_load`), older ones read zeros.
 #[derive(Clone, Debug)]
 pub(super) struct Registers {
-    bytes: [Option<u8>; ROOM],
+    bytes: [Option<u8>; ALL],
     drawn: Option<Drawn>,
 }
 
-/// Any number from 0 on, in a register.
+/// A generated number in a register: any number from 0 on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Drawn {
     at: usize,
-    /// How it was drawn.
+    /// The generator.
     pub(super) by: By,
-    /// The first number that it is not.
+    /// The limit: the number is below it.
     pub(super) below: u32,
-    /// Whether its bytes are in network order; else in that of the machine.
+    /// Whether the bytes are in network order; else in the byte order of the host.
     pub(super) is_network: bool,
 }
 
 impl Drawn {
-    /// The number's bytes.
+    /// The bytes of this number.
     pub(super) fn bytes_of(&self, number: u32) -> [u8; 4] {
         if self.is_network { number.to_be_bytes() } else { number.to_ne_bytes() }
     }
@@ -37,27 +37,22 @@ impl Drawn {
 
 impl Registers {
     pub(super) fn new() -> Self {
-        Self { bytes: [None; ROOM], drawn: None }
+        Self { bytes: [None; ALL], drawn: None }
     }
 
-    /// Where a register begins (`nft_parse_register`).
+    /// The offset of a register, in bytes.
     fn at(register: Register) -> Option<usize> {
-        let number = usize::try_from(register.0).ok()?;
-        match number {
-            1..=4 => Some((number - 1) * WIDE),
-            8..=23 => Some((number - 8) * SLOT),
-            _ => None,
-        }
+        Some(register.slot()? * Register::SLOT_LEN)
     }
 
-    /// Makes room for `len` bytes in whole slots; a number that was there is no more.
+    /// The slots for `len` bytes; a generated number in them is overwritten.
     fn room(&mut self, at: usize, len: usize) -> Option<&mut [Option<u8>]> {
         let end = at + len.next_multiple_of(SLOT);
         self.drawn.take_if(|drawn| drawn.at < end && at < drawn.at + SLOT);
         self.bytes.get_mut(at..end)
     }
 
-    /// Writes bytes; the rest of the last slot becomes zero.
+    /// Write bytes, and zeros to the rest of the last slot.
     pub(super) fn set(&mut self, register: Register, value: &[u8]) -> Option<()> {
         let room = self.room(Self::at(register)?, value.len())?;
         let padded = value.iter().copied().chain(std::iter::repeat(0));
@@ -65,7 +60,7 @@ impl Registers {
         Some(())
     }
 
-    /// Leaves any number below `below` in a register.
+    /// Write any number below `below`.
     pub(super) fn draw(&mut self, register: Register, below: u32, by: By) -> Option<()> {
         let at = Self::at(register)?;
         self.room(at, SLOT)?.fill(None);
@@ -73,7 +68,7 @@ impl Registers {
         Some(())
     }
 
-    /// Turns the byte order of a drawn number, into this register.
+    /// Convert the byte order of a generated number, into the register `to`.
     pub(super) fn turn(&mut self, from: Register, to: Register) -> Option<()> {
         let at = Self::at(to)?;
         let drawn = self.drawn(from)?.clone();
@@ -82,7 +77,7 @@ impl Registers {
         Some(())
     }
 
-    /// The number drawn into a register, if it holds one.
+    /// The generated number in a register, if there is one.
     pub(super) fn drawn(&self, register: Register) -> Option<&Drawn> {
         let at = Self::at(register)?;
         self.drawn.as_ref().filter(|drawn| drawn.at == at)
@@ -92,6 +87,18 @@ impl Registers {
     pub(super) fn bytes(&self, register: Register, len: usize) -> Option<Vec<u8>> {
         let at = Self::at(register)?;
         self.bytes.get(at..at.checked_add(len)?)?.iter().copied().collect()
+    }
+
+    /// The statement of a `masq` or `nat` expression over these registers.
+    pub(super) fn nat_statement(&self, expr: &Expr) -> Option<NatStatement<'static>> {
+        let contents = &mut |register, len| {
+            self.bytes(register, len).map(|bytes| Operand::Constant(bytes.into()))
+        };
+        match expr {
+            Expr::Masq(masq) => NatStatement::from_masq(masq, contents),
+            Expr::Nat(nat) => NatStatement::from_nat(nat, contents),
+            _ => None,
+        }
     }
 }
 
@@ -106,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn narrow_registers_are_the_slots_of_wide_ones() {
+    fn narrow_registers_are_slots_of_wide_ones() {
         let registers = filled(2, &[1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(registers.bytes(Register(13), 4), Some(vec![5, 6, 7, 8]));
         assert_eq!(registers.bytes(Register::R2, 6), Some(vec![1, 2, 3, 4, 5, 6]));
@@ -115,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_was_written_to_cannot_be_read() {
+    fn unwritten_bytes_cannot_be_read() {
         let registers = filled(1, &[7, 8]);
         assert_eq!(registers.bytes(Register(8), 4), Some(vec![7, 8, 0, 0]), "a whole slot");
         assert_eq!(registers.bytes(Register::R1, 5), None);
@@ -123,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_sixteen_slots_and_no_more() {
+    fn sixteen_slots_exist() {
         let mut registers = Registers::new();
         for missing in [0, 5, 7, 24, u32::MAX] {
             assert_eq!(registers.set(Register(missing), &[1]), None, "{missing}");
@@ -135,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drawn_number_has_no_bytes_until_it_is_written_over() {
+    fn generated_number_has_no_bytes() {
         let mut registers = filled(1, &[1; 8]);
         registers.draw(Register(9), 10, By::RoundRobin).unwrap();
         assert_eq!(registers.bytes(Register::R1, 8), None);
@@ -148,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drawn_number_can_be_turned_and_nothing_else_can() {
+    fn only_generated_numbers_are_converted() {
         let mut registers = filled(2, &[1; 4]);
         registers.draw(Register::R1, 10, By::Weighted).unwrap();
         assert_eq!(registers.turn(Register::R2, Register::R1), None);

@@ -1,15 +1,15 @@
-//! What a set holds for a key.
+//! Lookups: the element of a set for a key.
 
 use crate::nftables::Element;
 use crate::nftables::expr::{Data, Lookup};
 use crate::table::Set;
 use crate::uapi::NFT_DATA_VERDICT;
 
-use super::Draw;
+use super::path::Draw;
 use super::registers::{Drawn, Registers};
 
-/// Whether the kernel would take the set: each key and value as long as declared, a value for each
-/// key of a map, ends without a value and in interval sets alone.
+/// Whether the kernel accepts the set: each key and value has the declared length, each key of a map has
+/// a value, and ends are without a value and only in interval sets.
 fn is_sound(filled: &Set) -> bool {
     let set = &filled.spec;
     let len = |declared: Option<u32>| declared.and_then(|len| usize::try_from(len).ok());
@@ -26,8 +26,8 @@ fn is_sound(filled: &Set) -> bool {
     })
 }
 
-/// What a set holds for the key in a register: nothing or an element; for a number that is not
-/// known all answers, each with its share of the numbers. `None` if the set or the key is not fit.
+/// The element for the key in a register, if the set has one; for a generated number all answers, each
+/// with its share of the numbers. `None` if the set or the key is invalid.
 pub(super) fn answers<'s>(
     filled: &'s Set,
     lookup: &Lookup,
@@ -52,22 +52,22 @@ pub(super) fn answers<'s>(
     Some(answers.into_iter().map(|(answer, numbers)| (answer, Some(share(numbers)))).collect())
 }
 
-/// The element for `key`: in an interval set the one that begins the range around it.
+/// The element for `key`: in an interval set the start of the range around it.
 fn find<'a>(filled: &'a Set, key: &[u8]) -> Option<&'a Element> {
     let mut elements = filled.elements.iter();
     if !filled.spec.is_interval() {
         return elements.rfind(|element| element.key_bytes() == Some(key));
     }
-    // Of two at one key, the beginning of a range follows the end of another.
+    // At the same key, the start of a range is after the end of another.
     elements
         .filter(|element| element.key_bytes().is_some_and(|own| own <= key))
         .max_by_key(|element| (element.key_bytes(), !element.is_end()))
         .filter(|element| !element.is_end())
 }
 
-/// Numbers that stand for all that can be drawn, and for how many each of them stands: neighbours
-/// have the same answer up to the next key, and numbers that are no key of a set without ranges
-/// all have none. `None` for ranges of numbers that are not in network order, which is that of keys.
+/// Numbers that represent all that can be generated, and the count that each represents: all numbers up to
+/// the next key have the same answer, and in a set without ranges a number that is no key has none.
+/// `None` for ranges of numbers that are not in network order: keys are.
 fn representatives(filled: &Set, drawn: &Drawn) -> Option<Vec<(u32, u32)>> {
     let key = |element: &Element| {
         let bytes = element.key_bytes()?.try_into().ok()?;

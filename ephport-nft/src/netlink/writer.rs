@@ -51,6 +51,12 @@ impl Writer {
         self.failure.map_or(Ok(self.bytes), Err)
     }
 
+    /// The bytes, even if a length did not fit its field: to be compared, not to be sent.
+    #[must_use]
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// A message: its header, then what `body` writes.
     pub fn message(&mut self, header: Header, body: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();

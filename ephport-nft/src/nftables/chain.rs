@@ -59,6 +59,12 @@ impl Chain {
         }
     }
 
+    /// The same chain without the kernel's number, as it is added.
+    #[must_use]
+    pub(crate) fn unnumbered(&self) -> Self {
+        Self { handle: None, ..self.clone() }
+    }
+
     /// The chain without the kernel's own numbers.
     #[must_use]
     pub fn normalized(&self) -> Self {

@@ -13,6 +13,7 @@ pub(crate) mod schema;
 mod set;
 mod table;
 mod userdata;
+pub(crate) mod value;
 
 pub use chain::{Chain, Hook};
 pub use generation::{Commit, Generation};

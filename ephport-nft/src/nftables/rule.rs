@@ -62,7 +62,7 @@ impl Rule {
     /// The rule without the kernel's own numbers, its counters at zero.
     #[must_use]
     pub fn normalized(&self) -> Self {
-        let exprs = self.exprs.iter().map(Expr::normalized).collect();
+        let exprs = self.exprs.iter().map(|expr| expr.normalized().into_owned()).collect();
         Self { handle: None, position: None, exprs, ..self.clone() }
     }
 }

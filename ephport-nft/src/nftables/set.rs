@@ -1,5 +1,7 @@
 //! Sets, maps (`NFTA_SET_*`) and their elements (`NFTA_SET_ELEM_*`).
 
+use std::borrow::Cow;
+
 use super::expr::Data;
 use super::schema::{Inside, Item, attributes, without};
 use crate::netlink::{Attr, CodecError, Writer};
@@ -87,6 +89,15 @@ impl SetSpec {
         self.flags.unwrap_or(0) & flag != 0
     }
 
+    /// The types, lengths, flags and size in one line.
+    pub(crate) fn summary(&self) -> String {
+        let Self { flags, key_type, key_len, data_type, data_len, .. } = self.normalized();
+        let names = ["flags", "key type", "key length", "data type", "data length", "size"];
+        let values = [flags, key_type, key_len, data_type, data_len, self.size()];
+        let known = names.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?)));
+        known.map(|(name, value)| format!("{name} {value:#x}")).collect::<Vec<_>>().join(", ")
+    }
+
     /// Whether it belongs to one rule and is deleted with it.
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
@@ -168,9 +179,12 @@ impl Element {
 
     /// The element without the user data, which only affects how nft prints it.
     #[must_use]
-    pub fn normalized(&self) -> Self {
+    pub fn normalized(&self) -> Cow<'_, Self> {
+        if self.flags != Some(0) && self.userdata.is_none() {
+            return Cow::Borrowed(self);
+        }
         let flags = self.flags.filter(|flags| *flags != 0);
-        Self { flags, userdata: None, ..self.clone() }
+        Cow::Owned(Self { flags, userdata: None, ..self.clone() })
     }
 
     /// Encodes it as an item of a list of elements.

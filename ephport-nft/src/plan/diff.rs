@@ -1,78 +1,74 @@
-//! From the ruleset that is installed to the one that is wanted, with as few changes as can be.
+//! The operations that change the installed table into the desired one.
 //!
-//! Rules, chains, sets and elements that are in both stay as they are, with their counters. Only
-//! where the kernel knows no way (a base chain at another priority, a set of another type) is the
-//! table replaced; that is one transaction too.
+//! Rules, chains, sets and elements that are in both stay, with their counters. Where the kernel cannot
+//! change an object (the priority of a base chain, the type of a set), the table is replaced in one
+//! transaction instead.
 //!
 //! ```
 //! use ephport_core::{HostFacts, Policy, PolicySpec, Target};
-//! use ephport_nft::{compile};
+//! use ephport_nft::compile;
 //! use ephport_nft::plan::diff;
 //!
 //! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
-//! let ruleset = compile(&[policy.resolve(&host)?])?;
-//! assert_eq!(diff::changes(&ruleset, &ruleset), Some(Vec::new()));
+//! let table = compile(&[policy.resolve(&host)?])?;
+//! assert_eq!(diff::changes(&table, &table), Some(Vec::new()));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cmp::Ordering;
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::operation::Operation;
+use super::sequence::longest_common;
 use crate::nftables::expr::Expr;
 use crate::nftables::{Chain, Element, Rule};
-use crate::table::{Set, TableState};
+use crate::table::{Normalized, NormalizedSet, Set, TableState, fingerprint_of};
 
-/// What makes the kernel hold `desired` where it holds `installed`, read back with its handles; or
-/// `None` when the table must be replaced.
+/// The operations that change `installed`, read back with its handles, into `desired`; `None` if the table
+/// must be replaced.
 #[must_use]
 pub fn changes(installed: &TableState, desired: &TableState) -> Option<Vec<Operation>> {
-    let (before, after) = (chains(installed), chains(desired));
-    let is_kept = |(name, chain): (&&str, &&Chain)| {
-        before.get(name).is_none_or(|old| old.normalized() == chain.normalized())
+    let (before, after) = (installed.normalized(), desired.normalized());
+    let is_kept = |chain: &Chain| {
+        before.chain(&chain.name).is_none_or(|old| old.normalized() == chain.normalized())
     };
     let same_table = installed.table.normalized() == desired.table.normalized();
-    let same_table = same_table && installed.unknown == desired.unknown;
-    if !same_table || !after.iter().all(is_kept) {
+    let same_table = same_table && before.unknown == after.unknown;
+    if !same_table || !desired.chains.iter().all(is_kept) {
         return None;
     }
     let mut operations = Vec::new();
-    let new = desired.chains.iter().filter(|chain| !before.contains_key(chain.name.as_str()));
-    operations.extend(new.cloned().map(Operation::AddChain));
+    let new = desired.chains.iter().filter(|chain| before.chain(&chain.name).is_none());
+    operations.extend(new.map(Chain::unnumbered).map(Operation::AddChain));
     let mut names = Names::new(installed);
-    operations.extend(named_sets(installed, desired, &mut names)?);
+    operations.extend(named_sets(&before, &after, &mut names)?);
     for chain in &desired.chains {
-        operations.extend(rules(installed, desired, &chain.name, &mut names));
+        operations.extend(rules(&before, &after, &chain.name, &mut names));
     }
-    let is_gone = |chain: &&Chain| !after.contains_key(chain.name.as_str());
+    let is_gone = |chain: &&Chain| after.chain(&chain.name).is_none();
     let gone: Vec<_> = installed.chains.iter().filter(is_gone).collect();
     for chain in &gone {
-        operations.extend(installed.rules_of(&chain.name).cloned().map(Operation::DeleteRule));
+        let rules = before.rules_of(&chain.name).iter();
+        operations.extend(rules.map(|rule| Operation::DeleteRule((*rule).clone())));
     }
     operations.extend(gone.into_iter().cloned().map(Operation::DeleteChain));
-    let unused = named(installed).filter(|filled| desired.set(&filled.spec.name).is_none());
-    operations.extend(unused.map(|filled| Operation::DeleteSet(filled.spec.clone())));
+    let unused = before.named_sets().into_iter().filter(|set| after.set(&set.spec.name).is_none());
+    operations.extend(unused.map(|set| Operation::DeleteSet(set.spec.clone())));
     Some(operations)
 }
 
-fn chains(ruleset: &TableState) -> BTreeMap<&str, &Chain> {
-    ruleset.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect()
-}
-
-pub(crate) fn named(ruleset: &TableState) -> impl Iterator<Item = &Set> {
-    ruleset.sets.iter().filter(|filled| !filled.spec.is_anonymous())
-}
-
 /// Names for new anonymous sets, and numbers for new sets in the transaction.
-struct Names {
-    taken: HashSet<String>,
+struct Names<'a> {
+    taken: HashSet<&'a str>,
     next: u32,
     id: u32,
 }
 
-impl Names {
-    fn new(installed: &TableState) -> Self {
-        let taken = installed.sets.iter().map(|filled| filled.spec.name.clone()).collect();
+impl<'a> Names<'a> {
+    fn new(installed: &'a TableState) -> Self {
+        let taken = installed.sets.iter().map(|set| set.spec.name.as_str()).collect();
         Self { taken, next: 0, id: 0 }
     }
 
@@ -85,7 +81,7 @@ impl Names {
         loop {
             let name = format!("{prefix}{}", self.next);
             self.next += 1;
-            if self.taken.insert(name.clone()) {
+            if !self.taken.contains(name.as_str()) {
                 return name;
             }
         }
@@ -94,163 +90,114 @@ impl Names {
 
 /// New named sets, and the elements that differ in those that stay.
 fn named_sets(
-    installed: &TableState,
-    desired: &TableState,
-    names: &mut Names,
+    installed: &Normalized<'_>,
+    desired: &Normalized<'_>,
+    names: &mut Names<'_>,
 ) -> Option<Vec<Operation>> {
     let mut operations = Vec::new();
-    for after in named(desired) {
+    for after in desired.named_sets() {
         let Some(before) = installed.set(&after.spec.name) else {
-            operations.extend(Operation::fill(after, names.id()));
+            operations.extend(Operation::fill(&after.to_set(), names.id()));
             continue;
         };
         if before.spec.normalized() != after.spec.normalized() || after.spec.is_interval() {
             return None;
         }
-        let (gone, new) = (missing(before, after), missing(after, before));
-        let some = |filled: &Set, elements: Vec<Element>| {
-            Set { spec: filled.spec.clone(), elements }.chunks()
+        let (gone, new) = differing(before, after);
+        let chunks = |set: &NormalizedSet<'_>, elements: Vec<&Element>| {
+            let elements = elements.into_iter().cloned().collect();
+            Set { spec: set.spec.clone(), elements }.chunks()
         };
-        operations.extend(some(before, gone).into_iter().map(Operation::DeleteElements));
-        operations.extend(some(after, new).into_iter().map(Operation::AddElements));
+        operations.extend(chunks(before, gone).into_iter().map(Operation::DeleteElements));
+        operations.extend(chunks(after, new).into_iter().map(Operation::AddElements));
     }
     Some(operations)
 }
 
-/// The elements of `of` that `from` has not, or has with another value.
-fn missing(of: &Set, from: &Set) -> Vec<Element> {
-    let held: HashMap<_, _> =
-        from.elements.iter().map(|element| (element.key_bytes(), &element.data)).collect();
-    let is_missing = |element: &&Element| {
-        held.get(&element.key_bytes()).is_none_or(|data| **data != element.data)
-    };
-    of.elements.iter().filter(is_missing).cloned().collect()
-}
-
-/// A rule as it was asked for, with its anonymous sets in the place of their names.
-#[derive(PartialEq)]
-pub(crate) struct Form {
-    pub(crate) rule: Rule,
-    sets: Vec<Set>,
-}
-
-impl Form {
-    pub(crate) fn of(rule: &Rule, ruleset: &TableState) -> Self {
-        let mut form = Self { rule: rule.normalized(), sets: Vec::new() };
-        for expr in &mut form.rule.exprs {
-            let Expr::Lookup(lookup) = expr else { continue };
-            let Some(filled) = ruleset.set(&lookup.set) else { continue };
-            if filled.spec.is_anonymous() {
-                let mut filled = filled.normalized();
-                filled.spec.name.clear();
-                form.sets.push(filled);
-                lookup.set.clear();
+/// The elements that only one of the sets has, or that have another value in the other.
+fn differing<'a>(
+    before: &NormalizedSet<'a>,
+    after: &NormalizedSet<'a>,
+) -> (Vec<&'a Element>, Vec<&'a Element>) {
+    let (mut gone, mut new) = (Vec::new(), Vec::new());
+    let mut old = before.elements.iter().copied().peekable();
+    for element in after.elements.iter().copied() {
+        gone.extend(std::iter::from_fn(|| {
+            old.next_if(|old| old.key_bytes() < element.key_bytes())
+        }));
+        match old.peek().map(|old| old.key_bytes().cmp(&element.key_bytes())) {
+            Some(Ordering::Equal) => {
+                let old = old.next().filter(|old| old.data != element.data);
+                new.extend(old.map(|_| element));
+                gone.extend(old);
             }
+            _ => new.push(element),
         }
-        form
     }
+    gone.extend(old);
+    (gone, new)
 }
 
-/// Deletes and adds rules of one chain; those in both stay.
-fn rules(
-    installed: &TableState,
-    desired: &TableState,
-    chain: &str,
-    names: &mut Names,
-) -> Vec<Operation> {
-    let (old, new): (Vec<_>, Vec<_>) =
-        (installed.rules_of(chain).collect(), desired.rules_of(chain).collect());
-    let forms = |rules: &[&Rule], ruleset| {
-        rules.iter().map(|rule| Form::of(rule, ruleset)).collect::<Vec<_>>()
+/// A digest of a rule that is compared in place of the rule: 128 bits, with a key of this process.
+fn digest(rule: &Rule, table: &Normalized<'_>) -> (u64, u64) {
+    let bytes = table.rule_bytes(rule);
+    // A rule with another fingerprint is another rule to the kernel.
+    let fingerprint = fingerprint_of(rule).map(|fingerprint| fingerprint.checksum);
+    let hash = |seed: u64| {
+        let mut hasher = DefaultHasher::new();
+        (seed, &bytes, fingerprint).hash(&mut hasher);
+        hasher.finish()
     };
-    let kept = longest_common(&forms(&old, installed), &forms(&new, desired));
+    (hash(0), hash(1))
+}
+
+/// Delete and add rules of one chain; those in both stay.
+fn rules(
+    installed: &Normalized<'_>,
+    desired: &Normalized<'_>,
+    chain: &str,
+    names: &mut Names<'_>,
+) -> Vec<Operation> {
+    let (old, new) = (installed.rules_of(chain), desired.rules_of(chain));
+    let digests = |rules: &[&Rule], table: &Normalized<'_>| {
+        rules.iter().map(|rule| digest(rule, table)).collect::<Vec<_>>()
+    };
+    let kept = longest_common(&digests(old, installed), &digests(new, desired));
     let mut operations = Vec::new();
-    let (mut next_old, mut next_new) = (0, 0);
-    for (old_at, new_at) in kept.into_iter().map(Some).chain([None]).map(|pair| match pair {
-        Some((i, j)) => (Some(i), j),
-        None => (None, new.len()),
-    }) {
-        let end = old_at.unwrap_or(old.len());
-        operations
-            .extend(old[next_old..end].iter().map(|rule| Operation::DeleteRule((*rule).clone())));
-        // Rules stand before the next one that stays, or at the end.
-        let position = old_at.and_then(|at| old[at].handle);
-        for rule in &new[next_new..new_at] {
-            operations.extend(add_rule(rule, desired, position, names));
-        }
-        (next_old, next_new) = (end + 1, new_at + 1);
+    let (mut old_rules, mut new_rules) = (old.iter().enumerate(), new.iter().enumerate());
+    for (old_at, new_at) in kept.into_iter().chain([(old.len(), new.len())]) {
+        let gone = old_rules.by_ref().take_while(|(at, _)| *at < old_at);
+        operations.extend(gone.map(|(_, rule)| Operation::DeleteRule((*rule).clone())));
+        // New rules are before the next one that stays, or at the end.
+        let position = old.get(old_at).and_then(|rule| rule.handle);
+        let added = new_rules.by_ref().take_while(|(at, _)| *at < new_at);
+        operations.extend(added.flat_map(|(_, rule)| add_rule(rule, desired, position, names)));
     }
     operations
 }
 
-/// Adds a rule with anonymous sets of its own.
+/// Add a rule with anonymous sets of its own.
 fn add_rule(
     rule: &Rule,
-    desired: &TableState,
+    desired: &Normalized<'_>,
     position: Option<u64>,
-    names: &mut Names,
+    names: &mut Names<'_>,
 ) -> Vec<Operation> {
     let mut operations = Vec::new();
-    let mut rule = Rule { position, ..rule.clone() };
+    let mut rule = Rule { handle: None, position, ..rule.clone() };
     for expr in &mut rule.exprs {
         let Expr::Lookup(lookup) = expr else { continue };
-        let Some(filled) = desired.set(&lookup.set).filter(|filled| filled.spec.is_anonymous())
-        else {
+        let Some(set) = desired.set(&lookup.set).filter(|set| set.spec.is_anonymous()) else {
             continue;
         };
-        let mut filled = filled.clone();
-        filled.spec.name = names.anonymous(if filled.spec.is_map() { "__map" } else { "__set" });
-        lookup.set.clone_from(&filled.spec.name);
-        operations.extend(Operation::fill(&filled, names.id()));
+        let mut set = set.to_set();
+        set.spec.name = names.anonymous(if set.spec.is_map() { "__map" } else { "__set" });
+        lookup.set.clone_from(&set.spec.name);
+        operations.extend(Operation::fill(&set, names.id()));
     }
     operations.push(match position {
         Some(_) => Operation::InsertRule(rule),
         None => Operation::AppendRule(rule),
     });
     operations
-}
-
-/// The pairs of a longest common subsequence, ascending.
-pub(crate) fn longest_common<T: PartialEq>(old: &[T], new: &[T]) -> Vec<(usize, usize)> {
-    let (rows, columns) = (old.len(), new.len());
-    // lengths[i][j]: of what is common to old[i..] and new[j..].
-    let mut lengths = vec![vec![0u32; columns + 1]; rows + 1];
-    for i in (0..rows).rev() {
-        for j in (0..columns).rev() {
-            lengths[i][j] = if old[i] == new[j] {
-                lengths[i + 1][j + 1] + 1
-            } else {
-                lengths[i + 1][j].max(lengths[i][j + 1])
-            };
-        }
-    }
-    let (mut i, mut j, mut pairs) = (0, 0, Vec::new());
-    while i < rows && j < columns {
-        if old[i] == new[j] {
-            pairs.push((i, j));
-            (i, j) = (i + 1, j + 1);
-        } else if lengths[i + 1][j] >= lengths[i][j + 1] {
-            i += 1;
-        } else {
-            j += 1;
-        }
-    }
-    pairs
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_common_stays_in_order() {
-        let common = |old: &str, new: &str| {
-            let (old, new): (Vec<_>, Vec<_>) = (old.chars().collect(), new.chars().collect());
-            longest_common(&old, &new).iter().map(|(i, _)| old[*i]).collect::<String>()
-        };
-        assert_eq!(common("abcdef", "abcdef"), "abcdef");
-        assert_eq!(common("abcdef", "xacxfe").len(), 3);
-        assert_eq!(common("", "abc"), "");
-        assert_eq!(common("abc", "cba").len(), 1);
-    }
 }

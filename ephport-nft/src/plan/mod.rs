@@ -22,6 +22,7 @@ pub mod drift;
 mod explain;
 #[doc(hidden)]
 pub mod operation;
+mod sequence;
 #[doc(hidden)]
 pub mod transaction;
 

@@ -1,12 +1,12 @@
-//! A ruleset as the virtual machine's instructions, in the manner of `nft --debug=netlink` (1.0).
+//! A table as instructions of the virtual machine, as `nft --debug=netlink` (1.0) prints them.
 
 use std::fmt;
 
-use super::{Set, TableState};
 use crate::nftables::expr::{Data, words};
-use crate::uapi::{NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6};
+use crate::nftables::value::family_name;
+use crate::table::{Set, TableState};
 
-/// Prints a ruleset's sets and rules as instructions.
+/// The sets and rules of a table, printed as instructions.
 #[derive(Clone, Copy, Debug)]
 pub struct Bytecode<'a>(pub(super) &'a TableState);
 
@@ -14,7 +14,13 @@ impl fmt::Display for Bytecode<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.sets.iter().try_for_each(|filled| elements(f, filled))?;
         for rule in &self.0.rules {
-            writeln!(f, "{} {} {}", family(rule.family), rule.table, rule.chain)?;
+            writeln!(
+                f,
+                "{} {} {}",
+                family_name(rule.family).unwrap_or("unknown"),
+                rule.table,
+                rule.chain
+            )?;
             rule.exprs.iter().try_for_each(|expr| writeln!(f, "  {expr}"))?;
             writeln!(f)?;
         }
@@ -39,14 +45,4 @@ fn elements(f: &mut fmt::Formatter<'_>, Set { spec: set, elements }: &Set) -> fm
         writeln!(f, " {} [end]", element.flags.unwrap_or(0))?;
     }
     writeln!(f)
-}
-
-/// nft's name for an `NFPROTO_*`.
-pub(super) fn family(number: u8) -> &'static str {
-    match number {
-        NFPROTO_INET => "inet",
-        NFPROTO_IPV4 => "ip",
-        NFPROTO_IPV6 => "ip6",
-        _ => "unknown",
-    }
 }

@@ -1,74 +1,80 @@
-//! A ruleset as text in nft's own syntax.
+//! The meaning of rules: each rule is decoded once into typed [`Statement`]s.
 //!
-//! A rule is a program over registers; to write it down, each register's content is followed as a
-//! term (`meta l4proto`, `th sport`, a constant) until an expression uses it. A rule that nft has
-//! no words for is printed as a comment, from where they end as bytecode, so that the text never says
-//! less than the table does.
+//! A rule is a program over registers. To decode it, the content of each register is followed as an
+//! [`Operand`] (`meta l4proto`, `th sport`, a constant) until an expression uses it. The text for nft,
+//! differences between tables, and the NAT statements of the interpreter are all made from the statements.
+//!
+//! A rule that nft has no syntax for is printed as a comment, from the first such statement on as
+//! bytecode, so that the text always contains the whole table.
 
 mod bytecode;
 mod nat;
+mod operand;
+mod print;
 mod sets;
-mod statements;
-mod terms;
-mod values;
+mod statement;
 
 use std::fmt;
 
-use crate::table::{Set, TableState};
-
-use bytecode::family;
+pub use bytecode::Bytecode;
+pub use nat::{Argument, NatStatement, NatTarget};
+pub use operand::{AddressField, Operand};
+pub use sets::SetRef;
+pub(crate) use sets::element_texts;
+pub use statement::{Decoded, MatchValue, Statement, decode};
 
 use crate::nftables::expr::Expr;
-use crate::nftables::{Chain, Rule};
+use crate::nftables::value::family_name;
+use crate::nftables::{Chain, Rule, Table};
+use crate::table::{Normalized, TableState, fingerprint_of};
 use crate::uapi::{NF_ACCEPT, NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC};
 
-pub use bytecode::Bytecode;
-pub(crate) use nat::CHOICES;
-pub(crate) use sets::element_words;
-use statements::Said;
-pub(crate) use values::address as address_of;
-
-/// Prints a ruleset so that `nft -f` loads the same.
-#[derive(Clone, Copy, Debug)]
-pub struct Listing<'a>(&'a TableState);
+/// A table as text that `nft -f` loads.
+#[derive(Debug)]
+pub struct Listing<'a> {
+    view: Normalized<'a>,
+    /// In the order in which they are printed.
+    chains: Vec<&'a Chain>,
+    /// Whether counters are printed as they are, and the fingerprint.
+    is_whole: bool,
+}
 
 impl fmt::Display for Listing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TableState { table, chains, .. } = self.0;
-        // What a set needs only for its printing is left out here once for all rules.
-        let sets: Vec<_> = self.0.sets.iter().map(Set::normalized).collect();
-        writeln!(f, "table {} {} {{", family(table.family), table.name)?;
+        let table = self.view.table;
+        writeln!(f, "table {} {} {{", family_name(table.family).unwrap_or("unknown"), table.name)?;
         if let Some(comment) = table.comment() {
             writeln!(f, "\tcomment \"{}\"", comment.as_str())?;
         }
-        for filled in sets.iter().filter(|filled| !filled.spec.is_anonymous()) {
-            sets::declaration(f, filled)?;
+        for set in self.view.named_sets() {
+            sets::declaration(f, set)?;
             writeln!(f)?;
         }
-        for (i, chain) in chains.iter().enumerate() {
+        for (i, chain) in self.chains.iter().enumerate() {
             if i > 0 {
                 writeln!(f)?;
             }
-            self.chain(f, chain, &sets)?;
+            self.chain(f, chain)?;
         }
         writeln!(f, "}}")
     }
 }
 
 impl Listing<'_> {
-    fn chain(self, f: &mut fmt::Formatter<'_>, chain: &Chain, sets: &[Set]) -> fmt::Result {
+    fn chain(&self, f: &mut fmt::Formatter<'_>, chain: &Chain) -> fmt::Result {
         writeln!(f, "\tchain {} {{", chain.name)?;
-        if chain.hook.is_some() && chain.chain_type.is_some() {
-            writeln!(f, "\t\t{}", chain_words(chain))?;
+        let declaration = chain_to_nft(chain);
+        if !declaration.is_empty() {
+            writeln!(f, "\t\t{declaration}")?;
         }
-        for rule in self.0.rules_of(&chain.name) {
-            writeln!(f, "\t\t{}", Line { rule, sets })?;
+        for rule in self.view.rules_of(&chain.name) {
+            writeln!(f, "\t\t{}", line(rule, &self.view, self.is_whole))?;
         }
         writeln!(f, "\t}}")
     }
 }
 
-/// A priority as nft writes it in postrouting: relative to where source NAT is.
+/// A priority as nft prints it in postrouting: relative to that of source NAT.
 struct Priority(i32);
 
 impl fmt::Display for Priority {
@@ -82,77 +88,95 @@ impl fmt::Display for Priority {
     }
 }
 
-/// One line that `nft` reads, or a comment where nft has no words for the rule.
-struct Line<'a> {
-    rule: &'a Rule,
-    /// Essences.
-    sets: &'a [Set],
+/// One line that `nft` reads, or a comment where nft has no syntax for the rule. A whole line has the
+/// counters as they are, and the fingerprint.
+fn line(rule: &Rule, table: &Normalized<'_>, is_whole: bool) -> String {
+    let (text, rest) = nft_and_rest(rule, table, is_whole);
+    let mark = if rest.iter().any(|expr| matches!(expr, Expr::Opaque(_))) {
+        "# ephport does not know all of this rule: "
+    } else if !rest.is_empty() {
+        "# nft cannot list all of this rule: "
+    } else {
+        ""
+    };
+    let comment = rule.comment().filter(|_| is_whole || fingerprint_of(rule).is_none());
+    let comment = comment.map_or(String::new(), |c| format!(" comment \"{}\"", c.as_str()));
+    format!("{mark}{text}{comment}")
 }
 
-impl fmt::Display for Line<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Said { statements, rest } = statements::statements(self.rule, self.sets);
-        if rest.iter().any(|expr| matches!(expr, Expr::Opaque(_))) {
-            f.write_str("# ephport does not know all of this rule: ")?;
-        } else if !rest.is_empty() {
-            f.write_str("# nft cannot list all of this rule: ")?;
-        }
-        f.write_str(&joined(statements, rest))?;
-        match self.rule.comment() {
-            Some(comment) => write!(f, " comment \"{}\"", comment.as_str()),
-            None => Ok(()),
-        }
+/// The rule without its comment as nft prints it, and from the first statement that nft has no syntax
+/// for as bytecode.
+pub(crate) fn rule_to_nft(rule: &Rule, table: &Normalized<'_>) -> String {
+    nft_and_rest(rule, table, false).0
+}
+
+fn nft_and_rest<'r>(
+    rule: &'r Rule,
+    table: &Normalized<'_>,
+    is_whole: bool,
+) -> (String, &'r [Expr]) {
+    let (mut texts, mut printed) = (Vec::new(), 0);
+    for Decoded { statement, exprs } in decode(rule, table) {
+        let text = match statement {
+            Statement::Counter(_) if !is_whole => Some("counter packets 0 bytes 0".into()),
+            statement => statement.to_nft(),
+        };
+        let Some(text) = text else { break };
+        texts.push(text);
+        printed += exprs.len();
     }
+    let rest = rule.exprs.get(printed..).unwrap_or_default();
+    texts.extend(rest.iter().map(|expr| match is_whole {
+        true => expr.to_string(),
+        false => expr.normalized().to_string(),
+    }));
+    (texts.join(" "), rest)
 }
 
-fn joined(statements: Vec<String>, rest: &[Expr]) -> String {
-    let rest = rest.iter().map(ToString::to_string);
-    statements.into_iter().chain(rest).collect::<Vec<_>>().join(" ")
-}
-
-/// What a rule does, in nft's words, and from where nft has none as bytecode. The sets are essences.
-pub(crate) fn rule_words(rule: &Rule, sets: &[Set]) -> String {
-    let Said { statements, rest } = statements::statements(rule, sets);
-    joined(statements, rest)
-}
-
-/// How a base chain is entered, and what happens at its end; nothing of another.
-pub(crate) fn chain_words(chain: &Chain) -> String {
+/// The declaration of a base chain: its hook, and the verdict at its end; empty for another chain.
+pub(crate) fn chain_to_nft(chain: &Chain) -> String {
     let (Some(hook), Some(kind)) = (&chain.hook, &chain.chain_type) else { return String::new() };
     let at = if hook.number == NF_INET_POST_ROUTING { "postrouting" } else { "unknown" };
-    let (priority, policy) = (Priority(hook.priority), policy(chain));
-    format!("type {kind} hook {at} priority {priority}; policy {policy};")
-}
-
-fn policy(chain: &Chain) -> &'static str {
-    if chain.policy == Some(NF_ACCEPT) { "accept" } else { "drop" }
+    let policy = if chain.policy == Some(NF_ACCEPT) { "accept" } else { "drop" };
+    format!("type {kind} hook {at} priority {}; policy {policy};", Priority(hook.priority))
 }
 
 impl TableState {
-    /// As text that `nft -f` loads.
+    /// The table as text that `nft -f` loads.
     #[must_use]
     pub fn to_nft(&self) -> Listing<'_> {
-        Listing(self)
+        let chains = self.chains.iter().collect();
+        Listing { view: self.normalized(), chains, is_whole: true }
     }
 
-    /// As the instructions that `nft --debug=netlink` prints.
+    /// The table as instructions that `nft --debug=netlink` prints.
     #[must_use]
     pub fn bytecode(&self) -> Bytecode<'_> {
         Bytecode(self)
     }
 
-    /// Each rule as it stands in the [`Listing`], in the order of `rules`.
+    /// Each rule as a line of the [`Listing`], in the order of `rules`.
     #[must_use]
     pub fn rule_listings(&self) -> Vec<String> {
-        let sets: Vec<_> = self.sets.iter().map(Set::normalized).collect();
-        self.rules.iter().map(|rule| Line { rule, sets: &sets }.to_string()).collect()
+        let view = self.normalized();
+        self.rules.iter().map(|rule| line(rule, &view, true)).collect()
     }
 }
 
-/// As in a [`Listing`]; a set that the rule uses is not known here.
+impl<'a> Normalized<'a> {
+    /// The table as text: its counters at zero, its chains by name, and without the fingerprint.
+    #[must_use]
+    pub fn to_nft(self) -> Listing<'a> {
+        let chains = self.chains.clone();
+        Listing { view: self, chains, is_whole: false }
+    }
+}
+
+/// A line of a [`Listing`], without the contents of sets.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Line { rule: self, sets: &[] }.fmt(f)
+        let empty = TableState::empty(Table::new(self.family, &self.table));
+        f.write_str(&line(self, &empty.normalized(), true))
     }
 }
 
@@ -163,7 +187,7 @@ mod tests {
     use crate::table::layout::{FAMILY, TABLE};
 
     #[test]
-    fn priorities_are_relative_to_source_nat_as_far_as_nft_says_so() {
+    fn priorities_near_source_nat_are_relative() {
         let cases = [
             (100, "srcnat"),
             (90, "srcnat - 10"),
@@ -172,13 +196,13 @@ mod tests {
             (111, "111"),
             (i32::MIN, "-2147483648"),
         ];
-        for (priority, words) in cases {
-            assert_eq!(Priority(priority).to_string(), words);
+        for (priority, text) in cases {
+            assert_eq!(Priority(priority).to_string(), text);
         }
     }
 
     #[test]
-    fn a_hash_beyond_all_registers_has_no_words() {
+    fn hash_beyond_all_registers_is_not_nft() {
         let hash = Hash {
             sreg: Register(u32::MAX),
             dreg: Register(1),

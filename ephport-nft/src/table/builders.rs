@@ -18,6 +18,7 @@ use super::layout::{FAMILY, TABLE};
 use super::set::{Set, above, is_zero};
 use crate::nftables::datatype::{INET_SERVICE, INTEGER, IPV4_ADDR, IPV6_ADDR, concatenation};
 use crate::nftables::expr::{Data, Verdict};
+use crate::nftables::value::{address_bytes, port_bytes};
 use crate::nftables::{Element, SetSpec};
 use crate::uapi::{
     NFT_DATA_VERDICT, NFT_SET_ANONYMOUS, NFT_SET_CONSTANT, NFT_SET_INTERVAL, NFT_SET_MAP,
@@ -151,20 +152,13 @@ fn hashed(set: SetSpec, elements: Vec<Element>) -> Set {
 }
 
 fn port_keys(range: PortRange) -> (Vec<u8>, Vec<u8>) {
-    (range.first().get().to_be_bytes().to_vec(), range.last().get().to_be_bytes().to_vec())
+    (port_bytes(range.first()).to_vec(), port_bytes(range.last()).to_vec())
 }
 
 /// A port in a register of its own.
 fn port_slot(port: ephport_core::Port) -> [u8; 4] {
-    let [high, low] = port.get().to_be_bytes();
+    let [high, low] = port_bytes(port);
     [high, low, 0, 0]
-}
-
-fn address_bytes(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
 }
 
 /// The addresses of those networks that are of `family`, as ascending ranges, first and last

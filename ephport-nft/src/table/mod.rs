@@ -1,16 +1,19 @@
-//! One table with all that is in it, as a value: what a policy compiles to, and what the kernel
-//! says it has.
+//! One table with its chains, sets and rules: what policies compile to, and what is read back from the
+//! kernel.
 
 mod builders;
 mod fingerprint;
 pub mod layout;
 mod normalized;
-pub(crate) mod set;
+mod set;
 
 pub use builders::SetName;
 pub(crate) use builders::merged_networks;
+pub(crate) use fingerprint::fingerprint_of;
 pub use fingerprint::{Checksum, Fingerprint};
-pub use set::Set;
+pub use normalized::Normalized;
+pub(crate) use set::KeyRange;
+pub use set::{NormalizedSet, Set};
 
 use crate::nftables::{Chain, Rule, Table, UnknownObject};
 

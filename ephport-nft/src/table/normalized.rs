@@ -1,90 +1,207 @@
-//! What a ruleset is, whatever the kernel calls its parts.
+//! The normalized view of a table: everything that was asked for, and nothing that the kernel or nft
+//! adds.
+//!
+//! Handles, counters, the names of anonymous sets, the order of chains, of sets and of elements, and the
+//! fingerprint are not part of it. The view borrows the table; it is compared and hashed part by part.
 
 use std::collections::HashMap;
+use std::fmt;
 
-use super::{Set, TableState};
+use super::TableState;
+use super::fingerprint::fingerprint_of;
+use super::set::NormalizedSet;
+use crate::netlink::Writer;
 use crate::nftables::expr::Expr;
-use crate::nftables::{Chain, Rule};
+use crate::nftables::{Chain, Element, Rule, SetSpec, Table, UnknownObject};
+
+/// A borrowing view of a [`TableState`]. Two tables do the same when their views are equal.
+pub struct Normalized<'a> {
+    pub(crate) table: &'a Table,
+    /// By name.
+    pub(crate) chains: Vec<&'a Chain>,
+    /// By chain; the rules of one chain in their order.
+    pub(crate) rules: Vec<&'a Rule>,
+    /// In order.
+    pub(crate) unknown: Vec<&'a UnknownObject>,
+    /// Named and anonymous sets by name.
+    sets: HashMap<&'a str, NormalizedSet<'a>>,
+}
+
+/// One part of the view, encoded by itself.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    Table(&'a Table),
+    Chain(&'a Chain),
+    Set(&'a SetSpec),
+    Element(&'a Element),
+    Rule(&'a Rule),
+    Unknown(&'a UnknownObject),
+}
 
 impl TableState {
-    /// The ruleset as it was asked for: without the kernel's own numbers, its counters at zero, its
-    /// chains and sets in order of their names. Two rulesets do the same when their essences are
-    /// equal.
-    ///
-    /// An anonymous set has its name from whoever made it; here it is numbered by its first use.
+    /// The normalized view of the table.
     #[must_use]
-    pub fn normalized(&self) -> Self {
-        let mut rules: Vec<_> = self.rules.iter().map(Rule::normalized).collect();
-        rules.sort_by(|a, b| a.chain.cmp(&b.chain));
-        let names = self.names_by_use(&rules);
-        let rename = |name: &mut String| {
-            if let Some(new) = names.get(name.as_str()) {
-                name.clone_from(new);
-            }
-        };
-        let mut sets: Vec<_> = self.sets.iter().map(Set::normalized).collect();
-        for filled in &mut sets {
-            rename(&mut filled.spec.name);
-        }
-        sets.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
-        for expr in rules.iter_mut().flat_map(|rule| &mut rule.exprs) {
-            if let Expr::Lookup(lookup) = expr {
-                rename(&mut lookup.set);
-            }
-        }
-        let mut chains: Vec<_> = self.chains.iter().map(Chain::normalized).collect();
+    pub fn normalized(&self) -> Normalized<'_> {
+        let mut chains: Vec<_> = self.chains.iter().collect();
         chains.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut unknown = self.unknown.clone();
+        let mut rules: Vec<_> = self.rules.iter().collect();
+        rules.sort_by(|a, b| a.chain.cmp(&b.chain));
+        let sets = self.sets.iter().map(|set| (set.spec.name.as_str(), set.normalized())).collect();
+        let mut unknown: Vec<_> = self.unknown.iter().collect();
         unknown.sort();
-        Self { table: self.table.normalized(), chains, sets, rules, unknown }
+        Normalized { table: &self.table, chains, rules, unknown, sets }
+    }
+}
+
+impl<'a> Normalized<'a> {
+    /// The set of this name.
+    pub(crate) fn set(&self, name: &str) -> Option<&NormalizedSet<'a>> {
+        self.sets.get(name)
     }
 
-    /// A new name for each anonymous set, numbered as these rules use them.
-    fn names_by_use(&self, rules: &[Rule]) -> HashMap<String, String> {
-        let anonymous =
-            self.sets.iter().map(|filled| &filled.spec).filter(|set| set.is_anonymous());
-        let is_map: HashMap<_, _> =
-            anonymous.map(|set| (set.name.as_str(), set.is_map())).collect();
-        let mut names = HashMap::new();
-        let (mut sets, mut maps) = (0u32.., 0u32..);
-        let exprs = rules.iter().flat_map(|rule| &rule.exprs);
-        for expr in exprs {
-            let Expr::Lookup(lookup) = expr else { continue };
-            let name = lookup.set.as_str();
-            if let Some(is_map) = is_map.get(name) {
-                names.entry(name.to_string()).or_insert_with(|| match is_map {
-                    true => format!("__map{}", maps.next().unwrap_or(u32::MAX)),
-                    false => format!("__set{}", sets.next().unwrap_or(u32::MAX)),
-                });
+    /// The sets with names of their own, by name.
+    pub(crate) fn named_sets(&self) -> Vec<&NormalizedSet<'a>> {
+        let mut named: Vec<_> = self.sets.values().filter(|set| !set.spec.is_anonymous()).collect();
+        named.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+        named
+    }
+
+    /// The chain of this name.
+    pub(crate) fn chain(&self, name: &str) -> Option<&'a Chain> {
+        let at = self.chains.binary_search_by(|chain| chain.name.as_str().cmp(name)).ok()?;
+        self.chains.get(at).copied()
+    }
+
+    /// The rules of one chain.
+    pub(crate) fn rules_of(&self, chain: &str) -> &[&'a Rule] {
+        let first = self.rules.partition_point(|rule| rule.chain.as_str() < chain);
+        let rest = self.rules.get(first..).unwrap_or_default();
+        let (rules, _) = rest.split_at(rest.partition_point(|rule| rule.chain == chain));
+        rules
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Part<'a>> {
+        let chains = self.chains.iter().map(|chain| Part::Chain(chain));
+        let sets = self.named_sets().into_iter().flat_map(|set| {
+            let elements = set.elements.iter().map(|element| Part::Element(element));
+            [Part::Set(set.spec)].into_iter().chain(elements)
+        });
+        let rules = self.rules.iter().map(|rule| Part::Rule(rule));
+        let unknown = self.unknown.iter().map(|object| Part::Unknown(object));
+        let first = [Part::Table(self.table)].into_iter();
+        first.chain(chains).chain(sets).chain(rules).chain(unknown)
+    }
+
+    /// The encoding of a part, which begins with the kind of the part.
+    fn encode(&self, part: Part<'a>) -> Writer {
+        let mut w = Writer::new();
+        match part {
+            Part::Table(table) => {
+                w.raw(b"TABL");
+                table.normalized().encode(&mut w);
+            }
+            Part::Chain(chain) => {
+                w.raw(b"CHAI");
+                chain.normalized().encode(&mut w);
+            }
+            Part::Set(spec) => {
+                w.raw(b"SETS");
+                spec.normalized().encode(&mut w);
+            }
+            Part::Element(element) => {
+                w.raw(b"ELEM");
+                element.normalized().encode(&mut w);
+            }
+            Part::Rule(rule) => {
+                w.raw(b"RULE");
+                self.write_rule(rule, &mut w);
+            }
+            Part::Unknown(UnknownObject { message, object_type, name }) => {
+                w.u32_be(*message, object_type.unwrap_or(u32::MAX));
+                w.bytes(*message, name);
             }
         }
-        names
+        w
+    }
+
+    /// The encodings of all parts, one after another.
+    pub(super) fn encodings(&self) -> impl Iterator<Item = Writer> {
+        self.parts().map(|part| self.encode(part))
+    }
+
+    /// The encoding of one of the rules.
+    pub(crate) fn rule_bytes(&self, rule: &Rule) -> Vec<u8> {
+        let mut w = Writer::new();
+        self.write_rule(rule, &mut w);
+        w.into_bytes()
+    }
+
+    /// An anonymous set is encoded in place of its name.
+    fn write_rule(&self, rule: &Rule, w: &mut Writer) {
+        let userdata = rule.userdata.clone().filter(|_| fingerprint_of(rule).is_none());
+        let Rule { family, table, chain, other, .. } = rule;
+        Rule { userdata, other: other.clone(), ..Rule::new(*family, table, chain, Vec::new()) }
+            .encode(w);
+        for expr in &rule.exprs {
+            match expr {
+                Expr::Lookup(lookup) => match self.set(&lookup.set) {
+                    Some(set) if set.spec.is_anonymous() => {
+                        let mut lookup = lookup.normalized();
+                        lookup.set.clear();
+                        Expr::Lookup(lookup).encode(w);
+                        set.write(w);
+                    }
+                    _ => expr.normalized().encode(w),
+                },
+                _ => expr.normalized().encode(w),
+            }
+        }
+    }
+}
+
+impl PartialEq for Normalized<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let bytes = Writer::into_bytes;
+        self.encodings().map(bytes).eq(other.encodings().map(bytes))
+    }
+}
+
+impl Eq for Normalized<'_> {}
+
+impl fmt::Debug for Normalized<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} chains, {} sets, {} rules",
+            self.chains.len(),
+            self.sets.len(),
+            self.rules.len()
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nftables::Table;
     use crate::nftables::expr::{Immediate, Verdict};
 
     #[test]
-    fn the_order_of_rules_counts_within_their_chain_alone() {
+    fn order_of_rules_counts_only_within_a_chain() {
         let chain = |name| Chain::regular(1, "t", name);
         let rule =
             |chain, verdict| Rule::new(1, "t", chain, vec![Immediate::verdict(verdict).into()]);
-        let ruleset = |rules| TableState {
+        let table = |rules| TableState {
             chains: vec![chain("b"), chain("a")],
             rules,
             ..TableState::empty(Table::new(1, "t"))
         };
         let (first, second) = (rule("b", Verdict::Drop), rule("b", Verdict::Accept));
         let other = rule("a", Verdict::Return);
-        let listed = ruleset(vec![first.clone(), second.clone(), other.clone()]);
-        let written = ruleset(vec![other.clone(), first.clone(), second.clone()]);
+        let listed = table(vec![first.clone(), second.clone(), other.clone()]);
+        let written = table(vec![other.clone(), first.clone(), second.clone()]);
         assert_eq!(written.normalized(), listed.normalized());
         assert_eq!(written.checksum(), listed.checksum());
-        let turned = ruleset(vec![second, first, other]);
+        let turned = table(vec![second, first, other]);
         assert_ne!(turned.normalized(), listed.normalized());
     }
 }

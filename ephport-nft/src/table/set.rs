@@ -3,7 +3,7 @@
 use crate::netlink::Writer;
 use crate::nftables::{Element, Elements, SetSpec};
 
-/// How many bytes of elements go into one message: their list is one attribute, whose length is a
+/// The most bytes of elements in one message: their list is one attribute, whose length is a
 /// 16-bit number.
 const CHUNK: usize = 48 * 1024;
 
@@ -12,11 +12,11 @@ const CHUNK: usize = 48 * 1024;
 pub struct Set {
     /// The specification.
     pub spec: SetSpec,
-    /// Its elements; their order means nothing.
+    /// The elements, in any order.
     pub elements: Vec<Element>,
 }
 
-/// The keys from `first` to `last`, with what a map holds for them.
+/// The keys from `first` to `last`, and the value that a map has for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyRange<'a> {
     pub(crate) first: &'a [u8],
@@ -25,24 +25,7 @@ pub(crate) struct KeyRange<'a> {
 }
 
 impl Set {
-    /// The set as it was asked for, with its elements in order. Ends that close nothing, or that
-    /// the beginning of the next range makes superfluous, are left out: some programs send them,
-    /// others do not.
-    #[must_use]
-    pub fn normalized(&self) -> Self {
-        let mut elements: Vec<_> = self.elements.iter().map(Element::normalized).collect();
-        elements.sort_by(|a, b| rank(a).cmp(&rank(b)));
-        let superfluous = |element: &Element, next: Option<&Element>| {
-            let closes_nothing = element.key_bytes().is_some_and(is_zero);
-            element.is_end() && (closes_nothing || next.is_some_and(|next| next.key == element.key))
-        };
-        let next = elements.iter().skip(1).map(Some).chain([None]);
-        let kept = elements.iter().zip(next).filter(|(element, next)| !superfluous(element, *next));
-        let elements = kept.map(|(element, _)| element.clone()).collect();
-        Self { spec: self.spec.normalized(), elements }
-    }
-
-    /// The elements in messages that netlink can hold.
+    /// The elements in chunks that fit one message each.
     pub(crate) fn chunks(&self) -> Vec<Elements> {
         let (mut chunks, mut chunk, mut len) = (Vec::new(), Vec::new(), 0);
         for element in &self.elements {
@@ -60,11 +43,77 @@ impl Set {
         }
         chunks
     }
+}
 
-    /// The ranges of an interval set, or each key of another; of an essence.
-    pub(crate) fn ranges(&self) -> Option<Vec<KeyRange<'_>>> {
+/// A set whose elements are in the order of their keys. Ends that close nothing, or that the start of
+/// the next range makes superfluous, are skipped: some programs send them, others do not.
+#[derive(Clone, Debug)]
+pub struct NormalizedSet<'a> {
+    pub(crate) spec: &'a SetSpec,
+    pub(crate) elements: Vec<&'a Element>,
+    /// All elements of the set, superfluous ones included.
+    all: &'a [Element],
+}
+
+impl Set {
+    /// The normalized view of the set.
+    #[must_use]
+    pub fn normalized(&self) -> NormalizedSet<'_> {
+        let mut elements: Vec<_> = self.elements.iter().collect();
+        // At the same key the end of one range is before the start of the next.
+        let rank = |element: &Element| !element.is_end();
+        elements
+            .sort_by(|a, b| a.key_bytes().cmp(&b.key_bytes()).then_with(|| rank(a).cmp(&rank(b))));
+        let mut kept = Vec::with_capacity(elements.len());
+        let mut elements = elements.into_iter().peekable();
+        while let Some(element) = elements.next() {
+            let closes_nothing = element.key_bytes().is_some_and(is_zero);
+            let is_next = elements.peek().is_some_and(|next| next.key == element.key);
+            if !element.is_end() || !closes_nothing && !is_next {
+                kept.push(element);
+            }
+        }
+        NormalizedSet { spec: &self.spec, elements: kept, all: &self.elements }
+    }
+}
+
+impl NormalizedSet<'_> {
+    /// A copy of the set, superfluous elements included.
+    pub(crate) fn to_set(&self) -> Set {
+        Set { spec: self.spec.clone(), elements: self.all.to_vec() }
+    }
+
+    /// The specification without a name, and the elements.
+    pub(super) fn write(&self, w: &mut Writer) {
+        let mut spec = self.spec.normalized();
+        spec.name.clear();
+        spec.encode(w);
+        self.elements.iter().for_each(|element| element.normalized().encode(w));
+    }
+}
+
+/// The content without the name, which an anonymous set gets from whoever makes it.
+impl PartialEq for NormalizedSet<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let bytes = |set: &Self| {
+            let mut w = Writer::new();
+            set.write(&mut w);
+            w.into_bytes()
+        };
+        self.elements.len() == other.elements.len() && bytes(self) == bytes(other)
+    }
+}
+
+impl<'a> NormalizedSet<'a> {
+    /// The elements, by key.
+    pub fn elements(&self) -> impl Iterator<Item = &'a Element> {
+        self.elements.iter().copied()
+    }
+
+    /// The ranges of an interval set, or the keys of another; `None` for an element without a key.
+    pub(crate) fn ranges(&self) -> Option<Vec<KeyRange<'a>>> {
         let mut ranges = Vec::new();
-        let mut elements = self.elements.iter().peekable();
+        let mut elements = self.elements.iter().copied().peekable();
         while let Some(element) = elements.next() {
             let first = element.key_bytes()?;
             if element.is_end() {
@@ -79,11 +128,6 @@ impl Set {
         }
         Some(ranges)
     }
-}
-
-/// By key; at the same key the end of one range before the beginning of the next.
-fn rank(element: &Element) -> (Option<&[u8]>, bool) {
-    (element.key_bytes(), !element.is_end())
 }
 
 pub(super) fn is_zero(key: &[u8]) -> bool {
@@ -128,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn portions_hold_all_elements_in_order_and_fit_an_attribute() {
+    fn chunks_keep_order_and_fit_one_attribute() {
         let elements = (0..9000u32).map(|i| Element::new(i.to_be_bytes().to_vec(), None));
         let filled = Set { spec: SetSpec::new(1, "t", "s"), elements: elements.collect() };
         let chunks = filled.chunks();
@@ -142,9 +186,8 @@ mod tests {
         assert_eq!(all, filled.elements);
     }
 
-    /// Which is why they are sent in chunks.
     #[test]
-    fn one_message_holds_2047_elements_of_32_bytes() {
+    fn one_message_fits_2047_elements_of_32_bytes() {
         let element = |i: u32| Element::new(i.to_be_bytes().to_vec(), Some(Data::value(&[0; 8])));
         for (count, expected) in [(2047, Ok(())), (2048, Err(65_540))] {
             let elements: Vec<_> = (0..count).map(element).collect();

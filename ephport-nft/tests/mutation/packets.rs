@@ -54,7 +54,7 @@ pub(crate) const LOOPBACK: u128 = u128::from_be_bytes(*b"lo\0\0\0\0\0\0\0\0\0\0\
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
     pub chain: &'static str,
-    pub standing: CtState,
+    pub state: CtState,
     pub destination_type: AddressType,
     pub v4: bool,
 }
@@ -71,12 +71,11 @@ impl Kind {
             (AddressType::Multicast, false),
             (AddressType::Broadcast, true),
         ] {
-            let kind = |chain, standing| Self { chain, standing, destination_type, v4 };
+            let kind = |chain, state| Self { chain, state, destination_type, v4 };
             all.push(kind(POSTROUTING, CtState::New));
             if is_enforced {
-                let standings =
-                    [CtState::New, CtState::Established, CtState::Reply, CtState::Invalid];
-                all.extend(standings.map(|standing| kind(ENFORCE, standing)));
+                let states = [CtState::New, CtState::Established, CtState::Reply, CtState::Invalid];
+                all.extend(states.map(|state| kind(ENFORCE, state)));
             }
         }
         all
@@ -188,7 +187,7 @@ fn packet<'a>(kind: Kind, values: &Values, flow: &'a Flow) -> Packet<'a> {
     Packet::opening(flow)
         .with_protocol(byte(Field::Protocol))
         .with_flags(byte(Field::Flags))
-        .with_standing(kind.standing)
+        .with_state(kind.state)
 }
 
 /// A packet that remembers what it was asked.
@@ -230,7 +229,7 @@ impl Facts for Watched<'_> {
 
     fn ct(&self, ct: &Ct) -> Fact {
         if [NFT_CT_SRC_IP, NFT_CT_SRC_IP6].contains(&ct.key) {
-            let is_reply = self.kind.standing == CtState::Reply;
+            let is_reply = self.kind.state == CtState::Reply;
             self.note(if is_reply { Field::Destination } else { Field::Source });
         }
         self.packet.ct(ct)

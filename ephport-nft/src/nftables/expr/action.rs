@@ -7,10 +7,8 @@ use ephport_core::Family;
 
 use super::data::Register;
 use crate::nftables::schema::attributes;
-use crate::uapi::{
-    NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
-    NFT_NAT_DNAT, NFT_NAT_SNAT,
-};
+use crate::nftables::value;
+use crate::uapi::{NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED, NFT_NAT_DNAT, NFT_NAT_SNAT};
 
 attributes! {
     /// Counts the packets and bytes that reach it: in a nat chain one packet of each connection.
@@ -115,29 +113,29 @@ impl Nat {
     /// another into the registers from 1.
     #[must_use]
     pub fn source_block(family: Family) -> Self {
-        let (number, [proto_min, addr_max, proto_max]) = match family {
-            Family::Ipv4 => (NFPROTO_IPV4, [9, 10, 11]),
-            Family::Ipv6 => (NFPROTO_IPV6, [2, 13, 17]),
+        let [proto_min, addr_max, proto_max] = match family {
+            Family::Ipv4 => [9, 10, 11],
+            Family::Ipv6 => [2, 13, 17],
         };
         Self {
             addr_min: Some(Register::R1),
             addr_max: Some(Register(addr_max)),
             proto_min: Some(Register(proto_min)),
             proto_max: Some(Register(proto_max)),
-            ..Self::source(number)
+            ..Self::source(value::nfproto(family))
         }
+    }
+
+    /// The flags that the kernel sets by itself, because a register implies them.
+    pub(crate) fn implied_flags(&self) -> u32 {
+        let address = self.addr_min.map_or(0, |_| NF_NAT_RANGE_MAP_IPS);
+        address | self.proto_min.map_or(0, |_| NF_NAT_RANGE_PROTO_SPECIFIED)
     }
 
     /// Without what the kernel adds: a last register that is the first, and the flags that the registers
     /// imply.
     pub(super) fn normalized(&self) -> Self {
-        let mut implied = 0;
-        if self.addr_min.is_some() {
-            implied |= NF_NAT_RANGE_MAP_IPS;
-        }
-        if self.proto_min.is_some() {
-            implied |= NF_NAT_RANGE_PROTO_SPECIFIED;
-        }
+        let implied = self.implied_flags();
         Self {
             addr_max: self.addr_max.filter(|max| Some(*max) != self.addr_min),
             proto_max: self.proto_max.filter(|max| Some(*max) != self.proto_min),
@@ -154,12 +152,8 @@ impl fmt::Display for Nat {
             NFT_NAT_DNAT => "dnat",
             _ => "unknown",
         };
-        let family = match u8::try_from(self.family) {
-            Ok(NFPROTO_INET) => "inet",
-            Ok(NFPROTO_IPV4) => "ip",
-            Ok(NFPROTO_IPV6) => "ip6",
-            _ => "unknown",
-        };
+        let family = u8::try_from(self.family).ok().and_then(value::family_name);
+        let family = family.unwrap_or("unknown");
         write!(f, "nat {nat_type} {family}")?;
         let registers = [
             ("addr_min", self.addr_min),

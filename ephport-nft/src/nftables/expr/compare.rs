@@ -175,7 +175,7 @@ impl Lookup {
     }
 
     /// Without flags of 0, which the kernel lists, and without the set's number, which it does not.
-    pub(super) fn normalized(&self) -> Self {
+    pub(crate) fn normalized(&self) -> Self {
         let flags = self.flags.filter(|flags| *flags != 0);
         Self { set_id: None, flags, ..self.clone() }
     }

@@ -23,6 +23,23 @@ impl Register {
     pub const R2: Self = Self(NFT_REG_2);
     /// The third data register.
     pub const R3: Self = Self(NFT_REG_3);
+
+    /// The length of a slot, in bytes (`NFT_REG32_SIZE`).
+    pub const SLOT_LEN: usize = 4;
+    /// The number of slots of all data registers.
+    pub const SLOTS: usize = 16;
+
+    /// The slot in which the register begins, from 0; `None` for the verdict and for numbers that no
+    /// register has (`nft_parse_register`).
+    #[must_use]
+    pub fn slot(self) -> Option<usize> {
+        let number = usize::try_from(self.0).ok()?;
+        match number {
+            1..=4 => Some((number - 1) * 4),
+            8..=23 => Some(number - 8),
+            _ => None,
+        }
+    }
 }
 
 impl Attribute for Register {

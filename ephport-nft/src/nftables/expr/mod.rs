@@ -19,6 +19,7 @@ pub(crate) use data::register_words as words;
 pub use data::{Data, Register, Verdict};
 pub use load::{Ct, Fib, Immediate, Meta, Payload};
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::schema::{Attribute, Inside, Item, Schema, set};
@@ -103,15 +104,15 @@ expressions! {
 impl Expr {
     /// The expression with counters at zero, and without what the kernel adds when it lists it.
     #[must_use]
-    pub fn normalized(&self) -> Self {
-        match self {
+    pub fn normalized(&self) -> Cow<'_, Self> {
+        Cow::Owned(match self {
             Self::Counter(_) => Counter::default().into(),
             Self::Hash(hash) => hash.normalized().into(),
             Self::Lookup(lookup) => lookup.normalized().into(),
             Self::Masq(masq) => masq.normalized().into(),
             Self::Nat(nat) => nat.normalized().into(),
-            other => other.clone(),
-        }
+            other => return Cow::Borrowed(other),
+        })
     }
 
     /// Encodes it as an item of a list of expressions.

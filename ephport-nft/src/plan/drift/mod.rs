@@ -1,99 +1,173 @@
-//! In what the installed table differs from the one that a policy makes, in the policy's terms.
+//! Drift: the differences between the installed table and the table of a policy, in the policy's terms.
 //!
-//! The table holds a checksum of what was applied, not a copy: *that* it drifted it says by itself,
-//! *what* drifted only the policy can. A record in the user data of each rule could not: a lost rule
-//! takes its record along, a record of all the others has no room (`NFT_USERDATA_MAXLEN` is 256
-//! bytes), and nft drops what it does not know when a listing is loaded again. So differences are
-//! those to the policy; without one, [`evident`] finds what no policy ever makes.
+//! The table contains a checksum of what was applied, not a copy: the checksum shows *that* the table
+//! drifted, only the policy shows *how*. The user data of rules could not: a deleted rule takes its record
+//! along, a record of all others has no room (`NFT_USERDATA_MAXLEN` is 256 bytes), and nft drops unknown
+//! user data when a listing is loaded. Without a policy, [`evident`] finds what no policy ever makes.
 //!
 //! ```
 //! use ephport_core::{HostFacts, Policy, PolicySpec, Target};
-//! use ephport_nft::{compile};
+//! use ephport_nft::compile;
 //! use ephport_nft::plan::drift;
 //!
 //! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
 //! let desired = compile(&[policy.resolve(&host)?])?;
 //! let mut installed = desired.clone();
-//! installed.rules.pop();
-//! let drifts = drift::drift(&installed, &desired);
+//! installed.chains[0].hook.as_mut().unwrap().priority = 100;
 //! assert_eq!(
-//!     drifts[0].to_string(),
-//!     "policy default, rule 4 of postrouting: is missing: oifname \"eth0\" meta l4proto udp \
-//!      th sport 1024-65535 counter packets 0 bytes 0 masquerade to :49152-61000"
+//!     drift::drift(&installed, &desired)[0].to_string(),
+//!     "chain postrouting: priority 100, expected 90"
 //! );
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod change;
 mod rules;
-mod sets;
-mod statements;
 
+use std::collections::HashSet;
 use std::fmt;
 
 use ephport_core::PolicyName;
 
-pub use change::{Aspect, Change};
-
-use crate::nftables::expr::Expr;
-use crate::nftables::{Chain, Hook, Rule, Table, UnknownObject};
-use crate::plan::diff::named;
-use crate::syntax::chain_words;
-use crate::table::TableState;
+use crate::nftables::{Chain, Comment, Hook, Rule, Table, UnknownObject};
+use crate::syntax::{Statement, chain_to_nft, decode, element_texts};
 use crate::table::layout::{ENFORCE, ENFORCE_PRIORITY, POSTROUTING, PRIORITY, policy_of};
-use crate::uapi::{NF_ACCEPT, NF_NAT_RANGE_PROTO_SPECIFIED, NFT_TABLE_F_DORMANT};
+use crate::table::{Fingerprint, Normalized, NormalizedSet, TableState};
+use crate::uapi::{NF_ACCEPT, NFT_TABLE_F_DORMANT};
 
-/// One difference between the installed table and the one that a policy makes.
+/// One difference between the installed table and the table of a policy. Rules and statements are as nft
+/// prints them, or as bytecode where nft has no syntax for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drift {
-    /// Where.
-    pub place: Place,
-    /// What.
-    pub change: Change,
+    /// The object.
+    pub location: Location,
+    /// The attribute of the object that is different.
+    pub attribute: Attribute,
+    /// The value in the kernel; `None` if there is none.
+    pub found: Option<String>,
+    /// The value that the policy has; `None` if there is none.
+    pub expected: Option<String>,
 }
 
-/// Where a difference is.
+macro_rules! attributes {
+    ($($variant:ident = $name:literal,)*) => {
+        /// The attributes in which the objects of two policies can differ.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum Attribute {
+            $( #[doc = concat!("The ", $name, ".")] $variant, )*
+        }
+
+        impl Attribute {
+            /// The name, in sentences and for programs.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $( Self::$variant => $name, )*
+                }
+            }
+        }
+    };
+}
+
+attributes! {
+    Object = "object",
+    Position = "position",
+    Flags = "flags",
+    Priority = "priority",
+    Declaration = "declaration",
+    Rules = "rules",
+    Specification = "specification",
+    Elements = "elements",
+    Comment = "comment",
+    Fingerprint = "fingerprint",
+    Interface = "interface",
+    Family = "address family",
+    Origin = "origin",
+    Sources = "sources",
+    Destinations = "destinations",
+    Protocol = "protocol",
+    SourcePorts = "source ports",
+    TcpFlags = "TCP flags",
+    Connection = "connection",
+    Counter = "counter",
+    Translation = "translation",
+    Ports = "ports",
+    PortRangeFlag = "port range flag",
+    Address = "address",
+    PortSelection = "port selection",
+    Verdict = "verdict",
+    Statements = "statements",
+    Encoding = "encoding",
+    Unknown = "unknown attributes",
+}
+
+/// An object of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Place {
+pub enum Location {
     /// The table itself.
     Table,
     /// A chain.
     Chain {
-        /// Its name.
+        /// The name of the chain.
         chain: String,
     },
     /// A named set or map.
     Set {
-        /// Its name.
+        /// The name of the set.
         set: String,
     },
     /// An object that no policy compiles to.
     Object(UnknownObject),
     /// A rule.
     Rule {
-        /// Its chain's name.
+        /// The name of its chain.
         chain: String,
-        /// Its number in the chain, from 1, as the kernel has it; of a missing rule, as the policy
-        /// has it.
+        /// Its number in the chain, from 1: that in the kernel, or for a missing rule that of the policy.
         number: usize,
-        /// The policy that it is of, if it is of one.
+        /// The policy that the rule belongs to; `None` for a rule that all policies share.
         policy: Option<PolicyName>,
     },
 }
 
-impl Place {
-    fn rule(rule: &Rule, at: usize) -> Self {
-        Self::Rule { chain: rule.chain.clone(), number: at + 1, policy: policy_of(rule) }
+impl Location {
+    fn chain(chain: &str) -> Self {
+        Self::Chain { chain: chain.into() }
     }
 
-    fn with(self, change: Change) -> Drift {
-        Drift { place: self, change }
+    fn set(set: &str) -> Self {
+        Self::Set { set: set.into() }
+    }
+
+    /// The rule at an index of its chain, from 0.
+    fn rule(rule: &Rule, index: usize) -> Self {
+        Self::Rule { chain: rule.chain.clone(), number: index + 1, policy: policy_of(rule) }
+    }
+
+    fn differs(self, (attribute, found, expected): Difference) -> Drift {
+        Drift { location: self, attribute, found, expected }
     }
 }
 
-impl fmt::Display for Place {
+/// An attribute, its value in the kernel and its value in the policy.
+type Difference = (Attribute, Option<String>, Option<String>);
+
+/// An object that is missing, or belongs to no policy; its text if it is a rule.
+fn missing(text: String) -> Difference {
+    (Attribute::Object, None, Some(text))
+}
+
+fn unexpected(text: String) -> Difference {
+    (Attribute::Object, Some(text), None)
+}
+
+/// A difference in what ephport does not know.
+fn unknown() -> Difference {
+    (Attribute::Unknown, Some("changed".into()), Some("as applied".into()))
+}
+
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Table => f.write_str("the table"),
@@ -111,125 +185,181 @@ impl fmt::Display for Place {
 /// One sentence.
 impl fmt::Display for Drift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.change)
+        let Self { location, attribute, found, expected } = self;
+        let text = |text: &str| if text.is_empty() { String::new() } else { format!(": {text}") };
+        match (attribute, found.as_deref(), expected.as_deref()) {
+            (Attribute::Object, None, Some(rule)) => {
+                write!(f, "{location} is missing{}", text(rule))
+            }
+            (Attribute::Object, Some(rule), None) => {
+                write!(f, "{location} belongs to no policy{}", text(rule))
+            }
+            (attribute, found, expected) => {
+                let (found, expected) = (found.unwrap_or("none"), expected.unwrap_or("none"));
+                write!(f, "{location}: {} {found}, expected {expected}", attribute.name())
+            }
+        }
     }
 }
 
-/// All differences: none if, and only if, the two have the same [essence](TableState::normalized).
-///
-/// A chain that is missing or too many stands for its rules too.
+/// All differences: empty if, and only if, [normalized view](TableState::normalized) and fingerprint are
+/// equal. A missing or unexpected chain includes its rules.
 #[must_use]
 pub fn drift(installed: &TableState, desired: &TableState) -> Vec<Drift> {
-    let mut drifts: Vec<_> =
-        table(&installed.table, &desired.table).map(|change| Place::Table.with(change)).collect();
+    let (found, expected) = (installed.normalized(), desired.normalized());
+    let mut drifts = table(found.table, expected.table);
     for after in &desired.chains {
-        let place = Place::Chain { chain: after.name.clone() };
-        match installed.chains.iter().find(|chain| chain.name == after.name) {
-            None => drifts.push(place.with(Change::Removed)),
+        match found.chain(&after.name) {
+            None => drifts.push(Location::chain(&after.name).differs(missing(String::new()))),
             Some(before) => {
-                drifts.extend(chain(before, after).map(|change| place.clone().with(change)));
-                drifts.extend(rules::rules(installed, desired, &after.name));
+                drifts.extend(chain(before, after));
+                drifts.extend(rules::rules(&found, &expected, &after.name));
             }
         }
     }
-    let is_added = |chain: &&Chain| desired.chains.iter().all(|known| known.name != chain.name);
-    let added = installed.chains.iter().filter(is_added);
-    drifts
-        .extend(added.map(|chain| Place::Chain { chain: chain.name.clone() }.with(Change::Added)));
-    for after in named(desired) {
-        let place = Place::Set { set: after.spec.name.clone() };
-        match installed.set(&after.spec.name) {
-            None => drifts.push(place.with(Change::Removed)),
-            Some(before) => {
-                drifts.extend(sets::set(before, after).map(|change| place.with(change)));
-            }
-        }
-    }
-    let added = named(installed).filter(|filled| desired.set(&filled.spec.name).is_none());
-    drifts.extend(
-        added.map(|filled| Place::Set { set: filled.spec.name.clone() }.with(Change::Added)),
-    );
-    let only_in = |one: &TableState, other: &TableState, change: Change| {
+    let added = installed.chains.iter().filter(|chain| expected.chain(&chain.name).is_none());
+    drifts.extend(added.map(|of| Location::chain(&of.name).differs(unexpected(String::new()))));
+    drifts.extend(sets(&found, &expected));
+    let only_in = |one: &TableState, other: &TableState, difference: &Difference| {
         let only = one.unknown.iter().filter(|object| !other.unknown.contains(object)).cloned();
-        only.map(|object| Place::Object(object).with(change.clone())).collect::<Vec<_>>()
+        only.map(|of| Location::Object(of).differs(difference.clone())).collect::<Vec<_>>()
     };
-    drifts.extend(only_in(desired, installed, Change::Removed));
-    drifts.extend(only_in(installed, desired, Change::Added));
-    without_consequences(drifts)
-}
-
-/// Another fingerprint follows from any other difference between two policies.
-fn without_consequences(mut drifts: Vec<Drift>) -> Vec<Drift> {
-    let is_own = |drift: &Drift| !matches!(drift.change, Change::FingerprintChanged { .. });
-    if drifts.iter().any(is_own) {
-        drifts.retain(is_own);
+    drifts.extend(only_in(desired, installed, &missing(String::new())));
+    drifts.extend(only_in(installed, desired, &unexpected(String::new())));
+    if drifts.is_empty() {
+        drifts.extend(fingerprint(installed, desired));
     }
     drifts
 }
 
-/// The differences that the table itself shows: what no policy makes, whatever it says.
+/// The absence of the whole table.
+pub(crate) fn absent() -> Drift {
+    Location::Table.differs(missing(String::new()))
+}
+
+/// The differences that the table shows by itself: what no policy makes.
 #[must_use]
 pub fn evident(installed: &TableState) -> Vec<Drift> {
-    let mut mended = installed.clone();
-    mended.unknown.clear();
+    let view = installed.normalized();
     let flags = installed.table.flags.map(|flags| flags & !NFT_TABLE_F_DORMANT);
-    mended.table.flags = flags.filter(|flags| *flags != 0);
-    for chain in &mut mended.chains {
-        let (kind, priority) = match chain.name.as_str() {
-            POSTROUTING => ("nat", PRIORITY),
-            ENFORCE => ("filter", ENFORCE_PRIORITY),
-            _ => continue,
-        };
-        chain.chain_type = Some(kind.into());
-        chain.policy = Some(NF_ACCEPT);
-        chain.hook = chain.hook.take().map(|hook| Hook { priority, ..hook });
-    }
-    for expr in mended.rules.iter_mut().flat_map(|rule| &mut rule.exprs) {
-        match expr {
-            Expr::Masq(masq) if masq.ignores_its_ports() => {
-                masq.flags = Some(masq.flags.unwrap_or(0) | NF_NAT_RANGE_PROTO_SPECIFIED);
-            }
-            _ => {}
+    let expected = Table { flags: flags.filter(|flags| *flags != 0), ..installed.table.clone() };
+    let mut drifts = table(&installed.table, &expected);
+    for found in &installed.chains {
+        let base = [(POSTROUTING, "nat", PRIORITY), (ENFORCE, "filter", ENFORCE_PRIORITY)];
+        let base = base.into_iter().find(|(name, ..)| *name == found.name);
+        drifts.extend(base.into_iter().flat_map(|(_, kind, priority)| {
+            let hook = found.hook.clone().map(|hook| Hook { priority, ..hook });
+            let (chain_type, policy) = (Some(kind.into()), Some(NF_ACCEPT));
+            chain(found, &Chain { chain_type, policy, hook, ..found.clone() })
+        }));
+        for (index, rule) in view.rules_of(&found.name).iter().enumerate() {
+            let lost = decode(rule, &view).into_iter().filter_map(|decoded| {
+                let Statement::Nat(nat) = decoded.statement else { return None };
+                rules::lost_port_flag(&nat)
+            });
+            drifts.extend(lost.map(|lost| Location::rule(rule, index).differs(lost)));
         }
     }
-    drift(installed, &mended)
+    let unknown = installed.unknown.iter().cloned();
+    drifts.extend(unknown.map(|of| Location::Object(of).differs(unexpected(String::new()))));
+    drifts
 }
 
-fn table(installed: &Table, desired: &Table) -> impl Iterator<Item = Change> {
-    let (found, expected) = (installed.normalized(), desired.normalized());
-    let (is, was) = (found.flags.unwrap_or(0), expected.flags.unwrap_or(0));
-    let text = |table: &Table| table.comment().map(|comment| comment.as_str().to_string());
-    let flags = match (is ^ was, is & NFT_TABLE_F_DORMANT) {
-        (0, _) => None,
-        (NFT_TABLE_F_DORMANT, NFT_TABLE_F_DORMANT) => Some(Change::Dormant),
-        _ => Some(Change::TableFlags { found: is, expected: was }),
+/// A fingerprint follows from all else: it is a difference only where there is no other.
+fn fingerprint(installed: &TableState, desired: &TableState) -> Option<Drift> {
+    let (found, expected) = (installed.fingerprint(), desired.fingerprint());
+    let checksum = |of: &Option<Fingerprint>| of.as_ref().map(|of| of.checksum);
+    let text = |of: Option<Fingerprint>| of.map(|of| of.to_string());
+    (checksum(&found) != checksum(&expected))
+        .then(|| Location::Table.differs((Attribute::Fingerprint, text(found), text(expected))))
+}
+
+fn comment(comment: Option<&Comment>) -> Option<String> {
+    comment.map(|comment| format!("\"{}\"", comment.as_str()))
+}
+
+fn table(found: &Table, expected: &Table) -> Vec<Drift> {
+    let (found, expected) = (found.normalized(), expected.normalized());
+    let text = |flags: u32| match flags {
+        0 => None,
+        NFT_TABLE_F_DORMANT => Some("dormant (the kernel runs none of its rules)".into()),
+        flags => Some(format!("{flags:#x}")),
     };
-    let comment = (found.userdata != expected.userdata)
-        .then(|| Change::CommentChanged { found: text(&found), expected: text(&expected) });
+    let flags = (found.flags.unwrap_or(0), expected.flags.unwrap_or(0));
+    let flags = (flags.0 != flags.1).then(|| (Attribute::Flags, text(flags.0), text(flags.1)));
+    let comments = (found.userdata != expected.userdata).then(|| {
+        let text = |table: &Table| comment(table.comment().as_ref());
+        (Attribute::Comment, text(&found), text(&expected))
+    });
     let same = Table { flags: found.flags, userdata: found.userdata.clone(), ..expected };
-    let unnamed = (found != same).then_some(Change::Unnamed);
-    [flags, comment, unnamed].into_iter().flatten()
+    let unknown = (found != same).then(unknown);
+    let differences = [flags, comments, unknown].into_iter().flatten();
+    differences.map(|difference| Location::Table.differs(difference)).collect()
 }
 
-fn chain(installed: &Chain, desired: &Chain) -> impl Iterator<Item = Change> {
-    let (found, expected) = (installed.normalized(), desired.normalized());
-    let priority = match (&found.hook, &expected.hook) {
-        (Some(is), Some(was)) if is.priority != was.priority => {
-            Some(Change::ChainPriority { found: is.priority, expected: was.priority })
-        }
-        _ => None,
+fn chain(found: &Chain, expected: &Chain) -> Vec<Drift> {
+    let (mut found, expected) = (found.normalized(), expected.normalized());
+    let mut differences = Vec::new();
+    if let (Some(is), Some(was)) = (&mut found.hook, &expected.hook)
+        && is.priority != was.priority
+    {
+        let (text, wanted) = (is.priority.to_string(), was.priority.to_string());
+        differences.push((Attribute::Priority, Some(text), Some(wanted)));
+        is.priority = was.priority;
+    }
+    if found != expected {
+        let text = |chain: &Chain| {
+            Some(chain_to_nft(chain))
+                .filter(|text| !text.is_empty())
+                .map(|text| format!("`{text}`"))
+        };
+        let (is, was) = (text(&found), text(&expected));
+        differences.push(if is == was { unknown() } else { (Attribute::Declaration, is, was) });
+    }
+    differences.into_iter().map(|of| Location::chain(&expected.name).differs(of)).collect()
+}
+
+fn sets(found: &Normalized<'_>, expected: &Normalized<'_>) -> Vec<Drift> {
+    let mut drifts = Vec::new();
+    for set in expected.named_sets() {
+        let difference = match found.set(&set.spec.name) {
+            None => Some(missing(String::new())),
+            Some(before) => self::set(before, set),
+        };
+        drifts.extend(difference.map(|of| Location::set(&set.spec.name).differs(of)));
+    }
+    let added = found.named_sets().into_iter().filter(|set| expected.set(&set.spec.name).is_none());
+    drifts
+        .extend(added.map(|set| Location::set(&set.spec.name).differs(unexpected(String::new()))));
+    drifts
+}
+
+fn set(found: &NormalizedSet<'_>, expected: &NormalizedSet<'_>) -> Option<Difference> {
+    if found.spec.normalized() != expected.spec.normalized() {
+        let (is, was) = (found.spec.summary(), expected.spec.summary());
+        return Some((Attribute::Specification, Some(is), Some(was)));
+    }
+    if found == expected {
+        return None;
+    }
+    let (is, was) = (element_texts(found), element_texts(expected));
+    let lacking = |all: &[String], others: &[String]| {
+        let others: HashSet<_> = others.iter().collect();
+        let lacking: Vec<_> = all.iter().filter(|text| !others.contains(text)).collect();
+        first_few(&lacking)
     };
-    // With the priority as it should be, is the rest?
-    let hook = match (found.hook.clone(), &expected.hook) {
-        (Some(is), Some(was)) => Some(Hook { priority: was.priority, ..is }),
-        (is, _) => is,
+    let (unexpected, missing) = (lacking(&is, &was), lacking(&was, &is));
+    let is_named = unexpected.is_some() || missing.is_some();
+    Some(if is_named { (Attribute::Elements, unexpected, missing) } else { unknown() })
+}
+
+/// The first few elements, and the count of the others.
+fn first_few(elements: &[&String]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let shown: Vec<_> = elements.iter().take(SHOWN).map(|text| text.as_str()).collect();
+    let more = match elements.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
     };
-    let found = Chain { hook, ..found };
-    let (is, was) = (chain_words(&found), chain_words(&expected));
-    let rest = match found == expected {
-        true => None,
-        false if is == was => Some(Change::Unnamed),
-        false => Some(Change::ChainChanged { found: is, expected: was }),
-    };
-    priority.into_iter().chain(rest)
+    (!shown.is_empty()).then(|| shown.join(", ") + &more)
 }

@@ -1,0 +1,79 @@
+//! Paths of a packet through the rules, and errors of the interpreter.
+
+use thiserror::Error;
+
+use crate::syntax::NatTarget;
+
+/// A path of a packet through a base chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// The translation; `None` if the packet is not translated.
+    pub target: Option<NatTarget>,
+    /// Whether the packet is dropped.
+    pub is_dropped: bool,
+    /// The rules that decide, each by its chain and its index in that chain, from 0.
+    pub trail: Vec<(String, usize)>,
+    /// The number on which the path depends, if it depends on one.
+    pub draw: Option<Draw>,
+}
+
+/// A number that the kernel generates for a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draw {
+    /// The generator.
+    pub by: By,
+    /// The count of numbers with this path.
+    pub numbers: u32,
+    /// The count of all numbers: each is below it.
+    pub below: u32,
+}
+
+/// A generator of numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// A sequence (`numgen inc`).
+    RoundRobin,
+    /// A random number (`numgen random`).
+    Weighted,
+    /// A hash (`jhash`).
+    Hash {
+        /// The bytes.
+        of: Vec<u8>,
+        /// The seed.
+        seed: u32,
+    },
+}
+
+/// Error of the interpreter.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum InterpretError {
+    /// An expression that the interpreter cannot run.
+    #[error("rule {index} of chain {chain} has an expression that cannot be interpreted: {what}")]
+    Expression {
+        /// The chain.
+        chain: String,
+        /// The index of the rule in the chain, from 0.
+        index: usize,
+        /// The expression, as bytecode.
+        what: String,
+    },
+    /// A chain that does not exist, or a loop of chains.
+    #[error("chain {chain} does not exist or is part of a loop")]
+    Chain {
+        /// The name.
+        chain: String,
+    },
+    /// Paths that differ in more than the ports.
+    #[error(
+        "the rules do different things to the same connection, depending on a generated number"
+    )]
+    Undecided,
+    /// Ranges whose shares are not their sizes, or a distribution that is none of
+    /// [`Distribution`](ephport_core::Distribution).
+    #[error(
+        "the rules do not distribute connections over the ranges by size: \
+         round-robin, weighted or by a hash of the source"
+    )]
+    Uneven,
+}
