@@ -57,7 +57,7 @@ fn a_chain_that_is_not_there_and_one_that_never_ends() {
     for chain in ["absent", POSTROUTING] {
         let error = refusal(vec![Immediate::verdict(Verdict::Jump(chain.into())).into()]);
         assert_eq!(error, InterpretError::Chain { chain: chain.into() });
-        assert_eq!(error.to_string(), format!("chain {chain} does not exist or never ends"));
+        assert_eq!(error.to_string(), format!("chain {chain} does not exist or is part of a loop"));
     }
 }
 
@@ -72,7 +72,10 @@ fn a_chance_that_a_connection_is_not_translated() {
     let lookup = Lookup { set: "chance".into(), sreg: drawn, dreg, set_id: None, flags: None };
     let error = refusal_of(ruleset, vec![numgen.into(), lookup.into()]);
     assert_eq!(error, InterpretError::Undecided);
-    assert_eq!(error.to_string(), "the program does now this, now that with the connection");
+    assert_eq!(
+        error.to_string(),
+        "the rules do different things to the same connection, depending on a generated number"
+    );
 }
 
 /// The body of a message about a list of elements, with what `more` adds.

@@ -412,7 +412,7 @@ fn diff_shows_only_what_apply_would_change() {
         Exit::Differs,
         &expect![[r#"
             would install table inet ephport
-              the table: is missing
+              the table is missing
 
             policy default
               protocols       udp
@@ -449,7 +449,7 @@ fn diff_shows_only_what_apply_would_change() {
         Exit::Differs,
         &expect![[r#"
             would update table inet ephport
-              policy default, rule 3 of postrouting: moves to ports 49152-61000, expected 1024-2047
+              policy default, rule 3 of postrouting: ports 49152-61000, expected 1024-2047
 
             policy default
               protocols       udp

@@ -143,7 +143,7 @@ fn a_rule_is_deleted() {
     drifts(
         |host| delete(host, 4),
         &[&format!(
-            "policy builds, rule 4 of postrouting: is missing: {BUILDS_UDP} masquerade to :49152-61000"
+            "policy builds, rule 4 of postrouting is missing: {BUILDS_UDP} masquerade to :49152-61000"
         )],
     );
 }
@@ -152,7 +152,7 @@ fn a_rule_is_deleted() {
 fn the_rule_with_the_signature_is_deleted() {
     drifts(
         |host| delete(host, 1),
-        &["rule 1 of postrouting: is missing: fib daddr type multicast return"],
+        &["rule 1 of postrouting is missing: fib daddr type multicast return"],
     );
 }
 
@@ -160,7 +160,7 @@ fn the_rule_with_the_signature_is_deleted() {
 fn a_rule_is_added_before_all() {
     drifts(
         |host| nft(host, "insert rule inet ephport postrouting counter accept"),
-        &["rule 1 of postrouting: is not the policy's: counter packets 0 bytes 0 accept"],
+        &["rule 1 of postrouting belongs to no policy: counter packets 0 bytes 0 accept"],
     );
 }
 
@@ -168,7 +168,7 @@ fn a_rule_is_added_before_all() {
 fn a_rule_is_added_after_all() {
     drifts(
         |host| nft(host, "add rule inet ephport enforce ip saddr 10.0.0.0/8 drop"),
-        &["rule 10 of enforce: is not the policy's: meta nfproto ipv4 ip saddr 10.0.0.0/8 drop"],
+        &["rule 10 of enforce belongs to no policy: meta nfproto ipv4 ip saddr 10.0.0.0/8 drop"],
     );
 }
 
@@ -178,7 +178,7 @@ fn a_rule_gets_other_ports() {
         |host| {
             replace(host, 4, &format!("{BUILDS_UDP} masquerade to :1024-2047 comment \"builds\""));
         },
-        &["policy builds, rule 4 of postrouting: moves to ports 1024-2047, expected 49152-61000"],
+        &["policy builds, rule 4 of postrouting: ports 1024-2047, expected 49152-61000"],
     );
 }
 
@@ -191,7 +191,7 @@ fn a_rule_gets_another_interface_and_loses_its_comment() {
         &[
             "policy rest, rule 6 of postrouting: interface `oifname \"eth1\"`, \
              expected `oifname \"eth0\"`",
-            "policy rest, rule 6 of postrouting: has no comment, expected the comment \"rest\"",
+            "policy rest, rule 6 of postrouting: comment none, expected \"rest\"",
         ],
     );
 }
@@ -206,8 +206,7 @@ fn a_rule_gets_another_address() {
                 &format!("{BUILDS_UDP} snat ip to 192.0.2.9:49152-61000 comment \"builds\""),
             );
         },
-        &["policy builds, rule 4 of postrouting: makes the source address 192.0.2.9, \
-           expected the interface's"],
+        &["policy builds, rule 4 of postrouting: address 192.0.2.9, expected masquerade"],
     );
 }
 
@@ -216,8 +215,8 @@ fn a_rule_is_replaced_by_something_else() {
     drifts(
         |host| replace(host, 6, "accept"),
         &[
-            &format!("policy rest, rule 6 of postrouting: is missing: {REST}"),
-            "rule 6 of postrouting: is not the policy's: accept",
+            &format!("policy rest, rule 6 of postrouting is missing: {REST}"),
+            "rule 6 of postrouting belongs to no policy: accept",
         ],
     );
 }
@@ -231,8 +230,8 @@ fn a_rule_loses_its_port_range_flag() {
             let listed = tool(host, "nft", &["list", "table", "inet", "ephport"], "").out;
             assert_eq!(listed.matches("masquerade to :49152-61000").count(), 2, "{listed}");
         },
-        &["policy builds, rule 4 of postrouting: lost its port range flag: \
-           the kernel ignores its ports 49152-61000, though nft lists them"],
+        &["policy builds, rule 4 of postrouting: port range flag cleared (the kernel ignores \
+           ports 49152-61000, although nft prints them), expected set"],
     );
 }
 
@@ -244,7 +243,7 @@ fn a_rule_picks_ports_at_random() {
                 masq_flags(ruleset, 3, |flags| Some(flags | NF_NAT_RANGE_PROTO_RANDOM));
             });
         },
-        &["policy builds, rule 3 of postrouting: picks ports random, expected by default"],
+        &["policy builds, rule 3 of postrouting: port selection random, expected default"],
     );
 }
 
@@ -257,7 +256,7 @@ fn rules_change_places() {
                 ruleset.rules.swap(at + 2, at + 3);
             });
         },
-        &["policy builds, rule 3 of postrouting: is out of order, expected as rule 4"],
+        &["policy builds, rule 3 of postrouting: position 3, expected 4"],
     );
 }
 
@@ -265,7 +264,7 @@ fn rules_change_places() {
 fn a_chain_is_added() {
     drifts(
         |host| nft(host, "table inet ephport { chain mine { counter drop; }; }"),
-        &["chain mine: is not the policy's"],
+        &["chain mine belongs to no policy"],
     );
 }
 
@@ -273,7 +272,7 @@ fn a_chain_is_added() {
 fn a_chain_is_flushed() {
     drifts(
         |host| nft(host, "flush chain inet ephport postrouting"),
-        &["chain postrouting: lost all of its 6 rules"],
+        &["chain postrouting: rules none, expected 6"],
     );
 }
 
@@ -281,7 +280,7 @@ fn a_chain_is_flushed() {
 fn the_enforcing_chain_is_removed() {
     drifts(
         |host| nft(host, "flush chain inet ephport enforce\ndelete chain inet ephport enforce"),
-        &["chain enforce: is missing"],
+        &["chain enforce is missing"],
     );
 }
 
@@ -294,7 +293,7 @@ fn a_chain_gets_another_priority() {
                 chain.unwrap().hook.as_mut().unwrap().priority = 101;
             });
         },
-        &["chain postrouting: has priority 101, expected 90"],
+        &["chain postrouting: priority 101, expected 90"],
     );
 }
 
@@ -302,8 +301,10 @@ fn a_chain_gets_another_priority() {
 fn a_chain_gets_another_policy() {
     drifts(
         |host| nft(host, "chain inet ephport enforce { policy drop; }"),
-        &["chain enforce: is `type filter hook postrouting priority srcnat + 10; policy drop;`, \
-           expected `type filter hook postrouting priority srcnat + 10; policy accept;`"],
+        &[
+            "chain enforce: declaration `type filter hook postrouting priority srcnat + 10; policy drop;`, \
+           expected `type filter hook postrouting priority srcnat + 10; policy accept;`",
+        ],
     );
 }
 
@@ -313,7 +314,7 @@ fn an_element_is_added() {
         |host| {
             nft(host, "add element inet ephport subscribers/blocks4 { 10.0.0.3 : 3072 . 4095 }");
         },
-        &["set subscribers/blocks4: should not have 10.0.0.3 : 3072 . 4095"],
+        &["set subscribers/blocks4: elements 10.0.0.3 : 3072 . 4095, expected none"],
     );
 }
 
@@ -321,7 +322,7 @@ fn an_element_is_added() {
 fn an_element_is_deleted() {
     drifts(
         |host| nft(host, "delete element inet ephport subscribers/blocks4 { 10.0.0.2 }"),
-        &["set subscribers/blocks4: lacks 10.0.0.2 : 2048 . 3071"],
+        &["set subscribers/blocks4: elements none, expected 10.0.0.2 : 2048 . 3071"],
     );
 }
 
@@ -335,8 +336,8 @@ fn an_element_gets_another_value() {
                  add element inet ephport subscribers/blocks4 { 10.0.0.2 : 4096 . 5119 }",
             );
         },
-        &["set subscribers/blocks4: lacks 10.0.0.2 : 2048 . 3071 \
-           and should not have 10.0.0.2 : 4096 . 5119"],
+        &["set subscribers/blocks4: elements 10.0.0.2 : 4096 . 5119, \
+           expected 10.0.0.2 : 2048 . 3071"],
     );
 }
 
@@ -344,7 +345,7 @@ fn an_element_gets_another_value() {
 fn the_table_is_switched_off() {
     drifts(
         |host| nft(host, "table inet ephport { flags dormant; }"),
-        &["the table: is dormant: the kernel runs none of its rules"],
+        &["the table: flags dormant (the kernel runs none of its rules), expected none"],
     );
 }
 
@@ -385,8 +386,8 @@ fn without_what_was_applied_only_the_evident_is_told() {
     nft(&host, "add rule inet ephport postrouting drop");
     tamper(&host, |ruleset| masq_flags(ruleset, 3, |_| None));
     let name = "to see all changes, name the policy: `ephport-nft diff FILE`";
-    let lost = "policy default, rule 3 of postrouting: lost its port range flag: \
-                the kernel ignores its ports 49152-61000, though nft lists them";
+    let lost = "policy default, rule 3 of postrouting: port range flag cleared (the kernel ignores \
+                ports 49152-61000, although nft prints them), expected set";
     let (code, lines) = status(&host, POLICIES);
     assert_eq!(code, 3);
     let other = "/etc/ephport/policy.toml is not what was applied;";
@@ -401,19 +402,20 @@ fn without_what_was_applied_only_the_evident_is_told() {
     assert_eq!(json["policy_file"], Value::Null);
     let drift = json!([{
         "chain": "postrouting", "set": null, "rule": 3, "policy": "default",
-        "change": "lost-port-flag", "message": lost,
+        "attribute": "port range flag", "expected": "set", "message": lost,
+        "found": "cleared (the kernel ignores ports 49152-61000, although nft prints them)",
     }]);
     assert_eq!(json["drift"], drift);
     // The flags that were applied tell all.
     let all = ephport(&host, "diff --to-ports 49152-61000");
     assert_eq!(all.exit, Exit::Differs);
-    let added = "rule 5 of postrouting: is not the policy's: drop";
+    let added = "rule 5 of postrouting belongs to no policy: drop";
     let sentences: Vec<_> = all.out.lines().skip(1).take(2).map(str::trim).collect();
     assert_eq!(sentences, [lost, added]);
     ok(&host, "nft delete table inet ephport");
     let gone = ephport(&host, "diff --to-ports 49152-61000").out;
     assert!(
-        gone.starts_with("would install table inet ephport\n  the table: is missing\n"),
+        gone.starts_with("would install table inet ephport\n  the table is missing\n"),
         "{gone}"
     );
 }

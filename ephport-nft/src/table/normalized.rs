@@ -11,8 +11,9 @@ use super::TableState;
 use super::fingerprint::fingerprint_of;
 use super::set::NormalizedSet;
 use crate::netlink::Writer;
-use crate::nftables::expr::Expr;
+use crate::nftables::expr::{Expr, Lookup};
 use crate::nftables::{Chain, Element, Rule, SetSpec, Table, UnknownObject};
+use crate::uapi::NFTA_RULE_EXPRESSIONS;
 
 /// A borrowing view of a [`TableState`]. Two tables do the same when their views are equal.
 pub struct Normalized<'a> {
@@ -136,24 +137,30 @@ impl<'a> Normalized<'a> {
         w.into_bytes()
     }
 
-    /// An anonymous set is encoded in place of its name.
+    /// Anonymous sets are encoded after the rule, without their names.
     fn write_rule(&self, rule: &Rule, w: &mut Writer) {
         let userdata = rule.userdata.clone().filter(|_| fingerprint_of(rule).is_none());
         let Rule { family, table, chain, other, .. } = rule;
         Rule { userdata, other: other.clone(), ..Rule::new(*family, table, chain, Vec::new()) }
             .encode(w);
-        for expr in &rule.exprs {
-            match expr {
-                Expr::Lookup(lookup) => match self.set(&lookup.set) {
-                    Some(set) if set.spec.is_anonymous() => {
-                        let mut lookup = lookup.normalized();
-                        lookup.set.clear();
-                        Expr::Lookup(lookup).encode(w);
-                        set.write(w);
+        let anonymous =
+            |lookup: &Lookup| self.set(&lookup.set).filter(|set| set.spec.is_anonymous());
+        w.nested(NFTA_RULE_EXPRESSIONS, |w| {
+            for expr in &rule.exprs {
+                match expr {
+                    Expr::Lookup(lookup) if anonymous(lookup).is_some() => {
+                        Expr::Lookup(Lookup { set: String::new(), ..lookup.normalized() })
+                            .encode(w);
                     }
                     _ => expr.normalized().encode(w),
-                },
-                _ => expr.normalized().encode(w),
+                }
+            }
+        });
+        for expr in &rule.exprs {
+            if let Expr::Lookup(lookup) = expr
+                && let Some(set) = anonymous(lookup)
+            {
+                set.write(w);
             }
         }
     }
