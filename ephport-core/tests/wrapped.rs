@@ -16,6 +16,8 @@ fn of_a_flow() {
     assert!(matches!(protocol, FlowError::Protocol(_)), "{protocol:?}");
     let interface = flow_error("tcp 10.0.0.1:1 -> 10.0.0.2:2 oif e*");
     assert!(matches!(interface, FlowError::Interface(_)), "{interface:?}");
+    let mark = flow_error("tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark x");
+    assert!(matches!(mark, FlowError::Mark(_)), "{mark:?}");
 }
 
 fn block_error(text: &str) -> BlockError {
@@ -61,6 +63,7 @@ fn of_a_policy_file() {
     assert!(matches!(value_error("to-ports", "\"0\""), ValueError::Ports(_)));
     assert!(matches!(value_error("protocols", "[\"icmp\"]"), ValueError::Protocol(_)));
     assert!(matches!(value_error("out-interfaces", "[\"a b\"]"), ValueError::Interface(_)));
+    assert!(matches!(value_error("mark", "\"0/0\""), ValueError::Mark(_)));
     assert!(matches!(value_error("map-e", "\"psid\""), ValueError::MapE(_)));
     assert!(matches!(value_error("blocks", "\"10.0.0.1\""), ValueError::Blocks(_)));
     assert!(matches!(value_error("origin", "\"here\""), ValueError::Word { .. }));
@@ -71,7 +74,7 @@ fn of_a_policy_file() {
 fn nacl_error(network: &str, action: &str) -> NaclError {
     let text = format!(
         r#"{{"NetworkAcls": [{{"NetworkAclId": "acl-1", "Entries": [{{"RuleNumber": 1,
-            "OutInterfaces": false, "Protocol": "-1", {network}, "RuleAction": "{action}"}}]}}]}}"#
+            "Egress": false, "Protocol": "-1", {network}, "RuleAction": "{action}"}}]}}]}}"#
     );
     text.parse::<NetworkAcls>().unwrap_err()
 }

@@ -154,7 +154,29 @@ fn address(family: u8, bytes: [u8; 16]) -> Result<IpAddr, CodecError> {
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
+
+    #[test]
+    fn every_error_has_its_message() {
+        let errno = Errno::EIO;
+        let cases = [
+            (
+                NetlinkError::Receive { errno }.into(),
+                "cannot list the sockets: cannot receive from netlink (EIO: I/O error)",
+            ),
+            (
+                SockDiagError::NoModule { protocol: Protocol::Udp },
+                "the kernel cannot list udp sockets: load the module with `modprobe udp_diag`, \
+                 or use a kernel with CONFIG_INET_DIAG and CONFIG_INET_UDP_DIAG",
+            ),
+        ];
+        for (error, message) in cases {
+            let error: SockDiagError = error;
+            assert_eq!(error.to_string(), message);
+        }
+    }
 
     /// A socket as the kernel sends it, up to its inode.
     fn message(family: u8, local: [u8; 16], remote: [u8; 16], remote_port: u16) -> Vec<u8> {

@@ -75,7 +75,7 @@ fn without_ports_there_is_nothing_to_import() {
 fn acls(more: &str) -> String {
     let entry = |number: u32, cidr: &str, from: u16, to: u16| {
         format!(
-            r#"{{ "CidrBlock": "{cidr}", "OutInterfaces": false, "Protocol": "6", "RuleAction": "allow",
+            r#"{{ "CidrBlock": "{cidr}", "Egress": false, "Protocol": "6", "RuleAction": "allow",
                  "PortRange": {{ "From": {from}, "To": {to} }}, "RuleNumber": {number} }},"#
         )
     };
@@ -89,9 +89,9 @@ fn acls(more: &str) -> String {
             "Associations": [ {{ "NetworkAclAssociationId": "aclassoc-66ea5f0b",
                 "NetworkAclId": "acl-9aeb5ef7", "SubnetId": "subnet-65ea5f08" }} ],
             "Entries": [ {} {more}
-                {{ "CidrBlock": "0.0.0.0/0", "OutInterfaces": true, "Protocol": "-1",
+                {{ "CidrBlock": "0.0.0.0/0", "Egress": true, "Protocol": "-1",
                    "RuleAction": "deny", "RuleNumber": 32767 }},
-                {{ "CidrBlock": "0.0.0.0/0", "OutInterfaces": false, "Protocol": "-1",
+                {{ "CidrBlock": "0.0.0.0/0", "Egress": false, "Protocol": "-1",
                    "RuleAction": "deny", "RuleNumber": 32767 }} ],
             "IsDefault": false, "NetworkAclId": "acl-9aeb5ef7", "Tags": [],
             "VpcId": "vpc-98eb5ef5" }} ] }}"#,
@@ -109,9 +109,9 @@ fn a_network_acl_lets_replies_in_to_its_client_ports() {
     let ended = import("nacl", &acls(""));
     assert_eq!((ended.exit, ended.out.as_str(), ended.err.as_str()), (Exit::Success, tcp, notes));
     // The same for both families and protocols is one policy.
-    let both = r#"{ "CidrBlock": "0.0.0.0/0", "OutInterfaces": false, "Protocol": "-1",
+    let both = r#"{ "CidrBlock": "0.0.0.0/0", "Egress": false, "Protocol": "-1",
                     "RuleAction": "allow", "RuleNumber": 150 },
-                  { "Ipv6CidrBlock": "::/0", "OutInterfaces": false, "Protocol": "-1",
+                  { "Ipv6CidrBlock": "::/0", "Egress": false, "Protocol": "-1",
                     "RuleAction": "allow", "RuleNumber": 151 },"#;
     let ended = import("nacl", &acls(both));
     let one = "[[policy]]\nname = \"replies\"\nto-ports = \"1024-65535\"\n";

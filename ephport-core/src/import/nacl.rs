@@ -12,7 +12,7 @@
 //! use ephport_core::{AddressRange, NetworkAcls, Protocol};
 //!
 //! let acls: NetworkAcls = r#"{"NetworkAcls": [{"NetworkAclId": "acl-1", "Entries": [
-//!     {"RuleNumber": 140, "OutInterfaces": false, "CidrBlock": "0.0.0.0/0", "Protocol": "6",
+//!     {"RuleNumber": 140, "Egress": false, "CidrBlock": "0.0.0.0/0", "Protocol": "6",
 //!      "PortRange": {"From": 32768, "To": 65535}, "RuleAction": "allow"}]}]}"#.parse()?;
 //! let ports = acls.reply_ports(Protocol::Tcp, &[AddressRange::ALL_IPV4]);
 //! assert_eq!(ports.to_string(), "32768-65535");

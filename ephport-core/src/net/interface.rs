@@ -311,6 +311,11 @@ mod tests {
         for (text, message) in cases {
             assert_eq!(text.parse::<InterfacePattern>().unwrap_err().to_string(), message);
         }
+        let none = InterfacePatterns::new([]).unwrap_err();
+        assert_eq!(
+            none.to_string(),
+            "no interface is named: expected a name like eth0 or a prefix like wg*"
+        );
     }
 
     #[test]

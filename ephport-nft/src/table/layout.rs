@@ -166,3 +166,33 @@ impl Default for TableId {
 pub fn owner(table: &Table) -> Option<String> {
     table.comment().map(|comment| comment.as_str().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_its_message() {
+        let table = TableId::new("nat.1", "me").unwrap();
+        let cases = [
+            (
+                TableId::new("9", "me"),
+                "table name \"9\" is not valid: expected a letter, then letters, digits, `/`, `_` and \
+                 `.`, at most 255",
+            ),
+            (
+                TableId::new("nat", "a\"b"),
+                "owner \"a\\\"b\" is not valid: expected 1 to 127 bytes without control characters, \
+                 quotes and backslashes",
+            ),
+            (
+                table.clone().with_priority(-200),
+                "priority -200 is not valid for NAT: expected more than -200, the priority of conntrack",
+            ),
+        ];
+        for (result, message) in cases {
+            assert_eq!(result.unwrap_err().to_string(), message);
+        }
+        assert!(table.with_priority(-199).is_ok());
+    }
+}

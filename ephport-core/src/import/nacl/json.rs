@@ -28,7 +28,7 @@ struct RawAcl {
 #[serde(rename_all = "PascalCase")]
 struct RawEntry {
     rule_number: Option<u32>,
-    out_interfaces: Option<bool>,
+    egress: Option<bool>,
     cidr_block: Option<String>,
     ipv6_cidr_block: Option<String>,
     protocol: Option<String>,
@@ -64,7 +64,7 @@ impl RawAcl {
         let mut entries = Vec::new();
         for (index, entry) in raw.iter().enumerate() {
             let place = Place { entry: Some(index), ..place };
-            if !required(entry.out_interfaces, place, "OutInterfaces")? {
+            if !required(entry.egress, place, "Egress")? {
                 entries.push(entry.checked(place)?);
             }
         }

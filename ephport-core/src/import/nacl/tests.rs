@@ -13,7 +13,7 @@ fn acl(id: &str, entries: &[&str]) -> String {
     format!(r#"{{"NetworkAclId": "{id}", "Entries": [{}]}}"#, json.join(","))
 }
 
-fn entry_json(entry: &str, out_interfaces: bool) -> String {
+fn entry_json(entry: &str, egress: bool) -> String {
     let [number, action, protocol, ports, network] =
         entry.split(' ').collect::<Vec<_>>().try_into().unwrap();
     let ports = ports.split_once('-').map_or(String::new(), |(from, to)| {
@@ -21,7 +21,7 @@ fn entry_json(entry: &str, out_interfaces: bool) -> String {
     });
     let field = if network.contains(':') { "Ipv6CidrBlock" } else { "CidrBlock" };
     format!(
-        r#"{{"RuleNumber": {number}, "OutInterfaces": {out_interfaces}, "Protocol": "{protocol}", {ports}
+        r#"{{"RuleNumber": {number}, "Egress": {egress}, "Protocol": "{protocol}", {ports}
             "RuleAction": "{action}", "{field}": "{network}"}}"#
     )
 }
@@ -183,7 +183,7 @@ fn every_message_says_where_and_what_was_expected() {
     let good = entry_json("100 allow 6 1-2 10.0.0.0/8", false);
     let cases = [
         (good.replace(r#""RuleNumber": 100,"#, ""), "RuleNumber is missing"),
-        (good.replace(r#""OutInterfaces": false,"#, ""), "OutInterfaces is missing"),
+        (good.replace(r#""Egress": false,"#, ""), "Egress is missing"),
         (good.replace(r#""Protocol": "6","#, ""), "Protocol is missing"),
         (good.replace(r#""RuleAction": "allow","#, ""), "RuleAction is missing"),
         (good.replace("CidrBlock", "Cidr"), "CidrBlock is missing"),
