@@ -24,7 +24,7 @@ pub(crate) fn command() -> clap::Command {
     ];
     let shorten = |arg: clap::Arg| {
         let id = arg.get_id().as_str();
-        if !PolicyArgs::FLAGS.contains(&id) {
+        if !PolicyArgs::flags().contains(&id) {
             return arg;
         }
         let long = arg.get_long_help().or(arg.get_help()).cloned().unwrap_or_default();
@@ -116,7 +116,7 @@ Exit codes: 0 printed; 1 failure; 2 wrong arguments")]
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SourceArgs {
     /// Policy file [default without policy flags: /etc/ephport/policy.toml]
-    #[arg(conflicts_with_all = PolicyArgs::FLAGS)]
+    #[arg(conflicts_with_all = PolicyArgs::flags())]
     pub(crate) file: Option<PathBuf>,
 
     #[command(flatten)]

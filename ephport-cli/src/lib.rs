@@ -104,8 +104,5 @@ fn usage(error: &clap::Error, output: &mut Output<'_>) -> Exit {
 
 fn fail(failure: &Failure, output: &mut Output<'_>) -> Exit {
     output.message(Level::Error, failure.kind(), None, &failure.to_string());
-    match failure {
-        Failure::Flags(_) => Exit::Usage,
-        _ => Exit::Failure,
-    }
+    Exit::Failure
 }

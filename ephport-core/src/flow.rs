@@ -19,6 +19,7 @@ use crate::net::interface::{InterfaceError, InterfaceName};
 use crate::net::mark::{self, MarkError};
 use crate::net::port::Port;
 use crate::net::protocol::{Protocol, ProtocolError};
+use crate::text::quoted;
 
 /// The opening packet of a connection, as postrouting sees it before source NAT.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -304,8 +305,9 @@ pub enum FlowError {
     },
     /// Not written as a flow.
     #[error(
-        "`{text}` is not a flow: expected one like \
-         tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0 iif docker0"
+        "{} is not a flow: expected one like \
+         tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0 iif docker0",
+        quoted(text)
     )]
     Shape {
         /// What was written.
@@ -313,8 +315,9 @@ pub enum FlowError {
     },
     /// An end of the flow is not an address with a port.
     #[error(
-        "`{text}` is not an address with a port: \
-         expected one like 172.17.0.2:40000 or [2001:db8::1]:40000"
+        "{} is not an address with a port: \
+         expected one like 172.17.0.2:40000 or [2001:db8::1]:40000",
+        quoted(text)
     )]
     Endpoint {
         /// What was written.
@@ -337,15 +340,15 @@ pub enum FlowError {
     NoMark,
     /// A word that may not stand after the interface.
     #[error(
-        "unknown word `{word}` in a flow: expected iif NAME, mark NUMBER, ipsec, mid-stream or \
-         broadcast"
+        "unknown word {} in a flow: expected iif NAME, mark NUMBER, ipsec, mid-stream or broadcast",
+        quoted(word)
     )]
     UnknownWord {
         /// The word.
         word: Box<str>,
     },
     /// A word that stands there twice.
-    #[error("`{word}` is given twice: expected once")]
+    #[error("{} is given twice: expected once", quoted(word))]
     Repeated {
         /// The word.
         word: Box<str>,
@@ -366,67 +369,45 @@ pub enum FlowError {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
     use proptest::prelude::*;
 
     use super::*;
     use crate::strategies::flows;
+    use crate::testing::errors;
 
     #[test]
-    fn every_message_says_what_was_expected() {
-        let cases = [
-            (
-                "tcp 10.0.0.1:1 -> [::1]:2 oif eth0",
-                "10.0.0.1:1 and [::1]:2 are of two address families: expected both ends of one",
-            ),
-            ("tcp 10.0.0.1:0 -> 10.0.0.2:2 oif eth0", "10.0.0.1:0 has port 0: expected 1 to 65535"),
-            (
-                "tcp 10.0.0.1:1 10.0.0.2:2",
-                "`tcp 10.0.0.1:1 10.0.0.2:2` is not a flow: expected one like \
-                 tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0 iif docker0",
-            ),
-            (
-                "tcp 10.0.0.1 -> 10.0.0.2:2 oif eth0",
-                "`10.0.0.1` is not an address with a port: \
-                 expected one like 172.17.0.2:40000 or [2001:db8::1]:40000",
-            ),
-            (
-                "icmp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0",
-                "icmp has no ports to translate: expected tcp, udp, udplite or sctp",
-            ),
-            ("tcp 10.0.0.1:1 -> 10.0.0.2:2 oif e*", "`e*`: a `*` may only end a prefix, like wg*"),
-            (
-                "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif",
-                "no interface after `iif`: expected a name, like iif docker0",
-            ),
-            (
-                "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 late",
-                "unknown word `late` in a flow: \
-                 expected iif NAME, mark NUMBER, ipsec, mid-stream or broadcast",
-            ),
-            (
-                "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark",
-                "no number after `mark`: expected one like mark 0x1",
-            ),
-            (
-                "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark x",
-                "`x` is not a mark: expected a 32-bit number, like 0x1, or 0x1/0xff with a mask",
-            ),
-            (
-                "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif a iif b",
-                "`iif` is given twice: expected once",
-            ),
-            (
-                "udp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mid-stream",
-                "a udp flow has no mid-stream: only tcp has segments that open nothing",
-            ),
-            (
-                "udp [::1]:1 -> [::2]:2 oif eth0 broadcast",
-                "[::2]:2 is no broadcast address: only IPv4 has them",
-            ),
-        ];
-        for (text, message) in cases {
-            assert_eq!(text.parse::<Flow>().unwrap_err().to_string(), message);
-        }
+    fn errors_of_flows() {
+        let errors = errors::<Flow>(&[
+            "tcp 10.0.0.1:1 -> [::1]:2 oif eth0",
+            "tcp 10.0.0.1:0 -> 10.0.0.2:2 oif eth0",
+            "tcp 10.0.0.1:1 10.0.0.2:2",
+            "tcp 10.0.0.1 -> 10.0.0.2:2 oif eth0",
+            "icmp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0",
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif e*",
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif",
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 late",
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark",
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark x",
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif a iif b",
+            "udp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mid-stream",
+            "udp [::1]:1 -> [::2]:2 oif eth0 broadcast",
+        ]);
+        expect![[r#"
+            "tcp 10.0.0.1:1 -> [::1]:2 oif eth0" => 10.0.0.1:1 and [::1]:2 are of two address families: expected both ends of one
+            "tcp 10.0.0.1:0 -> 10.0.0.2:2 oif eth0" => 10.0.0.1:0 has port 0: expected 1 to 65535
+            "tcp 10.0.0.1:1 10.0.0.2:2" => `tcp 10.0.0.1:1 10.0.0.2:2` is not a flow: expected one like tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0 iif docker0
+            "tcp 10.0.0.1 -> 10.0.0.2:2 oif eth0" => `10.0.0.1` is not an address with a port: expected one like 172.17.0.2:40000 or [2001:db8::1]:40000
+            "icmp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0" => icmp has no ports to translate: expected tcp, udp, udplite or sctp
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif e*" => `e*`: expected `*` only at the end of a prefix, like wg*
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif" => no interface after `iif`: expected a name, like iif docker0
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 late" => unknown word `late` in a flow: expected iif NAME, mark NUMBER, ipsec, mid-stream or broadcast
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark" => no number after `mark`: expected one like mark 0x1
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark x" => `x` is not a mark: expected a 32-bit number, like 0x1, or 0x1/0xff with a mask
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif a iif b" => `iif` is given twice: expected once
+            "udp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mid-stream" => a udp flow has no mid-stream: only tcp has segments that open nothing
+            "udp [::1]:1 -> [::2]:2 oif eth0 broadcast" => [::2]:2 is no broadcast address: only IPv4 has them
+        "#]].assert_eq(&errors);
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub mod policy;
 pub mod resolve;
 #[cfg(any(test, feature = "proptest"))]
 pub mod strategies;
+#[cfg(test)]
+mod testing;
+mod text;
 mod word;
 
 pub use allocation::block_table::{BlockTable, ExplicitBlocks};
@@ -63,16 +66,22 @@ pub use net::interface::{
     InterfaceError, InterfaceName, InterfacePattern, InterfacePatterns, InterfacePrefix, Interfaces,
 };
 pub use net::mark::{Mark, MarkError};
+pub use net::network::NetworkError;
 pub use net::port::{Port, PortError, PortRange};
 pub use net::port_set::PortSet;
 pub use net::protocol::{Protocol, ProtocolError, Protocols};
+pub use policy::check::{GivenKey, PolicyError};
 pub use policy::file::{
     Document, DocumentError, PolicyFileError, PolicyFileErrorKind, ResolveDocumentError,
 };
+pub use policy::name::NameError;
 pub use policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
 pub use policy::selection::{Distribution, NatFlags, PortSelection, Translation};
+pub use policy::value::ValueError;
+pub use policy::warning::Warning;
 pub use policy::{
-    Address, OpenConnections, PickUp, Policy, PolicyError, PolicyName, PolicySpec, Target,
+    Address, OpenConnections, PickUp, Policy, PolicyBuilder, PolicyName, PolicySpec, Target,
 };
 pub use resolve::{PermittedPorts, ResolveError, ResolvedPolicy};
+pub use text::{excerpt, quoted};
 pub use word::WordError;

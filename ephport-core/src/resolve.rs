@@ -1,4 +1,4 @@
-//! From a policy as it is written to what it means on one host.
+//! Policies bound to the facts of one host.
 
 use ipnet::IpNet;
 use thiserror::Error;
@@ -11,13 +11,15 @@ use crate::net::mark::Mark;
 use crate::net::port::PortRange;
 use crate::net::port_set::PortSet;
 use crate::net::protocol::Protocols;
-use crate::policy::scope::{Ipsec, Origin, OutInterfaces};
+use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
 use crate::policy::selection::NatFlags;
-use crate::policy::{Address, OpenConnections, PickUp, Policy, PolicyName, Target};
+use crate::policy::{Address, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target};
 
 /// A policy bound to one host: its uplinks and local ports are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedPolicy {
+    /// The policy as it was written.
+    pub policy: Policy,
     /// The name of the policy.
     pub name: PolicyName,
     /// The output interfaces.
@@ -65,17 +67,17 @@ pub struct ResolvedPolicy {
     pub open_connections: OpenConnections,
 }
 
-/// The ports that connections are moved to.
+/// The ports to which connections are translated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PermittedPorts {
-    /// The same for all; not empty.
+    /// The same ports for all sources; not empty.
     Set(PortSet),
-    /// To each source its own.
+    /// A block for each source.
     Blocks(BlockTable),
 }
 
 impl PermittedPorts {
-    /// Those of all sources together.
+    /// The ports of all sources together.
     #[must_use]
     pub fn ports(&self) -> PortSet {
         match self {
@@ -91,77 +93,88 @@ impl Policy {
     /// # Errors
     /// [`ResolveError`] when the policy applies to the uplinks or to the local ports and the host has none.
     pub fn resolve(&self, host: &HostFacts) -> Result<ResolvedPolicy, ResolveError> {
-        let permitted = self.permitted(host)?;
-        let translated = self.source_ports.difference(&self.exempt);
+        let spec = self.spec();
+        let permitted = permitted(spec, host)?;
+        let translated = spec.translated();
         let untranslated = PortSet::from(PortRange::PRIVILEGED).difference(&translated);
         Ok(ResolvedPolicy {
-            name: self.name.clone(),
-            out_interfaces: out_interfaces(&self.scope.out_interfaces, host)?,
-            except_interfaces: self.scope.except_interfaces.clone(),
-            in_interfaces: self.scope.in_interfaces.clone(),
+            policy: self.clone(),
+            name: spec.name.clone(),
+            out_interfaces: out_interfaces(&spec.scope, host)?,
+            except_interfaces: spec.scope.except_interfaces.clone(),
+            in_interfaces: spec.scope.in_interfaces.clone(),
             families: self.families(),
-            protocols: self.scope.protocols,
-            sources: self.scope.sources.clone(),
-            destinations: self.scope.destinations.clone(),
-            except_destinations: self.scope.except_destinations.clone(),
-            destination_ports: self.scope.destination_ports.clone(),
-            origin: self.scope.origin,
-            mark: self.scope.mark,
-            ipsec: self.scope.ipsec,
-            permitted_source_ports: permitted.ports().union(&self.exempt).union(&untranslated),
+            protocols: spec.scope.protocols,
+            sources: spec.scope.sources.clone(),
+            destinations: spec.scope.destinations.clone(),
+            except_destinations: spec.scope.except_destinations.clone(),
+            destination_ports: spec.scope.destination_ports.clone(),
+            origin: spec.scope.origin,
+            mark: spec.scope.mark,
+            ipsec: spec.scope.ipsec,
+            permitted_source_ports: permitted.ports().union(&spec.exempt).union(&untranslated),
             translated,
             permitted,
-            flags: self.flags,
-            per_source_stable: self.per_source_stable,
-            address: self.address,
-            pick_up: self.pick_up,
-            enforce: self.enforce,
-            open_connections: self.open_connections,
+            flags: spec.flags,
+            per_source_stable: spec.per_source_stable,
+            address: spec.address,
+            pick_up: spec.pick_up,
+            enforce: spec.enforce,
+            open_connections: spec.open_connections,
         })
-    }
-
-    fn permitted(&self, host: &HostFacts) -> Result<PermittedPorts, ResolveError> {
-        let ports = match &self.target {
-            Target::Blocks(blocks) => return Ok(PermittedPorts::Blocks(blocks.clone())),
-            Target::Ports(ports) => ports.clone(),
-            Target::Local => {
-                let range = host.local_ports.ok_or(ResolveError::NoLocalPorts)?;
-                PortSet::from(range).difference(&host.reserved_ports)
-            }
-        };
-        let left = ports.difference(&self.except_ports);
-        if left.is_empty() {
-            return Err(ResolveError::NothingLeft { ports, except: self.except_ports.clone() });
-        }
-        Ok(PermittedPorts::Set(left))
     }
 }
 
-fn out_interfaces(
-    out_interfaces: &OutInterfaces,
-    host: &HostFacts,
-) -> Result<Interfaces, ResolveError> {
-    match out_interfaces {
+fn permitted(spec: &PolicySpec, host: &HostFacts) -> Result<PermittedPorts, ResolveError> {
+    let ports = match &spec.target {
+        Target::Blocks(blocks) => return Ok(PermittedPorts::Blocks(blocks.clone())),
+        Target::Ports(ports) => ports.clone(),
+        Target::MapE(map_e) => map_e.ports(),
+        Target::Local => {
+            let range = host.local_ports.ok_or(ResolveError::NoLocalPorts)?;
+            PortSet::from(range).difference(&host.reserved_ports)
+        }
+    };
+    let left = ports.difference(&spec.except_ports);
+    if left.is_empty() {
+        return Err(ResolveError::NothingLeft { ports, except: spec.except_ports.clone() });
+    }
+    Ok(PermittedPorts::Set(left))
+}
+
+fn out_interfaces(scope: &Scope, host: &HostFacts) -> Result<Interfaces, ResolveError> {
+    match &scope.out_interfaces {
         OutInterfaces::Any => Ok(Interfaces::Any),
         OutInterfaces::Matching(patterns) => Ok(Interfaces::Matching(patterns.clone())),
         OutInterfaces::Uplinks => {
             let names = host.uplinks.iter().cloned().map(InterfacePattern::Name);
             let patterns = InterfacePatterns::new(names).map_err(|_| ResolveError::NoUplink)?;
+            let is_excepted =
+                |name| scope.except_interfaces.iter().any(|pattern| pattern.matches(name));
+            if host.uplinks.iter().all(is_excepted) {
+                return Err(ResolveError::UplinksExcepted { uplinks: patterns });
+            }
             Ok(Interfaces::Matching(patterns))
         }
     }
 }
 
-/// Why a policy means nothing on a host.
+/// Why a policy cannot be bound to a host.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ResolveError {
-    /// No interface holds a default route.
+    /// No interface has a default route.
     #[error(
-        "no uplink found: no interface holds a default route; \
-         name the interfaces with `-o eth0`, or take all of them with `-o any`"
+        "no uplink found: no interface has a default route; name the interfaces, or use `any` for \
+         all of them"
     )]
     NoUplink,
+    /// Every uplink is excepted.
+    #[error("except-interfaces excludes every uplink ({uplinks}): name other interfaces")]
+    UplinksExcepted {
+        /// The uplinks.
+        uplinks: InterfacePatterns,
+    },
     /// The sysctl cannot be read.
     #[error(
         "the host's own range, net.ipv4.ip_local_port_range, cannot be read: \
@@ -169,11 +182,11 @@ pub enum ResolveError {
     )]
     NoLocalPorts,
     /// All of the host's own ports are excepted.
-    #[error("no port of {ports} is left when {except} is taken out: allow others")]
+    #[error("no port of {ports} is left without {except}: permit others")]
     NothingLeft {
-        /// The ports that the target names.
+        /// The ports of the target.
         ports: PortSet,
-        /// The ports taken out.
+        /// The excepted ports.
         except: PortSet,
     },
 }
@@ -182,8 +195,6 @@ pub enum ResolveError {
 mod tests {
     use super::*;
     use crate::net::interface::InterfaceName;
-    use crate::policy::PolicySpec;
-    use crate::policy::scope::Scope;
 
     fn policy() -> Policy {
         Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()))).unwrap()
@@ -221,7 +232,7 @@ mod tests {
         let spec = PolicySpec {
             source_ports: "500-65535".parse().unwrap(),
             exempt: "4500".parse().unwrap(),
-            ..(*policy()).clone()
+            ..policy().spec().clone()
         };
         let resolved = Policy::new(spec).unwrap().resolve(&host()).unwrap();
         assert_eq!(resolved.translated.to_string(), "500-4499,4501-65535");
@@ -232,7 +243,8 @@ mod tests {
     fn every_message_says_what_to_do() {
         let local = |except: &str| {
             let except_ports = except.parse().unwrap();
-            let scope = Scope { out_interfaces: OutInterfaces::Any, ..policy().scope.clone() };
+            let scope =
+                Scope { out_interfaces: OutInterfaces::Any, ..policy().spec().scope.clone() };
             let spec = PolicySpec { scope, except_ports, ..PolicySpec::to(Target::Local) };
             Policy::new(spec).unwrap()
         };
@@ -240,8 +252,8 @@ mod tests {
         let cases = [
             (
                 policy().resolve(&nothing),
-                "no uplink found: no interface holds a default route; \
-                 name the interfaces with `-o eth0`, or take all of them with `-o any`",
+                "no uplink found: no interface has a default route; \
+                 name the interfaces, or use `any` for all of them",
             ),
             (
                 local("none").resolve(&nothing),
@@ -250,7 +262,7 @@ mod tests {
             ),
             (
                 local("1024-65535").resolve(&host()),
-                "no port of 32771-60999 is left when 1024-65535 is taken out: allow others",
+                "no port of 32771-60999 is left without 1024-65535: permit others",
             ),
         ];
         for (result, message) in cases {

@@ -191,6 +191,7 @@ pub fn targets() -> impl Strategy<Value = Target> {
         3 => port_ranges().prop_map(|range| Target::Ports(range.into())),
         3 => port_sets().prop_map(Target::Ports),
         1 => equal_ranges().prop_map(Target::Ports),
+        1 => allocation::map_es().prop_map(Target::MapE),
         1 => blocks,
     ]
 }
@@ -212,17 +213,22 @@ pub fn policies() -> impl Strategy<Value = Policy> {
 
 /// Any policy that does not depend on the host.
 pub fn wide_policies() -> impl Strategy<Value = Policy> {
-    (policies_with(wide_scopes()), any::<bool>()).prop_filter_map(
-        "parts that do not fit",
-        |(policy, drops)| {
-            let open_connections =
-                if drops { OpenConnections::Drop } else { OpenConnections::Keep };
-            Policy::new(PolicySpec { open_connections, ..(*policy).clone() }).ok()
-        },
-    )
+    specs().prop_filter_map("parts that do not fit", |spec| Policy::new(spec).ok())
+}
+
+/// Any parts of a policy that do not depend on the host; some do not fit together.
+pub fn specs() -> impl Strategy<Value = PolicySpec> {
+    (specs_with(wide_scopes()), any::<bool>()).prop_map(|(spec, drops)| {
+        let open_connections = if drops { OpenConnections::Drop } else { OpenConnections::Keep };
+        PolicySpec { open_connections, ..spec }
+    })
 }
 
 fn policies_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = Policy> {
+    specs_with(scopes).prop_filter_map("parts that do not fit", |spec| Policy::new(spec).ok())
+}
+
+fn specs_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = PolicySpec> {
     let moved = prop_oneof![
         3 => Just(PortSet::from(PortRange::EPHEMERAL)),
         3 => port_ranges().prop_map(PortSet::from),
@@ -233,12 +239,11 @@ fn policies_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = 
     let pick_up = prop::sample::select(vec![PickUp::Opening, PickUp::Any]);
     let ports = (moved, exempt, targets(), except);
     let rest = (selections(), addresses(), pick_up, any::<bool>());
-    (scopes, ports, rest).prop_filter_map("parts that do not fit", |(scope, ports, rest)| {
+    (scopes, ports, rest).prop_map(|(scope, ports, rest)| {
         let (source_ports, exempt, target, except_ports) = ports;
         let ((flags, per_source_stable), address, pick_up, enforce) = rest;
-        let name = PolicyName::default();
-        Policy::new(PolicySpec {
-            name,
+        PolicySpec {
+            name: PolicyName::default(),
             scope,
             source_ports,
             exempt,
@@ -250,8 +255,7 @@ fn policies_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = 
             pick_up,
             enforce,
             open_connections: OpenConnections::Keep,
-        })
-        .ok()
+        }
     })
 }
 
@@ -269,7 +273,7 @@ fn documents_of(policies: impl Strategy<Value = Policy>) -> impl Strategy<Value 
     vec(policies, 1..5).prop_filter_map("never", |policies| {
         let named = policies.iter().zip('a'..).map(|(policy, letter)| {
             let name = format!("policy-{letter}").parse().ok()?;
-            Policy::new(PolicySpec { name, ..(**policy).clone() }).ok()
+            Policy::new(PolicySpec { name, ..policy.spec().clone() }).ok()
         });
         Document::new(named.collect::<Option<_>>()?).ok()
     })

@@ -1,8 +1,8 @@
-//! Values that are one of a few words, the same in policy files and on the command line.
+//! Values that are one of a few words.
 
 use thiserror::Error;
 
-/// Why a text is none of a few words.
+/// A text that is not one of a few words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("expected {expected}")]
 pub struct WordError {
@@ -10,14 +10,14 @@ pub struct WordError {
     pub expected: &'static str,
 }
 
-/// An enum of words: all of them in order, each with its name, and how a message lists them.
+/// Implements an enum of words: all of them in order, the name of each, and their list in messages.
 macro_rules! words {
     ($type:ident, $expected:literal, $($name:ident = $word:literal),+) => {
         impl $type {
             /// All of them.
             pub const ALL: [Self; [$($word),+].len()] = [$(Self::$name),+];
 
-            /// Its word in policy files and on the command line.
+            /// Its word in policy files and flags.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -30,7 +30,7 @@ macro_rules! words {
             type Err = $crate::word::WordError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                let known = Self::ALL.into_iter().find(|word| word.name() == text);
+                let known = Self::ALL.into_iter().find(|word| word.name().eq_ignore_ascii_case(text));
                 known.ok_or($crate::word::WordError { expected: $expected })
             }
         }
@@ -56,16 +56,17 @@ mod tests {
         for pick_up in PickUp::ALL {
             assert_eq!(pick_up.to_string().parse(), Ok(pick_up));
         }
+        assert_eq!("LOCAL".parse(), Ok(Origin::Local));
         for text in ["masquerade", "keep", "192.0.2.1", "2001:db8::1"] {
             assert_eq!(text.parse::<Address>().map(|address| address.to_string()), Ok(text.into()));
         }
     }
 
     #[test]
-    fn another_word_is_told_which_there_are() {
+    fn messages_list_the_words() {
         let message = |error: Result<(), WordError>| error.unwrap_err().to_string();
         assert_eq!(
-            message("Local".parse::<Origin>().map(drop)),
+            message("here".parse::<Origin>().map(drop)),
             "expected local, forwarded or both"
         );
         assert_eq!(message("".parse::<PickUp>().map(drop)), "expected opening or any");

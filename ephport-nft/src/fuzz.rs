@@ -165,7 +165,7 @@ fn policy(genes: &mut Genes<'_>, index: usize) -> Option<Policy> {
         flags,
         per_source_stable,
         address: genes.draw(addresses())?,
-        ..PolicySpec::clone(&*genes.draw(policies())?)
+        ..genes.draw(policies())?.spec().clone()
     };
     Policy::new(spec).ok()
 }

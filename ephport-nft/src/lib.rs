@@ -114,8 +114,9 @@ pub mod uapi;
 pub use client::{Applied, Client, Error, Installed, Status};
 #[doc(hidden)]
 pub use compile::compile;
+pub use ephport_core::Warning;
 pub use plan::drift::Drift;
-pub use plan::{Explanation, Plan, PlanError, Warning};
+pub use plan::{Explanation, Plan, PlanError};
 pub use table::TableState;
 
 /// The examples of the README compile.

@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind, Write};
 use std::process::Command;
 
 use ephport_cli::Exit;
+use ephport_core::policy::key::{Flag, Group, Key, Kind};
+use ephport_core::policy::keys::KEYS;
 use ephport_tests::tool::{binary, nft_load, ok};
 use ephport_tests::{CommandOutput, Host, ephport, ephport_ok};
 
@@ -68,17 +70,17 @@ fn every_wrong_argument_has_its_message_and_changes_nothing() {
         (
             "apply --to-ports 1024 -o eth/0",
             "invalid value 'eth/0' for '--out-interface <INTERFACES>': \
-             interface name `eth/0` contains '/', which the kernel forbids in a name",
+             interface name `eth/0` contains '/', which is not supported in a name",
         ),
         (
             "apply --to-ports 1024 -o a-name-of-17-byte",
             "invalid value 'a-name-of-17-byte' for '--out-interface <INTERFACES>': \
-             interface name `a-name-of-17-byte` has 17 bytes: the kernel takes at most 15",
+             interface name `a-name-of-17-byte` has 17 bytes: the kernel accepts at most 15",
         ),
         (
             "apply --to-ports 1024 -o *",
             "invalid value '*' for '--out-interface <INTERFACES>': \
-             `*` alone would include loopback: write `any` for every interface but loopback",
+             `*` includes loopback: write `any` for every interface except loopback",
         ),
         ("aply", "unrecognized subcommand 'aply'"),
     ];
@@ -111,13 +113,13 @@ fn arguments_that_do_not_go_together_have_their_message() {
         ),
         (
             "apply --to-ports 1024 -s 10.0.0.0/33",
-            "invalid value '10.0.0.0/33' for '--source <CIDR>': \
-             expected a network like 10.0.0.0/8 or 2001:db8::/32, or an address",
+            "invalid value '10.0.0.0/33' for '--source <CIDR>': `10.0.0.0/33` is not a network: \
+             expected one like 10.0.0.0/8 or 2001:db8::/32, or an address",
         ),
         (
             "apply --to-ports 1024 --except-destination home",
-            "invalid value 'home' for '--except-destination <CIDR>': \
-             expected a network like 10.0.0.0/8 or 2001:db8::/32, or an address",
+            "invalid value 'home' for '--except-destination <CIDR>': `home` is not a network: \
+             expected one like 10.0.0.0/8 or 2001:db8::/32, or an address",
         ),
         (
             "apply --to-ports 1024 --address 10.0.0",
@@ -137,7 +139,15 @@ fn arguments_that_do_not_go_together_have_their_message() {
              4 sources need a block of 600 ports each, and there are 1: \
              expected blocks of at most 256 ports",
         ),
-        ("apply --to-ports 1024 --origin here", "invalid value 'here' for '--origin <ORIGIN>'"),
+        (
+            "apply --to-ports 1024 --origin here",
+            "invalid value 'here' for '--origin <ORIGIN>': expected local, forwarded or both",
+        ),
+        (
+            "apply --to-ports 1024 -s 10.0.0.0/8 -s 10.0.0.1/8",
+            "invalid value '10.0.0.1/8' for '--source <CIDR>': 10.0.0.1/8 has bits after its \
+             prefix: expected the network 10.0.0.0/8 or the address 10.0.0.1",
+        ),
         (
             "show --to-ports 1024 --format nft --format json",
             "the argument '--format <FORMAT>' cannot be used multiple times",
@@ -146,48 +156,44 @@ fn arguments_that_do_not_go_together_have_their_message() {
     each_is_wrong_usage(&Host::new("host").unwrap(), &cases);
 }
 
-/// The flags under the heading `Policy` of the help.
+/// The flags under the headings of a policy in the help.
 fn policy_flags(host: &Host) -> Vec<String> {
     let help = ephport_ok(host, "apply --help");
-    let (_, policy) = help.split_once("\nPolicy:\n").expect("the heading");
+    let (_, policy) = help.split_once("\nPolicy: ").expect("the heading");
     // `  -p, --protocol <PROTOCOLS>` or `      --sport <PORTS>`
     let long = |line: &str| line.get(6..)?.strip_prefix("--").map(str::to_string);
     let name = |line: String| line.split(' ').next().expect("a name").to_string();
     policy.lines().filter_map(long).map(name).collect()
 }
 
+/// Each flag of a key with a value.
+fn flags(key: &Key) -> Vec<(String, String)> {
+    let value = match key.kind {
+        Kind::Switch => String::new(),
+        _ => key.example.replace(['"', '[', ']', ' '], ""),
+    };
+    match key.flag {
+        Flag::Name(flag) => vec![(flag.into(), value)],
+        Flag::Words => key.words.iter().map(|(word, _)| ((*word).into(), String::new())).collect(),
+    }
+}
+
 #[test]
-fn every_policy_flag_needs_a_target_and_no_file_beside_it() {
+fn policy_flags_need_a_target_and_no_file() {
     let host = Host::new("host").unwrap();
-    let values = [
-        ("protocol", "tcp"),
-        ("sport", "1024"),
-        ("exempt-sport", "1024"),
-        ("to-ports", "1024"),
-        ("map-e", "psid=52,psid-len=8,offset=4"),
-        ("blocks", "10.0.0.0/30=64@1024-2047"),
-        ("except-ports", "1024"),
-        ("out-interface", "eth0"),
-        ("source", "10.0.0.0/8"),
-        ("except-destination", "10.0.0.0/8"),
-        ("origin", "both"),
-        ("ipv4", ""),
-        ("ipv6", ""),
-        ("random", ""),
-        ("fully-random", ""),
-        ("persistent", ""),
-        ("per-source-stable", ""),
-        ("address", "keep"),
-        ("pick-up", "any"),
-        ("enforce", ""),
-    ];
-    assert_eq!(policy_flags(&host), values.map(|(flag, _)| flag));
-    for (flag, value) in values {
+    let mut shown = policy_flags(&host);
+    let mut known: Vec<_> = KEYS.iter().flat_map(flags).map(|(flag, _)| flag).collect();
+    shown.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(shown, known);
+    for (key, (flag, value)) in
+        KEYS.iter().flat_map(|key| flags(key).into_iter().map(move |f| (key, f)))
+    {
         let ended = ephport(&host, &format!("apply policy.toml --{flag} {value}"));
         assert_eq!(ended.exit, Exit::Usage, "{flag}");
         let beside = format!("the argument '[FILE]' cannot be used with '--{flag}");
         assert!(message(&ended).starts_with(&beside), "{flag}: {}", ended.err);
-        if ["to-ports", "map-e", "blocks"].contains(&flag) {
+        if key.group == Group::Target {
             continue;
         }
         let ended = ephport(&host, &format!("apply --{flag} {value}"));
@@ -204,15 +210,16 @@ fn contradictory_flags_are_wrong_usage() {
     let cases = [
         (
             "--to-ports 1024-2047 --except-ports 1024-4095",
-            "no port is allowed: name at least one to go to, like 49152-61000",
+            "no ports left to permit: --to-ports minus --except-ports is empty",
         ),
         (
             "--to-ports 1024 --address 192.0.2.1 --ipv6",
-            "address 192.0.2.1 is of a family that the policy leaves alone: name one of its own",
+            "--ipv4/--ipv6 ipv6 and --address 192.0.2.1 exclude each other: no connection can match \
+             both",
         ),
         (
             "--blocks 10.0.0.0/30=64@1024-2047 --per-source-stable",
-            "each source has one block: per-source-stable means nothing for a block table",
+            "--blocks and --per-source-stable exclude each other: each source has one block",
         ),
     ];
     for (flags, expected) in cases {
@@ -269,8 +276,8 @@ fn without_an_uplink_it_says_what_to_name() {
     assert_eq!(ended.exit, Exit::Failure);
     assert_eq!(
         message(&ended),
-        "policy `default`: no uplink found: no interface holds a default route; \
-         name the interfaces with `-o eth0`, or take all of them with `-o any`"
+        "policy `default`: no uplink found: no interface has a default route; \
+         name the interfaces, or use `any` for all of them"
     );
     assert_eq!(ok(&host, "nft list ruleset"), before);
 }
@@ -278,7 +285,7 @@ fn without_an_uplink_it_says_what_to_name() {
 #[test]
 fn an_interface_that_does_not_exist_is_taken_with_a_warning() {
     let host = Host::new("host").unwrap();
-    let ended = ephport(&host, "apply --to-ports 1024 -o absent0,lo");
+    let ended = ephport(&host, "apply --to-ports 1024 -o absent0");
     assert_eq!(ended.exit, Exit::Success);
     assert_eq!(
         ended.err,

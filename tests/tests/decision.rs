@@ -47,7 +47,7 @@ fn nets() -> impl Strategy<Value = Vec<ipnet::IpNet>> {
 
 /// Scopes that meet or miss the lab's only way out.
 fn scopes() -> impl Strategy<Value = Scope> {
-    let out_interfaces = ["any", "any", "wan0", "w*", "eth9,wan*", "lan0,lo"];
+    let out_interfaces = ["any", "any", "wan0", "w*", "eth9,wan*", "lan0,eth9"];
     let out_interfaces = prop::sample::select(out_interfaces.to_vec())
         .prop_map(|text| text.parse::<OutInterfaces>().expect("an out_interfaces"));
     let both = Families::Both;
@@ -138,7 +138,7 @@ fn documents() -> impl Strategy<Value = Document> {
     vec(policies(), 1..4).prop_map(|policies| {
         let name = |i: usize| format!("p{i}").parse::<PolicyName>().expect("a name");
         let named = policies.iter().enumerate().map(|(i, policy)| {
-            let spec = PolicySpec { name: name(i), ..(**policy).clone() };
+            let spec = PolicySpec { name: name(i), ..policy.spec().clone() };
             Policy::new(spec).expect("parts that fit")
         });
         Document::new(named.collect()).expect("names of their own")

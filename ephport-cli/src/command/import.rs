@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use ephport_core::import::iptables::Imported;
 use ephport_core::import::nacl::Action;
 use ephport_core::{
-    AddressRange, Document, Families, Family, NetworkAcl, NetworkAcls, Policy, PolicySpec,
-    PortRange, PortSet, Protocol, Protocols, Scope, Target,
+    AddressRange, Document, Families, Family, NetworkAcl, NetworkAcls, Policy, PolicyError,
+    PolicySpec, PortRange, PortSet, Protocol, Protocols, Scope, Target, ValueError,
 };
 
 use super::{Failure, read_input};
@@ -31,7 +31,7 @@ pub(crate) fn run(
         Import::Nacl { remote } => nacl(&read_input(input)?.parse()?, &remote, out, err),
         Import::MapE { map_e } => {
             let scope = Scope { families: Families::Ipv4, ..Scope::default() };
-            let target = Target::Ports(map_e.ports());
+            let target = Target::MapE(map_e);
             let spec = PolicySpec { scope, name: name("map-e")?, ..PolicySpec::to(target) };
             print(&Policy::new(spec)?.into(), out)
         }
@@ -153,7 +153,9 @@ fn reply_policies(
 }
 
 fn name(text: &str) -> Result<ephport_core::PolicyName, Failure> {
-    Ok(text.parse()?)
+    Ok(text
+        .parse()
+        .map_err(|error| PolicyError::Value { key: "name", error: ValueError::Name(error) })?)
 }
 
 fn print(document: &Document, out: &mut dyn Write) -> Result<Exit, Failure> {

@@ -35,9 +35,6 @@ const MAX_INPUT: u64 = 256 << 20;
 pub(crate) enum Failure {
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// The flags contradict each other.
-    #[error("{0}")]
-    Flags(#[source] PolicyError),
     #[error(
         "cannot read {}: {source}; write a policy there, or name the ports with --to-ports",
         path.display()
@@ -97,7 +94,6 @@ impl Failure {
     /// The stable name of this kind of failure, for programs.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Self::Flags(_) => "usage",
             Self::Policy(_) | Self::Plan(_) | Self::Sysctl(_) => "policy",
             Self::NoFile { .. } | Self::File { .. } => "file",
             Self::Host(_) => "host",
@@ -112,7 +108,7 @@ impl Failure {
 
 /// The policies of the flags or of the file.
 fn document(source: SourceArgs) -> Result<Document, Failure> {
-    if let Some(policy) = source.policy.policy().map_err(Failure::Flags)? {
+    if let Some(policy) = source.policy.policy() {
         return Ok(policy.into());
     }
     read_document(source.file.unwrap_or_else(|| Path::new(DEFAULT_FILE).into()))
@@ -161,7 +157,7 @@ mod tests {
     /// Each with the message of its source, which has a test where it is defined.
     #[test]
     fn messages_of_sources_are_kept() {
-        let policy = || PolicyError::NoTargetPorts;
+        let policy = || PolicyError::Loopback { key: "out-interfaces" };
         let document: PolicyFileError = "".parse::<Document>().unwrap_err();
         let (line, problem) = (document.line, document.problem.clone());
         let demo = || DemoError::Lab(LabError::ManyThreads { threads: 3 });
@@ -171,7 +167,6 @@ mod tests {
         };
         let cases = [
             (Failure::Policy(policy()), policy().to_string()),
-            (Failure::Flags(policy()), policy().to_string()),
             (
                 Failure::File { path: "a.toml".into(), source: document },
                 format!("a.toml:{line}:1: {problem}"),

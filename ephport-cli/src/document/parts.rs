@@ -1,7 +1,7 @@
 //! Parts of several documents.
 
 use ephport_core::{
-    Families, Interfaces, PermittedPorts, PolicyName, PortSet, Protocol, ResolvedPolicy,
+    Families, Interfaces, PermittedPorts, PolicyName, PortSet, Protocol, ResolvedPolicy, Target,
 };
 use ephport_nft::nftables::Rule;
 use ephport_nft::plan::drift::Location;
@@ -64,6 +64,8 @@ pub(crate) struct PolicyDocument {
     to_ports: Vec<PortRange>,
     /// The block of each source, as the policy file has them; null if all share `to_ports`.
     blocks: Option<String>,
+    /// The MAP-E parameters from which `to_ports` follow, as the policy file has them, or null.
+    map_e: Option<String>,
     /// The source ports that enforcement permits.
     permitted_source_ports: Vec<PortRange>,
     /// `masquerade`, `keep` or the new source address.
@@ -97,6 +99,7 @@ impl From<&ResolvedPolicy> for PolicyDocument {
     fn from(policy: &ResolvedPolicy) -> Self {
         // Without `..`: a new field is a new key.
         let ResolvedPolicy {
+            policy: written,
             name,
             out_interfaces,
             except_interfaces,
@@ -142,6 +145,10 @@ impl From<&ResolvedPolicy> for PolicyDocument {
             blocks: match permitted {
                 PermittedPorts::Set(_) => None,
                 PermittedPorts::Blocks(blocks) => Some(blocks.to_string()),
+            },
+            map_e: match &written.spec().target {
+                Target::MapE(map_e) => Some(map_e.to_string()),
+                Target::Ports(_) | Target::Local | Target::Blocks(_) => None,
             },
             permitted_source_ports: ports(permitted_source_ports),
             address: address.to_string(),

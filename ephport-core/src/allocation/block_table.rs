@@ -196,10 +196,12 @@ impl fmt::Display for ExplicitBlocks {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
     use proptest::prelude::*;
 
     use super::*;
     use crate::strategies::allocation::block_tables;
+    use crate::testing::errors;
 
     #[test]
     fn lines_become_blocks_both_ways() {
@@ -230,44 +232,27 @@ mod tests {
     }
 
     #[test]
-    fn every_message_says_what_was_expected() {
-        let cases = [
-            (
-                "",
-                "the table holds no block: expected lines of SOURCE=PORTS, \
-                 like 10.0.0.1=1024-2047",
-            ),
-            (
-                "\n10.0.0.1",
-                "line 2: `10.0.0.1` is not a block: expected SOURCE=PORTS, \
-                 like 10.0.0.1=1024-2047",
-            ),
-            (
-                "10.0.0.0/24=1",
-                "line 1: `10.0.0.0/24` is not an address: expected one like 10.0.0.1",
-            ),
-            ("10.0.0.1=0", "line 1: port 0 is not a port: expected 1 to 65535"),
-            (
-                "10.0.0.1=[::1]:5",
-                "line 1: 10.0.0.1 cannot leave as ::1: expected addresses of one family",
-            ),
-            (
-                "10.0.0.1=1\n10.0.0.1=2",
-                "10.0.0.1=1 and 10.0.0.1=2 are for the same source: expected one block for each",
-            ),
-            (
-                "10.0.0.1=1-9\n10.0.0.2=9",
-                "10.0.0.1=1-9 and 10.0.0.2=9 overlap: expected each port in one block",
-            ),
-            (
-                "10.0.0.1=1\n10.0.0.2=192.0.2.1:2",
-                "10.0.0.2=192.0.2.1:2 names an outside address and 10.0.0.1=1 does not: \
-                 expected it for all or none",
-            ),
-        ];
-        for (text, message) in cases {
-            assert_eq!(text.parse::<BlockTable>().unwrap_err().to_string(), message);
-        }
+    fn errors_of_block_tables() {
+        let errors = errors::<BlockTable>(&[
+            "",
+            "\n10.0.0.1",
+            "10.0.0.0/24=1",
+            "10.0.0.1=0",
+            "10.0.0.1=[::1]:5",
+            "10.0.0.1=1\n10.0.0.1=2",
+            "10.0.0.1=1-9\n10.0.0.2=9",
+            "10.0.0.1=1\n10.0.0.2=192.0.2.1:2",
+        ]);
+        expect![[r#"
+            "" => the table has no block: expected lines of SOURCE=PORTS, like 10.0.0.1=1024-2047
+            "\n10.0.0.1" => line 2: `10.0.0.1` is not a block: expected SOURCE=PORTS, like 10.0.0.1=1024-2047
+            "10.0.0.0/24=1" => line 1: `10.0.0.0/24` is not an address: expected one like 10.0.0.1
+            "10.0.0.1=0" => line 1: port 0 is not a port: expected 1 to 65535
+            "10.0.0.1=[::1]:5" => line 1: 10.0.0.1 cannot be translated to ::1: expected addresses of one family
+            "10.0.0.1=1\n10.0.0.1=2" => 10.0.0.1=1 and 10.0.0.1=2 are for the same source: expected one block for each
+            "10.0.0.1=1-9\n10.0.0.2=9" => 10.0.0.1=1-9 and 10.0.0.2=9 overlap: expected each port in one block
+            "10.0.0.1=1\n10.0.0.2=192.0.2.1:2" => 10.0.0.2=192.0.2.1:2 names an outside address and 10.0.0.1=1 does not: expected it for all or none
+        "#]].assert_eq(&errors);
     }
 
     proptest! {

@@ -28,6 +28,7 @@ use crate::allocation::range;
 use crate::net::address_range::{AddressRange, AddressRangeError};
 use crate::net::port::{Port, PortError, PortRange};
 use crate::net::port_set::PortSet;
+use crate::text::quoted;
 
 /// The ports of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -238,30 +239,31 @@ fn split_place(text: &str) -> (Option<&str>, &str) {
 pub enum BlockError {
     /// Not written as a plan.
     #[error(
-        "`{text}` is not a plan of blocks: expected SOURCES=SIZE@PORTS, like \
-         10.0.0.0/22=63@1024-65535, or SOURCES=SIZE@OUTSIDE:PORTS"
+        "{} is not a plan of blocks: expected SOURCES=SIZE@PORTS, like \
+         10.0.0.0/22=63@1024-65535, or SOURCES=SIZE@OUTSIDE:PORTS",
+        quoted(text)
     )]
     NotAPlan {
         /// What was written.
         text: Box<str>,
     },
     /// Not written as a block.
-    #[error("`{text}` is not a block: expected SOURCE=PORTS, like 10.0.0.1=1024-2047")]
+    #[error("{} is not a block: expected SOURCE=PORTS, like 10.0.0.1=1024-2047", quoted(text))]
     NotABlock {
         /// What was written.
         text: Box<str>,
     },
     /// The size is not a number of ports.
-    #[error("size of blocks in `{text}`: expected a number of ports from 1 to 65535")]
+    #[error("size of blocks in {}: expected a number of ports from 1 to 65535", quoted(text))]
     Size {
         /// The whole plan.
         text: Box<str>,
     },
     /// Blocks without ports.
-    #[error("blocks of 0 ports hold nothing: expected 1 to 65535")]
+    #[error("blocks of 0 ports are empty: expected 1 to 65535")]
     SizeZero,
     /// Not one address.
-    #[error("`{text}` is not an address: expected one like 10.0.0.1")]
+    #[error("{} is not an address: expected one like 10.0.0.1", quoted(text))]
     NotAnAddress {
         /// What was written.
         text: Box<str>,
@@ -273,7 +275,7 @@ pub enum BlockError {
     #[error(transparent)]
     Ports(#[from] PortError),
     /// NAT does not change the family of an address.
-    #[error("{inside} cannot leave as {outside}: expected addresses of one family")]
+    #[error("{inside} cannot be translated to {outside}: expected addresses of one family")]
     Families {
         /// The source, or the first of them.
         inside: IpAddr,
@@ -293,7 +295,7 @@ pub enum BlockError {
         largest: usize,
     },
     /// A table without blocks.
-    #[error("the table holds no block: expected lines of SOURCE=PORTS, like 10.0.0.1=1024-2047")]
+    #[error("the table has no block: expected lines of SOURCE=PORTS, like 10.0.0.1=1024-2047")]
     Empty,
     /// Two blocks for a source.
     #[error("{first} and {second} are for the same source: expected one block for each")]

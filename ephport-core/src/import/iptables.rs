@@ -13,7 +13,7 @@
 //!      -j MASQUERADE --to-ports 49152-61000
 //!      sudo iptables -t nat -A POSTROUTING -o eth0 -j MASQUERADE",
 //! );
-//! assert_eq!(imported.policies[0].source_ports.to_string(), "32768-61000");
+//! assert_eq!(imported.policies[0].spec().source_ports.to_string(), "32768-61000");
 //! assert_eq!(imported.left_out[0].to_string(), "line 2: no ports: nothing for ephport to say: \
 //!     `sudo iptables -t nat -A POSTROUTING -o eth0 -j MASQUERADE`");
 //! ```

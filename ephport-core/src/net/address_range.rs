@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use crate::net::family::Family;
+use crate::text::quoted;
 
 /// Consecutive addresses of one family, both ends included; never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,10 +89,17 @@ impl AddressRange {
     #[must_use]
     pub fn nth(self, index: u128) -> Option<IpAddr> {
         let number = number(self.first).checked_add(index).filter(|n| *n <= number(self.last))?;
-        Some(match self.family() {
-            Family::Ipv4 => Ipv4Addr::from_bits(u32::try_from(number).ok()?).into(),
-            Family::Ipv6 => Ipv6Addr::from_bits(number).into(),
-        })
+        address(self.family(), number)
+    }
+
+    /// The address before the first, if there is one.
+    pub(crate) fn previous(self) -> Option<IpAddr> {
+        address(self.family(), number(self.first).checked_sub(1)?)
+    }
+
+    /// The address after the last, if there is one.
+    pub(crate) fn next(self) -> Option<IpAddr> {
+        address(self.family(), number(self.last).checked_add(1)?)
     }
 
     /// The network that has just these addresses, if there is one.
@@ -110,6 +118,13 @@ fn number(address: IpAddr) -> u128 {
         IpAddr::V4(address) => address.to_bits().into(),
         IpAddr::V6(address) => address.to_bits(),
     }
+}
+
+fn address(family: Family, number: u128) -> Option<IpAddr> {
+    Some(match family {
+        Family::Ipv4 => Ipv4Addr::from_bits(u32::try_from(number).ok()?).into(),
+        Family::Ipv6 => Ipv6Addr::from_bits(number).into(),
+    })
 }
 
 impl From<IpAddr> for AddressRange {
@@ -132,7 +147,7 @@ impl FromStr for AddressRange {
     fn from_str(text: &str) -> Result<Self, AddressRangeError> {
         let unreadable = || AddressRangeError::NotAddresses { text: text.into() };
         if let Some((first, last)) = text.split_once('-') {
-            let (first, last) = (first.parse(), last.parse());
+            let (first, last) = (first.trim().parse(), last.trim().parse());
             return Self::new(first.map_err(|_| unreadable())?, last.map_err(|_| unreadable())?);
         }
         let network = text.parse::<IpNet>().map(Self::from);
@@ -155,7 +170,10 @@ impl fmt::Display for AddressRange {
 #[non_exhaustive]
 pub enum AddressRangeError {
     /// Neither a network nor a range nor an address.
-    #[error("`{text}` names no addresses: expected 10.0.0.0/22, 10.0.0.1-10.0.0.14 or 10.0.0.1")]
+    #[error(
+        "{} names no addresses: expected 10.0.0.0/22, 10.0.0.1-10.0.0.14 or 10.0.0.1",
+        quoted(text)
+    )]
     NotAddresses {
         /// What was written.
         text: Box<str>,
@@ -180,29 +198,23 @@ pub enum AddressRangeError {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
     use proptest::prelude::*;
 
     use super::*;
     use crate::strategies::allocation::address_ranges;
+    use crate::testing::errors;
 
     #[test]
-    fn every_message_says_what_was_expected() {
-        let cases = [
-            ("x", "`x` names no addresses: expected 10.0.0.0/22, 10.0.0.1-10.0.0.14 or 10.0.0.1"),
-            (
-                "10.0.0.0/33",
-                "`10.0.0.0/33` names no addresses: \
-                 expected 10.0.0.0/22, 10.0.0.1-10.0.0.14 or 10.0.0.1",
-            ),
-            (
-                "10.0.0.1-::1",
-                "range 10.0.0.1-::1 mixes address families: expected both ends of one",
-            ),
-            ("10.0.0.2-10.0.0.1", "range 10.0.0.2-10.0.0.1 is reversed: write 10.0.0.1-10.0.0.2"),
-        ];
-        for (text, message) in cases {
-            assert_eq!(text.parse::<AddressRange>().unwrap_err().to_string(), message);
-        }
+    fn errors_of_address_ranges() {
+        let errors =
+            errors::<AddressRange>(&["x", "10.0.0.0/33", "10.0.0.1-::1", "10.0.0.2-10.0.0.1"]);
+        expect![[r#"
+            "x" => `x` names no addresses: expected 10.0.0.0/22, 10.0.0.1-10.0.0.14 or 10.0.0.1
+            "10.0.0.0/33" => `10.0.0.0/33` names no addresses: expected 10.0.0.0/22, 10.0.0.1-10.0.0.14 or 10.0.0.1
+            "10.0.0.1-::1" => range 10.0.0.1-::1 mixes address families: expected both ends of one
+            "10.0.0.2-10.0.0.1" => range 10.0.0.2-10.0.0.1 is reversed: write 10.0.0.1-10.0.0.2
+        "#]].assert_eq(&errors);
     }
 
     #[test]

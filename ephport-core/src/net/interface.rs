@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::text::quoted;
+
 /// The longest name in bytes: `IFNAMSIZ` (linux/if.h) less the closing NUL.
 pub const MAX_NAME_LEN: usize = 15;
 
@@ -83,6 +85,11 @@ pub enum InterfacePattern {
 }
 
 impl InterfacePattern {
+    /// Whether a policy cannot name this pattern, because it is a word for many interfaces.
+    pub(crate) fn is_reserved(&self) -> bool {
+        matches!(self, Self::Name(name) if is_reserved(name.as_str()))
+    }
+
     /// Whether the pattern covers the interface `name`.
     #[must_use]
     pub fn matches(&self, name: &InterfaceName) -> bool {
@@ -104,6 +111,15 @@ impl FromStr for InterfacePattern {
     type Err = InterfaceError;
 
     fn from_str(text: &str) -> Result<Self, InterfaceError> {
+        if is_reserved(text) {
+            return Err(InterfaceError::Word { text: text.into() });
+        }
+        if text.starts_with('!') {
+            return Err(InterfaceError::Negated { text: text.into() });
+        }
+        if text.ends_with('+') {
+            return Err(InterfaceError::Plus { text: text.into() });
+        }
         match text.strip_suffix('*') {
             Some("") => Err(InterfaceError::BareWildcard),
             Some(prefix) if prefix.contains('*') => {
@@ -130,6 +146,11 @@ impl fmt::Debug for InterfacePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{self}\"")
     }
+}
+
+/// Whether the text means many interfaces where a policy names its output interfaces.
+fn is_reserved(text: &str) -> bool {
+    ["any", "uplinks"].iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 /// Patterns of interfaces: at least one, each once, in the order in which they were given.
@@ -257,60 +278,103 @@ pub enum InterfaceError {
     #[error("empty interface name: expected a name like eth0 or a prefix like wg*")]
     Empty,
     /// More bytes than the kernel keeps.
-    #[error("interface name `{text}` has {len} bytes: the kernel takes at most {MAX_NAME_LEN}")]
+    #[error(
+        "interface name {} has {len} bytes: the kernel accepts at most {MAX_NAME_LEN}",
+        quoted(text)
+    )]
     TooLong {
-        /// What was written.
+        /// The text.
         text: Box<str>,
         /// Its length in bytes.
         len: usize,
     },
     /// `.` and `..` would be directories in sysfs.
-    #[error("`{text}` cannot be an interface name: expected a name like eth0")]
+    #[error("{} cannot be an interface name: expected a name like eth0", quoted(text))]
     Reserved {
-        /// What was written.
+        /// The text.
         text: Box<str>,
     },
     /// A character that no interface name can have.
-    #[error("interface name `{text}` contains {found:?}, which the kernel forbids in a name")]
+    #[error("interface name {} contains {found:?}, which is not supported in a name", quoted(text))]
     Forbidden {
-        /// What was written.
+        /// The text.
         text: Box<str>,
         /// The first character at fault.
         found: char,
     },
+    /// A word for many interfaces instead of a name.
+    #[error(
+        "{} is not a name here: expected the names of interfaces, or the word by itself",
+        quoted(text)
+    )]
+    Word {
+        /// The text.
+        text: Box<str>,
+    },
+    /// A leading `!`, as in iptables.
+    #[error(
+        "{}: expected the interfaces to except in except-interfaces, without `!`",
+        quoted(text)
+    )]
+    Negated {
+        /// The text.
+        text: Box<str>,
+    },
+    /// A trailing `+`, as in iptables.
+    #[error("{}: expected a prefix with `*`, like wg*", quoted(text))]
+    Plus {
+        /// The text.
+        text: Box<str>,
+    },
     /// A `*` elsewhere than at the end of a pattern.
-    #[error("`{text}`: a `*` may only end a prefix, like wg*")]
+    #[error("{}: expected `*` only at the end of a prefix, like wg*", quoted(text))]
     Wildcard {
-        /// What was written.
+        /// The text.
         text: Box<str>,
     },
     /// A `*` alone.
-    #[error("`*` alone would include loopback: write `any` for every interface but loopback")]
+    #[error("`*` includes loopback: write `any` for every interface except loopback")]
     BareWildcard,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::errors;
+    use expect_test::expect;
 
     #[test]
-    fn every_message_names_the_fault() {
-        let cases = [
-            ("", "empty interface name: expected a name like eth0 or a prefix like wg*"),
-            (
-                "0123456789abcdef",
-                "interface name `0123456789abcdef` has 16 bytes: the kernel takes at most 15",
-            ),
-            ("..", "`..` cannot be an interface name: expected a name like eth0"),
-            ("a/b", "interface name `a/b` contains '/', which the kernel forbids in a name"),
-            ("e 0", "interface name `e 0` contains ' ', which the kernel forbids in a name"),
-            ("w*g", "`w*g`: a `*` may only end a prefix, like wg*"),
-            ("w*g*", "`w*g*`: a `*` may only end a prefix, like wg*"),
-            ("*", "`*` alone would include loopback: write `any` for every interface but loopback"),
-        ];
-        for (text, message) in cases {
-            assert_eq!(text.parse::<InterfacePattern>().unwrap_err().to_string(), message);
-        }
+    fn errors_of_interfaces() {
+        let errors = errors::<InterfacePattern>(&[
+            "",
+            "0123456789abcdef",
+            "..",
+            "a/b",
+            "e 0",
+            "w*g",
+            "w*g*",
+            "*",
+            "eth+",
+            "!lo",
+            "any",
+            "Uplinks",
+            "a\u{1b}b",
+        ]);
+        expect![[r#"
+            "" => empty interface name: expected a name like eth0 or a prefix like wg*
+            "0123456789abcdef" => interface name `0123456789abcdef` has 16 bytes: the kernel accepts at most 15
+            ".." => `..` cannot be an interface name: expected a name like eth0
+            "a/b" => interface name `a/b` contains '/', which is not supported in a name
+            "e 0" => interface name `e 0` contains ' ', which is not supported in a name
+            "w*g" => `w*g`: expected `*` only at the end of a prefix, like wg*
+            "w*g*" => `w*g*`: expected `*` only at the end of a prefix, like wg*
+            "*" => `*` includes loopback: write `any` for every interface except loopback
+            "eth+" => `eth+`: expected a prefix with `*`, like wg*
+            "!lo" => `!lo`: expected the interfaces to except in except-interfaces, without `!`
+            "any" => `any` is not a name here: expected the names of interfaces, or the word by itself
+            "Uplinks" => `Uplinks` is not a name here: expected the names of interfaces, or the word by itself
+            "a\u{1b}b" => interface name `a\u{1b}b` contains '\u{1b}', which is not supported in a name
+        "#]].assert_eq(&errors);
         let none = InterfacePatterns::new([]).unwrap_err();
         assert_eq!(
             none.to_string(),

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::text::quoted;
+
 /// The marks whose bits under a mask have one value.
 ///
 /// ```
@@ -91,7 +93,10 @@ impl fmt::Display for Mark {
 #[non_exhaustive]
 pub enum MarkError {
     /// Not a 32-bit number.
-    #[error("`{text}` is not a mark: expected a 32-bit number, like 0x1, or 0x1/0xff with a mask")]
+    #[error(
+        "{} is not a mark: expected a 32-bit number, like 0x1, or 0x1/0xff with a mask",
+        quoted(text)
+    )]
     NotANumber {
         /// The text.
         text: Box<str>,
@@ -112,6 +117,8 @@ pub enum MarkError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::errors;
+    use expect_test::expect;
 
     #[test]
     fn marks_print_and_parse() {
@@ -128,22 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn every_message_says_what_was_expected() {
-        let cases = [
-            ("", "`` is not a mark: expected a 32-bit number, like 0x1, or 0x1/0xff with a mask"),
-            (
-                "0x",
-                "`0x` is not a mark: expected a 32-bit number, like 0x1, or 0x1/0xff with a mask",
-            ),
-            (
-                "0x100000000",
-                "`0x100000000` is not a mark: expected a 32-bit number, like 0x1, or 0x1/0xff with a mask",
-            ),
-            ("0/0", "mask 0 matches every packet: omit the mark, or use a mask like 0xff"),
-            ("0x101/0xff", "0x101/0xff matches no packet: the value has bits outside the mask"),
-        ];
-        for (text, message) in cases {
-            assert_eq!(text.parse::<Mark>().unwrap_err().to_string(), message);
-        }
+    fn errors_of_marks() {
+        let errors = errors::<Mark>(&["", "0x", "0x100000000", "0/0", "0x101/0xff"]);
+        expect![[r#"
+            "" => `` is not a mark: expected a 32-bit number, like 0x1, or 0x1/0xff with a mask
+            "0x" => `0x` is not a mark: expected a 32-bit number, like 0x1, or 0x1/0xff with a mask
+            "0x100000000" => `0x100000000` is not a mark: expected a 32-bit number, like 0x1, or 0x1/0xff with a mask
+            "0/0" => mask 0 matches every packet: omit the mark, or use a mask like 0xff
+            "0x101/0xff" => 0x101/0xff matches no packet: the value has bits outside the mask
+        "#]].assert_eq(&errors);
     }
 }

@@ -1,7 +1,7 @@
 //! Ports and ranges of ports, valid by construction.
 //!
 //! A source port on the wire is a 16-bit number (RFC 9293 §3.1, RFC 768); 0 means "none", so a
-//! [`Port`] is 1 to 65535 and a [`PortRange`] always holds at least one of them.
+//! [`Port`] is 1 to 65535 and a [`PortRange`] always contains at least one of them.
 //!
 //! ```
 //! use ephport_core::PortRange;
@@ -18,6 +18,8 @@ use std::num::NonZeroU16;
 use std::str::FromStr;
 
 use thiserror::Error;
+
+use crate::text::{excerpt, quoted};
 
 /// A transport port, 1 to 65535.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,8 +111,29 @@ impl PortRange {
     pub const ALL: Self = Self { first: Port::MIN, last: Port::MAX };
     /// The privileged ports 1-1023, which only the superuser may bind (`PROT_SOCK`, net/ip.h).
     pub const PRIVILEGED: Self = Self::known(1, 1023);
-    /// The ports that are not privileged, 1024-65535: where NAT picks from when nobody tells it.
+    /// The ports that are not privileged, 1024-65535: the range of NAT without a range of its own.
     pub const EPHEMERAL: Self = Self::known(1024, 65535);
+
+    /// The names of ranges, each with its range; a name may replace the range wherever ports are
+    /// written.
+    ///
+    /// - `iana`: the dynamic ports of RFC 6335 §6.
+    /// - `windows`: the default since Windows Vista and Windows Server 2008.
+    /// - `linux`: the default of `ip_local_port_range` since Linux 4.2.
+    /// - `linux-before-4.2`: its default until Linux 4.1.
+    pub const NAMED: [(&'static str, Self); 4] = [
+        ("iana", Self::known(49152, 65535)),
+        ("windows", Self::known(49152, 65535)),
+        ("linux", Self::known(32768, 60999)),
+        ("linux-before-4.2", Self::known(32768, 61000)),
+    ];
+
+    /// The range with this name, in lower or upper case; see [`Self::NAMED`].
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let known = Self::NAMED.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        known.map(|(_, range)| range)
+    }
 
     /// The ports from `first` to `last`.
     ///
@@ -174,7 +197,7 @@ impl From<Port> for PortRange {
     }
 }
 
-/// `49152-61000`, `49152:61000` as iptables writes it (an end left out is 1 or 65535), or one port.
+/// `49152-61000`, `49152:61000` as in iptables (an omitted end is 1 or 65535), a name, or one port.
 impl FromStr for PortRange {
     type Err = PortError;
 
@@ -182,10 +205,17 @@ impl FromStr for PortRange {
         if text.is_empty() {
             return Err(PortError::EmptyRange);
         }
+        if let Some(range) = Self::named(text) {
+            return Ok(range);
+        }
         if let Some((first, last)) = text.split_once('-') {
+            let (first, last) = (first.trim(), last.trim());
+            if first.is_empty() || last.is_empty() {
+                return Err(PortError::NotANumber { text: text.into() });
+            }
             return Self::new(first.parse()?, last.parse()?);
         }
-        match text.split_once(':') {
+        match text.split_once(':').map(|(first, last)| (first.trim(), last.trim())) {
             Some(("", "")) => Err(PortError::EmptyRange),
             Some(("", last)) => Self::new(Port::MIN, last.parse()?),
             Some((first, "")) => Self::new(first.parse()?, Port::MAX),
@@ -219,13 +249,13 @@ pub enum PortError {
     #[error("port 0 is not a port: expected 1 to 65535")]
     Zero,
     /// A number above 65535.
-    #[error("port {text} is too large: expected 1 to 65535")]
+    #[error("port {} is too large: expected 1 to 65535", excerpt(text))]
     TooLarge {
         /// The number as it was written.
         text: Box<str>,
     },
     /// Something else than decimal digits.
-    #[error("`{text}` is not a port: expected a number from 1 to 65535")]
+    #[error("{} is not a port: expected a number from 1 to 65535", quoted(text))]
     NotANumber {
         /// What was written.
         text: Box<str>,
@@ -246,25 +276,38 @@ pub enum PortError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::errors;
+    use expect_test::expect;
 
     #[test]
-    fn every_message_says_what_was_expected() {
-        let cases = [
-            ("0", "port 0 is not a port: expected 1 to 65535"),
-            ("65536", "port 65536 is too large: expected 1 to 65535"),
-            ("99999999999999999999", "port 99999999999999999999 is too large: expected 1 to 65535"),
-            ("abc", "`abc` is not a port: expected a number from 1 to 65535"),
-            ("+5", "`+5` is not a port: expected a number from 1 to 65535"),
-            ("-1", "`` is not a port: expected a number from 1 to 65535"),
-            ("1-", "`` is not a port: expected a number from 1 to 65535"),
-            ("1-2-3", "`2-3` is not a port: expected a number from 1 to 65535"),
-            ("61000-49152", "range 61000-49152 is reversed: write 49152-61000"),
-            ("", "empty port range: expected PORT or FIRST-LAST, like 49152-61000"),
-            (":", "empty port range: expected PORT or FIRST-LAST, like 49152-61000"),
-        ];
-        for (text, message) in cases {
-            assert_eq!(text.parse::<PortRange>().unwrap_err().to_string(), message, "{text:?}");
-        }
+    fn errors_of_ports() {
+        let errors = errors::<PortRange>(&[
+            "0",
+            "65536",
+            "99999999999999999999",
+            "abc",
+            "+5",
+            "-1",
+            "1-",
+            "1-2-3",
+            "61000-49152",
+            "",
+            ":",
+        ]);
+        expect![[r#"
+            "0" => port 0 is not a port: expected 1 to 65535
+            "65536" => port 65536 is too large: expected 1 to 65535
+            "99999999999999999999" => port 99999999999999999999 is too large: expected 1 to 65535
+            "abc" => `abc` is not a port: expected a number from 1 to 65535
+            "+5" => `+5` is not a port: expected a number from 1 to 65535
+            "-1" => `-1` is not a port: expected a number from 1 to 65535
+            "1-" => `1-` is not a port: expected a number from 1 to 65535
+            "1-2-3" => `2-3` is not a port: expected a number from 1 to 65535
+            "61000-49152" => range 61000-49152 is reversed: write 49152-61000
+            "" => empty port range: expected PORT or FIRST-LAST, like 49152-61000
+            ":" => empty port range: expected PORT or FIRST-LAST, like 49152-61000
+        "#]]
+        .assert_eq(&errors);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::net::port::{Port, PortError, PortRange};
 
 /// A set of ports; its ranges are sorted, disjoint, and merged where they are adjacent.
 ///
-/// Two sets are equal exactly when they hold the same ports.
+/// Two sets are equal exactly when they contain the same ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PortSet(Vec<PortRange>);
 
@@ -48,7 +48,7 @@ impl PortSet {
         self.range_of(port).is_some()
     }
 
-    /// The maximal range that holds `port`, if it is in the set.
+    /// The maximal range that contains `port`, if it is in the set.
     #[must_use]
     pub fn range_of(&self, port: Port) -> Option<PortRange> {
         let at = self.0.partition_point(|range| range.last() < port);
@@ -145,7 +145,7 @@ impl FromStr for PortSet {
     type Err = PortError;
 
     fn from_str(text: &str) -> Result<Self, PortError> {
-        if text == "none" {
+        if text.trim().eq_ignore_ascii_case("none") {
             return Ok(Self::EMPTY);
         }
         text.split(',').map(|range| range.trim().parse()).collect()

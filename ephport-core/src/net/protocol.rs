@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::text::{excerpt, quoted};
+
 /// A transport protocol with translatable ports; its number is the IANA protocol number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
@@ -17,8 +19,8 @@ pub enum Protocol {
     Udp = 17,
     /// RFC 9260.
     Sctp = 132,
-    /// RFC 3828. The kernel tracks it for local connections; forwarded ones it calls invalid. Since
-    /// Linux 7.2, at the latest, it does not know it and translates its address alone.
+    /// RFC 3828. The kernel tracks local connections; forwarded packets are in state INVALID. Since
+    /// Linux 7.2, at the latest, it does not know the protocol and translates only the address.
     UdpLite = 136,
 }
 
@@ -54,8 +56,9 @@ impl FromStr for Protocol {
     type Err = ProtocolError;
 
     fn from_str(text: &str) -> Result<Self, ProtocolError> {
-        let known = Self::ALL.into_iter().find(|protocol| protocol.name() == text);
-        known.ok_or_else(|| match text {
+        let known =
+            Self::ALL.into_iter().find(|protocol| protocol.name().eq_ignore_ascii_case(text));
+        known.ok_or_else(|| match text.to_ascii_lowercase().as_str() {
             "dccp" => ProtocolError::Dccp,
             "icmp" | "icmpv6" | "ipv6-icmp" | "gre" | "esp" | "ah" => {
                 ProtocolError::WithoutPorts { text: text.into() }
@@ -76,7 +79,7 @@ impl fmt::Display for Protocol {
 pub struct Protocols(u8);
 
 impl Protocols {
-    /// TCP and UDP: what a policy governs unless it says otherwise.
+    /// TCP and UDP, the default of a policy.
     pub const DEFAULT: Self = Self(0b0011);
 
     fn bit(protocol: Protocol) -> u8 {
@@ -129,18 +132,18 @@ impl fmt::Debug for Protocols {
     }
 }
 
-/// Why a text does not name a protocol that a policy can govern.
+/// Why a text is not the name of a protocol that a policy can match.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// Not a name that we know.
-    #[error("unknown protocol `{text}`: expected tcp, udp, udplite or sctp")]
+    /// An unknown name.
+    #[error("unknown protocol {}: expected tcp, udp, udplite or sctp", quoted(text))]
     Unknown {
         /// What was written.
         text: Box<str>,
     },
     /// A protocol without ports.
-    #[error("{text} has no ports to translate: expected tcp, udp, udplite or sctp")]
+    #[error("{} has no ports to translate: expected tcp, udp, udplite or sctp", excerpt(text))]
     WithoutPorts {
         /// The protocol's name.
         text: Box<str>,
@@ -156,6 +159,8 @@ pub enum ProtocolError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::errors;
+    use expect_test::expect;
 
     #[test]
     fn sets_print_and_parse() {
@@ -189,19 +194,13 @@ mod tests {
     }
 
     #[test]
-    fn every_message_names_what_is_expected() {
-        let cases = [
-            ("quic", "unknown protocol `quic`: expected tcp, udp, udplite or sctp"),
-            ("", "unknown protocol ``: expected tcp, udp, udplite or sctp"),
-            ("icmp", "icmp has no ports to translate: expected tcp, udp, udplite or sctp"),
-            (
-                "dccp",
-                "the kernel translates the address of dccp but not its ports: \
-                 expected tcp, udp, udplite or sctp",
-            ),
-        ];
-        for (text, message) in cases {
-            assert_eq!(text.parse::<Protocols>().unwrap_err().to_string(), message);
-        }
+    fn errors_of_protocols() {
+        let errors = errors::<Protocols>(&["quic", "", "icmp", "dccp"]);
+        expect![[r#"
+            "quic" => unknown protocol `quic`: expected tcp, udp, udplite or sctp
+            "" => unknown protocol ``: expected tcp, udp, udplite or sctp
+            "icmp" => icmp has no ports to translate: expected tcp, udp, udplite or sctp
+            "dccp" => the kernel translates the address of dccp but not its ports: expected tcp, udp, udplite or sctp
+        "#]].assert_eq(&errors);
     }
 }

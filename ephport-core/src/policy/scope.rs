@@ -76,14 +76,16 @@ pub enum OutInterfaces {
     Matching(InterfacePatterns),
 }
 
-/// Names and prefixes joined by commas: `eth0,wg*`; one of them `any` is every interface.
+/// `uplinks`, `any`, or names and prefixes joined by commas: `eth0,wg*`.
 impl FromStr for OutInterfaces {
     type Err = InterfaceError;
 
     fn from_str(text: &str) -> Result<Self, InterfaceError> {
-        let patterns: InterfacePatterns = text.parse()?;
-        let has_any = patterns.iter().any(|pattern| pattern.to_string() == "any");
-        Ok(if has_any { Self::Any } else { Self::Matching(patterns) })
+        match text.trim().to_ascii_lowercase().as_str() {
+            "uplinks" => Ok(Self::Uplinks),
+            "any" => Ok(Self::Any),
+            _ => text.parse().map(Self::Matching),
+        }
     }
 }
 
@@ -131,13 +133,13 @@ mod tests {
 
     #[test]
     fn out_interfaces_print_and_parse() {
-        for text in ["any", "eth0", "eth0,wg*"] {
+        for text in ["uplinks", "any", "eth0", "eth0,wg*"] {
             assert_eq!(text.parse::<OutInterfaces>().unwrap().to_string(), text);
         }
         assert_eq!("eth0, eth0".parse::<OutInterfaces>().unwrap().to_string(), "eth0");
-        for any in [" any", "any,any", "eth0,any"] {
-            assert_eq!(any.parse(), Ok(OutInterfaces::Any), "{any}");
+        assert_eq!(" Any".parse(), Ok(OutInterfaces::Any));
+        for wrong in ["eth0,", "any,any", "eth0,any"] {
+            assert!(wrong.parse::<OutInterfaces>().is_err(), "{wrong}");
         }
-        assert!("eth0,".parse::<OutInterfaces>().is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::net::port::Port;
 use crate::net::port_set::PortSet;
-use crate::policy::Address;
+use crate::policy::address::Address;
 
 /// Flags of the kernel's NAT (`NF_NAT_RANGE_*`, linux/netfilter/nf_nat.h).
 ///

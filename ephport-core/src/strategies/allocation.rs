@@ -110,7 +110,7 @@ pub fn block_tables() -> impl Strategy<Value = BlockTable> {
         // Each source has its own outside address, so no two blocks overlap.
         let block = |(i, (source, ports)): (u32, (u32, _))| Block {
             source: Ipv4Addr::from(source).into(),
-            outside: Some(Ipv4Addr::from(i).into()),
+            outside: Some(Ipv4Addr::from_bits(0xc633_6401 + i).into()),
             ports,
         };
         ExplicitBlocks::new((0..).zip(lines).map(block).collect()).ok()

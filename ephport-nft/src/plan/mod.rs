@@ -26,12 +26,8 @@ mod sequence;
 #[doc(hidden)]
 pub mod transaction;
 
-use std::fmt;
-
-use ephport_core::{
-    HostFacts, InterfacePattern, Interfaces, Policy, PolicyName, Protocol, ResolveError,
-    ResolvedPolicy,
-};
+use ephport_core::policy::warning;
+use ephport_core::{HostFacts, Policy, PolicyName, ResolveError, ResolvedPolicy, Warning};
 use thiserror::Error;
 
 pub use explain::{Enforcement, Explanation, Step};
@@ -47,7 +43,7 @@ pub struct Plan {
     pub resolved: Vec<ResolvedPolicy>,
     /// The table that [`Client::apply`](crate::Client::apply) installs.
     pub table: TableState,
-    /// The parts of the policies that have no effect on this host now.
+    /// The parts of the policies that have no effect, or none on this host now.
     pub warnings: Vec<Warning>,
 }
 
@@ -62,12 +58,14 @@ impl Plan {
         facts: &HostFacts,
     ) -> Result<Self, PlanError> {
         let resolve = |policy: &Policy| {
-            let error = |source| PlanError::Resolve { policy: policy.name.clone(), source };
+            let error = |source| PlanError::Resolve { policy: policy.name().clone(), source };
             policy.resolve(facts).map_err(error)
         };
-        let resolved = policies.into_iter().map(resolve).collect::<Result<Vec<_>, _>>()?;
+        let policies: Vec<_> = policies.into_iter().cloned().collect();
+        let resolved = policies.iter().map(resolve).collect::<Result<Vec<_>, _>>()?;
         let table = compile(&resolved)?;
-        let warnings = warnings(&resolved, facts);
+        let mut warnings = warning::warnings(&policies);
+        warnings.extend(warning::host_warnings(&policies, facts));
         Ok(Self { resolved, table, warnings })
     }
 }
@@ -93,75 +91,6 @@ pub enum PlanError {
     /// The policies have no program.
     #[error(transparent)]
     Compile(#[from] CompileError),
-}
-
-/// A part of a policy that has no effect on the host as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Warning {
-    /// No interface matches an output interface of the policy.
-    NoInterface {
-        /// The policy.
-        policy: PolicyName,
-        /// The name or prefix.
-        pattern: InterfacePattern,
-    },
-    /// The kernel has no UDP-Lite, which the policy includes.
-    NoUdpLite {
-        /// The policy.
-        policy: PolicyName,
-    },
-}
-
-impl Warning {
-    /// The stable name of this kind of warning, for programs.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::NoInterface { .. } => "no-interface",
-            Self::NoUdpLite { .. } => "no-udplite",
-        }
-    }
-
-    /// The policy that the warning concerns.
-    #[must_use]
-    pub fn policy(&self) -> &PolicyName {
-        match self {
-            Self::NoInterface { policy, .. } | Self::NoUdpLite { policy } => policy,
-        }
-    }
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoInterface { policy, pattern } => write!(
-                f,
-                "policy {policy}: no interface matches `{pattern}` now; \
-                 the policy applies to it as soon as one does"
-            ),
-            Self::NoUdpLite { policy } => write!(
-                f,
-                "policy {policy}: this kernel has no UDP-Lite: NAT changes the address of such \
-                 packets but not their port; with `enforce` they are dropped"
-            ),
-        }
-    }
-}
-
-fn warnings(policies: &[ResolvedPolicy], facts: &HostFacts) -> Vec<Warning> {
-    let mut warnings = Vec::new();
-    for ResolvedPolicy { name, out_interfaces, protocols, .. } in policies {
-        if let Interfaces::Matching(patterns) = out_interfaces {
-            let unknown = patterns.iter().filter(|pattern| !facts.knows(pattern)).cloned();
-            let warning = |pattern| Warning::NoInterface { policy: name.clone(), pattern };
-            warnings.extend(unknown.map(warning));
-        }
-        if facts.udplite == Some(false) && protocols.contains(Protocol::UdpLite) {
-            warnings.push(Warning::NoUdpLite { policy: name.clone() });
-        }
-    }
-    warnings
 }
 
 #[cfg(test)]

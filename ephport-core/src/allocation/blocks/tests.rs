@@ -1,9 +1,11 @@
+use expect_test::expect;
 use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::strategies::allocation::block_plans;
+use crate::testing::errors;
 
 fn plan(text: &str) -> BlockPlan {
     text.parse().unwrap()
@@ -82,49 +84,31 @@ fn a_million_sources_need_no_table() {
 }
 
 #[test]
-fn every_message_says_what_was_expected() {
-    let cases = [
-        (
-            "10.0.0.0/22=64",
-            "`10.0.0.0/22=64` is not a plan of blocks: expected SOURCES=SIZE@PORTS, like \
-             10.0.0.0/22=63@1024-65535, or SOURCES=SIZE@OUTSIDE:PORTS",
-        ),
-        (
-            "10.0.0.0/22=+6@1024-65535",
-            "size of blocks in `10.0.0.0/22=+6@1024-65535`: \
-             expected a number of ports from 1 to 65535",
-        ),
-        ("10.0.0.0/22=0@1024-65535", "blocks of 0 ports hold nothing: expected 1 to 65535"),
-        (
-            "eth0=64@1024-65535",
-            "`eth0` names no addresses: expected 10.0.0.0/22, 10.0.0.1-10.0.0.14 or 10.0.0.1",
-        ),
-        ("10.0.0.1=64@1024-70000", "port 70000 is too large: expected 1 to 65535"),
-        (
-            "10.0.0.1=64@[2001:db8::1]:1024-65535",
-            "10.0.0.1 cannot leave as 2001:db8::1: expected addresses of one family",
-        ),
-        (
-            "10.0.0.0/22=64@1024-65535",
-            "1024 sources need a block of 64 ports each, and there are 1008: expected blocks of at most 63 ports",
-        ),
-        (
-            "10.0.0.0/30=60000@1024-65535",
-            "4 sources need a block of 60000 ports each, and there are 1: expected blocks of at most 16128 ports",
-        ),
-        (
-            "10.0.0.0/16=64@1-65535",
-            "65536 sources need a block of 64 ports each, and there are 1023: \
-             even single ports are too few; expected fewer sources or more outside addresses",
-        ),
-        (
-            "10.0.0.0/20=9@1024-5119",
-            "4096 sources need a block of 9 ports each, and there are 455: expected blocks of one port",
-        ),
-    ];
-    for (text, message) in cases {
-        assert_eq!(text.parse::<BlockPlan>().unwrap_err().to_string(), message);
-    }
+fn errors_of_block_plans() {
+    let errors = errors::<BlockPlan>(&[
+        "10.0.0.0/22=64",
+        "10.0.0.0/22=+6@1024-65535",
+        "10.0.0.0/22=0@1024-65535",
+        "eth0=64@1024-65535",
+        "10.0.0.1=64@1024-70000",
+        "10.0.0.1=64@[2001:db8::1]:1024-65535",
+        "10.0.0.0/22=64@1024-65535",
+        "10.0.0.0/30=60000@1024-65535",
+        "10.0.0.0/16=64@1-65535",
+        "10.0.0.0/20=9@1024-5119",
+    ]);
+    expect![[r#"
+        "10.0.0.0/22=64" => `10.0.0.0/22=64` is not a plan of blocks: expected SOURCES=SIZE@PORTS, like 10.0.0.0/22=63@1024-65535, or SOURCES=SIZE@OUTSIDE:PORTS
+        "10.0.0.0/22=+6@1024-65535" => size of blocks in `10.0.0.0/22=+6@1024-65535`: expected a number of ports from 1 to 65535
+        "10.0.0.0/22=0@1024-65535" => blocks of 0 ports are empty: expected 1 to 65535
+        "eth0=64@1024-65535" => `eth0` names no addresses: expected 10.0.0.0/22, 10.0.0.1-10.0.0.14 or 10.0.0.1
+        "10.0.0.1=64@1024-70000" => port 70000 is too large: expected 1 to 65535
+        "10.0.0.1=64@[2001:db8::1]:1024-65535" => 10.0.0.1 cannot be translated to 2001:db8::1: expected addresses of one family
+        "10.0.0.0/22=64@1024-65535" => 1024 sources need a block of 64 ports each, and there are 1008: expected blocks of at most 63 ports
+        "10.0.0.0/30=60000@1024-65535" => 4 sources need a block of 60000 ports each, and there are 1: expected blocks of at most 16128 ports
+        "10.0.0.0/16=64@1-65535" => 65536 sources need a block of 64 ports each, and there are 1023: even single ports are too few; expected fewer sources or more outside addresses
+        "10.0.0.0/20=9@1024-5119" => 4096 sources need a block of 9 ports each, and there are 455: expected blocks of one port
+    "#]].assert_eq(&errors);
 }
 
 proptest! {

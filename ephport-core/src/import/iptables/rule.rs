@@ -183,7 +183,7 @@ impl Rule {
             pick_up: PickUp::Any,
             ..PolicySpec::to(Target::Ports(ports.into()))
         };
-        Policy::new(spec).map(|policy| (*policy).clone()).map_err(Refusal::from)
+        Policy::new(spec).map(|policy| policy.spec().clone()).map_err(Refusal::from)
     }
 }
 

@@ -12,7 +12,7 @@ fn told(imported: &Imported) -> String {
         let [left_out] = imported.left_out.as_slice() else { return format!("{imported:?}") };
         return left_out.reason.to_string();
     };
-    assert_eq!((policy.pick_up, imported.left_out.len()), (PickUp::Any, 0));
+    assert_eq!((policy.spec().pick_up, imported.left_out.len()), (PickUp::Any, 0));
     let toml = Document::from(policy.clone()).to_toml();
     let usual = ["[[policy]]", "name", "out-interfaces = \"any\"", "families", "pick-up"];
     let usual = |line: &&str| {
@@ -258,7 +258,7 @@ fn every_refusal_of_a_match_says_why() {
         ("-p all", NO_PROTOCOL),
         ("--sport 1 -p tcp", NO_PROTOCOL),
         ("-p tcp -m udp", "match `udp` needs -p udp: iptables refuses the rule as it stands"),
-        ("-p tcp -o e*", "-o: `e*`: a `*` may only end a prefix, like wg*"),
+        ("-p tcp -o e*", "-o: `e*`: expected `*` only at the end of a prefix, like wg*"),
         ("-p tcp --sport 5:1", "--sport `5:1`: range 5-1 is reversed: write 1-5"),
         ("-p tcp --sport 0", "--sport `0`: port 0 is not a port: expected 1 to 65535"),
         (
@@ -269,7 +269,10 @@ fn every_refusal_of_a_match_says_why() {
             "-p tcp --sport http:",
             "--sport `http`: names of services are not looked up: expected the number",
         ),
-        ("-p tcp ! --sport :", "no source port is moved: name at least one, like 1024-65535"),
+        (
+            "-p tcp ! --sport :",
+            "no source ports left to translate: source-ports minus exempt-source-ports is empty",
+        ),
         (
             "-p tcp --sport 1 --sport 2",
             "`--sport` is given twice: iptables refuses the rule as it stands",
@@ -421,7 +424,7 @@ fn dumps_keep_their_order() {
     let policies: Vec<_> = imported
         .policies
         .iter()
-        .map(|policy| (policy.name.as_str(), policy.scope.families, policy.address))
+        .map(|policy| (policy.name().as_str(), policy.spec().scope.families, policy.spec().address))
         .collect();
     let fixed = |text: &str| Address::Fixed(text.parse().unwrap());
     assert_eq!(
@@ -434,7 +437,7 @@ fn dumps_keep_their_order() {
         ]
     );
     let random = NatFlags { random: true, ..NatFlags::default() };
-    assert_eq!(imported.policies[1].flags, random);
+    assert_eq!(imported.policies[1].spec().flags, random);
     let left_out: Vec<_> = imported.left_out.iter().map(ToString::to_string).collect();
     assert_eq!(
         left_out,
@@ -482,7 +485,7 @@ fn commands_are_put_where_they_go_in_the_chain() {
         "ip6tables -t nat -A POSTROUTING -p tcp -j MASQUERADE --to-ports 6",
     ];
     let imported = Imported::of_text(&commands.join("\n"));
-    let targets = imported.policies.iter().map(|policy| match &policy.target {
+    let targets = imported.policies.iter().map(|policy| match &policy.spec().target {
         Target::Ports(ports) => ports.to_string(),
         target => format!("{target:?}"),
     });
@@ -566,8 +569,8 @@ proptest! {
         let text = format!("-p tcp --sport {first}:{last} -j MASQUERADE --to-ports {to}");
         let imported = Imported::of_text(&format!("iptables -t nat -A POSTROUTING {text}"));
         let policy = &imported.policies[0];
-        prop_assert_eq!(&policy.source_ports, &sport.into());
+        prop_assert_eq!(&policy.spec().source_ports, &sport.into());
         let to: PortRange = to;
-        prop_assert_eq!(&policy.target, &Target::Ports(to.into()));
+        prop_assert_eq!(&policy.spec().target, &Target::Ports(to.into()));
     }
 }

@@ -4,16 +4,12 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::DocumentError;
-use super::read::KEYS;
-use crate::allocation::blocks::BlockError;
-use crate::allocation::map_e::MapEError;
-use crate::net::interface::InterfaceError;
-use crate::net::mark::MarkError;
-use crate::net::port::PortError;
-use crate::net::protocol::ProtocolError;
-use crate::policy::{PolicyError, PolicyName};
-use crate::word::WordError;
+use crate::policy::check::PolicyError;
+use crate::policy::keys::KEYS;
+use crate::policy::name::PolicyName;
+use crate::policy::value::ValueError;
+use crate::resolve::ResolveError;
+use crate::text::quoted;
 
 /// Why a text is not a document, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -32,41 +28,63 @@ pub struct PolicyFileError {
 #[non_exhaustive]
 pub enum PolicyFileErrorKind {
     /// Not TOML.
-    #[error("`{found}`: not TOML: {message}")]
+    #[error("{}: not TOML: {message}", quoted(found))]
     Syntax {
-        /// What stands there.
+        /// The text there.
         found: Box<str>,
-        /// What the TOML reader says.
+        /// The message of the TOML reader.
         message: Box<str>,
     },
+    /// A value without quotes.
+    #[error("{}: a value needs quotes: write {suggestion}", quoted(found))]
+    Unquoted {
+        /// The value.
+        found: Box<str>,
+        /// The line with quotes.
+        suggestion: Box<str>,
+    },
     /// A key outside of the policies.
-    #[error("unknown key `{key}`: expected [[policy]]")]
+    #[error("unknown key {}: expected [[policy]]", quoted(key))]
     UnknownTopKey {
         /// The key.
         key: Box<str>,
     },
-    /// A key that says nothing of a policy.
-    #[error("unknown key `{key}`: expected {}", KEYS.join(", "))]
+    /// A key of a policy above the first policy.
+    #[error("{key} is outside of a policy: write [[policy]] above it")]
+    OutsidePolicy {
+        /// The key.
+        key: &'static str,
+    },
+    /// A policy as a table with a name, `[policy.builds]`, or as the only one, `[policy]`.
+    #[error("expected [[policy]] above each policy{}", name_line(name.as_deref()))]
+    Table {
+        /// The name in the header.
+        name: Option<Box<str>>,
+    },
+    /// A key that no policy has.
+    #[error("unknown key {}: {}", quoted(key), near_key(*near))]
     UnknownKey {
         /// The key.
         key: Box<str>,
+        /// The key that may be meant.
+        near: Option<&'static str>,
     },
     /// A value of another type.
     #[error("{key} {found}: expected {expected}")]
     Type {
         /// The key.
         key: &'static str,
-        /// What stands there.
+        /// The text there.
         found: Box<str>,
-        /// What should.
+        /// The type that is accepted.
         expected: Expected,
     },
-    /// A list without items, which could be read as "none" or as "all".
-    #[error("{key} {found}: an empty list says nothing: leave the key out, or name something")]
+    /// A list without items, which could mean "none" or "all".
+    #[error("{key} {found}: an empty list has no meaning: omit the key, or name something")]
     EmptyList {
         /// The key.
         key: &'static str,
-        /// What stands there.
+        /// The text there.
         found: Box<str>,
     },
     /// A value that cannot be read.
@@ -74,19 +92,19 @@ pub enum PolicyFileErrorKind {
     Value {
         /// The key.
         key: &'static str,
-        /// What stands there.
+        /// The text there.
         found: Box<str>,
-        /// Why it cannot be read.
+        /// The reason.
         error: ValueError,
     },
     /// A policy without a name.
     #[error("{found}: the policy has no name: expected for example name = \"builds\"")]
     NoName {
-        /// Where the policy begins.
+        /// The start of the policy.
         found: Box<str>,
     },
     /// A policy without a target.
-    #[error("policy `{policy}` does not say where to: expected one of to-ports, map-e and blocks")]
+    #[error("policy `{policy}` has no target: expected one of to-ports, map-e and blocks")]
     NoTarget {
         /// The policy.
         policy: PolicyName,
@@ -102,21 +120,19 @@ pub enum PolicyFileErrorKind {
         found: Box<str>,
     },
     /// The parts of a policy do not fit together.
-    #[error("{found}: policy `{policy}`: {error}")]
+    #[error("policy `{policy}`: {error}")]
     Policy {
-        /// The part that is at fault.
-        found: Box<str>,
         /// The policy.
         policy: PolicyName,
-        /// Why it does not fit.
+        /// The reason.
         error: PolicyError,
     },
     /// The policies do not make a document.
     #[error("{found}: {error}")]
     Document {
-        /// The policy that is at fault.
+        /// The policy at fault.
         found: Box<str>,
-        /// Why they do not.
+        /// The reason.
         error: DocumentError,
     },
     /// No policy at all.
@@ -124,73 +140,71 @@ pub enum PolicyFileErrorKind {
     NoPolicy,
 }
 
-/// The type that a value should have.
+fn name_line(name: Option<&str>) -> String {
+    name.map_or_else(String::new, |name| format!(", with name = \"{name}\" below it"))
+}
+
+fn near_key(near: Option<&str>) -> String {
+    match near {
+        Some(near) => format!("expected {near}"),
+        None => {
+            let names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+            format!("expected one of {}", names.join(", "))
+        }
+    }
+}
+
+/// The type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Expected {
-    /// A string, like this one.
+    /// A string, like this one in TOML.
     String(&'static str),
-    /// A list of strings, like this one.
+    /// A string or a list of strings, like this one in TOML.
     List(&'static str),
-    /// `any` or a list of strings, like this one.
-    AnyOrList(&'static str),
-    /// A string or a list of strings, like this one.
-    StringOrList(&'static str),
     /// True or false.
     Flag,
-    /// An array of tables.
-    Policies,
 }
 
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::String(example) => write!(f, "a string, like \"{example}\""),
-            Self::List(example) => write!(f, "a list of strings, like [\"{example}\"]"),
-            Self::AnyOrList(example) => {
-                write!(f, "\"any\" or a list of strings, like [\"{example}\"]")
-            }
-            Self::StringOrList(example) => {
-                write!(f, "a string or a list of strings, like \"{example}\"")
-            }
+            Self::String(example) => write!(f, "a string, like {example}"),
+            Self::List(example) => write!(f, "a string or a list of strings, like {example}"),
             Self::Flag => f.write_str("true or false"),
-            Self::Policies => f.write_str("[[policy]] above each policy"),
         }
     }
 }
 
-/// Why a value cannot be read.
+/// Why policies do not make a document.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum ValueError {
-    /// Not a name for a policy.
-    #[error(transparent)]
-    Name(#[from] PolicyError),
-    /// Not ports.
-    #[error(transparent)]
-    Ports(#[from] PortError),
-    /// Not a protocol.
-    #[error(transparent)]
-    Protocol(#[from] ProtocolError),
-    /// Not an interface.
-    #[error(transparent)]
-    Interface(#[from] InterfaceError),
-    /// Not a mark.
-    #[error(transparent)]
-    Mark(#[from] MarkError),
-    /// Not MAP-E parameters.
-    #[error(transparent)]
-    MapE(#[from] MapEError),
-    /// Not blocks of ports.
-    #[error(transparent)]
-    Blocks(#[from] BlockError),
-    /// Not a network.
-    #[error("expected a network like 10.0.0.0/8 or an address")]
-    Network,
-    /// None of a few words.
-    #[error(transparent)]
-    Word(#[from] WordError),
-    /// A word for many interfaces, among names of some.
-    #[error("expected the name of an interface: `any` and `uplinks` stand alone, not in a list")]
-    WordInList,
+pub enum DocumentError {
+    /// No policy.
+    #[error("there is no policy: expected at least one")]
+    Empty,
+    /// Two policies of one name.
+    #[error(
+        "policies {} and {} are both named `{name}`: expected a name of its own for each",
+        first + 1,
+        second + 1
+    )]
+    Duplicate {
+        /// The name.
+        name: PolicyName,
+        /// The index of the first of them.
+        first: usize,
+        /// The index of the second.
+        second: usize,
+    },
+}
+
+/// Why a document cannot be bound to a host.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("policy `{policy}`: {error}")]
+pub struct ResolveDocumentError {
+    /// The policy.
+    pub policy: PolicyName,
+    /// The reason.
+    pub error: ResolveError,
 }

@@ -1,0 +1,444 @@
+//! Whether the parts of a policy fit together, and whether any connection can match it.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+use crate::allocation::block_table::BlockTable;
+use crate::flow::Flow;
+use crate::net::address_range::AddressRange;
+use crate::net::address_set::AddressSet;
+use crate::net::family::{Families, Family};
+use crate::net::interface::{InterfaceName, InterfacePattern};
+use crate::net::network::{self, NetworkError};
+use crate::net::port::Port;
+use crate::net::port_set::PortSet;
+use crate::policy::address::Address;
+use crate::policy::keys::KEYS;
+use crate::policy::scope::{Origin, OutInterfaces};
+use crate::policy::spec::{PolicySpec, Target};
+use crate::policy::value::ValueError;
+use crate::text::{excerpt, quoted};
+
+/// Networks whose addresses no packet of another host or of an uplink has as its source or, as a unicast
+/// address, as its destination: RFC 1122 §3.2.1.3, RFC 5771, RFC 4291.
+const NEVER_UNICAST: [&str; 7] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "224.0.0.0/4",
+    "255.255.255.255/32",
+    "::/128",
+    "::1/128",
+    "ff00::/8",
+];
+
+impl PolicySpec {
+    /// Whether the parts fit together.
+    pub(super) fn check(&self) -> Result<(), PolicyError> {
+        self.check_networks()?;
+        self.check_interfaces()?;
+        self.check_addresses()?;
+        if let Target::Blocks(blocks) = &self.target {
+            self.check_blocks(blocks)?;
+        }
+        self.check_ports()?;
+        match self.example_flow() {
+            Some(_) => Ok(()),
+            None => Err(self.conflict()),
+        }
+    }
+
+    fn check_ports(&self) -> Result<(), PolicyError> {
+        if self.translated().is_empty() {
+            let (first, minus) = ("source-ports", "exempt-source-ports");
+            return Err(PolicyError::NoPorts { what: "translate", first, minus });
+        }
+        if self.permitted_ports().is_some_and(|ports| ports.is_empty()) {
+            let first = if matches!(self.target, Target::MapE(_)) { "map-e" } else { "to-ports" };
+            return Err(PolicyError::NoPorts { what: "permit", first, minus: "except-ports" });
+        }
+        Ok(())
+    }
+
+    fn check_networks(&self) -> Result<(), PolicyError> {
+        let scope = &self.scope;
+        let lists = [
+            ("sources", &scope.sources),
+            ("destinations", &scope.destinations),
+            ("except-destinations", &scope.except_destinations),
+        ];
+        for (key, networks) in lists {
+            for network in networks {
+                network::check(*network).map_err(|error| PolicyError::Network { key, error })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_interfaces(&self) -> Result<(), PolicyError> {
+        let scope = &self.scope;
+        let out = match &scope.out_interfaces {
+            OutInterfaces::Matching(patterns) => patterns.as_slice(),
+            OutInterfaces::Uplinks | OutInterfaces::Any => &[],
+        };
+        let is_loopback =
+            |pattern: &_| matches!(pattern, InterfacePattern::Name(name) if name.is_loopback());
+        for (key, patterns) in [("out-interfaces", out), ("in-interfaces", &scope.in_interfaces)] {
+            if patterns.iter().any(is_loopback) {
+                return Err(PolicyError::Loopback { key });
+            }
+        }
+        let mut all = out.iter().chain(&scope.in_interfaces).chain(&scope.except_interfaces);
+        match all.find(|pattern| pattern.is_reserved()) {
+            Some(pattern) => Err(PolicyError::ReservedName { name: pattern.to_string().into() }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_addresses(&self) -> Result<(), PolicyError> {
+        let check = |key, range: AddressRange| match no_source(range) {
+            Some((address, kind)) => Err(PolicyError::NotASource { key, address, kind }),
+            None => Ok(()),
+        };
+        if let Address::Fixed(address) = self.address {
+            check("address", address.into())?;
+        }
+        match &self.target {
+            Target::Blocks(BlockTable::Plan(plan)) => {
+                plan.outside().map_or(Ok(()), |range| check("blocks", range))
+            }
+            Target::Blocks(table @ BlockTable::Explicit(_)) => {
+                let outside = table.iter().filter_map(|block| block.outside);
+                outside.map(AddressRange::from).try_for_each(|range| check("blocks", range))
+            }
+            Target::Ports(_) | Target::Local | Target::MapE(_) => Ok(()),
+        }
+    }
+
+    fn check_blocks(&self, blocks: &BlockTable) -> Result<(), PolicyError> {
+        let excludes =
+            |second, reason| Err(PolicyError::Excludes { first: "blocks", second, reason });
+        if !self.except_ports.is_empty() {
+            return excludes("except-ports", "remove the ports from those of the blocks");
+        }
+        if self.per_source_stable {
+            return excludes("per-source-stable", "each source has one block");
+        }
+        let names_addresses = blocks.iter().next().is_some_and(|block| block.outside.is_some());
+        if names_addresses && self.address != Address::default() {
+            return excludes("address", "the blocks name the outside addresses");
+        }
+        Ok(())
+    }
+
+    /// The families that the address leaves in scope.
+    pub(crate) fn families(&self) -> Families {
+        match self.address {
+            Address::Fixed(address) if self.scope.families.contains(Family::of(address)) => {
+                Family::of(address).into()
+            }
+            _ => self.scope.families,
+        }
+    }
+
+    /// The source addresses of a family that the policy translates.
+    pub(super) fn source_set(&self, family: Family) -> AddressSet {
+        let is_other =
+            matches!(self.address, Address::Fixed(address) if Family::of(address) != family);
+        if is_other || !self.scope.families.contains(family) {
+            return AddressSet::new(family, []);
+        }
+        let sources =
+            AddressSet::within(family, &self.scope.sources).intersection(&unicast(family));
+        match &self.target {
+            Target::Blocks(BlockTable::Plan(plan)) => {
+                sources.intersection(&AddressSet::new(family, [plan.sources()]))
+            }
+            Target::Blocks(table @ BlockTable::Explicit(_)) => {
+                let inside = table.iter().map(|block| AddressRange::from(block.source));
+                sources.intersection(&AddressSet::new(family, inside))
+            }
+            Target::Ports(_) | Target::Local | Target::MapE(_) => sources,
+        }
+    }
+
+    /// The destination addresses of a family that are in scope.
+    pub(super) fn destination_set(&self, family: Family) -> AddressSet {
+        AddressSet::within(family, &self.scope.destinations)
+            .difference(&AddressSet::of(family, &self.scope.except_destinations))
+            .intersection(&unicast(family))
+    }
+
+    /// The source ports that are translated.
+    pub(crate) fn translated(&self) -> PortSet {
+        self.source_ports.difference(&self.exempt)
+    }
+
+    /// The ports of the target less the excepted ones; `None` if they depend on the host or the
+    /// source.
+    pub(super) fn permitted_ports(&self) -> Option<PortSet> {
+        let ports = match &self.target {
+            Target::Ports(ports) => ports.clone(),
+            Target::MapE(map_e) => map_e.ports(),
+            Target::Local | Target::Blocks(_) => return None,
+        };
+        Some(ports.difference(&self.except_ports))
+    }
+
+    /// A connection that the policy translates; `None` if no connection can match.
+    pub(super) fn example_flow(&self) -> Option<Flow> {
+        let scope = &self.scope;
+        let protocol = scope.protocols.iter().next()?;
+        let source_port = self.translated().ports().next()?;
+        let port = scope.destination_ports.ports().next()?;
+        let out = self.example_out_interface()?;
+        let came_in = match (scope.in_interfaces.first(), scope.origin) {
+            (Some(_), Origin::Local) => return None,
+            (Some(pattern), _) => Some(name_of(pattern, &[])?),
+            (None, Origin::Forwarded) => Some("in0".parse().ok()?),
+            (None, Origin::Both | Origin::Local) => None,
+        };
+        let end = |address: IpAddr, port: Port| SocketAddr::new(address, port.get());
+        let flow = Family::ALL.into_iter().find_map(|family| {
+            let source = end(self.source_set(family).first()?, source_port);
+            let destination = end(self.destination_set(family).first()?, port);
+            Flow::new(protocol, source, destination, out.clone()).ok()
+        })?;
+        let flow = flow.with_mark(scope.mark.map_or(0, crate::Mark::value));
+        Some(match came_in {
+            Some(name) => flow.with_in_interface(name),
+            None => flow,
+        })
+    }
+
+    fn example_out_interface(&self) -> Option<InterfaceName> {
+        let except = &self.scope.except_interfaces;
+        match &self.scope.out_interfaces {
+            OutInterfaces::Matching(patterns) => {
+                patterns.iter().find_map(|pattern| name_of(pattern, except))
+            }
+            // The uplinks are known when the policy is resolved.
+            OutInterfaces::Uplinks | OutInterfaces::Any => {
+                let first = |c: char| format!("{c}*").parse().ok();
+                ('a'..='z').filter_map(first).find_map(|pattern| name_of(&pattern, except))
+            }
+        }
+    }
+
+    /// A minimal set of keys that no connection meets together.
+    fn conflict(&self) -> PolicyError {
+        let mut spec = self.clone();
+        let mut keys = Vec::new();
+        for key in KEYS.iter().filter(|key| key.given(self).is_some()) {
+            let mut without = spec.clone();
+            key.reset(&mut without);
+            if without.example_flow().is_none() {
+                spec = without;
+            } else {
+                let value = key.given(self).map(|value| value.to_string()).unwrap_or_default();
+                keys.push(GivenKey { key: key.name, value });
+            }
+        }
+        PolicyError::NoConnection { keys }
+    }
+}
+
+/// The addresses of a family that are the source or destination of a packet to one host.
+fn unicast(family: Family) -> AddressSet {
+    let never: Vec<IpNet> = NEVER_UNICAST.iter().filter_map(|text| text.parse().ok()).collect();
+    AddressSet::all(family).difference(&AddressSet::of(family, &never))
+}
+
+/// The first address of the range that no packet on a link to another network has as its source.
+fn no_source(range: AddressRange) -> Option<(IpAddr, &'static str)> {
+    const KINDS: [(&str, &str); 9] = [
+        ("0.0.0.0/8", "unspecified"),
+        ("127.0.0.0/8", "loopback"),
+        ("169.254.0.0/16", "link-local"),
+        ("224.0.0.0/4", "multicast"),
+        ("255.255.255.255/32", "broadcast"),
+        ("::/128", "unspecified"),
+        ("::1/128", "loopback"),
+        ("fe80::/10", "link-local"),
+        ("ff00::/8", "multicast"),
+    ];
+    let family = range.family();
+    let set = AddressSet::new(family, [range]);
+    KINDS.iter().find_map(|(network, kind)| {
+        let network = AddressSet::of(family, &[network.parse().ok()?]);
+        Some((set.intersection(&network).first()?, *kind))
+    })
+}
+
+/// A name that the pattern covers and none of the others, other than loopback.
+pub(super) fn name_of(
+    pattern: &InterfacePattern,
+    except: &[InterfacePattern],
+) -> Option<InterfaceName> {
+    let is_usable = |name: &InterfaceName| {
+        !name.is_loopback() && !except.iter().any(|pattern| pattern.matches(name))
+    };
+    match pattern {
+        InterfacePattern::Name(name) => Some(name.clone()).filter(is_usable),
+        InterfacePattern::Prefix(prefix) => {
+            let more = std::iter::once(None).chain(('0'..='9').chain('a'..='z').map(Some));
+            let name = |c: Option<char>| {
+                let end = c.map(String::from).unwrap_or_default();
+                format!("{}{end}", prefix.as_str()).parse().ok()
+            };
+            more.filter_map(name).find(is_usable)
+        }
+    }
+}
+
+/// A key of a policy with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenKey {
+    /// The key, as in policy files.
+    pub key: &'static str,
+    /// The value.
+    pub value: String,
+}
+
+/// Why the parts of a policy do not fit together.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}", self.with_names(|key| key.into()))]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// A value cannot be read.
+    Value {
+        /// The key.
+        key: &'static str,
+        /// The reason.
+        error: ValueError,
+    },
+    /// A key that no policy has.
+    UnknownKey {
+        /// The key.
+        key: Box<str>,
+    },
+    /// A network with bits after its prefix.
+    Network {
+        /// The key.
+        key: &'static str,
+        /// The reason.
+        error: NetworkError,
+    },
+    /// An interface called `any` or `uplinks`, which a policy file could not name.
+    ReservedName {
+        /// The name.
+        name: Box<str>,
+    },
+    /// The loopback interface, which no policy touches.
+    Loopback {
+        /// The key.
+        key: &'static str,
+    },
+    /// An address that cannot be the source of a packet on a link to another network.
+    NotASource {
+        /// The key.
+        key: &'static str,
+        /// The address.
+        address: IpAddr,
+        /// Its kind, like `multicast`.
+        kind: &'static str,
+    },
+    /// Two keys of which one makes the other meaningless.
+    Excludes {
+        /// The one key.
+        first: &'static str,
+        /// The other key.
+        second: &'static str,
+        /// The reason, or the way out.
+        reason: &'static str,
+    },
+    /// No source port is translated, or no port is permitted.
+    NoPorts {
+        /// `translate` or `permit`.
+        what: &'static str,
+        /// The key with the ports.
+        first: &'static str,
+        /// The key whose ports are removed.
+        minus: &'static str,
+    },
+    /// Keys that no connection meets together.
+    NoConnection {
+        /// The keys; without one of them, a connection could match. One key is enough where it meets
+        /// a default.
+        keys: Vec<GivenKey>,
+    },
+}
+
+impl PolicyError {
+    /// The keys at fault.
+    #[must_use]
+    pub fn keys(&self) -> Vec<&'static str> {
+        match self {
+            Self::Value { key, .. }
+            | Self::Network { key, .. }
+            | Self::Loopback { key }
+            | Self::NotASource { key, .. } => vec![key],
+            Self::UnknownKey { .. } | Self::ReservedName { .. } => Vec::new(),
+            Self::Excludes { first, second, .. } | Self::NoPorts { first, minus: second, .. } => {
+                vec![first, second]
+            }
+            Self::NoConnection { keys } => keys.iter().map(|given| given.key).collect(),
+        }
+    }
+
+    /// The message with other names for the keys, like those of flags.
+    #[must_use]
+    pub fn with_names(&self, name: impl Fn(&'static str) -> String) -> String {
+        match self {
+            Self::Value { key, error } => format!("{}: {error}", name(key)),
+            Self::UnknownKey { key } => format!("unknown key {}", quoted(key)),
+            Self::ReservedName { name } => format!(
+                "interface {} cannot be named: the word has another meaning; rename the interface",
+                quoted(name)
+            ),
+            Self::Network { key, error } => format!("{}: {error}", name(key)),
+            Self::Loopback { key } => {
+                format!(
+                    "{}: no policy applies to the loopback interface: name another one",
+                    name(key)
+                )
+            }
+            Self::NotASource { key, address, kind } => format!(
+                "{} {address}: no connection can have a source address that is {kind}: expected an \
+                 address of this host or network",
+                name(key)
+            ),
+            Self::Excludes { first, second, reason } => {
+                format!("{} and {} exclude each other: {reason}", name(first), name(second))
+            }
+            Self::NoPorts { what, first, minus } => {
+                let kind = if *what == "translate" { "source ports" } else { "ports" };
+                let (first, minus) = (name(first), name(minus));
+                format!("no {kind} left to {what}: {first} minus {minus} is empty")
+            }
+            Self::NoConnection { keys } => no_connection(keys, name),
+        }
+    }
+}
+
+fn no_connection(keys: &[GivenKey], name: impl Fn(&'static str) -> String) -> String {
+    let mut text = String::new();
+    for (i, given) in keys.iter().enumerate() {
+        let join = match i {
+            0 => "",
+            i if i + 1 == keys.len() => " and ",
+            _ => ", ",
+        };
+        // Writing to a `String` cannot fail.
+        let value = if given.value.is_empty() { "none" } else { &given.value };
+        let _ = write!(text, "{join}{} {}", name(given.key), excerpt(value));
+    }
+    match keys.len() {
+        0 => "no connection can match the policy".into(),
+        1 => format!("no connection can match {text}"),
+        2 => format!("{text} exclude each other: no connection can match both"),
+        _ => format!("{text} exclude each other: no connection can match all of them"),
+    }
+}

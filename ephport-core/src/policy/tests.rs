@@ -1,0 +1,236 @@
+use expect_test::expect;
+use proptest::prelude::*;
+
+use super::*;
+use crate::decision::Decision;
+use crate::host::HostFacts;
+use crate::net::port::PortRange;
+use crate::policy::file::Document;
+use crate::policy::warning::Warning;
+use crate::strategies::{wide_documents, wide_policies};
+use crate::{Families, PortSet, Scope};
+
+fn spec() -> PolicySpec {
+    PolicySpec::to(PortRange::EPHEMERAL)
+}
+
+#[test]
+fn fixed_address_narrows_the_families() {
+    let families = |address: &str| {
+        let policy = Policy::new(PolicySpec { address: address.parse().unwrap(), ..spec() });
+        policy.map(|policy| policy.families())
+    };
+    assert_eq!(families("masquerade"), Ok(Families::Both));
+    assert_eq!(families("keep"), Ok(Families::Both));
+    assert_eq!(families("192.0.2.1"), Ok(Families::Ipv4));
+    assert_eq!(families("2001:db8::1"), Ok(Families::Ipv6));
+}
+
+#[test]
+fn blocks_without_outside_addresses_accept_an_address() {
+    let table: crate::BlockTable = "10.0.0.0/30=64@1024-65535".parse().unwrap();
+    let policy = Policy::new(PolicySpec { address: Address::Keep, ..PolicySpec::to(table) });
+    assert!(policy.is_ok());
+}
+
+#[test]
+fn errors_of_parts() {
+    let no_protocol = Scope { protocols: std::iter::empty().collect(), ..Scope::default() };
+    let host_bits = Scope { sources: vec!["10.0.0.1/8".parse().unwrap()], ..Scope::default() };
+    let no_destination = Scope { destination_ports: PortSet::EMPTY, ..Scope::default() };
+    let errors: String = [
+        PolicySpec { source_ports: PortSet::EMPTY, ..spec() },
+        PolicySpec::to(PortSet::EMPTY),
+        PolicySpec { scope: no_protocol, ..spec() },
+        PolicySpec { scope: host_bits, ..spec() },
+        PolicySpec { scope: no_destination, ..spec() },
+    ]
+    .map(|spec| format!("{}\n", Policy::new(spec).unwrap_err()))
+    .concat();
+    expect![[r#"
+        no source ports left to translate: source-ports minus exempt-source-ports is empty
+        no ports left to permit: to-ports minus except-ports is empty
+        no connection can match protocols none
+        sources: 10.0.0.1/8 has bits after its prefix: expected the network 10.0.0.0/8 or the address 10.0.0.1
+        no connection can match destination-ports none
+    "#]].assert_eq(&errors);
+}
+
+#[test]
+fn builder_keeps_the_first_error() {
+    let builder = Policy::to(PortRange::EPHEMERAL).named("a b").out(["lo"]);
+    let error = builder.build().unwrap_err();
+    assert_eq!(error.keys(), ["name"]);
+    let unknown = Policy::to(PortRange::EPHEMERAL).with("speed", ["1"]).build().unwrap_err();
+    assert_eq!(unknown.to_string(), "unknown key `speed`");
+    let policy = Policy::to(PortRange::EPHEMERAL)
+        .named("a")
+        .out(["eth0", "wg*"])
+        .sources(["10.0.0.0/8"])
+        .destinations(["192.0.2.0/24"])
+        .protocols(["tcp"])
+        .address(Address::Keep)
+        .enforce()
+        .build()
+        .unwrap();
+    let text = "[[policy]]\nname = \"a\"\nprotocols = [\"tcp\"]\nout-interfaces = [\"eth0\", \"wg*\"]\n\
+                sources = [\"10.0.0.0/8\"]\ndestinations = [\"192.0.2.0/24\"]\n\
+                to-ports = \"1024-65535\"\naddress = \"keep\"\nenforce = true\n";
+    assert_eq!(Document::from(policy).to_toml(), text);
+    let any = Policy::to(PortRange::EPHEMERAL).out_any().build().unwrap();
+    assert_eq!(any.spec().scope.out_interfaces, crate::OutInterfaces::Any);
+}
+
+/// The warnings of a document with policies of these lines.
+fn warnings(policies: &[&str]) -> String {
+    let policy = |(lines, name): (&&str, char)| {
+        let target = if lines.contains("blocks") { "" } else { "to-ports = \"1024-65535\"\n" };
+        format!("[[policy]]\nname = \"{name}\"\n{target}{lines}\n")
+    };
+    let text: String = policies.iter().zip('a'..).map(policy).collect();
+    let document: Document = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+    document.warnings().iter().map(|warning| format!("{warning}\n")).collect()
+}
+
+#[test]
+fn keys_without_effect_are_warnings() {
+    let all: String = [
+        "random = true\nfully-random = true",
+        "random = true\nper-source-stable = true",
+        "per-source-stable = true",
+        "persistent = true\naddress = \"keep\"",
+        "persistent = true\naddress = \"192.0.2.1\"",
+        "pick-up = \"any\"\nprotocols = [\"udp\"]",
+        "open-connections = \"drop\"",
+        "exempt-source-ports = \"53\"",
+        "except-ports = \"53\"",
+        "destinations = [\"10.0.0.0/8\"]\nexcept-destinations = [\"192.0.2.0/24\", \"2001:db8::/32\"]",
+        "out-interfaces = [\"eth0\"]\nexcept-interfaces = [\"wg*\"]",
+        "except-interfaces = [\"lo\"]",
+    ]
+    .map(|lines| warnings(&[lines]))
+    .concat();
+    expect![[r#"
+        policy `a`: random has no effect: fully-random chooses a random port already
+        policy `a`: per-source-stable has no effect: a random port differs for each destination
+        policy `a`: per-source-stable has no effect: there is only one range
+        policy `a`: per-source-stable has no effect: there is only one range
+        policy `a`: persistent has no effect: the address is the same for all connections already
+        policy `a`: persistent has no effect: the address is the same for all connections already
+        policy `a`: pick-up has no effect: the policy does not match tcp
+        policy `a`: open-connections has no effect: the policy is not enforced
+        policy `a`: exempt-source-ports has no effect: none of them is in source-ports
+        policy `a`: except-ports has no effect: none of them is permitted by the target
+        policy `a`: except-destinations has no effect: none of them is in destinations
+        policy `a`: except-interfaces has no effect: none of them is an output interface of the policy
+        policy `a`: except-interfaces has no effect: none of them is an output interface of the policy
+    "#]].assert_eq(&all);
+    for lines in [
+        "",
+        "enforce = true\nexempt-source-ports = \"53\"",
+        "persistent = true",
+        "except-destinations = [\"10.0.0.0/8\"]",
+        "except-interfaces = [\"wg0\"]",
+        "out-interfaces = [\"wg*\"]\nexcept-interfaces = [\"wg0\"]",
+        "enforce = true\nopen-connections = \"drop\"",
+    ] {
+        assert_eq!(warnings(&[lines]), "", "{lines}");
+    }
+}
+
+#[test]
+fn policies_behind_another_are_warnings() {
+    let behind =
+        "policy b has no effect: policy a before it matches every connection that it matches\n";
+    for (first, second) in [
+        ("", ""),
+        ("", "sources = [\"10.0.0.0/8\"]\nenforce = true"),
+        ("out-interfaces = \"any\"", "out-interfaces = [\"eth0\"]"),
+        ("out-interfaces = \"any\"", ""),
+        ("out-interfaces = [\"w*\"]", "out-interfaces = [\"wg*\", \"wan0\"]"),
+        ("mark = \"0x1/0x1\"", "mark = \"0x3/0xff\""),
+        ("except-destinations = [\"10.0.0.0/9\"]", "except-destinations = [\"10.0.0.0/8\"]"),
+        ("except-interfaces = [\"wg0\"]", "except-interfaces = [\"wg*\"]"),
+        ("origin = \"forwarded\"", "in-interfaces = [\"docker0\"]"),
+        ("ipsec = \"match\"", ""),
+        ("sources = [\"10.0.0.0/8\"]", "blocks = \"10.0.0.0/30=64@1024-65535\""),
+    ] {
+        assert_eq!(warnings(&[first, second]), behind, "{first} before {second}");
+    }
+    for (first, second) in [
+        ("protocols = [\"tcp\"]", ""),
+        ("out-interfaces = [\"eth0\"]", ""),
+        ("mark = \"0x1/0x1\"", ""),
+        ("mark = \"0x1/0xff\"", "mark = \"0x1/0x1\""),
+        ("source-ports = \"2000-3000\"", ""),
+        ("except-interfaces = [\"wg*\"]", "except-interfaces = [\"wg0\"]"),
+        ("", "ipsec = \"match\""),
+        ("", "pick-up = \"any\""),
+        ("blocks = \"10.0.0.0/30=64@1024-65535\"", "sources = [\"10.0.0.0/8\"]"),
+        ("families = [\"ipv4\"]", ""),
+        ("destination-ports = \"443\"", ""),
+        ("in-interfaces = [\"docker0\"]", "origin = \"forwarded\""),
+    ] {
+        assert_eq!(warnings(&[first, second]), "", "{first} before {second}");
+    }
+}
+
+#[test]
+fn absent_interfaces_are_warnings() {
+    let text = "[[policy]]\nname = \"a\"\nout-interfaces = [\"eth0\", \"wg*\"]\n\
+                in-interfaces = [\"docker0\"]\nto-ports = \"1024\"";
+    let document: Document = text.parse().unwrap();
+    let host = HostFacts { interfaces: vec!["eth0".parse().unwrap()], ..HostFacts::default() };
+    let warnings = document.host_warnings(&host);
+    let messages: String = warnings.iter().map(|warning| format!("{warning}\n")).collect();
+    expect![[r#"
+        policy `a`: no interface matches `wg*` now: the policy applies to it as soon as there is one
+        policy `a`: no interface matches `docker0` now: the policy applies to it as soon as there is one
+    "#]].assert_eq(&messages);
+    assert_eq!(warnings[0].name(), "no-interface");
+}
+
+proptest! {
+    #[test]
+    fn every_policy_translates_its_example(policy in wide_policies()) {
+        let flow = policy.example_flow().expect("accepted policies have one");
+        let resolved = policy.resolve(&HostFacts::default()).unwrap();
+        let decision = resolved.decide(&flow);
+        prop_assert!(matches!(decision, Decision::Translated(_)), "{policy:?} {flow} {decision:?}");
+    }
+
+    /// Neither flows nor the example of the later policy reach it.
+    #[test]
+    fn unreachable_policies_match_no_connection(
+        document in wide_documents(),
+        flows in proptest::collection::vec(crate::strategies::wide_flows(), 8),
+    ) {
+        let policies = document.resolve(&HostFacts::default()).unwrap();
+        for warning in document.warnings() {
+            let Warning::Unreachable { policy, .. } = warning else { continue };
+            let index = policies.iter().position(|resolved| resolved.name == policy).unwrap();
+            let example = document.policies()[index].example_flow();
+            for flow in flows.iter().cloned().chain(example) {
+                let matched = crate::evaluate(&policies, &flow).matched;
+                prop_assert!(matched.is_none_or(|matched| matched.index != index), "{flow}");
+            }
+        }
+    }
+
+    #[test]
+    fn refused_policies_match_no_flow(
+        spec in crate::strategies::specs(), flow in crate::strategies::wide_flows()
+    ) {
+        if let Err(error) = Policy::new(spec.clone()) {
+            prop_assert!(!error.keys().is_empty());
+            if matches!(error, PolicyError::Excludes { .. }) {
+                return Ok(());
+            }
+            let unchecked = Policy(std::sync::Arc::new(spec));
+            if let Ok(resolved) = unchecked.resolve(&HostFacts::default()) {
+                let decision = resolved.decide(&flow);
+                prop_assert!(matches!(decision, Decision::Untouched(_)), "{unchecked:?} {flow}");
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What correct policies do not do: keys without effect, policies that no connection reaches, and
+//! interfaces that do not exist.
+
+use thiserror::Error;
+
+use crate::host::HostFacts;
+use crate::net::address_set::AddressSet;
+use crate::net::family::Family;
+use crate::net::interface::{InterfaceName, InterfacePattern};
+use crate::net::port_set::PortSet;
+use crate::net::protocol::Protocol;
+use crate::policy::Policy;
+use crate::policy::address::Address;
+use crate::policy::name::PolicyName;
+use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
+use crate::policy::spec::{OpenConnections, PickUp, PolicySpec};
+
+/// Something that a correct policy does not do.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Warning {
+    /// A key without effect.
+    #[error("policy {policy}: {key} has no effect: {reason}")]
+    NoEffect {
+        /// The policy.
+        policy: PolicyName,
+        /// The key.
+        key: &'static str,
+        /// The reason.
+        reason: &'static str,
+    },
+    /// A policy that no connection reaches.
+    #[error(
+        "policy {policy} has no effect: policy {before} before it matches every connection that it \
+         matches"
+    )]
+    Unreachable {
+        /// The policy.
+        policy: PolicyName,
+        /// The policy before it.
+        before: PolicyName,
+    },
+    /// A pattern that covers no interface of the host now.
+    #[error(
+        "policy {policy}: no interface matches `{pattern}` now; the policy applies to it as soon as one \
+         does"
+    )]
+    NoInterface {
+        /// The policy.
+        policy: PolicyName,
+        /// The pattern.
+        pattern: InterfacePattern,
+    },
+    /// UDP-Lite, which the kernel does not know.
+    #[error(
+        "policy {policy}: this kernel has no UDP-Lite: NAT changes the address of such packets but not \
+         their port; with `enforce` they are dropped"
+    )]
+    NoUdpLite {
+        /// The policy.
+        policy: PolicyName,
+    },
+}
+
+impl Warning {
+    /// The stable name of this kind of warning, for programs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NoEffect { .. } => "no-effect",
+            Self::Unreachable { .. } => "unreachable",
+            Self::NoInterface { .. } => "no-interface",
+            Self::NoUdpLite { .. } => "no-udplite",
+        }
+    }
+
+    /// The policy.
+    #[must_use]
+    pub const fn policy(&self) -> &PolicyName {
+        match self {
+            Self::NoEffect { policy, .. }
+            | Self::Unreachable { policy, .. }
+            | Self::NoInterface { policy, .. }
+            | Self::NoUdpLite { policy } => policy,
+        }
+    }
+}
+
+/// The warnings about policies, in order of precedence, that do not depend on the host.
+#[must_use]
+pub fn warnings(policies: &[Policy]) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for (index, policy) in policies.iter().enumerate() {
+        warnings.extend(no_effects(policy));
+        let mut earlier = policies.iter().take(index);
+        if let Some(before) = earlier.find(|before| covers(before.spec(), policy.spec())) {
+            let (policy, before) = (policy.name().clone(), before.name().clone());
+            warnings.push(Warning::Unreachable { policy, before });
+        }
+    }
+    warnings
+}
+
+/// The warnings about a host with these facts as it is now.
+#[must_use]
+pub fn host_warnings(policies: &[Policy], host: &HostFacts) -> Vec<Warning> {
+    let of_policy = |policy: &Policy| {
+        let scope = &policy.spec().scope;
+        let out = match &scope.out_interfaces {
+            OutInterfaces::Matching(patterns) => patterns.as_slice(),
+            OutInterfaces::Uplinks | OutInterfaces::Any => &[],
+        };
+        let absent = out.iter().chain(&scope.in_interfaces).filter(|pattern| !host.knows(pattern));
+        let name = policy.name();
+        let warning = |pattern: &InterfacePattern| Warning::NoInterface {
+            policy: name.clone(),
+            pattern: pattern.clone(),
+        };
+        let needs_udplite = scope.protocols.contains(Protocol::UdpLite);
+        let no_udplite = (host.udplite == Some(false) && needs_udplite)
+            .then(|| Warning::NoUdpLite { policy: name.clone() });
+        absent.map(warning).chain(no_udplite).collect::<Vec<_>>()
+    };
+    policies.iter().flat_map(of_policy).collect()
+}
+
+fn no_effects(policy: &Policy) -> Vec<Warning> {
+    let spec = policy.spec();
+    let (flags, scope) = (spec.flags, &spec.scope);
+    let is_random = !flags.keep_permitted_ports();
+    let has_one_range = spec.permitted_ports().is_some_and(|ports| ports.ranges().len() == 1);
+    let has_tcp = scope.protocols.contains(Protocol::Tcp);
+    let checks = [
+        (
+            flags.random && flags.fully_random,
+            "random",
+            "fully-random chooses a random port already",
+        ),
+        (
+            spec.per_source_stable && is_random,
+            "per-source-stable",
+            "a random port differs for each destination",
+        ),
+        (spec.per_source_stable && has_one_range, "per-source-stable", "there is only one range"),
+        (
+            flags.persistent && matches!(spec.address, Address::Keep | Address::Fixed(_)),
+            "persistent",
+            "the address is the same for all connections already",
+        ),
+        (spec.pick_up == PickUp::Any && !has_tcp, "pick-up", "the policy does not match tcp"),
+        (
+            spec.open_connections == OpenConnections::Drop && !spec.enforce,
+            "open-connections",
+            "the policy is not enforced",
+        ),
+        (
+            !spec.enforce
+                && !spec.exempt.is_empty()
+                && spec.exempt.intersection(&spec.source_ports).is_empty(),
+            "exempt-source-ports",
+            "none of them is in source-ports",
+        ),
+        (has_foreign_exceptions(spec), "except-ports", "none of them is permitted by the target"),
+        (
+            has_unreached_destinations(spec),
+            "except-destinations",
+            "none of them is in destinations",
+        ),
+        (
+            has_unreached_interfaces(scope),
+            "except-interfaces",
+            "none of them is an output interface of the policy",
+        ),
+    ];
+    let wrong = checks.into_iter().filter(|(is_wrong, ..)| *is_wrong);
+    wrong
+        .map(|(_, key, reason)| Warning::NoEffect { policy: policy.name().clone(), key, reason })
+        .collect()
+}
+
+fn has_foreign_exceptions(spec: &PolicySpec) -> bool {
+    let all = PolicySpec { except_ports: PortSet::EMPTY, ..spec.clone() };
+    let is_foreign = |ports: PortSet| ports.intersection(&spec.except_ports).is_empty();
+    !spec.except_ports.is_empty() && all.permitted_ports().is_some_and(is_foreign)
+}
+
+fn has_unreached_destinations(spec: &PolicySpec) -> bool {
+    let scope = &spec.scope;
+    let is_unreached = |family: Family| {
+        let excepted = AddressSet::of(family, &scope.except_destinations);
+        AddressSet::within(family, &scope.destinations).intersection(&excepted).is_empty()
+    };
+    !scope.except_destinations.is_empty() && spec.families().iter().all(is_unreached)
+}
+
+/// Whether no excepted interface can be an output interface.
+fn has_unreached_interfaces(scope: &Scope) -> bool {
+    let is_loopback = |pattern: &InterfacePattern| matches!(pattern, InterfacePattern::Name(name) if name.is_loopback());
+    let is_unreached = |except: &InterfacePattern| match &scope.out_interfaces {
+        OutInterfaces::Matching(patterns) => {
+            is_loopback(except) || !patterns.iter().any(|pattern| overlaps(pattern, except))
+        }
+        OutInterfaces::Uplinks | OutInterfaces::Any => is_loopback(except),
+    };
+    !scope.except_interfaces.is_empty() && scope.except_interfaces.iter().all(is_unreached)
+}
+
+fn overlaps(a: &InterfacePattern, b: &InterfacePattern) -> bool {
+    let matches = |pattern: &InterfacePattern, name: &InterfaceName| pattern.matches(name);
+    match (a, b) {
+        (InterfacePattern::Name(name), other) | (other, InterfacePattern::Name(name)) => {
+            matches(other, name)
+        }
+        (InterfacePattern::Prefix(a), InterfacePattern::Prefix(b)) => {
+            a.as_str().starts_with(b.as_str()) || b.as_str().starts_with(a.as_str())
+        }
+    }
+}
+
+/// Whether the policy matches every connection that `other` matches. It may be true of policies for
+/// which this says no, but never the reverse.
+fn covers(policy: &PolicySpec, other: &PolicySpec) -> bool {
+    let has_tcp = other.scope.protocols.contains(Protocol::Tcp);
+    let picks_up = policy.pick_up == PickUp::Any || other.pick_up == PickUp::Opening || !has_tcp;
+    picks_up
+        && other.translated().is_subset(&policy.translated())
+        && covers_interfaces(&policy.scope, &other.scope)
+        && covers_packets(&policy.scope, &other.scope)
+        && Family::ALL.into_iter().all(|family| {
+            other.source_set(family).is_subset(&policy.source_set(family))
+                && (other.source_set(family).is_empty()
+                    || other.destination_set(family).is_subset(&policy.destination_set(family)))
+        })
+}
+
+fn covers_interfaces(scope: &Scope, other: &Scope) -> bool {
+    let within = |inner: &[InterfacePattern], outer: &[InterfacePattern]| {
+        inner.iter().all(|inner| outer.iter().any(|outer| is_within(inner, outer)))
+    };
+    let out = match (&scope.out_interfaces, &other.out_interfaces) {
+        (OutInterfaces::Any, _) | (OutInterfaces::Uplinks, OutInterfaces::Uplinks) => true,
+        (OutInterfaces::Matching(outer), OutInterfaces::Matching(inner)) => {
+            within(inner.as_slice(), outer.as_slice())
+        }
+        _ => false,
+    };
+    let comes_in = scope.in_interfaces.is_empty()
+        || !other.in_interfaces.is_empty() && within(&other.in_interfaces, &scope.in_interfaces);
+    out && comes_in && within(&scope.except_interfaces, &other.except_interfaces)
+}
+
+fn is_within(inner: &InterfacePattern, outer: &InterfacePattern) -> bool {
+    match (inner, outer) {
+        (InterfacePattern::Name(name), outer) => outer.matches(name),
+        (InterfacePattern::Prefix(inner), InterfacePattern::Prefix(outer)) => {
+            inner.as_str().starts_with(outer.as_str())
+        }
+        (InterfacePattern::Prefix(_), InterfacePattern::Name(_)) => false,
+    }
+}
+
+fn covers_packets(scope: &Scope, other: &Scope) -> bool {
+    let origin = scope.origin == Origin::Both
+        || scope.origin == other.origin
+        || scope.origin == Origin::Forwarded && !other.in_interfaces.is_empty();
+    let mark = scope.mark.is_none_or(|mark| {
+        other.mark.is_some_and(|other| {
+            other.mask() & mark.mask() == mark.mask() && mark.matches(other.value())
+        })
+    });
+    origin
+        && mark
+        && (scope.ipsec == Ipsec::Match || scope.ipsec == other.ipsec)
+        && other.protocols.iter().all(|protocol| scope.protocols.contains(protocol))
+        && other.destination_ports.is_subset(&scope.destination_ports)
+}

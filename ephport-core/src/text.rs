@@ -1,0 +1,61 @@
+//! Text of others in messages: cut, and without control characters.
+
+use std::fmt::{self, Write as _};
+
+/// The most characters of a text that a message repeats.
+const MAX_QUOTED: usize = 80;
+
+/// The text between backticks, for a message: at most 80 characters, those that a terminal
+/// does not print escaped.
+///
+/// ```
+/// use ephport_core::quoted;
+///
+/// assert_eq!(quoted("eth0\x1b[31m").to_string(), "`eth0\\u{1b}[31m`");
+/// assert!(quoted(&"a".repeat(1_000_000)).to_string().ends_with("aaa...`"));
+/// ```
+#[must_use]
+pub fn quoted(text: &str) -> Quoted<'_> {
+    Quoted { text, mark: "`" }
+}
+
+/// The same without backticks.
+#[must_use]
+pub fn excerpt(text: &str) -> Quoted<'_> {
+    Quoted { text, mark: "" }
+}
+
+/// A text that is displayed cut and escaped; see [`quoted`].
+#[derive(Clone, Copy, Debug)]
+pub struct Quoted<'a> {
+    text: &'a str,
+    mark: &'static str,
+}
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.mark)?;
+        let mut chars = self.text.chars();
+        for c in chars.by_ref().take(MAX_QUOTED) {
+            match c {
+                '"' | '\'' | '\\' => f.write_char(c)?,
+                c => write!(f, "{}", c.escape_debug())?,
+            }
+        }
+        let dots = if chars.next().is_some() { "..." } else { "" };
+        write!(f, "{dots}{}", self.mark)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_cut_and_escaped() {
+        assert_eq!(quoted("a\"b\\'é").to_string(), "`a\"b\\'é`");
+        assert_eq!(quoted("\u{1b}[2J\r\n\u{202e}").to_string(), "`\\u{1b}[2J\\r\\n\\u{202e}`");
+        assert_eq!(excerpt(&"é".repeat(80)).to_string(), "é".repeat(80));
+        assert_eq!(excerpt(&"é".repeat(81)).to_string(), format!("{}...", "é".repeat(80)));
+    }
+}
