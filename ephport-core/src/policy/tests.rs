@@ -111,20 +111,21 @@ fn keys_without_effect_are_warnings() {
     .map(|lines| warnings(&[lines]))
     .concat();
     expect![[r#"
-        policy `a`: random has no effect: fully-random chooses a random port already
-        policy `a`: per-source-stable has no effect: a random port differs for each destination
-        policy `a`: per-source-stable has no effect: there is only one range
-        policy `a`: per-source-stable has no effect: there is only one range
-        policy `a`: persistent has no effect: the address is the same for all connections already
-        policy `a`: persistent has no effect: the address is the same for all connections already
-        policy `a`: pick-up has no effect: the policy does not match tcp
-        policy `a`: open-connections has no effect: the policy is not enforced
-        policy `a`: exempt-source-ports has no effect: none of them is in source-ports
-        policy `a`: except-ports has no effect: none of them is permitted by the target
-        policy `a`: except-destinations has no effect: none of them is in destinations
-        policy `a`: except-interfaces has no effect: none of them is an output interface of the policy
-        policy `a`: except-interfaces has no effect: none of them is an output interface of the policy
-    "#]].assert_eq(&all);
+        policy a: random has no effect: fully-random chooses a random port already
+        policy a: per-source-stable has no effect: a random port differs for each destination
+        policy a: per-source-stable has no effect: there is only one range
+        policy a: per-source-stable has no effect: there is only one range
+        policy a: persistent has no effect: the address is the same for all connections already
+        policy a: persistent has no effect: the address is the same for all connections already
+        policy a: pick-up has no effect: the policy does not match tcp
+        policy a: open-connections has no effect: the policy is not enforced
+        policy a: exempt-source-ports has no effect: none of them is in source-ports
+        policy a: except-ports has no effect: none of them is permitted by the target
+        policy a: except-destinations has no effect: none of them is in destinations
+        policy a: except-interfaces has no effect: none of them is an output interface of the policy
+        policy a: except-interfaces has no effect: none of them is an output interface of the policy
+    "#]]
+    .assert_eq(&all);
     for lines in [
         "",
         "enforce = true\nexempt-source-ports = \"53\"",
@@ -184,9 +185,10 @@ fn absent_interfaces_are_warnings() {
     let warnings = document.host_warnings(&host);
     let messages: String = warnings.iter().map(|warning| format!("{warning}\n")).collect();
     expect![[r#"
-        policy `a`: no interface matches `wg*` now: the policy applies to it as soon as there is one
-        policy `a`: no interface matches `docker0` now: the policy applies to it as soon as there is one
-    "#]].assert_eq(&messages);
+        policy a: no interface matches `wg*` now; the policy applies to it as soon as one does
+        policy a: no interface matches `docker0` now; the policy applies to it as soon as one does
+    "#]]
+    .assert_eq(&messages);
     assert_eq!(warnings[0].name(), "no-interface");
 }
 
