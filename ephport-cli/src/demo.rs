@@ -1,9 +1,9 @@
-//! `ephport-nft demo`: what a policy does to real packets, in a network that nobody else sees.
+//! `ephport-nft demo`: what a policy does to real packets, in a private network.
 //!
-//! A client behind a router plays the container, the router its host. Both open connections to a
-//! server on the far side, before and after a policy is installed on the router, and the server
-//! tells which source ports it saw. All hosts are private namespaces of this process
-//! ([`lab`](crate::lab)), so it needs no privilege and leaves nothing behind.
+//! A client of a router has the role of the container, the router that of its host. Both open
+//! connections to a server on the far side, before and after a policy is installed on the router,
+//! and the server reports the source ports. All hosts are private namespaces of this process
+//! ([`lab`](crate::lab)): the demonstration needs no privilege and does not change the host.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -17,14 +17,14 @@ use crate::lab::{
     TrafficError, connect, enter_user_namespace, may_make_networks,
 };
 
-/// The source ports that the policy of the demonstration allows, as the original post had them.
+/// The source ports that the policy of the demonstration permits.
 pub const ALLOWED: RangeInclusive<u16> = 49_152..=61_000;
 
-/// How many connections each host opens over each protocol and family.
+/// The count of connections that each host opens over each protocol and family.
 const CONNECTIONS: usize = 16;
 
-/// Source ports of the first of them; the kernel chooses the others. None is allowed, so that
-/// there always is something to see.
+/// Source ports of the first of them; the kernel selects the others. None is permitted, so that the
+/// policy always changes something.
 const OUTSIDE: [u16; 4] = [1024, 20_000, 40_000, 65_535];
 
 const PORT: u16 = 443;
@@ -33,41 +33,41 @@ const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
 const RESET: &str = "\x1b[0m";
 
-/// How the demonstration is written.
+/// The style of the report.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Style {
-    /// Whether ports inside are green and ports outside red (ECMA-48).
+    /// Whether permitted ports are green and others red (ECMA-48).
     pub colour: bool,
 }
 
-/// Installs the policy on the host that it is called on; gives the lines that say what it did.
+/// A function that installs the policy on the host that it is called on, and returns its summary.
 pub type Install<'a> = dyn Fn() -> Result<Vec<String>, Box<dyn Error + Send + Sync>> + Sync + 'a;
 
-/// What the server saw.
+/// The source ports that the server saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Without the policy.
     pub before: Vec<Group>,
-    /// With it; the same groups in the same order.
+    /// With the policy; the same groups in the same order.
     pub after: Vec<Group>,
-    /// Whether every connection had an allowed source port in the end.
+    /// Whether every connection had a permitted source port with the policy.
     pub all_inside: bool,
 }
 
 /// The connections of one host over one protocol and family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Who opened them.
+    /// The host that opened them.
     pub opener: Opener,
-    /// Over what.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Whether over IPv6.
+    /// Whether they are IPv6 connections.
     pub ipv6: bool,
     /// The source ports that the server saw, ascending.
     pub ports: Vec<u16>,
 }
 
-/// Who opens connections.
+/// A host that opens connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Opener {
     /// The client, whose packets the router forwards.
@@ -76,11 +76,11 @@ pub enum Opener {
     Host,
 }
 
-/// Why the demonstration cannot be given.
+/// The reason why the demonstration failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DemoError {
-    /// Its network cannot be made.
+    /// The network cannot be made.
     #[error(transparent)]
     Lab(#[from] LabError),
     /// A connection failed.
@@ -88,9 +88,9 @@ pub enum DemoError {
     Traffic {
         /// `before` or `after`.
         when: &'static str,
-        /// Who opened it.
+        /// The host that opened it.
         opener: Opener,
-        /// Why.
+        /// The cause.
         source: TrafficError,
     },
     /// The policy cannot be installed.
@@ -101,10 +101,13 @@ pub enum DemoError {
     Output(#[from] io::Error),
 }
 
-/// Gives the demonstration and writes it to `out`. `install` is called within the router.
+/// Run the demonstration and write the report to `out`. `install` is called on the router.
 ///
-/// A process without the privilege to make networks becomes root of a user namespace of its own
-/// and stays it; it must have one thread only.
+/// A process without the privilege to make networks becomes root of a new user namespace, and
+/// remains there; it must have a single thread.
+///
+/// # Errors
+/// [`DemoError`] when the network cannot be made, a connection fails, or `install` or `out` does.
 pub fn run(out: &mut dyn Write, style: Style, install: &Install<'_>) -> Result<Summary, DemoError> {
     if !may_make_networks() {
         enter_user_namespace()?;
@@ -115,7 +118,7 @@ pub fn run(out: &mut dyn Write, style: Style, install: &Install<'_>) -> Result<S
     writeln!(
         out,
         "A container and its host open {CONNECTIONS} connections each to a server.\n\
-         Which of them leave with a source port in {first}-{last}?\n"
+         Which of them are sent with a source port in {first}-{last}?\n"
     )?;
     let before = observe(&net, "before")?;
     let installed = net.router.run(install).map_err(DemoError::Install)?;
@@ -148,7 +151,7 @@ fn observe(net: &Routed, when: &'static str) -> Result<Vec<Group>, DemoError> {
     Ok(groups)
 }
 
-/// Opens all connections before it ends any, so that each needs a port of its own.
+/// Open all connections before one ends: each needs another port.
 fn ports_seen(
     host: &Host,
     protocol: Protocol,
@@ -167,7 +170,7 @@ fn ports_seen(
 }
 
 impl Opener {
-    /// What it is called.
+    /// The name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -178,13 +181,13 @@ impl Opener {
 }
 
 impl Group {
-    /// How many of the ports are allowed.
+    /// The count of permitted ports.
     #[must_use]
     pub fn inside(&self) -> usize {
         self.ports.iter().filter(|port| ALLOWED.contains(port)).count()
     }
 
-    /// As `3 of 16  (1024 to 65535)`, padded to one width.
+    /// Text like `3 of 16  (1024 to 65535)`, padded to one width.
     fn cell(&self, style: Style) -> String {
         let (inside, all) = (self.inside(), self.ports.len());
         let span = match self.ports.as_slice() {
@@ -221,12 +224,14 @@ impl Summary {
         let count = |of: fn(&Group) -> usize| self.after.iter().map(of).sum::<usize>();
         let (inside, all) = (count(Group::inside), count(|group| group.ports.len()));
         if self.all_inside {
-            format!("With the policy all {all} connections left with a port in {first}-{last}.")
+            format!(
+                "With the policy all {all} connections were sent with a port in {first}-{last}."
+            )
         } else {
             let outside = all - inside;
             format!(
-                "With the policy {outside} of {all} connections still left with a port outside \
-                 {first}-{last}."
+                "With the policy {outside} of {all} connections were still sent with a port \
+                 outside {first}-{last}."
             )
         }
     }
@@ -247,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_aligned_and_has_a_verdict() {
+    fn table_is_aligned_and_has_a_verdict() {
         let summary = Summary {
             before: vec![
                 group(Opener::Container, &[1024, 50_000, 65_535]),
@@ -264,7 +269,7 @@ mod tests {
   container TCP IPv4   1 of 3  (1024 to 65535)      3 of 3  (49152 to 61000)
   host      TCP IPv4   2 of 2  (49152 to 61000)     2 of 2  (49152 to 61000)
 
-With the policy all 5 connections left with a port in 49152-61000.
+With the policy all 5 connections were sent with a port in 49152-61000.
 ";
         assert_eq!(written(&summary, false), expected);
         let coloured = written(&summary, true);
@@ -272,16 +277,16 @@ With the policy all 5 connections left with a port in 49152-61000.
     }
 
     #[test]
-    fn the_verdict_does_not_hide_a_failure() {
+    fn verdict_reports_ports_outside() {
         let after = vec![group(Opener::Host, &[1024, 49_152, 61_001])];
         let summary = Summary { before: after.clone(), after, all_inside: false };
         assert!(written(&summary, false).ends_with(
-            "\nWith the policy 2 of 3 connections still left with a port outside 49152-61000.\n"
+            "\nWith the policy 2 of 3 connections were still sent with a port outside 49152-61000.\n"
         ));
     }
 
     #[test]
-    fn every_message_says_what_went_wrong() {
+    fn messages_name_the_cause() {
         let to = "10.0.0.2:80".parse().unwrap();
         let refused =
             TrafficError::Failed { protocol: Protocol::Tcp, to, errno: nix::Error::ECONNREFUSED };
@@ -307,7 +312,7 @@ With the policy all 5 connections left with a port in 49152-61000.
     }
 
     #[test]
-    fn none_of_the_fixed_ports_is_allowed() {
+    fn fixed_ports_are_not_permitted() {
         assert!(OUTSIDE.len() <= CONNECTIONS);
         assert!(OUTSIDE.iter().all(|port| !ALLOWED.contains(port)));
     }

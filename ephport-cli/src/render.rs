@@ -3,8 +3,10 @@
 
 use ephport_core::{
     Address, Families, Interfaces, Ipsec, OpenConnections, Origin, PermittedPorts, PickUp,
-    PortRange, Protocol, ResolvedPolicy,
+    PortRange, PortSet, Protocol, ResolvedPolicy,
 };
+
+use ephport_nft::InstalledPolicy;
 
 const COLUMNS: usize = 80;
 
@@ -26,6 +28,29 @@ impl Block {
     pub(crate) fn policy(policy: &ResolvedPolicy) -> Self {
         let mut block = Self::new(format!("policy {}", policy.name));
         block.rows = rows(policy);
+        block
+    }
+
+    /// The summary of a policy whose source is unknown, from its rules.
+    pub(crate) fn installed_policy(policy: &InstalledPolicy) -> Self {
+        let mut block = Self::new(format!("policy {}", policy.name));
+        let listed_or = |list: &[String], none: &str| match list {
+            [] => none.to_string(),
+            list => listed(list),
+        };
+        block.row("out-interfaces", listed_or(&policy.out_interfaces, "any but loopback"));
+        let to_ports = match policy.has_blocks {
+            true => "a block for each source".into(),
+            false => ranges(&policy.to_ports),
+        };
+        let source_ports = listed_or(&policy.source_ports, "any");
+        block.row("source ports", format!("{source_ports} -> {to_ports}"));
+        for new in &policy.addresses {
+            block.row("source address", address(*new));
+        }
+        if policy.enforces {
+            block.row("enforcement", "packets with other source ports are dropped");
+        }
         block
     }
 
@@ -113,17 +138,18 @@ fn scope(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
 fn target(policy: &ResolvedPolicy) -> String {
     match &policy.permitted {
         PermittedPorts::Blocks(blocks) => format!("a block for each of {} sources", blocks.count()),
-        PermittedPorts::Set(ports) if ports.ranges().len() <= MAX_RANGES => listed(ports.ranges()),
-        PermittedPorts::Set(ports) => {
-            let some = ports.ranges().iter().take(3);
-            format!(
-                "{} ports in {} ranges: {}, ...",
-                ports.count(),
-                ports.ranges().len(),
-                listed(some)
-            )
-        }
+        PermittedPorts::Set(ports) => ranges(ports),
     }
+}
+
+/// Ranges, or the count and first of many.
+fn ranges(ports: &PortSet) -> String {
+    let ranges = ports.ranges();
+    if ranges.len() <= MAX_RANGES {
+        return listed(ranges);
+    }
+    let some = listed(ranges.iter().take(3));
+    format!("{} ports in {} ranges: {some}, ...", ports.count(), ranges.len())
 }
 
 /// What happens to the source address.

@@ -48,8 +48,8 @@
 //! client.apply(plan)?;
 //! let status = client.status(plan)?;
 //! assert_eq!(status.state, State::Intact);
-//! for (policy, counters) in status.installed.table().map(|t| t.counters()).unwrap_or_default() {
-//!     println!("{policy}: {} translations attempted", counters.attempts);
+//! for policy in status.installed.table().map(|table| table.policies()).unwrap_or_default() {
+//!     println!("{}: {} translations attempted", policy.name, policy.attempts);
 //! }
 //! client.remove()?;
 //! # Ok(())
@@ -117,6 +117,7 @@ pub use compile::compile;
 pub use ephport_core::Warning;
 pub use plan::drift::Drift;
 pub use plan::{Explanation, Plan, PlanError};
+pub use syntax::InstalledPolicy;
 pub use table::TableState;
 
 /// The examples of the README compile.

@@ -346,7 +346,8 @@ fn status_prints_json() {
     assert_eq!((exit, &json["state"]), (Exit::Success, &json!("intact")));
     assert_eq!(json["written_by"], env!("CARGO_PKG_VERSION"));
     let policy = json!([{
-        "name": "default", "policy": null, "translations_attempted": 0, "enforcement_drops": 0,
+        "name": "default", "policy": null, "to_ports": [{ "first": 49_152, "last": 61_000 }],
+        "enforces": false, "translations_attempted": 0, "enforcement_drops": 0,
     }]);
     assert_eq!(json["policies"], policy);
     let rules = json["rules"].as_array().unwrap();

@@ -1,4 +1,4 @@
-//! The demonstration, with and without a policy behind it.
+//! The demonstration, with and without a policy.
 
 use std::error::Error;
 use std::fs::File;
@@ -20,27 +20,33 @@ fn install_the_policy() -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
 }
 
 #[test]
-fn without_a_policy_it_says_so() {
+fn demo_without_policy_reports_ports_outside() {
     let mut out = Vec::new();
     let summary = run(&mut out, Style::default(), &|| Ok(Vec::new())).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert!(!summary.all_inside);
     assert!(summary.before.iter().chain(&summary.after).all(|group| group.inside() <= 12));
-    assert!(text.contains("128 connections still left with a port outside 49152-61000"), "{text}");
+    assert!(
+        text.contains("128 connections were still sent with a port outside 49152-61000"),
+        "{text}"
+    );
 }
 
 #[test]
-fn with_the_policy_every_port_is_inside() {
+fn demo_with_policy_has_every_port_inside() {
     let mut out = Vec::new();
     let summary = run(&mut out, Style::default(), &install_the_policy).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert!(summary.all_inside, "{text}");
     assert!(text.contains("  source ports of all uplinks go to 49152-61000\n"), "{text}");
-    assert!(text.ends_with("all 128 connections left with a port in 49152-61000.\n"), "{text}");
+    assert!(
+        text.ends_with("all 128 connections were sent with a port in 49152-61000.\n"),
+        "{text}"
+    );
 }
 
 #[test]
-fn a_network_that_cannot_be_made_is_told() {
+fn network_that_cannot_be_made_is_an_error() {
     let demonstrated =
         without_descriptors(|| run(&mut Vec::new(), Style::default(), &|| Ok(Vec::new())));
     let error = demonstrated.unwrap_err();
@@ -48,7 +54,7 @@ fn a_network_that_cannot_be_made_is_told() {
 }
 
 #[test]
-fn a_connection_that_fails_is_told_with_its_side() {
+fn failed_connection_is_reported_with_its_host() {
     let taken = Mutex::new(Vec::new());
     let take_a_port_of_the_demo = || {
         taken.lock().unwrap().push(TcpListener::bind("0.0.0.0:1024")?);
@@ -61,7 +67,7 @@ fn a_connection_that_fails_is_told_with_its_side() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_told() {
+fn unwritable_report_is_an_error() {
     let mut full = File::options().write(true).open("/dev/full").unwrap();
     let error = run(&mut full, Style::default(), &|| Ok(Vec::new())).unwrap_err();
     let expected = "cannot write the report: No space left on device (os error 28)";
@@ -69,14 +75,14 @@ fn a_report_that_cannot_be_written_is_told() {
 }
 
 #[test]
-fn a_failed_installation_is_told() {
+fn failed_installation_is_an_error() {
     let error = run(&mut Vec::new(), Style::default(), &|| Err("no such policy".into()));
     let message = error.unwrap_err().to_string();
     assert_eq!(message, "cannot install the policy on the demo's own host: no such policy");
 }
 
 #[test]
-fn one_who_may_make_no_network_is_told_what_forbids_it() {
+fn forbidden_namespaces_are_named_with_their_sysctl() {
     // The limit is that of the new user namespace (namespaces(7)).
     let script = "echo 0 >/proc/sys/user/max_net_namespaces && exec \"$0\" demo";
     let unshare = ["-Ur", "sh", "-c", script];

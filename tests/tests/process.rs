@@ -18,7 +18,7 @@ fn started(host: &Host, line: &str) -> Vec<String> {
 }
 
 #[test]
-fn no_process_is_ever_started() {
+fn no_process_is_started() {
     let net = Routed::new().unwrap();
     for line in
         ["apply --to-ports 49152-61000", "status", "apply --to-ports 1-2", "show --to 1", "remove"]
@@ -31,7 +31,7 @@ fn no_process_is_ever_started() {
     assert!(!ok(&net.router, "nft list ruleset").contains("ephport"));
 }
 
-/// Runs the demo as somebody who is nobody, under these words.
+/// Runs the demo as the user nobody, after these words of a shell.
 fn demo_as_nobody(before: &str) -> Output {
     let path = env::temp_dir().join(format!("ephport-nft-{}", process::id()));
     fs::copy(binary(), &path).expect("a copy that nobody may read");
@@ -51,7 +51,7 @@ fn demo_as_nobody(before: &str) -> Output {
 }
 
 #[test]
-fn the_demo_needs_no_privilege() {
+fn demo_needs_no_privilege() {
     let output = demo_as_nobody("");
     let out = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
@@ -61,13 +61,15 @@ fn the_demo_needs_no_privilege() {
         "{out}"
     );
     assert!(
-        out.ends_with("With the policy all 128 connections left with a port in 49152-61000.\n")
+        out.ends_with(
+            "With the policy all 128 connections were sent with a port in 49152-61000.\n"
+        )
     );
     assert!(!out.contains('\x1b'), "colour without a terminal");
 }
 
 #[test]
-fn where_user_namespaces_are_forbidden_the_demo_says_what_to_do() {
+fn demo_names_the_sysctl_that_forbids_namespaces() {
     // Restriction within a user namespace of this test's own, without any capability in it.
     let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
                   exec setpriv --securebits +noroot --bounding-set -all --inh-caps -all \"$0\" demo";
@@ -82,6 +84,6 @@ fn where_user_namespaces_are_forbidden_the_demo_says_what_to_do() {
         "error: cannot make a private user namespace: unshare(CLONE_NEWUSER) failed \
          (ENOSPC: No space left on device); user.max_user_namespaces is 0, set it with \
          `sysctl -w user.max_user_namespaces=1000`. Or run as root with all capabilities: \
-         that touches nothing of this host either\n"
+         that changes nothing on this host either\n"
     );
 }

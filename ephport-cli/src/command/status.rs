@@ -7,13 +7,13 @@
 use std::path::Path;
 
 use ephport_core::ResolveError;
-use ephport_nft::client::{Counters, State};
-use ephport_nft::{Client, Installed, Plan, PlanError, Status, TableState};
+use ephport_nft::client::State;
+use ephport_nft::{Client, Installed, InstalledPolicy, Plan, PlanError, Status, TableState};
 
 use super::{DEFAULT_FILE, Failure, plan, read_document};
 use crate::Exit;
 use crate::args::StatusArgs;
-use crate::document::{self, Level, PolicyStatus, VERSION, Void, rules};
+use crate::document::{self, Level, PolicyStatus, VERSION, Void, ports, rules};
 use crate::output::Output;
 use crate::render::Block;
 
@@ -110,14 +110,15 @@ impl Report<'_> {
             self.print_drift(output);
         }
         let Installed::Ours { ruleset: table, .. } = &self.status.installed else { return };
-        for (name, counters) in table.counters() {
-            let resolved = self.policy.plan().map(|plan| &plan.resolved).into_iter().flatten();
-            let policy = resolved.clone().find(|policy| policy.name == name);
+        for installed in table.policies() {
+            let resolved = self.policy.plan().map(|plan| plan.resolved.as_slice());
+            let resolved = resolved.unwrap_or_default();
+            let policy = resolved.iter().find(|policy| policy.name == installed.name);
             let mut block =
-                policy.map_or_else(|| Block::new(format!("policy {name}")), Block::policy);
-            block.row("translations attempted", counters.attempts.to_string());
-            if policy.is_none_or(|policy| policy.enforce) {
-                block.row("enforcement drops", counters.drops.to_string());
+                policy.map_or_else(|| Block::installed_policy(&installed), Block::policy);
+            block.row("translations attempted", installed.attempts.to_string());
+            if installed.enforces {
+                block.row("enforcement drops", installed.drops.to_string());
             }
             writeln!(output, "\n{}", block.lines().join("\n"));
         }
@@ -178,13 +179,15 @@ impl Report<'_> {
 
     fn policies(&self, table: &TableState) -> Vec<PolicyStatus> {
         let resolved = self.policy.plan().map(|plan| plan.resolved.as_slice()).unwrap_or_default();
-        let status = |(name, counters): (ephport_core::PolicyName, Counters)| PolicyStatus {
-            policy: resolved.iter().find(|policy| policy.name == name).map(Into::into),
-            name: name.to_string(),
-            translations_attempted: counters.attempts,
-            enforcement_drops: counters.drops,
+        let status = |installed: InstalledPolicy| PolicyStatus {
+            policy: resolved.iter().find(|policy| policy.name == installed.name).map(Into::into),
+            name: installed.name.to_string(),
+            to_ports: ports(&installed.to_ports),
+            enforces: installed.enforces,
+            translations_attempted: installed.attempts,
+            enforcement_drops: installed.drops,
         };
-        table.counters().into_iter().map(status).collect()
+        table.policies().into_iter().map(status).collect()
     }
 }
 

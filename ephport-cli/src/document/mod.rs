@@ -1,6 +1,7 @@
 //! The JSON documents that commands print, and their schemas.
 //!
-//! A document's `version` grows when a key is removed or changes its meaning; a new key leaves it.
+//! A document's `version` is incremented when a key is removed or changes its meaning, and not for a
+//! new key.
 
 mod parts;
 mod policy_file;

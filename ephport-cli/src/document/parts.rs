@@ -183,6 +183,10 @@ pub(crate) struct PolicyStatus {
     pub(crate) name: String,
     /// The policy, if the table was applied from a policy that is known.
     pub(crate) policy: Option<PolicyDocument>,
+    /// The source ports that the rules translate connections to; empty for blocks.
+    pub(crate) to_ports: Vec<PortRange>,
+    /// Whether the rules drop packets with other source ports.
+    pub(crate) enforces: bool,
     /// The count of connections that the kernel attempted to translate.
     pub(crate) translations_attempted: u64,
     /// The count of packets that enforcement dropped.

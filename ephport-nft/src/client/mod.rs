@@ -14,7 +14,7 @@ pub use events::{Event, Events};
 pub use location::{Item, RequestLocation};
 pub use module::Module;
 pub use request::{Object, Request};
-pub use status::{Counters, State, Status};
+pub use status::{State, Status};
 
 use verdict::{CommitResult, verdict};
 

@@ -1,16 +1,9 @@
 //! What is installed, and what the kernel did with it.
 
-use std::collections::BTreeMap;
-
-use ephport_core::PolicyName;
-
 use super::{Client, Error, Installed};
 use crate::netlink::Transport;
-use crate::nftables::Rule;
-use crate::nftables::expr::{Expr, Immediate, Verdict};
 use crate::plan::drift::{self, Drift};
 use crate::table::TableState;
-use crate::table::layout::{ENFORCE, POSTROUTING, policy_of};
 
 /// What is installed under the name of ephport's table, compared with a plan where one is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,16 +42,6 @@ impl State {
             Self::Intact => "intact",
         }
     }
-}
-
-/// The counters of the rules of one policy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// The count of connections that the kernel attempted to translate. An attempt fails when all
-    /// ports are in use.
-    pub attempts: u64,
-    /// The count of packets that enforcement dropped.
-    pub drops: u64,
 }
 
 impl<T: Transport> Client<T> {
@@ -104,37 +87,4 @@ impl Installed {
         let Self::Ours { fingerprint: Some(found), .. } = self else { return false };
         desired.fingerprint().is_some_and(|expected| found.checksum == expected.checksum)
     }
-}
-
-impl TableState {
-    /// The counters of each policy, in order of its first rule.
-    #[must_use]
-    pub fn counters(&self) -> Vec<(PolicyName, Counters)> {
-        let (mut order, mut counted) = (Vec::new(), BTreeMap::<PolicyName, Counters>::new());
-        for rule in &self.rules {
-            let Some(policy) = policy_of(rule) else { continue };
-            let counters = counted.entry(policy.clone()).or_insert_with(|| {
-                order.push(policy);
-                Counters::default()
-            });
-            let packets = rule.counter().map_or(0, |counter| counter.packets);
-            match rule.chain.as_str() {
-                POSTROUTING => counters.attempts = counters.attempts.saturating_add(packets),
-                ENFORCE if drops(rule) => {
-                    counters.drops = counters.drops.saturating_add(packets);
-                }
-                _ => {}
-            }
-        }
-        let counters = |name: PolicyName| {
-            let counters = counted.get(&name).copied().unwrap_or_default();
-            (name, counters)
-        };
-        order.into_iter().map(counters).collect()
-    }
-}
-
-/// Whether the rule drops what it matches.
-fn drops(rule: &Rule) -> bool {
-    rule.exprs.last() == Some(&Expr::from(Immediate::verdict(Verdict::Drop)))
 }

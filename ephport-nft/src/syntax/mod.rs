@@ -10,6 +10,7 @@
 mod bytecode;
 mod nat;
 mod operand;
+mod policies;
 mod print;
 mod sets;
 mod statement;
@@ -19,6 +20,7 @@ use std::fmt;
 pub use bytecode::Bytecode;
 pub use nat::{Argument, NatStatement, NatTarget};
 pub use operand::{AddressField, Operand};
+pub use policies::InstalledPolicy;
 pub use sets::SetRef;
 pub(crate) use sets::element_texts;
 pub use statement::{Decoded, MatchValue, Statement, decode};

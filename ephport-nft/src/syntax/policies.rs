@@ -1,0 +1,178 @@
+//! Policies as an installed table has them: scope, ports and counters, from the decoded rules.
+
+use std::collections::BTreeMap;
+
+use ephport_core::{Address, PolicyName, PortSet};
+
+use super::nat::Argument;
+use super::operand::Operand;
+use super::statement::{Decoded, Statement, decode};
+use crate::nftables::Rule;
+use crate::nftables::expr::{Payload, Verdict};
+use crate::table::layout::{ENFORCE, POSTROUTING, policy_of};
+use crate::table::{Normalized, TableState};
+use crate::uapi::NFT_META_OIFNAME;
+
+/// The rules of one policy in a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InstalledPolicy {
+    /// The name.
+    pub name: PolicyName,
+    /// The output interfaces, as nft prints them; none is any.
+    pub out_interfaces: Vec<String>,
+    /// The source ports that are translated, as nft prints them; none is any.
+    pub source_ports: Vec<String>,
+    /// The ports to which connections are translated; empty for blocks.
+    pub to_ports: PortSet,
+    /// Whether each source has its own block of ports.
+    pub has_blocks: bool,
+    /// The source addresses after translation, except those of blocks.
+    pub addresses: Vec<Address>,
+    /// Whether packets with other source ports are dropped.
+    pub enforces: bool,
+    /// The count of connections that the kernel attempted to translate. An attempt fails when all
+    /// ports are in use.
+    pub attempts: u64,
+    /// The count of packets that enforcement dropped.
+    pub drops: u64,
+}
+
+impl TableState {
+    /// The policies, in order of their first rules.
+    #[must_use]
+    pub fn policies(&self) -> Vec<InstalledPolicy> {
+        let table = self.normalized();
+        let mut indices = BTreeMap::new();
+        let mut policies: Vec<InstalledPolicy> = Vec::new();
+        for rule in &self.rules {
+            let Some(name) = policy_of(rule) else { continue };
+            let index = *indices.entry(name.clone()).or_insert_with(|| {
+                policies.push(InstalledPolicy::new(name));
+                policies.len() - 1
+            });
+            if let Some(policy) = policies.get_mut(index) {
+                policy.add(rule, &table);
+            }
+        }
+        policies
+    }
+}
+
+impl InstalledPolicy {
+    fn new(name: PolicyName) -> Self {
+        Self {
+            name,
+            out_interfaces: Vec::new(),
+            source_ports: Vec::new(),
+            to_ports: PortSet::EMPTY,
+            has_blocks: false,
+            addresses: Vec::new(),
+            enforces: false,
+            attempts: 0,
+            drops: 0,
+        }
+    }
+
+    fn add(&mut self, rule: &Rule, table: &Normalized<'_>) {
+        let packets = rule.counter().map_or(0, |counter| counter.packets);
+        if rule.chain == POSTROUTING {
+            self.attempts = self.attempts.saturating_add(packets);
+        }
+        for Decoded { statement, .. } in decode(rule, table) {
+            match &statement {
+                Statement::Match { operand, is_inverted: false, .. } => {
+                    self.add_match(rule, operand, &statement);
+                }
+                Statement::Nat(nat) => {
+                    match &nat.ports {
+                        Some(Argument::Value(range)) => {
+                            self.to_ports = self.to_ports.union(&(*range).into());
+                        }
+                        Some(Argument::Map(_)) => self.has_blocks = true,
+                        None => {}
+                    }
+                    if let Argument::Value(address) = nat.address {
+                        add(&mut self.addresses, address);
+                    }
+                }
+                Statement::Verdict(Verdict::Drop) if rule.chain == ENFORCE => {
+                    self.enforces = true;
+                    self.drops = self.drops.saturating_add(packets);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn add_match(&mut self, rule: &Rule, operand: &Operand<'_>, statement: &Statement<'_>) {
+        let (list, prefix) = match operand {
+            Operand::Meta(NFT_META_OIFNAME) => (&mut self.out_interfaces, "oifname "),
+            Operand::Payload { base, offset: 0, len: 2 }
+                if *base == Payload::SOURCE_PORT.base && rule.chain == POSTROUTING =>
+            {
+                (&mut self.source_ports, "th sport ")
+            }
+            _ => return,
+        };
+        if let Some(text) = statement.to_nft() {
+            let value = text.strip_prefix(prefix).unwrap_or(&text);
+            let value = value.trim_matches(|c| matches!(c, '{' | '}' | ' ' | '"'));
+            add(list, value.replace('"', ""));
+        }
+    }
+}
+
+fn add<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    if !list.contains(&item) {
+        list.push(item);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ephport_core::{Document, HostFacts};
+
+    use super::*;
+    use crate::Plan;
+
+    fn policies(text: &str) -> Vec<InstalledPolicy> {
+        let document: Document = text.parse().unwrap();
+        Plan::new(document.policies(), &HostFacts::default()).unwrap().table.policies()
+    }
+
+    #[test]
+    fn policies_of_a_table_have_scope_and_ports() {
+        let found = policies(
+            r#"
+            [[policy]]
+            name = "one"
+            out-interfaces = ["eth0", "wg*"]
+            to-ports = "49152-61000"
+            enforce = true
+
+            [[policy]]
+            name = "two"
+            out-interfaces = "any"
+            source-ports = "2000-2999,4000"
+            to-ports = "1024-2047,4096-5119"
+            address = "192.0.2.1"
+
+            [[policy]]
+            name = "three"
+            out-interfaces = ["eth1"]
+            blocks = "10.0.0.0/30=64@1024-2047"
+            "#,
+        );
+        let [one, two, three] = found.as_slice() else { panic!("{found:#?}") };
+        assert_eq!((one.name.as_str(), one.to_ports.to_string()), ("one", "49152-61000".into()));
+        assert_eq!(one.out_interfaces, ["eth0", "wg*"]);
+        assert_eq!(one.source_ports, ["1024-65535"]);
+        assert_eq!((&*one.addresses, one.enforces), (&[Address::Masquerade][..], true));
+        assert_eq!(two.to_ports.to_string(), "1024-2047,4096-5119");
+        assert_eq!(two.source_ports, ["2000-2999, 4000"]);
+        assert_eq!(two.addresses, [Address::Fixed("192.0.2.1".parse().unwrap())]);
+        assert!(!two.enforces && !two.has_blocks && two.out_interfaces.is_empty());
+        assert!(three.has_blocks && three.to_ports.is_empty());
+    }
+}
