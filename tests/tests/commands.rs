@@ -101,16 +101,24 @@ fn policies_of_a_file_are_applied_in_order() {
             intact: table inet ephport, ephport-nft 0.1.0, fingerprint CHECKSUM
 
             policy builds
+              out-interfaces          eth0
+              source ports            1024-65535 -> 49152-61000
+              source address          masquerade: an address of the output interface
+              enforcement             packets with other source ports are dropped
               translations attempted  0
               enforcement drops       0
 
             policy subscribers
+              out-interfaces          eth0, wg*
+              source ports            1024-65535 -> a block for each source
+              source address          masquerade: an address of the output interface
               translations attempted  0
-              enforcement drops       0
 
             policy rest
+              out-interfaces          any but loopback
+              source ports            1024-65535 -> 1024-29999, 32768-65535
+              source address          masquerade: an address of the output interface
               translations attempted  0
-              enforcement drops       0
         "#]],
         &expect![[""]],
     );
