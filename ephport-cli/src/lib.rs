@@ -6,6 +6,7 @@
 //! the host.
 #![forbid(unsafe_code)]
 
+mod advice;
 mod args;
 mod command;
 pub mod demo;

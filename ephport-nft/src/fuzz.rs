@@ -4,7 +4,6 @@
 use ephport_core::decision::{Effect, evaluate, permits, permits_invalid};
 use ephport_core::strategies::{addresses, flows, policies, ports, scopes, selections, targets};
 use ephport_core::{Document, Flow, HostFacts, Policy, PolicySpec, Port, Protocol, ResolvedPolicy};
-use nix::errno::Errno;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -74,11 +73,7 @@ pub fn object(body: &[u8]) {
 
 /// The acknowledgement as the kernel would send it, read.
 fn acknowledged(ack: &Ack) -> Result<Ack, CodecError> {
-    let code = match ack.errno {
-        None => 0,
-        Some(Errno::UnknownErrno) => -4095,
-        Some(errno) => -(errno as i32),
-    };
+    let code = ack.errno.map_or(0, |errno| -errno.raw());
     let bytes = written(|w| {
         let flags = NLM_F_ACK_TLVS;
         w.message(Header { message_type: NLMSG_ERROR, flags, seq: ack.seq }, |w| {

@@ -115,6 +115,7 @@ pub use client::{Applied, Client, Error, Installed, Status};
 #[doc(hidden)]
 pub use compile::compile;
 pub use ephport_core::Warning;
+pub use netlink::{CodecError, Errno, NetlinkError};
 pub use plan::drift::Drift;
 pub use plan::{Explanation, Plan, PlanError};
 pub use syntax::InstalledPolicy;

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ephport_core::Protocol;
-use nix::errno::Errno;
 use thiserror::Error;
 
-use crate::netlink::{CodecError, Header, NetlinkError, Reader, Socket, Transport, Writer, dump};
+use crate::netlink::{
+    CodecError, Errno, Header, NetlinkError, Reader, Socket, Transport, Writer, dump,
+};
 use crate::uapi::{
     AF_INET, AF_INET6, NLM_F_DUMP, NLM_F_REQUEST, SOCK_DIAG_BY_FAMILY, TCP_CLOSE, TCP_ESTABLISHED,
     TCP_LISTEN,
@@ -92,7 +93,7 @@ pub fn visit(
             Ok(())
         });
         match result {
-            Err(NetlinkError::Refused { errno: Errno::ENOENT | Errno::EINVAL }) => {
+            Err(NetlinkError::Rejected { errno: Errno::ENOENT | Errno::EINVAL }) => {
                 return Err(SockDiagError::NoModule { protocol });
             }
             result => result?,

@@ -5,6 +5,7 @@ mod scripted;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use ephport_nft::Errno;
 use ephport_nft::client::{Event, Events};
 use ephport_nft::netlink::{CodecError, Header, NfGenMsg, Writer};
 use ephport_nft::netlink::{NetlinkError, Transport};
@@ -14,7 +15,6 @@ use ephport_nft::uapi::{
     NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM,
     NFT_MSG_NEWTABLE, NFTA_GEN_ID, NFTA_GEN_PROC_NAME, NFTA_GEN_PROC_PID,
 };
-use nix::errno::Errno;
 use scripted::ruleset;
 
 const NFT_MSG_NEWOBJ: u16 = 18;
@@ -151,6 +151,6 @@ fn what_is_no_netlink_is_an_error_and_no_end() {
     let whole = sent();
     for len in 1..whole.len() {
         let read = events(vec![Ok(whole[..len].to_vec())]);
-        assert!(matches!(&read[..], [Err(NetlinkError::Wire(_))]), "{len}: {read:?}");
+        assert!(matches!(&read[..], [Err(NetlinkError::Answer(_))]), "{len}: {read:?}");
     }
 }

@@ -3,12 +3,12 @@
 
 mod scripted;
 
+use ephport_nft::Errno;
 use ephport_nft::client::Module;
 use ephport_nft::netlink::{Header, Messages};
 use ephport_nft::netlink::{NetlinkError, Transport};
 use ephport_nft::uapi::{NFNL_MSG_BATCH_BEGIN, NFT_MSG_DELSETELEM, NLM_F_ACK};
 use ephport_nft::{Applied, Client, Error, TableState};
-use nix::errno::Errno;
 use scripted::{BatchFault, Kernel, ruleset};
 
 /// A kernel whose answers to a batch of these messages are tampered with.
@@ -50,7 +50,7 @@ fn applied(
 }
 
 #[test]
-fn a_spurious_ack_before_the_error_of_the_same_message_is_no_success() {
+fn error_after_a_spurious_ack_is_an_error() {
     // The last message, which alone asks for an ack, and the chain.
     for at in [4, 8] {
         let fails = BatchFault::Fails { at: vec![(at, Errno::ENOENT)], acked: false };
@@ -63,7 +63,7 @@ fn a_spurious_ack_before_the_error_of_the_same_message_is_no_success() {
             Err(Error::NoModule { module: Module { name: "nft_chain_nat", .. }, .. }) => {
                 assert_eq!(at, 4);
             }
-            Err(Error::Refused(refusal)) => assert_eq!((at, refusal.errno), (8, Errno::ENOENT)),
+            Err(Error::Rejected(refusal)) => assert_eq!((at, refusal.errno), (8, Errno::ENOENT)),
             other => panic!("{other:?}"),
         }
         assert_eq!(held, None);
@@ -96,7 +96,7 @@ impl Transport for &mut Late {
 }
 
 #[test]
-fn a_generation_that_is_on_its_way_is_waited_for() {
+fn commit_in_progress_is_awaited() {
     let (old, new) = (ruleset("1024-2047"), ruleset("49152-61000"));
     let kernel = Kernel { ruleset: Some(old), ..Kernel::default() };
     let mut late = Late { kernel, next: Some(new.clone()) };
@@ -105,7 +105,7 @@ fn a_generation_that_is_on_its_way_is_waited_for() {
 }
 
 #[test]
-fn acks_of_the_batchs_beginning_and_end_are_neither_asked_for_nor_believed() {
+fn acks_of_batch_begin_and_end_are_ignored() {
     let mut asking = Vec::new();
     let (result, held) = applied(Vec::new(), |kernel, headers| {
         asking.extend(headers.iter().map(|header| header.flags & NLM_F_ACK != 0));
@@ -124,7 +124,7 @@ fn acks_of_the_batchs_beginning_and_end_are_neither_asked_for_nor_believed() {
 }
 
 #[test]
-fn an_ack_of_the_last_message_is_no_success_while_the_generation_stays() {
+fn ack_without_a_new_generation_is_dropped() {
     let (result, held) = applied(vec![BatchFault::Silence], |kernel, headers| {
         kernel.acknowledge(headers[headers.len() - 2], 0);
     });

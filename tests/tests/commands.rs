@@ -488,7 +488,7 @@ fn diff_refuses_a_foreign_table() {
     nft_load(&host, "table inet ephport {\n}");
     let ended = ephport(&host, "diff --to-ports 1024 -o any");
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Failure, ""));
-    assert!(ended.err.starts_with("error: table inet ephport exists but ephport did not make it"));
+    assert!(ended.err.starts_with("error: table inet ephport exists and has another owner"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 
-use ephport_nft::client::Refusal;
+use ephport_nft::client::Rejection;
 use ephport_nft::netlink::Messages;
 use ephport_nft::netlink::{NetlinkError, Socket, Transport};
 use ephport_nft::nftables::expr::{Masq, Opaque, Register};
@@ -49,7 +49,7 @@ impl Transport for Cutting {
 }
 
 #[test]
-fn a_batch_end_that_is_missing_or_cut_off_is_no_success() {
+fn missing_or_cut_batch_end_is_dropped() {
     let host = Host::new("host").unwrap();
     let length = 20;
     for bytes in 1..=length {
@@ -61,14 +61,14 @@ fn a_batch_end_that_is_missing_or_cut_off_is_no_success() {
 }
 
 /// What the kernel says to a ruleset of ours with one change. It then holds nothing.
-fn refusal(change: impl FnOnce(&mut TableState)) -> Refusal {
+fn refusal(change: impl FnOnce(&mut TableState)) -> Rejection {
     let host = Host::new("host").unwrap();
     let mut wrong = ruleset();
     change(&mut wrong);
     let result = host.run(|| Client::open()?.apply(&wrong));
     assert_eq!(installed(&host), Installed::Absent);
     match result {
-        Err(Error::Refused(refusal)) => *refusal,
+        Err(Error::Rejected(refusal)) => *refusal,
         other => panic!("{other:?}"),
     }
 }
@@ -84,7 +84,7 @@ fn each_is_refused(cases: &[Case]) {
 }
 
 #[test]
-fn one_bad_message_undoes_the_batch_and_is_named_with_its_place() {
+fn rejected_message_is_named_with_its_location() {
     let cases: [Case; 5] = [
         (
             "an expression that there is not",
@@ -111,7 +111,7 @@ fn one_bad_message_undoes_the_batch_and_is_named_with_its_place() {
             "a hook for nat before conntrack's",
             |r| r.chains[0].hook = Some(Hook::new(4, -300)),
             "add chain postrouting (EOPNOTSUPP: Operation not supported on transport endpoint): \
-             this kernel does not support it; use Linux 5.10 or later with all of CONFIG_NFT_*",
+             this kernel does not support it; expected Linux 5.10 or later with all of CONFIG_NFT_*",
         ),
         (
             "a chain twice, of another kind",
@@ -120,7 +120,7 @@ fn one_bad_message_undoes_the_batch_and_is_named_with_its_place() {
                 r.chains.push(filter);
             },
             "add chain postrouting (EEXIST: File exists), at attribute NFTA_CHAIN_NAME: \
-             another of this name is there already; look with `nft list ruleset`",
+             an object with this name and another type exists",
         ),
     ];
     each_is_refused(&cases);
@@ -128,7 +128,7 @@ fn one_bad_message_undoes_the_batch_and_is_named_with_its_place() {
 
 /// Linux 5.10 to 6.12 do not always say where.
 #[test]
-fn a_wrong_attribute_of_a_table_or_chain_is_named() {
+fn rejected_attribute_of_table_or_chain_is_named() {
     let cases: [Case; 2] = [
         (
             "a type of chain that there is not",
@@ -147,7 +147,7 @@ fn a_wrong_attribute_of_a_table_or_chain_is_named() {
 }
 
 #[test]
-fn a_datagram_larger_than_the_send_buffer_less_32_bytes_is_too_large_and_gets_its_room() {
+fn send_buffer_grows_for_large_datagrams() {
     let host = Host::new("host").unwrap();
     // The kernel's own limit. Zeros are a message of no length, which it ignores.
     let protocol = SockProtocol::NetlinkNetFilter;
@@ -186,7 +186,7 @@ fn apply_in_user_namespace(bits: u32) -> (Option<i32>, String, usize) {
 }
 
 #[test]
-fn in_a_user_namespace_a_batch_fits_the_unforced_buffer_or_the_error_says_what_to_raise() {
+fn unforced_send_buffer_fits_or_names_the_sysctl() {
     const BYTES_PER_BLOCK: usize = 48;
     let max = fs::read_to_string("/proc/sys/net/core/wmem_max").expect("a setting");
     let room = 2 * max.trim().parse::<usize>().expect("a number") - 32;
@@ -203,15 +203,16 @@ fn in_a_user_namespace_a_batch_fits_the_unforced_buffer_or_the_error_says_what_t
     assert_eq!(
         err,
         format!(
-            "error: a transaction of {len} bytes does not fit the socket's send buffer of {room}: \
-             raise net.core.wmem_max to {}, or run with CAP_NET_ADMIN in the initial namespace\n",
+            "error: a transaction of {len} bytes does not fit in the socket's send buffer of {room}: it \
+             requires net.core.wmem_max of at least {}, or CAP_NET_ADMIN in the initial user \
+             namespace\n",
             (len + 32).div_ceil(2)
         )
     );
 }
 
 #[test]
-fn an_existing_chain_with_another_priority_or_type_is_replaced() {
+fn chain_with_another_priority_or_type_is_replaced() {
     let priority = |chain: &mut Chain| chain.hook = Some(Hook::new(4, 80));
     let kind = |chain: &mut Chain| chain.chain_type = Some("filter".into());
     let changes: [&dyn Fn(&mut Chain); 2] = [&priority, &kind];
@@ -229,22 +230,26 @@ fn an_existing_chain_with_another_priority_or_type_is_replaced() {
 /// `NFT_TABLE_F_OWNER` (linux/netfilter/nf_tables.h), since Linux 5.12.
 const OWNER: u32 = 2;
 
+fn owned() -> Error {
+    Error::Owned { table: "ephport".into() }
+}
+
 #[test]
-fn a_table_that_another_process_owns_is_no_lack_of_privilege() {
+fn table_with_flag_owner_is_owned() {
     let host = Host::new("host").unwrap();
     let mut owner = host.run(Client::open).unwrap();
     let table = ruleset().table;
     let exclusive = TableState { table: Table { flags: Some(OWNER), ..table }, ..ruleset() };
     assert_eq!(owner.apply(&exclusive), Ok(Applied::Installed));
     let mut other = host.run(Client::open).unwrap();
-    assert_eq!(other.apply(&ruleset()), Err(Error::Owned));
-    assert_eq!(other.remove(), Err(Error::Owned));
+    assert_eq!(other.apply(&ruleset()), Err(owned()));
+    assert_eq!(other.remove(), Err(owned()));
     assert_eq!(owner.remove(), Ok(true));
     assert_eq!(other.apply(&ruleset()), Ok(Applied::Installed));
 }
 
 #[test]
-fn every_row_of_the_table_names_tests_that_there_are() {
+fn every_row_of_the_table_names_existing_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let page = fs::read_to_string(root.join("docs/client.md")).expect("docs/client.md");
     let mut count = 0;

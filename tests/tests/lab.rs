@@ -180,7 +180,7 @@ fn descriptor_limit_is_an_error() {
     let to = SocketAddr::new(SERVER_V4, PORT);
     without_descriptors(|| {
         let error = host.route("default", "192.0.2.1").unwrap_err();
-        let open = NetlinkError::Open { errno: Errno::EMFILE };
+        let open = NetlinkError::Open { errno: ephport_nft::Errno::EMFILE };
         assert!(matches!(&error, LabError::Netlink { source, .. } if *source == open), "{error}");
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let error = host.run(|| connect(protocol, 5000, to)).unwrap_err();

@@ -101,6 +101,22 @@ fn each_transaction_is_told_in_its_order_up_to_its_generation() {
 }
 
 #[test]
+fn commits_carry_the_port_id_of_their_author() {
+    let host = Host::new("host").unwrap();
+    let mut events = watch(&host);
+    let mut client = host.run(Client::open).unwrap();
+    client.apply(&policy("49152-61000")).unwrap();
+    ephport_ok(&host, "remove");
+    let commits = std::iter::from_fn(|| events.next_within(NOW)).filter_map(|event| match event {
+        Ok(Event::Generation(commit)) => Some(commit.port_id),
+        _ => None,
+    });
+    let own = client.port_id().unwrap();
+    let is_own: Vec<_> = commits.map(|port_id| port_id == own).collect();
+    assert_eq!(is_own, [true, false]);
+}
+
+#[test]
 fn sets_and_their_elements_are_told() {
     let host = Host::new("host").unwrap();
     let mut events = watch(&host);

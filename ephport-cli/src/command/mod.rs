@@ -20,6 +20,7 @@ use ephport_nft::interpret::InterpretError;
 use ephport_nft::netlink::NetlinkError;
 use ephport_nft::{Plan, PlanError, host};
 
+use crate::advice::Advised;
 use crate::args::SourceArgs;
 use crate::demo::DemoError;
 use crate::output::Output;
@@ -46,10 +47,10 @@ pub(crate) enum Failure {
     Plan(PlanError),
     #[error("{0}")]
     Sysctl(#[from] show::SysctlError),
-    #[error("cannot read the interfaces and routes: {0}")]
-    Host(#[source] NetlinkError),
-    #[error(transparent)]
-    Kernel(#[from] ephport_nft::Error),
+    #[error("cannot read the interfaces and routes: {}", Advised(&.0.clone().into()))]
+    Host(NetlinkError),
+    #[error("{}", Advised(.0))]
+    Kernel(ephport_nft::Error),
     #[error("cannot read standard input: {0}")]
     Input(#[source] io::Error),
     #[error(transparent)]
@@ -67,6 +68,12 @@ pub(crate) enum Failure {
     /// encoded, and the interpreter supports all that the compiler emits.
     #[error("{0}; this is a fault of ephport-nft, please report it with your policies")]
     Fault(Box<dyn Error + Send + Sync>),
+}
+
+impl From<ephport_nft::Error> for Failure {
+    fn from(error: ephport_nft::Error) -> Self {
+        Self::Kernel(error)
+    }
 }
 
 impl From<DocumentError> for Failure {
@@ -177,7 +184,6 @@ mod tests {
                 Failure::Print(ErrorKind::StorageFull.into()),
                 "cannot print: no storage space".into(),
             ),
-            (Failure::Kernel(ephport_nft::Error::Foreign), ephport_nft::Error::Foreign.to_string()),
             (Failure::Nacl(NaclError::NoAcl), NaclError::NoAcl.to_string()),
             (Failure::Demo(demo()), demo().to_string()),
         ];

@@ -285,7 +285,7 @@ mod tests {
             (
                 LabError::Netlink {
                     host: host(),
-                    source: NetlinkError::Receive { errno: Errno::EIO },
+                    source: NetlinkError::Receive { errno: ephport_nft::Errno::EIO },
                 },
                 "router: cannot receive from netlink (EIO: I/O error)",
             ),

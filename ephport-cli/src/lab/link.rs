@@ -8,8 +8,8 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ephport_nft::netlink::{self, NetlinkError, Socket, dump, exchange};
 use ephport_nft::netlink::{CodecError, Header, Reader, Writer};
-use ephport_nft::netlink::{NetlinkError, Socket, dump, exchange};
 use ephport_nft::uapi::{
     AF_INET, AF_INET6, AF_UNSPEC, IF_OPER_UP, IFA_ADDRESS, IFA_F_NODAD, IFA_LOCAL, IFF_UP,
     IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_OPERSTATE,
@@ -119,7 +119,9 @@ impl Host {
         let mut writer = Writer::new();
         writer.message(Header { message_type, flags, seq: 1 }, body);
         let answers = self.netlink(|| exchange(&mut Socket::route()?, &writer.finish()?))?;
-        let refusal = answers.into_iter().find_map(|ack| Some((ack.errno?, ack.message)));
+        let refusal = answers
+            .into_iter()
+            .find_map(|ack| Some((Errno::from_raw(ack.errno?.raw()), ack.message)));
         refusal.map_or(Ok(()), |(errno, message)| {
             Err(LabError::Refused {
                 host: self.name().into(),
@@ -219,7 +221,7 @@ fn route_type(socket: &mut Socket, to: IpAddr) -> Result<Option<u8>, NetlinkErro
         Ok(())
     });
     match answer {
-        Err(NetlinkError::Refused { errno: Errno::ENETUNREACH }) => Ok(None),
+        Err(NetlinkError::Rejected { errno: netlink::Errno::ENETUNREACH }) => Ok(None),
         answer => answer.map(|()| found),
     }
 }

@@ -1,72 +1,62 @@
-//! Why the kernel's ruleset could not be read or changed.
+//! Errors of reading and changing the kernel's ruleset.
 
 use std::fmt;
 
-use nix::errno::Errno;
 use thiserror::Error;
 
 use super::location::RequestLocation;
 use super::module::Module;
 use super::request::Request;
-use crate::netlink::CodecError;
-use crate::netlink::NetlinkError;
-use crate::table::layout::TABLE;
+use crate::netlink::{CodecError, Errno, NetlinkError};
 
-/// Why the kernel's ruleset could not be read or changed. Whatever it says, the kernel holds what
-/// it held before; of [`Error::Unconfirmed`] alone that is not known.
+/// The reason why the kernel's ruleset could not be read or changed.
+///
+/// After every error but [`Error::Unconfirmed`] the kernel's ruleset is as before.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The conversation with the kernel failed.
+    /// The exchange with the kernel failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// The process may not use nf_tables in this network namespace.
-    #[error(
-        "the kernel asks for CAP_NET_ADMIN to {task}: run as root, \
-         or in a user and network namespace of your own"
-    )]
+    /// The process lacks CAP_NET_ADMIN in the user namespace of this network namespace.
+    #[error("permission denied: {task} the ruleset requires CAP_NET_ADMIN")]
     NotPermitted {
-        /// What was tried.
+        /// `reading`, `changing` or `watching`.
         task: &'static str,
     },
     /// The kernel has no nf_tables.
-    #[error(
-        "the kernel has no nf_tables: load it with `modprobe nf_tables`, \
-         or use a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET"
-    )]
+    #[error("the kernel has no nf_tables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET)")]
     NoNfTables,
-    /// The kernel has nf_tables, but not all of its modules, and could not load what it lacks.
+    /// The kernel lacks a module of nf_tables and could not load it.
     #[error("the kernel refused to {request}: {module}")]
     NoModule {
-        /// What was asked.
+        /// The rejected request.
         request: Request,
-        /// What it lacks.
+        /// The missing module.
         module: Module,
     },
-    /// The kernel refused one operation, and with it the whole transaction.
+    /// The kernel rejected one operation, and with it the whole transaction.
     #[error("{0}")]
-    Refused(Box<Refusal>),
-    /// The kernel answered nothing to a transaction, or acknowledged it and did not carry it out; it
-    /// holds what it held before.
-    #[error("the kernel carried out nothing of the transaction and did not say why: try again")]
+    Rejected(Box<Rejection>),
+    /// The kernel acknowledged a transaction or did not answer it, and did not commit it.
+    #[error("the kernel did not commit the transaction and gave no reason")]
     Dropped,
-    /// The kernel's answer to a transaction was lost, and its ruleset does not tell what became of it.
-    #[error(
-        "the kernel did not confirm the transaction: run `ephport-nft status` to see its state"
-    )]
+    /// The kernel's answer to a transaction was lost, and its ruleset does not show whether it was
+    /// committed.
+    #[error("the kernel did not confirm the transaction: it may be committed or not")]
     Unconfirmed,
-    /// Somebody else changed the ruleset each time we tried.
-    #[error("the ruleset was changed by somebody else {tries} times in a row: try again")]
+    /// Another process changed the ruleset during every attempt.
+    #[error("another process changed the ruleset during each of {tries} attempts")]
     Busy {
-        /// How often we tried.
+        /// The count of attempts.
         tries: u32,
     },
-    /// A table of our name that is not ours.
-    #[error(
-        "table inet {TABLE} exists but ephport did not make it: \
-         look at it with `nft list table inet {TABLE}`, and rename or delete it"
-    )]
-    Foreign,
+    /// A table with the client's table name and another owner, or none.
+    #[error("table inet {table} exists and has another owner")]
+    Foreign {
+        /// The table's name.
+        table: String,
+    },
     /// A state of another table than that of the client.
     #[error(
         "cannot apply a state of table inet {table}: this client changes table inet {expected}"
@@ -77,27 +67,34 @@ pub enum Error {
         /// The name of the client's table.
         expected: String,
     },
-    /// The table is for the process alone that made it, while that one lives.
-    #[error(
-        "table inet {TABLE} belongs to a running process, and the kernel lets nobody else change \
-         it (`nft list tables` shows its flag owner): end that process first"
-    )]
-    Owned,
-    /// The ruleset does not fit netlink.
+    /// The table has the flag `owner`: only the process that made it may change it while that runs.
+    #[error("table inet {table} has the flag owner: only the process that made it may change it")]
+    Owned {
+        /// The table's name.
+        table: String,
+    },
+    /// The ruleset does not fit in netlink's messages.
     #[error("the ruleset cannot be encoded: {0}")]
-    Wire(#[from] CodecError),
+    Encoding(CodecError),
 }
 
-/// What the kernel refused, where, and why as far as that can be told.
+impl From<CodecError> for Error {
+    fn from(error: CodecError) -> Self {
+        Self::Encoding(error)
+    }
+}
+
+/// A rejected request: its location and likely cause, as far as they are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// What was asked.
+#[non_exhaustive]
+pub struct Rejection {
+    /// The rejected request.
     pub request: Request,
-    /// What the kernel said.
+    /// The error of the answer.
     pub errno: Errno,
-    /// The kernel's words, if it had any.
+    /// The kernel's text, if it sent one.
     pub message: Option<String>,
-    /// Where in the message the fault is, in bytes from its header.
+    /// The offset of the fault, in bytes from the start of the request.
     pub offset: Option<u32>,
     /// The attribute at the offset.
     pub location: Option<RequestLocation>,
@@ -105,19 +102,19 @@ pub struct Refusal {
     pub cause: Option<Cause>,
 }
 
-/// Why a kernel is likely to refuse an operation of ours.
+/// The likely cause of a rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
-    /// A module is missing, of which the kernel does not say what needs it.
+    /// A missing module; the kernel does not report which expression needs it.
     SomeModule,
-    /// The kernel is older than ephport asks for, or was built without a part of nf_tables.
+    /// A kernel that is older than ephport requires, or was built without a part of nf_tables.
     Unsupported,
-    /// Something of this name stands there, and is different.
+    /// An object with this name and another type.
     Exists,
-    /// Something else still uses it.
+    /// Another object that uses it.
     InUse,
-    /// The kernel, or the memory control group of this process, has no memory left for it.
+    /// Lack of memory in the kernel or in the memory control group of this process.
     NoMemory,
 }
 
@@ -138,7 +135,7 @@ impl Cause {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { request, errno, message, offset, location, cause } = self;
         write!(f, "the kernel refused to {request} ({errno})")?;
@@ -162,12 +159,14 @@ impl fmt::Display for Cause {
                  nft_fib_inet"
             }
             Self::Unsupported => {
-                "this kernel does not support it; \
-                 use Linux 5.10 or later with all of CONFIG_NFT_*"
+                "this kernel does not support it; expected Linux 5.10 or later with all of \
+                 CONFIG_NFT_*"
             }
-            Self::Exists => "another of this name is there already; look with `nft list ruleset`",
-            Self::InUse => "something still uses it; look with `nft list ruleset`",
-            Self::NoMemory => "there is no memory for it; free some, or raise the group's limit",
+            Self::Exists => "an object with this name and another type exists",
+            Self::InUse => "another object uses it",
+            Self::NoMemory => {
+                "the kernel or the memory control group of this process has no memory left"
+            }
         })
     }
 }

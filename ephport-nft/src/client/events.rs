@@ -40,10 +40,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use nix::errno::Errno;
-
 use super::error::Error;
-use crate::netlink::{CodecError, Message, Messages};
+use crate::netlink::{CodecError, Errno, Message, Messages};
 use crate::netlink::{NetlinkError, Socket, Transport};
 use crate::nftables::{Chain, Commit, Elements, Origin, Rule, SetSpec, Table};
 use crate::table::layout::{FAMILY, TableId};
@@ -172,8 +170,8 @@ impl Events<Socket> {
     pub fn open() -> Result<Self, Error> {
         match Socket::nf_tables_events() {
             Ok(socket) => Ok(Self::with_transport(socket)),
-            Err(NetlinkError::Open { errno: Errno::EPERM }) => {
-                Err(Error::NotPermitted { task: "watch the ruleset" })
+            Err(NetlinkError::Bind { errno: Errno::EPERM }) => {
+                Err(Error::NotPermitted { task: "watching" })
             }
             Err(error) => Err(error.into()),
         }

@@ -1,4 +1,4 @@
-//! The kernel's side: reading the table, and changing it in one transaction.
+//! Reading the table from the kernel, and changing it in one transaction.
 
 mod error;
 mod events;
@@ -9,7 +9,7 @@ mod request;
 mod status;
 mod verdict;
 
-pub use error::{Cause, Error, Refusal};
+pub use error::{Cause, Error, Rejection};
 pub use events::{Event, Events};
 pub use location::{Item, RequestLocation};
 pub use module::Module;
@@ -25,10 +25,10 @@ use crate::plan::transaction::Batch;
 use crate::table::layout::{FAMILY, TableId};
 use crate::table::{Fingerprint, TableState};
 
-/// How often a change is tried anew when somebody else changed the ruleset in between.
+/// The maximum count of attempts to change the ruleset while other processes change it too.
 ///
-/// Each time at least one other succeeded, so that many who write at once all get their turn; the
-/// bound only ends a war that nobody can win.
+/// In each attempt at least one other process succeeded, so that all of many concurrent writers finish;
+/// the bound only ends an endless race.
 const MAX_TRIES: u32 = 128;
 
 /// A handle on the nf_tables of one network namespace.
@@ -39,20 +39,20 @@ pub struct Client<T = Socket> {
     table: TableId,
 }
 
-/// What stands in the kernel under the name `inet ephport`.
+/// The kernel's table with the client's table name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Installed {
-    /// Nothing.
+    /// There is no such table.
     Absent,
-    /// A table that ephport did not make.
+    /// A table with another owner, or none.
     Foreign(TableState),
-    /// A table that ephport made.
+    /// A table with the client's owner.
     Ours {
-        /// All that is in it now.
+        /// Its state.
         ruleset: TableState,
-        /// What it was when it was signed; none if the fingerprint is gone.
+        /// The fingerprint that it was applied with; `None` if it was deleted.
         fingerprint: Option<Fingerprint>,
-        /// Whether it still is what was signed.
+        /// Whether its checksum is that of the fingerprint.
         intact: bool,
     },
 }
@@ -60,13 +60,13 @@ pub enum Installed {
 /// What [`Client::apply`] did, or would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// The kernel held it already; nothing was changed.
+    /// The kernel's table is the desired one: nothing was changed.
     Unchanged,
-    /// There was no table before.
+    /// The table was added.
     Installed,
-    /// Another policy's table, or a changed one, was made the desired one; what is in both stayed.
+    /// Only the differences were changed: equal rules, sets and elements stayed, with their counters.
     Updated,
-    /// The same by another table in its place: the kernel cannot change all that differs.
+    /// The table was replaced in one transaction: the kernel cannot change all differences.
     Replaced,
 }
 
@@ -75,10 +75,16 @@ impl Client<Socket> {
     pub fn open() -> Result<Self, Error> {
         Ok(Self::with_transport(Socket::netfilter()?))
     }
+
+    /// The port id of its socket, which identifies its transactions in
+    /// [`Commit`](crate::nftables::Commit).
+    pub fn port_id(&self) -> Result<u32, Error> {
+        Ok(self.transport.port_id()?)
+    }
 }
 
 impl<T: Transport> Client<T> {
-    /// Speaks over `transport`.
+    /// A client over `transport`.
     pub fn with_transport(transport: T) -> Self {
         Self { transport, seq: 0, table: TableId::default() }
     }
@@ -89,7 +95,7 @@ impl<T: Transport> Client<T> {
         Self { table, ..self }
     }
 
-    /// What stands in the kernel under our table's name.
+    /// The kernel's table with the client's table name.
     pub fn installed(&mut self) -> Result<Installed, Error> {
         Ok(self.snapshot()?.0)
     }
@@ -99,7 +105,9 @@ impl<T: Transport> Client<T> {
     /// # Errors
     /// [`Error::Foreign`] when the table is not ours to change, or that the kernel cannot be read.
     pub fn dry_run(&mut self, desired: &impl AsRef<TableState>) -> Result<Applied, Error> {
-        self.installed()?.difference(desired.as_ref())
+        let desired = desired.as_ref();
+        self.check_table(desired)?;
+        self.installed()?.difference(desired)
     }
 
     /// Install `desired`, a [`Plan`](crate::Plan), in one transaction with as few changes as
@@ -118,8 +126,8 @@ impl<T: Transport> Client<T> {
         });
         match result {
             // Some kernels refuse to delete a chain in the transaction that deletes the last rule
-            // which leads to it. All of them take another table in the place of the old one.
-            Err(Error::Refused(_) | Error::NoModule { .. }) if is_update => {
+            // which jumps to it. All of them replace a table.
+            Err(Error::Rejected(_) | Error::NoModule { .. }) if is_update => {
                 self.change(Self::snapshot, |installed| match installed.step(desired)? {
                     (Applied::Updated, _) => Ok((Applied::Replaced, Some(Batch::replace(desired)))),
                     step => Ok(step),
@@ -129,19 +137,19 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    /// Takes our table away; `false` when there is none.
+    /// Deletes the table; `false` when there is none.
     pub fn remove(&mut self) -> Result<bool, Error> {
-        // What is in it need not be read, which takes long for a large one.
+        // Its content is not read: that is slow for a large table.
         let id = self.table.clone();
         let table = |nft: &mut Self| nft.settled(|nft| nft.read_table_only(FAMILY, id.name()));
         self.change(table, |table| match table {
             None => Ok((false, None)),
-            Some(table) if !id.owns(table) => Err(Error::Foreign),
+            Some(table) if !id.owns(table) => Err(Error::Foreign { table: id.name().into() }),
             Some(table) => Ok((true, Some(Batch::delete(table)))),
         })
     }
 
-    /// Reads, decides, and commits what was decided if nobody else wrote in between.
+    /// Reads, decides, and commits the decision unless another process changed the ruleset in between.
     fn change<S, R>(
         &mut self,
         read: impl Fn(&mut Self) -> Result<(S, Generation), Error>,
@@ -168,8 +176,8 @@ impl<T: Transport> Client<T> {
         let datagram = batch.encode(seq, generation)?;
         match exchange(&mut self.transport, &datagram) {
             Ok(answers) => match verdict(batch, seq, &answers)? {
-                // A batch whose end the kernel does not get is acknowledged and forgotten. Only the
-                // generation tells.
+                // A batch whose end is lost is acknowledged and not committed. Only the generation
+                // shows it.
                 CommitResult::Committed
                     if self.generation().ok().is_none_or(|now| now == generation) =>
                 {
@@ -177,18 +185,18 @@ impl<T: Transport> Client<T> {
                 }
                 outcome => Ok(outcome),
             },
-            // The kernel never got it.
+            // The kernel did not receive it.
             Err(error @ (NetlinkError::Send { .. } | NetlinkError::TooLarge { .. })) => {
                 Err(error.into())
             }
-            // It did, and may have carried it out: an answer that does not fit the socket's buffer
-            // is lost (ENOBUFS), and the transaction still holds.
+            // It did, and may have committed it: an answer that does not fit in the socket's buffer is
+            // lost (ENOBUFS), the transaction is not.
             Err(error) => Ok(CommitResult::Unclear(error.into())),
         }
     }
 
-    /// Looks whether a batch was carried out whose answers were lost: then nothing is left to do.
-    /// If nobody has written since `before`, it was not, and `error` says why.
+    /// Checks whether a batch was committed whose answers were lost: then nothing is left to do. If the
+    /// generation is still `before`, it was not, because of `error`.
     fn verify<S, R>(
         &mut self,
         before: Generation,
@@ -210,7 +218,7 @@ impl<T: Transport> Client<T> {
         Ok((classify(ruleset, &id)?, generation))
     }
 
-    /// Another table than ours is never changed, whoever made it.
+    /// Refuses a state of another table: it may have another owner.
     fn check_table(&self, desired: &TableState) -> Result<(), Error> {
         let Table { family, name, .. } = &desired.table;
         if *family == FAMILY && name == self.table.name() {
@@ -236,20 +244,24 @@ fn classify(ruleset: Option<TableState>, id: &TableId) -> Result<Installed, Erro
     Ok(Installed::Ours { ruleset, fingerprint, intact })
 }
 
+fn foreign(found: &TableState) -> Error {
+    Error::Foreign { table: found.table.name.clone() }
+}
+
 impl Installed {
-    /// What it takes to make the kernel hold `desired` instead.
+    /// The change that makes it `desired`.
     ///
     /// # Errors
-    /// [`Error::Foreign`] when the table is not ours to change.
+    /// [`Error::Foreign`] when the table has another owner.
     pub fn difference(&self, desired: &TableState) -> Result<Applied, Error> {
         self.step(desired).map(|(applied, _)| applied)
     }
 
-    /// The same, with the transaction that does it.
+    /// The same, with its transaction.
     fn step(&self, desired: &TableState) -> Result<(Applied, Option<Batch>), Error> {
         let ruleset = match self {
             Self::Absent => return Ok((Applied::Installed, Some(Batch::replace(desired)))),
-            Self::Foreign(_) => return Err(Error::Foreign),
+            Self::Foreign(found) => return Err(foreign(found)),
             Self::Ours { ruleset, .. } => ruleset,
         };
         let checksum = |table: &TableState| table.fingerprint().map(|found| found.checksum);
@@ -263,15 +275,15 @@ impl Installed {
         })
     }
 
-    /// In what it differs from `desired`; nothing if, and only if, [`Installed::difference`] is
+    /// The differences to `desired`: none if, and only if, [`Installed::difference`] is
     /// [`Applied::Unchanged`].
     ///
     /// # Errors
-    /// [`Error::Foreign`] when the table is not ours to change.
+    /// [`Error::Foreign`] when the table has another owner.
     pub fn drift(&self, desired: &TableState) -> Result<Vec<Drift>, Error> {
         match self {
             Self::Absent => Ok(vec![absent()]),
-            Self::Foreign(_) => Err(Error::Foreign),
+            Self::Foreign(found) => Err(foreign(found)),
             Self::Ours { ruleset, .. } => Ok(drift(ruleset, desired)),
         }
     }

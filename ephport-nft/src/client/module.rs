@@ -1,8 +1,8 @@
-//! Which module the kernel lacks when it refuses an operation.
+//! The module that the kernel lacks when it rejects an operation.
 //!
 //! A kernel loads modules by itself, unless it cannot: in a container's image without
-//! `/lib/modules`, after an upgrade of the kernel that is not booted yet, under
-//! `kernel.modules_disabled`. Then all it says is ENOENT and where in the message
+//! `/lib/modules`, after an upgrade of the kernel that is not booted yet, with
+//! `kernel.modules_disabled`. Then it answers only ENOENT and an offset in the message
 //! (net/netfilter/nf_tables_api.c).
 
 use std::fmt;
@@ -15,8 +15,8 @@ use crate::plan::operation::Operation;
 pub struct Module {
     /// Its name.
     pub name: &'static str,
-    /// The first Linux that has it for tables of family inet, if that is later than for others: NAT
-    /// in them came with 5.2 (wiki.nftables.org, "List of updates since Linux kernel 3.13").
+    /// The first Linux that has it for tables of family inet, if it had it for others before: NAT in
+    /// inet tables came with 5.2 (wiki.nftables.org, "List of updates since Linux kernel 3.13").
     pub since: Option<&'static str>,
 }
 
@@ -29,14 +29,13 @@ impl Module {
         Self { since: Some(version), ..self }
     }
 
-    /// The one that is missing when the kernel answers ENOENT to this operation, at this place of
-    /// its message.
+    /// The module that is missing when the kernel answers ENOENT to this operation, at this location.
     pub(super) fn missing(
         operation: &Operation,
         location: Option<&RequestLocation>,
     ) -> Option<Self> {
         match operation {
-            // Linux 5.10 says ENOENT without a place.
+            // Linux 5.10 answers ENOENT without an offset.
             Operation::AddChain(chain) if chain.chain_type.as_deref() == Some("nat") => {
                 let is_type =
                     location.is_none_or(|location| location.attribute == "NFTA_CHAIN_TYPE");
@@ -49,7 +48,7 @@ impl Module {
         }
     }
 
-    /// The module of its own that a kind of expression has.
+    /// The module of an expression, if it has its own.
     fn of(expression: &str) -> Option<Self> {
         Some(match expression {
             "counter" => Self::new("nft_counter"), // part of nf_tables since 5.17
@@ -67,9 +66,9 @@ impl Module {
 impl fmt::Display for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, since } = self;
-        write!(f, "it lacks the module {name}; load it with `modprobe {name}`")?;
+        write!(f, "it lacks the module {name}")?;
         match since {
-            Some(version) => write!(f, "; Linux {version} or later has it"),
+            Some(version) => write!(f, ", which Linux {version} or later has"),
             None => Ok(()),
         }
     }
@@ -78,13 +77,13 @@ impl fmt::Display for Module {
 #[cfg(test)]
 mod tests {
     use ephport_core::{HostFacts, OutInterfaces, Policy, PolicySpec, Scope, Target};
-    use nix::errno::Errno;
+    use expect_test::expect;
 
     use crate::client::{Batch, Error};
     use crate::compile;
-    use crate::netlink::Ack;
+    use crate::netlink::{Ack, Errno};
 
-    /// What the kernel's refusal of the operation of this number, counted from 1, means.
+    /// The error when the kernel rejects the operation with this number, counted from 1.
     fn error(number: u32, errno: Errno, offset: Option<u32>) -> Error {
         let scope = Scope { out_interfaces: OutInterfaces::Any, ..Scope::default() };
         let spec = PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()));
@@ -95,9 +94,9 @@ mod tests {
         crate::client::verdict::verdict(&batch, 0, &[refusal]).unwrap_err()
     }
 
-    /// As Linux 5.10.262 and 7.3.4 refused it, module after module (tests/kernels).
+    /// As Linux 5.10.262 and 7.3.4 rejected it, module after module (tests/kernels).
     #[test]
-    fn the_byte_that_the_kernel_points_at_tells_the_module() {
+    fn the_offset_identifies_the_missing_module() {
         for (number, offset, module) in [
             (4, None, "nft_chain_nat"),
             (4, Some(76), "nft_chain_nat"),
@@ -111,34 +110,18 @@ mod tests {
                 "{number}, {offset:?}: {error}"
             );
         }
-        for (number, offset, message) in [
-            (
-                5,
-                52,
-                "the kernel refused to add rule 1 to chain postrouting: it lacks the module \
-                 nft_fib_inet; load it with `modprobe nft_fib_inet`",
-            ),
-            (
-                7,
-                524,
-                "the kernel refused to add rule 1 of policy default to chain postrouting: \
-                 it lacks the module nft_counter; load it with `modprobe nft_counter`",
-            ),
-            (
-                7,
-                656,
-                "the kernel refused to add rule 1 of policy default to chain postrouting: it lacks \
-                 the module nft_masq; load it with `modprobe nft_masq`; Linux 5.2 or later has it",
-            ),
-        ] {
-            assert_eq!(error(number, Errno::ENOENT, Some(offset)).to_string(), message);
-        }
+        let messages = [(5, 52), (7, 524), (7, 656)]
+            .map(|(number, offset)| error(number, Errno::ENOENT, Some(offset)).to_string());
+        expect![[r#"
+            the kernel refused to add rule 1 to chain postrouting: it lacks the module nft_fib_inet
+            the kernel refused to add rule 1 of policy default to chain postrouting: it lacks the module nft_counter
+            the kernel refused to add rule 1 of policy default to chain postrouting: it lacks the module nft_masq, which Linux 5.2 or later has"#]].assert_eq(&messages.join("\n"));
     }
 
     #[test]
-    fn what_is_no_module_is_not_taken_for_one() {
-        // The table, a rule's chain, an instruction of nf_tables itself, a byte behind the rule, no
-        // byte; and another errno.
+    fn other_failures_are_not_missing_modules() {
+        // The table, a rule's chain, an instruction of nf_tables itself, an offset after the rule, no
+        // offset; and another errno.
         for (number, errno, offset) in [
             (3, Errno::ENOENT, Some(20)),
             (7, Errno::ENOENT, Some(32)),
@@ -148,7 +131,7 @@ mod tests {
             (7, Errno::EINVAL, Some(656)),
         ] {
             let error = error(number, errno, offset);
-            assert!(matches!(error, Error::Refused(_)), "{number}, {offset:?}: {error}");
+            assert!(matches!(error, Error::Rejected(_)), "{number}, {offset:?}: {error}");
         }
     }
 }

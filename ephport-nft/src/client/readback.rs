@@ -1,20 +1,17 @@
-//! Reading a table with all that is in it.
+//! Reading a table with its content.
 //!
-//! The kernel lists chains, sets and rules in several answers, between which others may write; now and
-//! then it lists nothing at all without a word. So the reading is bracketed by the generation: it
-//! counts only when the generation before and after is the same, none was on its way at first, and
-//! nothing is listed twice or passed over.
+//! The kernel lists chains, sets and rules in several dumps, between which other processes may change
+//! them; sometimes a dump is empty without a flag. So a table counts as read only when the generation
+//! before and after is the same, no commit was in progress at first, and no object is repeated or skipped.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-
-use nix::errno::Errno;
 
 use super::error::Error;
 use super::verdict::{CommitResult, verdict};
 use super::{Client, MAX_TRIES};
 use crate::netlink::{
-    CodecError, Header, NetlinkError, NfGenMsg, Transport, Writer, dump, exchange,
+    CodecError, Errno, Header, NetlinkError, NfGenMsg, Transport, Writer, dump, exchange,
 };
 use crate::nftables::{Chain, Elements, Generation, Origin, Rule, SetSpec, Table, UnknownObject};
 use crate::plan::transaction::Batch;
@@ -25,11 +22,11 @@ use crate::uapi::{
     NFTA_SET_ELEM_LIST_TABLE, NFTA_TABLE_NAME, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST,
 };
 
-/// Whether something is listed twice, or left out between two rules.
+/// Whether an object is listed twice, or skipped between two rules.
 ///
-/// To go on with a list the kernel counts what it has listed, but counts what a transaction under way
-/// has prepared too (`__nf_tables_dump_rules`): what is prepared in the meantime makes it repeat, what is
-/// given up makes it pass over as many. The generation is the same before and after.
+/// The kernel resumes a dump by the count of objects, which includes those that a pending transaction
+/// prepared (`__nf_tables_dump_rules`): objects that are prepared in the meantime make it repeat, aborted
+/// ones make it skip as many. The generation is the same before and after.
 fn is_torn(ruleset: &TableState) -> bool {
     let keys = |filled: &Set| {
         let keyed = filled.elements.iter().filter(|element| element.other.is_empty());
@@ -53,7 +50,7 @@ fn has_doubles<T: Hash + Eq>(mut items: impl Iterator<Item = T>) -> bool {
 }
 
 impl<T: Transport> Client<T> {
-    /// The table of this family and name, if there is one, and the generation it was read at.
+    /// The table with this family and name, if there is one, and the generation at which it was read.
     pub fn read_table(
         &mut self,
         family: u8,
@@ -62,7 +59,7 @@ impl<T: Transport> Client<T> {
         self.settled(|nft| nft.read_once(family, name))
     }
 
-    /// What `read` gives while nobody writes, and the generation it was read at.
+    /// The result of `read` while the ruleset does not change, and its generation.
     pub(super) fn settled<R>(
         &mut self,
         read: impl Fn(&mut Self) -> Result<R, Error>,
@@ -85,11 +82,11 @@ impl<T: Transport> Client<T> {
         Err(Error::Busy { tries: MAX_TRIES })
     }
 
-    /// Whether this generation is the last one, and all of its changes have been made.
+    /// Whether this generation is the last one, and all of its changes are visible.
     ///
-    /// The kernel raises the number shortly before the changes take effect (`nf_tables_commit`), and
-    /// lists what it held before, or some of each, to whoever asks in between. But it takes one batch
-    /// after the other: one that is empty changes nothing, and waits for what is on its way.
+    /// The kernel raises the number shortly before the changes take effect (`nf_tables_commit`); in
+    /// between it lists the old ruleset, or some of each. But it processes batches one after another: an
+    /// empty one changes nothing and waits for a commit in progress.
     fn is_complete(&mut self, generation: Generation) -> Result<bool, Error> {
         let nothing = Batch::default();
         let seq = self.next_seq();
@@ -98,7 +95,7 @@ impl<T: Transport> Client<T> {
         Ok(verdict(&nothing, seq, &answers)? != CommitResult::Outdated)
     }
 
-    /// The number that every committed transaction raises.
+    /// The current generation.
     pub fn generation(&mut self) -> Result<Generation, Error> {
         let mut generation = None;
         self.list(NFT_MSG_GETGEN, NLM_F_ACK, NFPROTO_UNSPEC, &[], |_, body| {
@@ -108,7 +105,7 @@ impl<T: Transport> Client<T> {
         generation.ok_or(Error::NoNfTables)
     }
 
-    /// The table without what is in it.
+    /// The table without its content.
     pub(super) fn read_table_only(
         &mut self,
         family: u8,
@@ -203,12 +200,14 @@ impl<T: Transport> Client<T> {
         });
         let result = dump(&mut self.transport, &w.finish()?, seq, visit);
         result.map_err(|error| match error {
-            NetlinkError::Refused { errno: Errno::EPERM } => {
-                Error::NotPermitted { task: "read the ruleset" }
+            NetlinkError::Rejected { errno: Errno::EPERM } => {
+                Error::NotPermitted { task: "reading" }
             }
-            NetlinkError::Refused { errno: Errno::EOPNOTSUPP | Errno::EINVAL } => Error::NoNfTables,
-            // Somebody took away what is asked for since it was listed.
-            NetlinkError::Refused { errno: Errno::ENOENT } if !names.is_empty() => {
+            NetlinkError::Rejected { errno: Errno::EOPNOTSUPP | Errno::EINVAL } => {
+                Error::NoNfTables
+            }
+            // Another process deleted the object after it was listed.
+            NetlinkError::Rejected { errno: Errno::ENOENT } if !names.is_empty() => {
                 NetlinkError::Interrupted.into()
             }
             other => other.into(),
@@ -223,7 +222,7 @@ mod tests {
     use super::*;
     use crate::compile;
 
-    /// As the kernel lists it: each rule has a number and that of the one before it.
+    /// A table as the kernel lists it: each rule with its handle and that of the rule before it.
     fn listed() -> TableState {
         let document: Document = "[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\n\
                                   to-ports = \"1024-2047,3000-3999\"\n"
@@ -239,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_listed_twice_or_passed_over_is_torn() {
+    fn dump_with_duplicates_or_gaps_is_torn() {
         let tear = |tear: fn(&mut TableState)| {
             let mut ruleset = listed();
             tear(&mut ruleset);

@@ -1,4 +1,4 @@
-//! What the kernel was asked to do, for the messages of its refusals.
+//! Rejected requests, in the terms of an administrator.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use crate::nftables::{Elements, Rule};
 use crate::plan::operation::Operation;
 use crate::table::layout::policy_of;
 
-/// What the kernel refused.
+/// A rejected request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// A transaction, whatever it holds.
+    /// A whole transaction.
     Transaction,
-    /// To add something.
+    /// The addition of an object.
     Add(Object),
-    /// To delete something.
+    /// The deletion of an object.
     Delete(Object),
 }
 
-/// An object of nf_tables, as an admin finds it.
+/// An object of nf_tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// The table of this name.
@@ -28,9 +28,9 @@ pub enum Object {
     Chain(String),
     /// The set or map of this name.
     Set(String),
-    /// Some elements of a set or map.
+    /// Elements of a set or map.
     Elements {
-        /// How many.
+        /// The count of elements.
         count: usize,
         /// The set's name.
         set: String,
@@ -39,17 +39,17 @@ pub enum Object {
     Rule {
         /// The chain's name.
         chain: String,
-        /// The policy that it belongs to; none for the rules that all policies share.
+        /// Its policy; none for rules that all policies share.
         policy: Option<PolicyName>,
-        /// The how many-th, from 1, of the transaction's rules of that policy in that chain, or of
-        /// all in that chain if it has no policy.
+        /// Its number, from 1, among the transaction's rules of its policy in its chain; of all rules in
+        /// its chain if it has no policy.
         number: usize,
     },
 }
 
 impl Request {
     /// The operation at `index` of a transaction; the transaction itself when there is none.
-    pub(super) fn of(operations: &[Operation], index: Option<usize>) -> Self {
+    pub(super) fn at(operations: &[Operation], index: Option<usize>) -> Self {
         let Some(operation) = index.and_then(|index| operations.get(index)) else {
             return Self::Transaction;
         };
@@ -93,7 +93,7 @@ fn number<'a>(rule: &Rule, before: impl Iterator<Item = &'a Operation>) -> Objec
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Transaction => f.write_str("take a transaction"),
+            Self::Transaction => f.write_str("process a transaction"),
             Self::Add(Object::Elements { count, set }) => {
                 write!(f, "add {count} elements to set {set}")
             }

@@ -1,15 +1,13 @@
-//! The kernel's verdict on a batch.
+//! The result of a batch.
 
-use nix::errno::Errno;
-
-use super::error::{Cause, Error, Refusal};
+use super::error::{Cause, Error, Rejection};
 use super::location::RequestLocation;
 use super::module::Module;
 use super::request::Request;
-use crate::netlink::Ack;
+use crate::netlink::{Ack, Errno};
 use crate::plan::transaction::Batch;
 
-/// What the kernel's answers to the batch that began at `seq` mean.
+/// The meaning of the kernel's answers to the batch that began at `seq`.
 pub(super) fn verdict(batch: &Batch, seq: u32, answers: &[Ack]) -> Result<CommitResult, Error> {
     // Others are late answers to earlier requests.
     let answers = answers.iter().filter(|ack| ack.seq.wrapping_sub(seq) <= batch.len());
@@ -27,18 +25,18 @@ pub(super) fn verdict(batch: &Batch, seq: u32, answers: &[Ack]) -> Result<Commit
     let index = failure.seq.wrapping_sub(seq).checked_sub(1);
     let index = index.and_then(|index| usize::try_from(index).ok());
     let operation = index.and_then(|index| batch.operations().get(index));
-    match (failure.errno.unwrap_or(Errno::UnknownErrno), operation) {
+    match (failure.errno.unwrap_or(Errno::EIO), operation) {
         (Errno::ERESTART, _) => Ok(CommitResult::Outdated),
-        // Without the privilege no operation is looked at.
-        (Errno::EPERM, None) => Err(Error::NotPermitted { task: "change the ruleset" }),
-        (Errno::EPERM, Some(_)) => Err(Error::Owned),
+        // Without the capability the kernel processes no operation.
+        (Errno::EPERM, None) => Err(Error::NotPermitted { task: "changing" }),
+        (Errno::EPERM, Some(operation)) => Err(Error::Owned { table: operation.table().into() }),
         (Errno::EOPNOTSUPP, None) => Err(Error::NoNfTables),
         (errno, _) => Err(refused(batch, errno, index, failure)),
     }
 }
 
 fn refused(batch: &Batch, errno: Errno, index: Option<usize>, failure: &Ack) -> Error {
-    let request = Request::of(batch.operations(), index);
+    let request = Request::at(batch.operations(), index);
     let operation = index.and_then(|index| batch.operations().get(index));
     let message = operation.and_then(|operation| operation.message(failure.seq).ok());
     let location = failure.offset.zip(message);
@@ -46,7 +44,7 @@ fn refused(batch: &Batch, errno: Errno, index: Option<usize>, failure: &Ack) -> 
     let missing = operation.filter(|_| errno == Errno::ENOENT);
     match missing.and_then(|operation| Module::missing(operation, location.as_ref())) {
         Some(module) => Error::NoModule { request, module },
-        None => Error::Refused(Box::new(Refusal {
+        None => Error::Rejected(Box::new(Rejection {
             cause: Cause::of(&request, errno, location.as_ref()),
             request,
             errno,
@@ -57,13 +55,13 @@ fn refused(batch: &Batch, errno: Errno, index: Option<usize>, failure: &Ack) -> 
     }
 }
 
-/// What became of a batch that the kernel found no fault with.
+/// The result of a batch without an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CommitResult {
-    /// All of it was carried out.
+    /// It was committed.
     Committed,
-    /// Nothing was: somebody else changed the ruleset since its generation was read.
+    /// It was not: another process changed the ruleset since its generation was read.
     Outdated,
-    /// Only the ruleset itself tells; the error holds if nothing was carried out.
+    /// Only the ruleset shows it; the error is for the case that it was not committed.
     Unclear(Error),
 }

@@ -31,11 +31,11 @@ pub use usage::{DestinationUsage, PolicyUsage, PortBitmap, Usage};
 use std::collections::VecDeque;
 
 use ephport_core::Family;
-use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::netlink::{
-    Ack, CodecError, Header, Messages, NetlinkError, NfGenMsg, Reader, Socket, Transport, Writer,
+    Ack, CodecError, Errno, Header, Messages, NetlinkError, NfGenMsg, Reader, Socket, Transport,
+    Writer,
 };
 use crate::uapi::{
     CTA_STATUS, CTA_STATUS_MASK, CTA_ZONE, IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_NEW, IPS_SRC_NAT,
@@ -114,9 +114,11 @@ pub enum ConntrackError {
 impl From<NetlinkError> for ConntrackError {
     fn from(error: NetlinkError) -> Self {
         match error {
-            NetlinkError::Refused { errno: Errno::EPERM } => Self::NotPermitted,
+            NetlinkError::Rejected { errno: Errno::EPERM } => Self::NotPermitted,
             // nfnetlink answers so for a subsystem that is not registered.
-            NetlinkError::Refused { errno: Errno::EINVAL | Errno::EOPNOTSUPP } => Self::NoCtnetlink,
+            NetlinkError::Rejected { errno: Errno::EINVAL | Errno::EOPNOTSUPP } => {
+                Self::NoCtnetlink
+            }
             error => Self::Netlink(error),
         }
     }
@@ -172,7 +174,7 @@ impl<T: Transport> Connections<T> {
             match message.header.message_type {
                 NLMSG_DONE => return end_of_dump(message.body).map(|()| false),
                 NLMSG_ERROR => match Ack::decode(message)?.errno {
-                    Some(errno) => return Err(NetlinkError::Refused { errno }.into()),
+                    Some(errno) => return Err(NetlinkError::Rejected { errno }.into()),
                     None => return Ok(false),
                 },
                 kind if kind == header(IPCTNL_MSG_CT_NEW, 0, 0).message_type => {
@@ -191,7 +193,7 @@ fn end_of_dump(body: &[u8]) -> Result<(), ConntrackError> {
     let Ok(code) = Reader::new(body).array("result of the dump") else { return Ok(()) };
     match i32::from_ne_bytes(code) {
         code if code < 0 => {
-            Err(NetlinkError::Refused { errno: Errno::from_raw(code.saturating_neg()) }.into())
+            Err(NetlinkError::Rejected { errno: Errno::from_raw(code.saturating_neg()) }.into())
         }
         _ => Ok(()),
     }

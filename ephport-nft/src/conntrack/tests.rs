@@ -246,11 +246,11 @@ fn filter_is_applied_to_kernels_that_ignore_it() {
 
 #[test]
 fn failed_dumps_end_with_an_error() {
-    let eperm = Errno::EPERM as i32;
+    let eperm = Errno::EPERM.raw();
     let cases = [
         (datagram(&[end(NLMSG_ERROR, -eperm)]), ConntrackError::NotPermitted),
         (datagram(&[end(NLMSG_DONE, -eperm)]), ConntrackError::NotPermitted),
-        (datagram(&[end(NLMSG_ERROR, -(Errno::EINVAL as i32))]), ConntrackError::NoCtnetlink),
+        (datagram(&[end(NLMSG_ERROR, -Errno::EINVAL.raw())]), ConntrackError::NoCtnetlink),
         (
             datagram(&[(Header { flags: NLM_F_DUMP_INTR, ..entry(0).0 }, golden(0))]),
             NetlinkError::Interrupted.into(),

@@ -1,8 +1,6 @@
 //! The kernel's answer to a request: `struct nlmsgerr` with its extended attributes.
 
-use nix::errno::Errno;
-
-use super::{CodecError, Message, Reader};
+use super::{CodecError, Errno, Message, Reader};
 use crate::uapi::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS};
 
 /// Length of `struct nlmsghdr`, which an answer quotes from its request.
@@ -30,7 +28,7 @@ impl Ack {
         let _type_and_flags = reader.u32_ne("quoted nlmsghdr")?;
         let seq = reader.u32_ne("quoted nlmsghdr")?;
         let _port_id = reader.u32_ne("quoted nlmsghdr")?;
-        let errno = (code != 0).then(|| Errno::from_raw(code.saturating_neg()));
+        let errno = Errno::from_answer(code);
         let mut ack = Self { seq, errno, message: None, offset: None };
         if message.header.flags & NLM_F_ACK_TLVS != 0 {
             if message.header.flags & NLM_F_CAPPED == 0 {

@@ -6,6 +6,7 @@
 //! trusting any length in it.
 
 mod ack;
+mod errno;
 mod message;
 mod reader;
 mod socket;
@@ -14,6 +15,7 @@ mod transport;
 mod writer;
 
 pub use ack::Ack;
+pub use errno::Errno;
 pub use message::{Header, Message, Messages, NfGenMsg};
 pub use reader::{Attr, Attrs, Reader};
 pub use socket::Socket;
@@ -114,44 +116,35 @@ pub enum CodecError {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
+
     use super::*;
 
     #[test]
-    fn every_message_says_what_is_wrong() {
-        let cases = [
-            (
-                CodecError::Truncated { what: "nlmsghdr", need: 16, have: 3 },
-                "nlmsghdr needs 16 bytes, 3 are left",
-            ),
-            (
-                CodecError::Size { attribute: 2, what: "u32", need: 4, have: 1 },
-                "attribute 2 has 1 bytes, expected 4 for u32",
-            ),
-            (
-                CodecError::NotAString { attribute: 1 },
-                "attribute 1 is not a NUL-terminated UTF-8 string",
-            ),
-            (
-                CodecError::Missing { object: "table", attribute: 1 },
-                "table lacks the required attribute 1",
-            ),
-            (CodecError::Twice { object: "table", attribute: 1 }, "table has attribute 1 twice"),
-            (
-                CodecError::Unknown { object: "meta", attribute: 9 },
-                "meta has an unknown attribute 9",
-            ),
-            (CodecError::Value { what: "cmp operation", value: 9 }, "9 is not a cmp operation"),
-            (
-                CodecError::AttributeTooLong { attribute: 3, len: 70_000 },
-                "attribute 3 would be 70000 bytes long: the maximum is 65535; split it",
-            ),
-            (
-                CodecError::MessageTooLong { len: 5_000_000_000 },
-                "message would be 5000000000 bytes long: the maximum is 4294967295",
-            ),
+    fn messages_name_object_and_attribute() {
+        let errors = [
+            CodecError::Truncated { what: "nlmsghdr", need: 16, have: 3 },
+            CodecError::Size { attribute: 2, what: "u32", need: 4, have: 1 },
+            CodecError::NotAString { attribute: 1 },
+            CodecError::Missing { object: "table", attribute: 1 },
+            CodecError::Twice { object: "table", attribute: 1 },
+            CodecError::Unknown { object: "meta", attribute: 9 },
+            CodecError::Value { what: "cmp operation", value: 9 },
+            CodecError::AttributeTooLong { attribute: 3, len: 70_000 },
+            CodecError::MessageTooLong { len: usize::MAX },
         ];
-        for (error, message) in cases {
-            assert_eq!(error.to_string(), message);
-        }
+        let messages = errors.map(|error| error.to_string()).join("\n");
+        let messages = messages.replace(&usize::MAX.to_string(), "MAX");
+        expect![[r#"
+            nlmsghdr needs 16 bytes, 3 are left
+            attribute 2 has 1 bytes, expected 4 for u32
+            attribute 1 is not a NUL-terminated UTF-8 string
+            table lacks the required attribute 1
+            table has attribute 1 twice
+            meta has an unknown attribute 9
+            9 is not a cmp operation
+            attribute 3 would be 70000 bytes long: the maximum is 65535; split it
+            message would be MAX bytes long: the maximum is 4294967295"#]]
+        .assert_eq(&messages);
     }
 }

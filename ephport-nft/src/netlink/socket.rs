@@ -6,29 +6,29 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, ReceiveTimeout, SndBuf, SndBufForce};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockopt,
-    recvmsg, sendto, setsockopt, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
+    getsockopt, recvmsg, sendto, setsockopt, socket,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use super::errno::Errno;
 use super::sys::enable_netlink_option;
 use super::transport::{NetlinkError, SEND_OVERHEAD, Transport};
 use crate::uapi::{NETLINK_CAP_ACK, NETLINK_EXT_ACK, NFNLGRP_NFTABLES};
 
-/// How long the kernel has to answer, in seconds. It answers at once; this only ends a hang.
+/// The limit for an answer of the kernel, in seconds. It answers at once; this only ends a hang.
 const PATIENCE: u32 = 10;
 
 /// Larger than any datagram of a dump, which the kernel cuts at 32 KiB (`NLMSG_GOODSIZE`).
 const RECEIVE_ROOM: usize = 64 * 1024;
 
-/// The longest time to give way to others, as a power of two of milliseconds.
+/// The longest backoff, as a power of two of milliseconds.
 const LONGEST_PAUSE: u32 = 7;
 
-/// Room for the events that come while nobody reads, in bytes.
+/// The size of the buffer for events, in bytes.
 const EVENT_ROOM: usize = 4 * 1024 * 1024;
 
 /// A socket to one of the kernel's netlink families.
@@ -51,23 +51,22 @@ impl Socket {
         Self::open(SockProtocol::NetlinkSockDiag, 0)
     }
 
-    /// A socket to which the kernel tells each change of nf_tables, in the network namespace of
-    /// this thread.
+    /// A socket that receives each change of nf_tables, in the network namespace of this thread.
     pub fn nf_tables_events() -> Result<Self, NetlinkError> {
         let socket = Self::open(SockProtocol::NetlinkNetFilter, 1 << (NFNLGRP_NFTABLES - 1))?;
-        // As for sending. Whatever is granted, what does not fit is said to be lost.
+        // As for sending. With whatever size: the loss of events is an event.
         let _ = retry(|| setsockopt(&socket.0, RcvBufForce, &EVENT_ROOM))
             .or_else(|_| retry(|| setsockopt(&socket.0, RcvBuf, &EVENT_ROOM)));
         Ok(socket)
     }
 
-    /// Joins the multicast groups whose bits, the lowest for group 1, are set.
+    /// A socket that joins these multicast groups: bit 0 is group 1.
     fn open(protocol: SockProtocol, groups: u32) -> Result<Self, NetlinkError> {
-        let kind = SockType::Raw;
-        let fd = retry(|| socket(AddressFamily::Netlink, kind, SockFlag::SOCK_CLOEXEC, protocol))
+        let (family, flags) = (AddressFamily::Netlink, SockFlag::SOCK_CLOEXEC);
+        let fd = retry(|| socket(family, SockType::Raw, flags, protocol))
             .map_err(|errno| NetlinkError::Open { errno })?;
         retry(|| bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups)))
-            .map_err(|errno| NetlinkError::Open { errno })?;
+            .map_err(|errno| NetlinkError::Bind { errno })?;
         let refused = |option| move |errno| NetlinkError::Option { option, errno };
         retry(|| enable_netlink_option(fd.as_fd(), NETLINK_EXT_ACK))
             .map_err(refused("NETLINK_EXT_ACK"))?;
@@ -78,25 +77,34 @@ impl Socket {
         Ok(Self(fd))
     }
 
-    /// Makes the send buffer hold a datagram of `len` bytes, and checks that it does: the kernel
-    /// grants less than asked without a word.
+    /// Enlarges the send buffer to `len` bytes and checks its size: the kernel grants less without an error.
     fn make_room(&self, len: usize) -> Result<(), NetlinkError> {
-        let room =
-            || retry(|| getsockopt(&self.0, SndBuf)).unwrap_or(0).saturating_sub(SEND_OVERHEAD);
-        if len <= room() {
+        let room = || {
+            let size = retry(|| getsockopt(&self.0, SndBuf));
+            let size = size.map_err(|errno| NetlinkError::Option { option: "SO_SNDBUF", errno })?;
+            Ok::<_, NetlinkError>(size.saturating_sub(SEND_OVERHEAD))
+        };
+        if len <= room()? {
             return Ok(());
         }
         let wanted = len + SEND_OVERHEAD;
         // The first needs CAP_NET_ADMIN in the initial user namespace; the second is bounded by
-        // net.core.wmem_max. Whether either was enough is seen in the size alone.
+        // net.core.wmem_max. Only the size shows whether one of them succeeded.
         let _ = retry(|| setsockopt(&self.0, SndBufForce, &wanted));
-        if len > room() {
+        if len > room()? {
             let _ = retry(|| setsockopt(&self.0, SndBuf, &wanted));
         }
-        if len > room() {
-            return Err(NetlinkError::TooLarge { len, room: room() });
+        match room()? {
+            room if len > room => Err(NetlinkError::TooLarge { len, room }),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Its port id, which identifies it in [`Commit`](crate::nftables::Commit).
+    pub fn port_id(&self) -> Result<u32, NetlinkError> {
+        retry(|| getsockname::<NetlinkAddr>(self.0.as_raw_fd()))
+            .map(|address| address.pid())
+            .map_err(|errno| NetlinkError::Bind { errno })
     }
 
     fn receive_with(&self, flags: MsgFlags) -> Result<Vec<u8>, Errno> {
@@ -111,7 +119,7 @@ impl Socket {
             if flags.contains(MsgFlags::MSG_TRUNC) {
                 return Err(Errno::EMSGSIZE);
             }
-            // Only the kernel has port id 0: what another process sends us is not an answer.
+            // Only the kernel has port id 0: a datagram of another process is not an answer.
             if sender.is_none_or(|address| address.pid() == 0) {
                 buffer.truncate(len);
                 return Ok(buffer);
@@ -156,15 +164,13 @@ impl Transport for Socket {
             // Whole milliseconds, rounded up: less than one would be none.
             let left = left.saturating_add(Duration::from_nanos(999_999));
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(receive_error(errno)),
-            }
+            retry(|| poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout))
+                .map_err(receive_error)?;
         }
     }
 
-    /// Of many who all try again at once, only one gets its turn each time, and the slow never do.
-    /// So each waits a random time, from twice as long a span as the last time.
+    /// Of many that retry at once only one succeeds, and slow ones never do. So each waits a random time,
+    /// from twice as long a span as the last time.
     fn backoff(&mut self, times: u32) {
         let span = 1000 << times.min(LONGEST_PAUSE);
         thread::sleep(Duration::from_micros(RandomState::new().hash_one(times) % span));
@@ -179,10 +185,10 @@ fn receive_error(errno: Errno) -> NetlinkError {
     }
 }
 
-/// A signal may interrupt any system call; the call is then simply made again.
-fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+/// A system call, repeated while a signal interrupts it.
+fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> Result<T, Errno> {
     loop {
-        match call() {
+        match call().map_err(Errno::of_call) {
             Err(Errno::EINTR) => {}
             result => return result,
         }

@@ -1,65 +1,70 @@
-//! How datagrams get to the kernel and back.
+//! Datagrams to the kernel and back.
 
 use std::time::Duration;
 
-use nix::errno::Errno;
 use thiserror::Error;
 
-use super::{Ack, CodecError, Messages, Reader};
+use super::{Ack, CodecError, Errno, Messages, Reader};
 use crate::uapi::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
 
-/// A way to the kernel's netlink, or to something that answers in its place.
+/// A connection to the kernel's netlink, or to a substitute.
 ///
-/// The kernel works through a request before `send` returns, so that all answers to it are queued
-/// by then; only a dump goes on while it is received.
+/// The kernel processes a request before `send` returns: all answers are queued by then. Only a dump
+/// continues while it is received.
 pub trait Transport {
-    /// Sends one datagram whole.
+    /// Sends one datagram.
     fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError>;
 
-    /// The next datagram that is queued, or `None` when there is none.
+    /// The next queued datagram, or `None`.
     fn poll(&mut self) -> Result<Option<Vec<u8>>, NetlinkError>;
 
-    /// The next datagram, for which it waits a bounded time.
+    /// The next datagram, after a bounded wait.
     fn receive(&mut self) -> Result<Vec<u8>, NetlinkError>;
 
-    /// The next datagram, for which it waits so long; `None` when none comes. A way on which all
-    /// that will come is queued already need not wait.
+    /// The next datagram, or `None` when there is none within `time`. A substitute that queues all its
+    /// answers does not wait.
     fn receive_within(&mut self, _time: Duration) -> Result<Option<Vec<u8>>, NetlinkError> {
         self.poll()
     }
 
-    /// Lets others finish, who were in the way `times` in a row.
+    /// Waits for other writers, after `times` conflicts in a row.
     fn backoff(&mut self, _times: u32) {}
 }
 
-/// Why a conversation over netlink failed.
+/// The reason why an exchange over netlink failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NetlinkError {
     /// The socket cannot be opened.
-    #[error("cannot open a netlink socket ({errno}): {}", open_hint(*errno))]
+    #[error("cannot open a netlink socket ({errno}){}", open_cause(*errno))]
     Open {
-        /// What the kernel said.
+        /// The error of socket(2).
         errno: Errno,
     },
-    /// A socket option is refused.
-    #[error("cannot set the netlink socket's {option} ({errno})")]
+    /// The socket cannot join its multicast groups or get a port id.
+    #[error("cannot bind the netlink socket ({errno})")]
+    Bind {
+        /// The error of bind(2) or getsockname(2).
+        errno: Errno,
+    },
+    /// A socket option cannot be read or set.
+    #[error("cannot use the netlink socket's option {option} ({errno})")]
     Option {
         /// The option's name.
         option: &'static str,
-        /// What the kernel said.
+        /// The error of getsockopt(2) or setsockopt(2).
         errno: Errno,
     },
-    /// The datagram does not fit the socket's buffer and the buffer cannot grow.
+    /// The datagram does not fit in the socket's buffer, and the buffer cannot grow.
     #[error(
-        "a transaction of {len} bytes does not fit the socket's send buffer of {room}: \
-         raise net.core.wmem_max to {}, or run with CAP_NET_ADMIN in the initial namespace",
+        "a transaction of {len} bytes does not fit in the socket's send buffer of {room}: it requires \
+         net.core.wmem_max of at least {}, or CAP_NET_ADMIN in the initial user namespace",
         needed(*len)
     )]
     TooLarge {
         /// The datagram's length in bytes.
         len: usize,
-        /// What the buffer holds in bytes.
+        /// The size of the buffer in bytes.
         room: usize,
     },
     /// Sending failed.
@@ -67,13 +72,13 @@ pub enum NetlinkError {
     Send {
         /// The datagram's length in bytes.
         len: usize,
-        /// What the kernel said.
+        /// The error of sendto(2).
         errno: Errno,
     },
     /// Receiving failed.
     #[error("cannot receive from netlink ({errno})")]
     Receive {
-        /// What the kernel said.
+        /// The error of recvmsg(2) or poll(2).
         errno: Errno,
     },
     /// A datagram was larger than the buffer for it.
@@ -85,44 +90,50 @@ pub enum NetlinkError {
     /// The kernel did not answer in time.
     #[error("the kernel did not answer a netlink request within {seconds} s")]
     Silent {
-        /// How long it had.
+        /// The limit.
         seconds: u32,
     },
-    /// The kernel refused a request for a dump.
+    /// The kernel rejected a request for a dump, or could not complete the dump.
     #[error("the kernel refused to list its objects ({errno})")]
-    Refused {
-        /// What the kernel said.
+    Rejected {
+        /// The error of the answer.
         errno: Errno,
     },
     /// The objects changed while they were listed.
     #[error("the kernel's objects changed while they were listed")]
     Interrupted,
-    /// The kernel's bytes are not what netlink allows.
-    #[error("the kernel's answer cannot be read: {0}")]
-    Wire(#[from] CodecError),
+    /// The kernel's answer is not valid netlink.
+    #[error("the kernel's answer cannot be decoded: {0}")]
+    Answer(CodecError),
 }
 
-/// What the kernel takes of the send buffer for itself (`netlink_sendmsg`).
+impl From<CodecError> for NetlinkError {
+    fn from(error: CodecError) -> Self {
+        Self::Answer(error)
+    }
+}
+
+/// The part of the send buffer that the kernel uses itself (`netlink_sendmsg`).
 pub(super) const SEND_OVERHEAD: usize = 32;
 
-/// The setting that makes room for a datagram of `len` bytes: a buffer is twice what was asked for.
+/// The setting that makes room for a datagram of `len` bytes: a buffer is twice as large as requested.
 fn needed(len: usize) -> usize {
     (len + SEND_OVERHEAD).div_ceil(2)
 }
 
-fn open_hint(errno: Errno) -> &'static str {
+/// The cause of a socket's failure, where errno(3) does not name it.
+fn open_cause(errno: Errno) -> &'static str {
     match errno {
-        Errno::EPROTONOSUPPORT => {
-            "the kernel has no nfnetlink; load it with `modprobe nfnetlink`, \
-             or use a kernel with CONFIG_NETFILTER_NETLINK"
-        }
-        Errno::EMFILE | Errno::ENFILE => "too many files are open",
-        Errno::ENOMEM | Errno::ENOBUFS => "there is no memory left for it",
-        _ => "the system forbids it",
+        Errno::EPROTONOSUPPORT => ": the kernel has no nfnetlink (CONFIG_NETFILTER_NETLINK)",
+        Errno::EMFILE => ": this process has too many open files",
+        Errno::ENFILE => ": the system has too many open files",
+        Errno::EPERM | Errno::EACCES => ": a sandbox forbids it to this process",
+        Errno::EAFNOSUPPORT => ": the kernel or a sandbox has no netlink",
+        _ => "",
     }
 }
 
-/// Sends requests and gives every answer to them.
+/// Sends requests and returns the answers to them.
 pub fn exchange(transport: &mut impl Transport, datagram: &[u8]) -> Result<Vec<Ack>, NetlinkError> {
     transport.send(datagram)?;
     let mut acks = Vec::new();
@@ -154,12 +165,12 @@ pub fn dump(
             if message.header.seq != seq {
                 continue; // a late answer to an earlier request
             }
-            // Read on to the end: the socket takes no other request before.
+            // The dump must be read to its end: the socket accepts no other request before.
             interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
             match message.header.message_type {
                 NLMSG_DONE => return done(message.body, interrupted),
                 NLMSG_ERROR => match Ack::decode(message)?.errno {
-                    Some(errno) => return Err(NetlinkError::Refused { errno }),
+                    Some(errno) => return Err(NetlinkError::Rejected { errno }),
                     None => return Ok(()),
                 },
                 message_type => visit(message_type, message.body)?,
@@ -171,75 +182,65 @@ pub fn dump(
 /// The result of a dump whose `NLMSG_DONE` has this body: an errno, 0 for a complete dump.
 fn done(body: &[u8], interrupted: bool) -> Result<(), NetlinkError> {
     let code = i32::from_ne_bytes(Reader::new(body).array("error code of a dump")?);
-    match code {
-        0 if interrupted => Err(NetlinkError::Interrupted),
-        0 => Ok(()),
-        code => Err(NetlinkError::Refused { errno: Errno::from_raw(code.saturating_neg()) }),
+    match Errno::from_answer(code) {
+        None if interrupted => Err(NetlinkError::Interrupted),
+        None => Ok(()),
+        Some(errno) => Err(NetlinkError::Rejected { errno }),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
+    use expect_test::expect;
+
     use super::*;
 
     #[test]
-    fn every_message_says_what_to_do() {
-        let cases = [
-            (
-                NetlinkError::Open { errno: Errno::EPROTONOSUPPORT },
-                "cannot open a netlink socket (EPROTONOSUPPORT: Protocol not supported): the kernel \
-                 has no nfnetlink; load it with `modprobe nfnetlink`, or use a kernel with \
-                 CONFIG_NETFILTER_NETLINK",
-            ),
-            (
-                NetlinkError::Open { errno: Errno::EMFILE },
-                "cannot open a netlink socket (EMFILE: Too many open files): too many files are open",
-            ),
-            (
-                NetlinkError::Open { errno: Errno::ENOMEM },
-                "cannot open a netlink socket (ENOMEM: Out of memory): there is no memory left for it",
-            ),
-            (
-                NetlinkError::Open { errno: Errno::EACCES },
-                "cannot open a netlink socket (EACCES: Permission denied): the system forbids it",
-            ),
-            (
-                NetlinkError::Option { option: "NETLINK_EXT_ACK", errno: Errno::ENOPROTOOPT },
-                "cannot set the netlink socket's NETLINK_EXT_ACK (ENOPROTOOPT: Protocol not available)",
-            ),
-            (
-                NetlinkError::TooLarge { len: 300_000, room: 212_960 },
-                "a transaction of 300000 bytes does not fit the socket's send buffer of 212960: raise \
-                 net.core.wmem_max to 150016, or run with CAP_NET_ADMIN in the initial namespace",
-            ),
-            (
-                NetlinkError::Send { len: 20, errno: Errno::ECONNREFUSED },
-                "cannot send 20 bytes over netlink (ECONNREFUSED: Connection refused)",
-            ),
-            (
-                NetlinkError::Receive { errno: Errno::ENOBUFS },
-                "cannot receive from netlink (ENOBUFS: No buffer space available)",
-            ),
-            (
-                NetlinkError::Cut { room: 65_536 },
-                "the kernel sent a netlink datagram larger than 65536 bytes",
-            ),
-            (
-                NetlinkError::Silent { seconds: 10 },
-                "the kernel did not answer a netlink request within 10 s",
-            ),
-            (
-                NetlinkError::Refused { errno: Errno::EPERM },
-                "the kernel refused to list its objects (EPERM: Operation not permitted)",
-            ),
-            (NetlinkError::Interrupted, "the kernel's objects changed while they were listed"),
-            (
-                NetlinkError::Wire(CodecError::NotAString { attribute: 1 }),
-                "the kernel's answer cannot be read: attribute 1 is not a NUL-terminated UTF-8 string",
-            ),
+    fn messages_name_call_errno_and_cause() {
+        let open = [
+            Errno::EPROTONOSUPPORT,
+            Errno::EMFILE,
+            Errno::ENFILE,
+            Errno::ENOMEM,
+            Errno::EACCES,
+            Errno::EPERM,
+            Errno::EAFNOSUPPORT,
         ];
-        for (error, message) in cases {
-            assert_eq!(error.to_string(), message);
-        }
+        let errors = open.map(|errno| NetlinkError::Open { errno }).into_iter().chain([
+            NetlinkError::Bind { errno: Errno::EPERM },
+            NetlinkError::Option { option: "NETLINK_EXT_ACK", errno: Errno::ENOPROTOOPT },
+            NetlinkError::TooLarge { len: 300_000, room: 212_960 },
+            NetlinkError::Send { len: 20, errno: Errno::ECONNREFUSED },
+            NetlinkError::Receive { errno: Errno::ENOBUFS },
+            NetlinkError::Cut { room: 65_536 },
+            NetlinkError::Silent { seconds: 10 },
+            NetlinkError::Rejected { errno: Errno::EPERM },
+            NetlinkError::Interrupted,
+            CodecError::NotAString { attribute: 1 }.into(),
+        ]);
+        let errors: Vec<_> = errors.collect();
+        // What a message contains is not also its source.
+        assert!(errors.iter().all(|error| error.source().is_none()));
+        let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        expect![[r#"
+            cannot open a netlink socket (EPROTONOSUPPORT: Protocol not supported): the kernel has no nfnetlink (CONFIG_NETFILTER_NETLINK)
+            cannot open a netlink socket (EMFILE: Too many open files): this process has too many open files
+            cannot open a netlink socket (ENFILE: File table overflow): the system has too many open files
+            cannot open a netlink socket (ENOMEM: Out of memory)
+            cannot open a netlink socket (EACCES: Permission denied): a sandbox forbids it to this process
+            cannot open a netlink socket (EPERM: Operation not permitted): a sandbox forbids it to this process
+            cannot open a netlink socket (EAFNOSUPPORT: Address family not supported by protocol): the kernel or a sandbox has no netlink
+            cannot bind the netlink socket (EPERM: Operation not permitted)
+            cannot use the netlink socket's option NETLINK_EXT_ACK (ENOPROTOOPT: Protocol not available)
+            a transaction of 300000 bytes does not fit in the socket's send buffer of 212960: it requires net.core.wmem_max of at least 150016, or CAP_NET_ADMIN in the initial user namespace
+            cannot send 20 bytes over netlink (ECONNREFUSED: Connection refused)
+            cannot receive from netlink (ENOBUFS: No buffer space available)
+            the kernel sent a netlink datagram larger than 65536 bytes
+            the kernel did not answer a netlink request within 10 s
+            the kernel refused to list its objects (EPERM: Operation not permitted)
+            the kernel's objects changed while they were listed
+            the kernel's answer cannot be decoded: attribute 1 is not a NUL-terminated UTF-8 string"#]].assert_eq(&messages.join("\n"));
     }
 }

@@ -1,4 +1,4 @@
-//! Operations: single changes of the ruleset, each one message.
+//! Operations: changes of the ruleset, each in one message.
 
 use crate::netlink::{CodecError, Header, Writer};
 use crate::nftables::{Chain, Elements, Rule, SetSpec, Table};
@@ -8,12 +8,13 @@ use crate::uapi::{
     NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
     NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
 };
+
 /// One change of the ruleset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Adds a table, or does nothing when it exists.
     AddTable(Table),
-    /// Deletes a table with all that is in it.
+    /// Deletes a table with its content.
     DeleteTable(Table),
     /// Adds a chain.
     AddChain(Chain),
@@ -23,19 +24,30 @@ pub enum Operation {
     AddElements(Elements),
     /// Adds a rule at the end of its chain.
     AppendRule(Rule),
-    /// Adds a rule before the one whose handle is its position.
+    /// Adds a rule before the rule whose handle is its position.
     InsertRule(Rule),
     /// Deletes the rule with this one's handle.
     DeleteRule(Rule),
-    /// Deletes a chain that has no rules any more, and to which none leads.
+    /// Deletes a chain without rules and references.
     DeleteChain(Chain),
-    /// Deletes a set that no rule uses any more.
+    /// Deletes a set that no rule uses.
     DeleteSet(SetSpec),
     /// Deletes elements by their keys.
     DeleteElements(Elements),
 }
 
 impl Operation {
+    /// The name of its table.
+    pub(crate) fn table(&self) -> &str {
+        match self {
+            Self::AddTable(table) | Self::DeleteTable(table) => &table.name,
+            Self::AddChain(chain) | Self::DeleteChain(chain) => &chain.table,
+            Self::AddSet(set) | Self::DeleteSet(set) => &set.table,
+            Self::AddElements(elements) | Self::DeleteElements(elements) => &elements.table,
+            Self::AppendRule(rule) | Self::InsertRule(rule) | Self::DeleteRule(rule) => &rule.table,
+        }
+    }
+
     pub(super) fn header(&self, seq: u32) -> Header {
         let (message, flags) = match self {
             Self::AddTable(_) => (NFT_MSG_NEWTABLE, NLM_F_CREATE),
@@ -74,7 +86,7 @@ impl Operation {
         }
     }
 
-    /// A set, then its elements. The kernel asks for a number in the transaction.
+    /// The operations that add a set, then its elements. The kernel requires a number in the transaction.
     pub(crate) fn fill(filled: &Set, id: u32) -> impl Iterator<Item = Self> {
         let set = SetSpec { id: Some(id), ..filled.spec.clone() };
         let chunks = filled.chunks().into_iter();
@@ -82,7 +94,7 @@ impl Operation {
         [Self::AddSet(set)].into_iter().chain(chunks.map(Self::AddElements))
     }
 
-    /// As one message.
+    /// Its message.
     pub(crate) fn message(&self, seq: u32) -> Result<Vec<u8>, CodecError> {
         let mut w = Writer::new();
         w.message(self.header(seq), |w| self.encode(w));

@@ -1,8 +1,8 @@
-//! Transactions: a batch of operations that the kernel carries out whole or not at all.
+//! Transactions: batches of operations that the kernel commits whole or not at all.
 //!
-//! The kernel answers each operation that fails and, where asked, those that succeed; a batch with
-//! one failure is dropped whole although other operations in it were acknowledged. We ask for one
-//! acknowledgement, of the last operation: success is that one and no failure.
+//! The kernel answers each operation that fails and those that request an acknowledgement; it drops a
+//! batch with one failure although it acknowledged other operations. Only the last operation requests
+//! an acknowledgement: success is that one and no failure.
 
 use super::diff::changes;
 use super::operation::Operation;
@@ -14,13 +14,13 @@ use crate::uapi::{
     NFPROTO_UNSPEC, NLM_F_ACK, NLM_F_REQUEST,
 };
 
-/// Operations that are carried out together.
+/// Operations that are committed together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch(Vec<Operation>);
 
 impl Batch {
-    /// Puts `ruleset` in the place of whatever stands under its table's name: no packet and no
-    /// reader sees the table missing.
+    /// Replaces whatever table has the name of that of `ruleset`: no packet and no reader sees the table
+    /// missing.
     #[must_use]
     pub fn replace(ruleset: &TableState) -> Self {
         let plain = Table::new(ruleset.table.family, &ruleset.table.name);
@@ -38,20 +38,20 @@ impl Batch {
         Self(operations)
     }
 
-    /// Changes as little as can be; `None` where the table must be replaced.
+    /// The fewest changes; `None` where the table must be replaced.
     #[must_use]
     pub fn update(installed: &TableState, desired: &TableState) -> Option<Self> {
         changes(installed, desired).map(Self)
     }
 
-    /// Deletes a table with all that is in it.
+    /// Deletes a table with its content.
     #[must_use]
     pub fn delete(table: &Table) -> Self {
         Self(vec![Operation::DeleteTable(Table::new(table.family, &table.name))])
     }
 
-    /// As one datagram. The messages are numbered from `seq`, which the batch's beginning has; it
-    /// holds only if the ruleset is still at `generation`.
+    /// One datagram. The messages have sequence numbers from `seq`, that of the batch's beginning; the
+    /// kernel accepts it only at `generation`.
     pub(crate) fn encode(&self, seq: u32, generation: Generation) -> Result<Vec<u8>, CodecError> {
         let body = NfGenMsg { family: NFPROTO_UNSPEC, resource: NFNL_SUBSYS_NFTABLES }.to_bytes();
         let mut w = Writer::new();

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use ephport_core::{HostFacts, Policy, PolicySpec, Target};
+use ephport_nft::Errno;
 use ephport_nft::netlink::{Header, Message, Messages, NfGenMsg, Reader, Writer};
 use ephport_nft::netlink::{NetlinkError, Transport};
 use ephport_nft::nftables::expr::Expr;
@@ -20,7 +21,6 @@ use ephport_nft::uapi::{
     NLM_F_MULTI, NLMSG_DONE, NLMSG_ERROR,
 };
 use ephport_nft::{TableState, compile};
-use nix::errno::Errno;
 
 /// nf_tables of one namespace, as far as the client speaks with it.
 #[derive(Default)]
@@ -83,8 +83,8 @@ impl Kernel {
         }
         let mut code = 0i32;
         match self.list_faults.pop_front() {
-            Some(ListFault::EndsWith(errno)) => code = -(errno as i32),
-            Some(ListFault::Refused(errno)) => return self.acknowledge(request, errno as i32),
+            Some(ListFault::EndsWith(errno)) => code = -(errno.raw()),
+            Some(ListFault::Refused(errno)) => return self.acknowledge(request, errno.raw()),
             Some(ListFault::Interrupted) => flags |= NLM_F_DUMP_INTR,
             Some(ListFault::EmptyDuringCommit) => {
                 bodies.clear();
@@ -139,7 +139,7 @@ impl Kernel {
                 let name = set_name(asked);
                 let mut sets = ruleset.iter().flat_map(|r| &r.sets);
                 let Some(filled) = sets.find(|filled| filled.spec.name == name) else {
-                    return self.acknowledge(request, Errno::ENOENT as i32);
+                    return self.acknowledge(request, Errno::ENOENT.raw());
                 };
                 let bodies = messages_of(filled).into_iter().map(|part| body(&|w| part.encode(w)));
                 self.list(request, NFT_MSG_NEWSETELEM, bodies.collect());
@@ -162,7 +162,7 @@ impl Kernel {
                 self.list(request, NFT_MSG_NEWOBJ, bodies);
             }
             // A kernel without flowtables.
-            Some(NFT_MSG_GETFLOWTABLE) => self.acknowledge(request, Errno::EOPNOTSUPP as i32),
+            Some(NFT_MSG_GETFLOWTABLE) => self.acknowledge(request, Errno::EOPNOTSUPP.raw()),
             other => panic!("unexpected request {other:?}"),
         }
     }
@@ -172,7 +172,7 @@ impl Kernel {
         if messages.len() == 2 {
             // An empty one is no transaction.
             if batch_generation(messages[0].body) != self.generation {
-                self.acknowledge(begin, Errno::ERESTART as i32);
+                self.acknowledge(begin, Errno::ERESTART.raw());
             }
             return;
         }
@@ -180,7 +180,7 @@ impl Kernel {
         match self.batch_faults.pop_front() {
             Some(BatchFault::Fails { at, acked }) => {
                 for (index, errno) in at {
-                    self.acknowledge(messages[index as usize].header, errno as i32);
+                    self.acknowledge(messages[index as usize].header, errno.raw());
                 }
                 if acked {
                     self.acknowledge(messages[messages.len() - 2].header, 0);
@@ -192,7 +192,7 @@ impl Kernel {
             None => {}
         }
         if batch_generation(messages[0].body) != self.generation {
-            return self.acknowledge(begin, Errno::ERESTART as i32);
+            return self.acknowledge(begin, Errno::ERESTART.raw());
         }
         for message in &messages[1..messages.len() - 1] {
             self.operate(*message);
