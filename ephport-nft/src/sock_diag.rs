@@ -155,7 +155,6 @@ fn address(family: u8, bytes: [u8; 16]) -> Result<IpAddr, CodecError> {
 
 #[cfg(test)]
 mod tests {
-    use nix::errno::Errno;
 
     use super::*;
 

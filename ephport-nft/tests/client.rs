@@ -94,7 +94,7 @@ fn a_named_object_in_our_table_is_drift_and_replaced() {
     assert!(matches!(installed, Installed::Ours { intact: false, .. }), "{installed:?}");
     let drifts: Vec<_> =
         installed.drift(&desired).unwrap().iter().map(ToString::to_string).collect();
-    assert_eq!(drifts, ["counter seen: is not the policy's", "quota much: is not the policy's"]);
+    assert_eq!(drifts, ["counter seen belongs to no policy", "quota much belongs to no policy"]);
     assert_eq!(Client::with_transport(&mut kernel).apply(&desired), Ok(Applied::Replaced));
     assert_eq!(Client::with_transport(&mut kernel).apply(&desired), Ok(Applied::Unchanged));
     assert_eq!(kernel.objects, []);
