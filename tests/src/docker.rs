@@ -33,7 +33,7 @@ impl<'a> Dockerd<'a> {
     /// Starts dockerd on `host` with these arguments beside its defaults. It can be used on return.
     ///
     /// # Panics
-    /// When it does not start, with what it said.
+    /// When it does not start, with its output.
     #[must_use]
     pub fn start(host: &'a Host, iptables: Iptables, args: &[&str]) -> Self {
         let iptables = match iptables {

@@ -1,7 +1,7 @@
-//! What the scenarios in `tests/` share.
+//! Helpers of the tests in `tests/`, which make networks with [`ephport_cli::lab`].
 //!
-//! They make their own networks (see [`ephport_cli::lab`]) and need the privilege to: run them as
-//! root, or as any user under `unshare -Ur`. Nothing of the machine's own network is touched.
+//! The tests require root, or any user under `unshare -Ur`, and change nothing in the machine's own
+//! network.
 #![forbid(unsafe_code)]
 
 pub mod docker;
@@ -23,7 +23,7 @@ use ephport_nft::{Applied, Client, Installed, TableState, compile};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Both protocols over both families: the server's addresses of [`Routed`].
+/// TCP and UDP with each of the server's addresses of [`Routed`].
 #[must_use]
 pub fn protocols_and_servers() -> [(Protocol, IpAddr); 4] {
     [
@@ -34,16 +34,16 @@ pub fn protocols_and_servers() -> [(Protocol, IpAddr); 4] {
     ]
 }
 
-/// The one of the two that is of the same family as `like`.
+/// The address of the same family as `like`.
 #[must_use]
 pub fn of_family(like: IpAddr, v4: IpAddr, v6: IpAddr) -> IpAddr {
     if like.is_ipv4() { v4 } else { v6 }
 }
 
-/// What the server saw of a new connection from `host`.
+/// The source of a new connection from `host`, as the server saw it.
 ///
 /// # Panics
-/// When there is no connection.
+/// When the connection fails.
 #[must_use]
 pub fn seen(
     host: &Host,
@@ -55,17 +55,17 @@ pub fn seen(
     host.run(|| connect(protocol, from, to)).expect("a connection").seen
 }
 
-/// What becomes of `work` in a thread that can open no file and no socket any more.
+/// Runs `work` in a thread that can open no more files and sockets.
 ///
 /// # Panics
-/// When `work` does, or when the kernel gives the thread no table of descriptors of its own.
+/// When `work` panics, or when the thread cannot unshare its table of descriptors.
 pub fn without_descriptors<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    // So many are soon taken, and enough for what else runs in this process.
-    const ENOUGH: u64 = 4096;
+    // Quick to exhaust, and enough for the other threads of this process.
+    const LIMIT: u64 = 4096;
     let full = || {
         unshare(CloneFlags::CLONE_FILES).expect("a table of descriptors of its own");
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-        setrlimit(Resource::RLIMIT_NOFILE, soft.min(ENOUGH), hard).expect("a lower limit");
+        setrlimit(Resource::RLIMIT_NOFILE, soft.min(LIMIT), hard).expect("a lower limit");
         let null = File::open("/dev/null").expect("/dev/null");
         let _taken: Vec<_> = iter::from_fn(|| null.try_clone().ok()).collect();
         work()
@@ -73,39 +73,39 @@ pub fn without_descriptors<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(full).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// How a command line of `ephport-nft` ended, and what it printed.
+/// The exit status and the output of a command line of `ephport-nft`.
 #[derive(Debug)]
 pub struct CommandOutput {
-    /// How.
+    /// The exit status.
     pub exit: Exit,
-    /// On standard output.
+    /// Standard output.
     pub out: String,
-    /// On standard error.
+    /// Standard error.
     pub err: String,
 }
 
-/// Runs a command line of `ephport-nft` on `host`, in this process. Words are split at spaces.
+/// Runs a command line of `ephport-nft` on `host`, in this process. The line is split at spaces.
 ///
 /// # Panics
-/// When it prints something else than UTF-8.
+/// When the output is not UTF-8.
 #[must_use]
 pub fn ephport(host: &Host, line: &str) -> CommandOutput {
     ephport_args(host, line.split_whitespace(), b"")
 }
 
-/// The same with `input` on standard input.
+/// Runs a command line of `ephport-nft` on `host` with `input` on standard input.
 ///
 /// # Panics
-/// When it prints something else than UTF-8.
+/// When the output is not UTF-8.
 #[must_use]
 pub fn ephport_with_input(host: &Host, line: &str, input: &[u8]) -> CommandOutput {
     ephport_args(host, line.split_whitespace(), input)
 }
 
-/// The same for words that hold spaces.
+/// Runs `ephport-nft` on `host` with these arguments, which may contain spaces.
 ///
 /// # Panics
-/// When it prints something else than UTF-8.
+/// When the output is not UTF-8.
 #[must_use]
 pub fn ephport_args<'a>(
     host: &Host,
@@ -119,7 +119,7 @@ pub fn ephport_args<'a>(
     CommandOutput { exit, out: text(out), err: text(err) }
 }
 
-/// The same, which must succeed; what it printed on standard output.
+/// Runs a command line of `ephport-nft` on `host` that must succeed; returns standard output.
 ///
 /// # Panics
 /// When it fails.
@@ -132,7 +132,7 @@ pub fn ephport_ok(host: &Host, line: &str) -> String {
 /// Publishes the client's `port` as `published` of the router's uplink, as a container engine does.
 ///
 /// # Panics
-/// When nft does not take it.
+/// When nft refuses it.
 pub fn publish(router: &Host, published: u16, port: u16) {
     tool::nft_load(
         router,
@@ -145,10 +145,10 @@ pub fn publish(router: &Host, published: u16, port: u16) {
     );
 }
 
-/// How many packets the enforcing rules of `router` have dropped.
+/// The number of packets that the enforcing rules of `router` have dropped.
 ///
 /// # Panics
-/// When `status` does not tell.
+/// When `status` reports no counters.
 #[must_use]
 pub fn dropped(router: &Host) -> u64 {
     let status = ephport_ok(router, "status --json");
@@ -160,7 +160,7 @@ pub fn dropped(router: &Host) -> u64 {
     drops.map(|rule| rule["packets"].as_u64().expect("a counter")).sum()
 }
 
-/// A host whose uplink is `eth0`, and the peer at the other end of it.
+/// A host whose uplink is `eth0`, and the peer of this link.
 ///
 /// # Panics
 /// When they cannot be made.
@@ -173,17 +173,17 @@ pub fn host_with_uplink() -> (Host, Host) {
     (host, peer)
 }
 
-/// A new directory that vanishes with the value, and all that is in it.
+/// A new directory, removed with its contents when the value is dropped.
 #[derive(Debug)]
 pub struct TempDir(PathBuf);
 
 impl TempDir {
-    /// An empty one.
+    /// An empty directory.
     ///
     /// # Panics
     /// When it cannot be made.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "each is another one")]
+    #[expect(clippy::new_without_default, reason = "each value is another directory")]
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -205,9 +205,12 @@ impl Drop for TempDir {
     }
 }
 
-/// A policy file that vanishes with the value.
+/// A policy file, removed when the value is dropped.
 #[derive(Debug)]
-pub struct PolicyFile(PathBuf, #[expect(dead_code, reason = "held for its end")] TempDir);
+pub struct PolicyFile(
+    PathBuf,
+    #[expect(dead_code, reason = "removes the directory when it is dropped")] TempDir,
+);
 
 impl PolicyFile {
     /// A file with this text, in a directory of its own.
@@ -235,12 +238,12 @@ impl PolicyFile {
 /// Applies a ruleset on `host`.
 ///
 /// # Panics
-/// When the kernel refuses it.
+/// When it is refused.
 pub fn apply(host: &Host, ruleset: &TableState) -> Applied {
     host.run(|| Client::open().and_then(|mut nft| nft.apply(ruleset))).expect("applied")
 }
 
-/// What stands in the kernel of `host` under our table's name.
+/// The table that is installed on `host`.
 ///
 /// # Panics
 /// When it cannot be read.
@@ -249,17 +252,17 @@ pub fn installed(host: &Host) -> Installed {
     host.run(|| Client::open().and_then(|mut nft| nft.installed())).expect("read")
 }
 
-/// A policy file, compiled. It names its interfaces: it knows of no host.
+/// Compiles a policy file that names its interfaces, without facts of a host.
 ///
 /// # Panics
-/// When it is wrong.
+/// When it is invalid.
 #[must_use]
 pub fn compiled(toml: &str) -> TableState {
     let document: Document = toml.parse().expect("a document");
     compile(&document.resolve(&HostFacts::default()).expect("resolved")).expect("compiled")
 }
 
-/// Whether `tests/run --long` runs: then the scenarios that can go on for longer do.
+/// Whether this is `tests/run --long`, which runs more rounds of the endurance tests.
 #[must_use]
 pub fn is_long() -> bool {
     env::var_os("EPHPORT_LONG").is_some()

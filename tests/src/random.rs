@@ -1,4 +1,4 @@
-//! Random values from the strategies, the same in every run.
+//! Random values of strategies, the same in every run.
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;

@@ -1,4 +1,4 @@
-//! The binary under strace, which lists its system calls, and makes them fail or kill it.
+//! The binary under strace, which records its system calls, makes them fail, or kills it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,13 +10,13 @@ use crate::tool::binary;
 /// A run of the binary.
 #[derive(Debug)]
 pub struct Traced {
-    /// How it ended, and what it printed.
+    /// Exit status and output.
     pub output: Output,
-    /// Its system calls, a line each.
+    /// Its system calls, one per line.
     pub calls: String,
 }
 
-/// Runs `ephport-nft` with these words on `host` under strace with these options.
+/// Runs `ephport-nft` with these arguments on `host` under strace with these options.
 ///
 /// # Panics
 /// When strace is not installed.
@@ -37,7 +37,7 @@ pub fn traced(host: &Host, options: &[&str], words: &[&str]) -> Traced {
     Traced { output, calls: fs::read_to_string(&log).expect("strace's log") }
 }
 
-/// A system call of a run: its name, and the how many-th of this name it is.
+/// A system call of a run: its name and its number among the calls of this name, from 1.
 pub type Point = (String, usize);
 
 /// The system calls of a run, in order.
@@ -54,7 +54,7 @@ pub fn points(calls: &str) -> Vec<Point> {
         .collect()
 }
 
-/// strace's options for what happens at one system call: `signal=SIGKILL`, `error=ENOBUFS`.
+/// strace's options for a fault at one system call: `signal=SIGKILL`, `error=ENOBUFS`.
 #[must_use]
 pub fn inject((call, count): &Point, what: &str) -> [String; 2] {
     [format!("--trace={call}"), format!("--inject={call}:{what}:when={count}")]

@@ -1,4 +1,4 @@
-//! The judges from outside: nft, iptables, conntrack, strace. `tests/run` installs them.
+//! Other programs: nft, iptables, conntrack, strace. `tests/run` installs them.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -6,14 +6,14 @@ use std::process::{Command, Output, Stdio};
 
 use crate::Host;
 
-/// What a tool printed.
+/// The output of a tool.
 #[derive(Debug)]
 pub struct Printed {
-    /// On standard output.
+    /// Standard output.
     pub out: String,
-    /// On standard error.
+    /// Standard error.
     pub err: String,
-    /// Whether it ended with 0.
+    /// Whether its exit status is 0.
     pub success: bool,
 }
 
@@ -32,7 +32,7 @@ pub fn tool(host: &Host, program: &str, args: &[&str], input: &str) -> Printed {
             .spawn()
             .unwrap_or_else(|error| panic!("{program}: {error}; `tests/run` installs it"));
         let mut stdin = child.stdin.take().expect("a pipe");
-        // A tool that does not read its input may be gone by now.
+        // A tool that does not read its input may have exited already.
         let _ = stdin.write_all(input.as_bytes());
         drop(stdin);
         child.wait_with_output().expect("its output")
@@ -42,10 +42,10 @@ pub fn tool(host: &Host, program: &str, args: &[&str], input: &str) -> Printed {
     Printed { out: text(&stdout), err: text(&stderr), success: status.success() }
 }
 
-/// Runs a tool that must succeed without a word on standard error; what it printed.
+/// Runs a tool that must succeed and print nothing on standard error; returns standard output.
 ///
 /// # Panics
-/// When it does not.
+/// When it fails or prints an error.
 pub fn ok(host: &Host, line: &str) -> String {
     let mut words = line.split_whitespace();
     let program = words.next().expect("a program");
@@ -54,10 +54,10 @@ pub fn ok(host: &Host, line: &str) -> String {
     printed.out
 }
 
-/// Loads a ruleset with `nft -f`, without a word on standard error.
+/// Loads a ruleset with `nft -f`, which must print nothing.
 ///
 /// # Panics
-/// When nft does not take it.
+/// When nft refuses it.
 pub fn nft_load(host: &Host, ruleset: &str) {
     let printed = tool(host, "nft", &["-f", "-"], ruleset);
     assert!(printed.success && printed.err.is_empty(), "{printed:?}\n{ruleset}");

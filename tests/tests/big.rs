@@ -1,4 +1,4 @@
-//! As many sources as a large network has: 65,536 blocks, and a million.
+//! Blocks for the sources of a large network: 65,536 and a million.
 
 use std::fmt::Write;
 use std::fs;
@@ -13,7 +13,7 @@ use ephport_tests::{Host, PolicyFile, compiled, installed, is_long};
 
 const COUNTS: [u32; 2] = [65_536, 1_000_000];
 
-/// A block of 16 ports for each of `count` sources, but one port less for the source `changed`.
+/// A block of 16 ports for each of `count` sources; the source `changed` has 15.
 fn document(count: u32, changed: Option<u32>) -> String {
     const BLOCKS: u32 = (65_536 - 1024) / 16;
     let mut text = String::from(
@@ -31,14 +31,14 @@ fn document(count: u32, changed: Option<u32>) -> String {
 }
 
 #[test]
-fn they_load_read_back_equal_and_one_changed_block_costs_one_element() {
+fn changed_block_costs_one_element_of_a_million() {
     for count in COUNTS {
         let host = Host::new("host").unwrap();
         let (first, second) =
             (compiled(&document(count, None)), compiled(&document(count, Some(count / 2))));
         match host.run(|| Client::open()?.apply(&first)) {
             Ok(applied) => assert_eq!(applied, Applied::Installed),
-            // Without the right to force the buffer's size the machine's own limit holds.
+            // Without SO_SNDBUFFORCE the machine's limit applies.
             Err(Error::Netlink(NetlinkError::TooLarge { .. })) if !may_force() => {
                 assert_eq!(ok(&host, "nft list tables"), "");
                 continue;
@@ -56,7 +56,7 @@ fn they_load_read_back_equal_and_one_changed_block_costs_one_element() {
             }
             _ => None,
         });
-        assert_eq!(elements.collect::<Vec<_>>(), [1, 1], "one away, one new");
+        assert_eq!(elements.collect::<Vec<_>>(), [1, 1], "one deleted, one added");
         drop((ruleset, first));
         let updated = host.run(|| {
             let mut nft = Client::open()?;
@@ -66,13 +66,13 @@ fn they_load_read_back_equal_and_one_changed_block_costs_one_element() {
     }
 }
 
-/// Whether SO_SNDBUFFORCE works: in the initial user namespace alone.
+/// Whether SO_SNDBUFFORCE works: only in the initial user namespace.
 fn may_force() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").expect("this user namespace");
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// The most memory that a program takes that must succeed on a host of its own, in KiB.
+/// The peak memory in KiB of a program that must succeed on a new host.
 fn peak(program: &str, args: &[&str]) -> u32 {
     let host = Host::new("host").unwrap();
     let words = [&["-f", "%M", program], args].concat();
@@ -82,7 +82,7 @@ fn peak(program: &str, args: &[&str]) -> u32 {
 }
 
 #[test]
-fn loading_them_takes_less_memory_than_nft_takes_for_the_same_table() {
+fn loading_needs_less_memory_than_nft() {
     let counts = COUNTS.into_iter().take(if is_long() { 2 } else { 1 });
     for count in counts.filter(|_| may_force()) {
         let text = document(count, None);

@@ -1,4 +1,4 @@
-//! Many who apply at once: each gets its turn, and what stands is always exactly what one asked for.
+//! Concurrent appliers: each succeeds, and the installed table is always exactly one of their policies.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,7 +10,7 @@ use ephport_tests::{Host, apply, compiled, installed};
 
 const APPLIERS: u16 = 32;
 
-/// Documents of several ranges, so that each has rules, chains and sets, all different.
+/// Documents of several ranges, so that each has rules, chains and sets that differ.
 fn documents() -> Vec<TableState> {
     let document = |i: u16| {
         let first = 1024 + i * 1000;
@@ -25,7 +25,7 @@ fn documents() -> Vec<TableState> {
     (0..APPLIERS).map(document).collect()
 }
 
-/// Applies one document over and over; how often it was installed or replaced another.
+/// Applies one document repeatedly; returns the number of successes.
 fn keep_applying(document: &TableState, is_over: &AtomicBool) -> Result<u32, Error> {
     let mut nft = Client::open()?;
     let mut times = 0;
@@ -50,7 +50,7 @@ fn describe(found: &Installed) -> String {
     }
 }
 
-/// Reads the table over and over; how often, and what it was when it was none of the documents.
+/// Reads the table repeatedly; returns the number of reads, or the first table that is not one of the documents.
 fn keep_reading(documents: &[TableState], is_over: &AtomicBool) -> Result<u32, String> {
     let mut nft = Client::open().map_err(|error| error.to_string())?;
     let mut times = 0;
@@ -65,7 +65,7 @@ fn keep_reading(documents: &[TableState], is_over: &AtomicBool) -> Result<u32, S
 }
 
 #[test]
-fn of_32_who_apply_at_once_each_gets_its_turn_and_one_stands() {
+fn concurrent_appliers_never_mix_their_policies() {
     let (host, documents, is_over) =
         (Host::new("host").unwrap(), documents(), AtomicBool::new(false));
     let duration = Duration::from_secs(30);
@@ -87,7 +87,7 @@ fn of_32_who_apply_at_once_each_gets_its_turn_and_one_stands() {
         assert!(matches!(times, Ok(1..)), "{applied:?}");
     }
     assert!(matches!(read, Ok(1..)), "{}", read.unwrap_err());
-    // The same rules in the same order, thus none of them twice; and no other table.
+    // The rules are equal in order and number, and there is no other table.
     assert!(is_one_of(&installed(&host), &documents));
     assert_eq!(ok(&host, "nft list tables"), "table inet ephport\n");
     println!("applied {applied:?}, read {read:?}");

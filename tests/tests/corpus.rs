@@ -1,4 +1,4 @@
-//! What fuzzing has kept is run again: each input of `fuzz/corpus` by the body of its target.
+//! The body of each fuzz target runs on each input of its corpus.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,14 +11,14 @@ fn fuzz() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
 }
 
-/// What is in a directory of `fuzz`, without the endings.
+/// The entries of a directory of `fuzz`, without extensions.
 fn names(directory: &str) -> BTreeSet<String> {
     let entries = fs::read_dir(fuzz().join(directory)).expect("a directory");
     let stem = |path: PathBuf| path.file_stem().expect("a name").to_string_lossy().into_owned();
     entries.map(|entry| stem(entry.expect("an entry").path())).collect()
 }
 
-/// The inputs kept for a target; at least one.
+/// The corpus of a target, which must not be empty.
 fn inputs(target: &str) -> Vec<Vec<u8>> {
     let entries = fs::read_dir(fuzz().join("corpus").join(target)).expect("a directory");
     let inputs = entries.map(|entry| fs::read(entry.expect("an entry").path()).expect("a file"));
@@ -36,7 +36,7 @@ fn every_body_has_a_target_and_a_corpus() {
 }
 
 #[test]
-fn every_kept_input_keeps_its_promises() {
+fn every_input_satisfies_its_property() {
     for (target, body) in TEXTS {
         for input in inputs(target) {
             str::from_utf8(&input).into_iter().for_each(body);

@@ -1,7 +1,6 @@
-//! A real Docker engine, with real builds and containers, and what a policy does to them: the original
-//! post, with and without userns-remap.
+//! The effect of a policy on the builds and containers of a Docker engine, with and without userns-remap.
 //!
-//! No image comes from elsewhere: each is made from nothing but one program of our own.
+//! No image is downloaded: each contains only the program `tests/src/docker/peer.c`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,15 +16,15 @@ const PORT: u16 = 443;
 const POLICY: &str = "apply --to-ports 49152-61000";
 const INSIDE: RangeInclusive<u16> = 49_152..=61_000;
 
-/// So many connections of each protocol make a container.
+/// The number of connections of each protocol that a container opens.
 const CALLS: u16 = 20;
 
 const BRIDGE: &str = "--bip=172.31.5.1/24";
 const REMAP: &str = "--userns-remap=default";
 
-/// Builds an image whose one step calls the server over TCP and UDP from ports outside the range,
-/// `from` and those behind it; by which ports they reached the server. The kernel remembers UDP's for
-/// a while: each build needs ports of its own.
+/// Builds an image whose only step calls the server over TCP and UDP from `CALLS` ports outside the range,
+/// the first of which is `from`; returns the source ports that the server saw. UDP connections remain in
+/// conntrack for a while: each build needs other ports.
 fn build(dockerd: &Dockerd<'_>, words: &[&str], from: u16) -> Vec<u16> {
     let run = format!(r#"RUN ["/peer", "call", "{SERVER_V4}", "{PORT}", "{from}", "{CALLS}"]"#);
     let printed = dockerd.build(words, &run);
@@ -37,7 +36,7 @@ fn build(dockerd: &Dockerd<'_>, words: &[&str], from: u16) -> Vec<u16> {
     calls.iter().map(|(_, seen)| seen.port()).collect()
 }
 
-/// The ports that a build calls from, each over TCP and then over UDP.
+/// The source ports of a build, each over TCP and then over UDP.
 fn own_ports(from: u16) -> Vec<u16> {
     (from..from + CALLS).flat_map(|port| [port, port]).collect()
 }
@@ -46,8 +45,8 @@ fn assert_inside(ports: &[u16]) {
     assert!(ports.iter().all(|port| INSIDE.contains(port)), "{ports:?}");
 }
 
-/// What nft and each iptables list of the tables that are not ours, with their counters: nothing is
-/// sent between two looks.
+/// The foreign tables with their counters, as nft and each iptables list them. Nothing is sent between two
+/// calls.
 fn others(host: &Host) -> Vec<String> {
     let list = |line: &str| {
         let mut words = line.split(' ');
@@ -116,7 +115,7 @@ fn builds_and_containers(
     assert_eq!(others(&net.router), before);
     assert_inside(&build(&dockerd, &[], 35_000));
 
-    // It writes its own rules anew, in front of what is in their chains.
+    // Docker writes its rules again, before the existing rules of their chains.
     dockerd.restart();
     assert_inside(&build(&dockerd, &["--tag", "peer"], 36_000));
     containers(&net, &dockerd);
@@ -127,7 +126,7 @@ fn builds_and_containers(
     assert_eq!(others(&net.router), before);
     assert_eq!(build(&dockerd, &[], 37_000), own_ports(37_000));
     drop(dockerd);
-    // A setting may have come with a module that the kernel itself has loaded.
+    // Only settings that existed before: a module may have added others.
     let machine_after = machine();
     for (what, before) in machine_before {
         assert_eq!(machine_after.get(&what), Some(&before), "{what}");

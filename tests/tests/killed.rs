@@ -1,4 +1,4 @@
-//! The binary killed at every system call of an apply: the kernel holds the old policy or the new.
+//! The binary is killed at every system call of an apply: the old policy or the new one is installed.
 
 use std::os::unix::process::ExitStatusExt;
 use std::thread;
@@ -7,7 +7,7 @@ use ephport_nft::{Applied, Client, Installed, TableState};
 use ephport_tests::strace::{Point, inject, points, traced};
 use ephport_tests::{Host, PolicyFile, apply, compiled};
 
-/// So many that reading and replacing them takes more than 300 system calls.
+/// Enough that reading and replacing them needs more than 300 system calls.
 const POLICIES: u16 = 20;
 const THREADS: usize = 4;
 const SIGKILL: i32 = 9;
@@ -27,14 +27,14 @@ fn document(first: u16) -> String {
     (0..POLICIES).map(policy).collect()
 }
 
-/// What the kernel held after the kills.
+/// The number of kills after which each policy was installed.
 #[derive(Debug, Default)]
 struct Found {
     old: usize,
     new: usize,
 }
 
-/// Kills an apply of `new` over `old` on entering each of these calls, looks, and applies again.
+/// Kills an apply of `new` over `old` at the entry of each call, reads the table, and applies again.
 fn kill_at(points: &[&Point], policy: &PolicyFile, old: &TableState, new: &TableState) -> Found {
     let host = Host::new("host").unwrap();
     let mut nft = host.run(Client::open).unwrap();
@@ -44,13 +44,16 @@ fn kill_at(points: &[&Point], policy: &PolicyFile, old: &TableState, new: &Table
         let [only, inject] = inject(point, "signal=SIGKILL");
         let killed = traced(&host, &[&only, &inject], &["apply", policy.path()]);
         if killed.output.status.signal() != Some(SIGKILL) {
-            continue; // This time it needed fewer of them.
+            continue; // This run made fewer calls.
         }
         let Installed::Ours { ruleset, intact: true, .. } = nft.installed().unwrap() else {
-            panic!("torn at {call} {count}");
+            panic!("neither policy after {call} {count}");
         };
         let is_new = ruleset.normalized() == new.normalized();
-        assert!(is_new || ruleset.normalized() == old.normalized(), "torn at {call} {count}");
+        assert!(
+            is_new || ruleset.normalized() == old.normalized(),
+            "neither policy after {call} {count}"
+        );
         *(if is_new { &mut found.new } else { &mut found.old }) += 1;
         let again = if is_new { Applied::Unchanged } else { Applied::Updated };
         assert_eq!(nft.apply(new), Ok(again));
@@ -59,7 +62,7 @@ fn kill_at(points: &[&Point], policy: &PolicyFile, old: &TableState, new: &Table
 }
 
 #[test]
-fn killed_at_any_system_call_it_leaves_the_old_policy_or_the_new() {
+fn killed_apply_installs_old_or_new_policy() {
     let (old, text) = (compiled(&document(2000)), document(10_000));
     let (new, policy) = (compiled(&text), PolicyFile::new(&text));
     let host = Host::new("host").unwrap();
@@ -76,7 +79,6 @@ fn killed_at_any_system_call_it_leaves_the_old_policy_or_the_new() {
         let threads: Vec<_> = (0..THREADS).map(start).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    // Each point is one system call of one run, killed on entering it: all of what lies between.
     let (old, new) = found.iter().fold((0, 0), |(o, n), f| (o + f.old, n + f.new));
     println!("{} calls; the old policy after {old} kills, the new after {new}", points.len());
     assert!(old + new >= 300 && old > 0 && new > 0, "{} calls: {found:?}", points.len());

@@ -1,5 +1,5 @@
-//! Our programs in a batch of rustables, sent by rustables: the kernel then holds what our own client
-//! makes it hold. What rustables has no words for is refused.
+//! Our programs, sent by rustables: the table equals the one that our client installs. A policy that
+//! rustables cannot express is refused.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -24,9 +24,9 @@ use rustables::{Batch, MsgType};
 
 const POLICIES: usize = 600;
 
-/// What random policies seldom have: sets of single keys, enforcement of one range, and a single port
-/// by `nat`; then what is refused for a lookup and for flags alone.
-const SELDOM: [&str; 5] = [
+/// Policies that are rare among random ones: sets of single keys, enforcement of one range, a single port
+/// by `nat`; then policies that are refused only for a lookup or only for flags.
+const RARE: [&str; 5] = [
     r#"sources = ["192.0.2.1", "192.0.2.9", "2001:db8::1", "2001:db8::9"]
        source-ports = "500,4500,65535"
        to-ports = "49152-61000"
@@ -48,7 +48,7 @@ const SELDOM: [&str; 5] = [
 ];
 
 fn cases() -> Vec<(ResolvedPolicy, TableState)> {
-    let seldom = SELDOM.iter().flat_map(|text| {
+    let rare = RARE.iter().flat_map(|text| {
         let text = format!("[[policy]]\nname = \"default\"\n{text}");
         let document: Document = text.parse().expect("a document");
         document.resolve(&HostFacts::default()).expect("resolved")
@@ -59,10 +59,10 @@ fn cases() -> Vec<(ResolvedPolicy, TableState)> {
         let ruleset = compile(std::slice::from_ref(&policy)).expect("a program");
         (policy, ruleset)
     };
-    seldom.chain(random).map(compiled).collect()
+    rare.chain(random).map(compiled).collect()
 }
 
-/// Puts the ruleset in the place of what is there, as the library's documentation does.
+/// Replaces the table, as in the library's documentation.
 fn send(host: &Host, values: &Values) {
     let sent = host.run(|| {
         let mut batch = Batch::new();
@@ -74,7 +74,7 @@ fn send(host: &Host, values: &Values) {
     sent.expect("sent");
 }
 
-/// What the kernel then holds, which our own client would not change.
+/// Sends the program by rustables and returns the installed table, which our client does not change.
 fn sent(host: &Host, ruleset: &TableState) -> TableState {
     send(host, &Values::of(ruleset).expect("carried"));
     assert_eq!(apply(host, ruleset), Applied::Unchanged, "{}", ruleset.to_nft());
@@ -84,7 +84,7 @@ fn sent(host: &Host, ruleset: &TableState) -> TableState {
     }
 }
 
-/// What of this policy rustables lacks words for, told from the policy alone.
+/// What rustables cannot express of this policy, derived from the policy only.
 fn lacks(policy: &ResolvedPolicy) -> HashSet<Lack> {
     let families = [Family::Ipv4, Family::Ipv6].into_iter();
     let scopes: Vec<_> = families.filter_map(|family| Scope::of(policy, family)).collect();
@@ -114,10 +114,10 @@ fn lacks(policy: &ResolvedPolicy) -> HashSet<Lack> {
     lacks
 }
 
-/// Addresses from the first to the last.
+/// The first and the last address.
 type Range = (u128, u128);
 
-/// What a policy's rules for one family are about.
+/// The scope of a policy's rules for one family.
 struct Scope {
     sources: Vec<Range>,
     excepted: Vec<Range>,
@@ -125,7 +125,7 @@ struct Scope {
 }
 
 impl Scope {
-    /// None where the policy has no rules for the family.
+    /// The scope, or `None` without rules for the family.
     fn of(policy: &ResolvedPolicy, family: Family) -> Option<Self> {
         let everything = match family {
             Family::Ipv4 => (0, u32::MAX.into()),
@@ -161,7 +161,7 @@ impl Scope {
     }
 }
 
-/// The addresses of one family in these networks, adjacent ones as one range.
+/// The addresses of one family in these networks; adjacent networks are one range.
 fn ranges(networks: &[IpNet], family: Family) -> Vec<Range> {
     let number = |address| match address {
         IpAddr::V4(address) => u32::from(address).into(),
@@ -179,14 +179,14 @@ fn ranges(networks: &[IpNet], family: Family) -> Vec<Range> {
     ranges
 }
 
-/// Whether these addresses are all that begin with the same bits.
+/// Whether the range is a network with a prefix length.
 fn is_prefix((first, last): Range) -> bool {
     let host = first ^ last;
     host & host.wrapping_add(1) == 0 && first & host == 0
 }
 
 #[test]
-fn what_rustables_carries_the_kernel_holds_as_from_our_own_client_and_the_rest_is_refused() {
+fn sent_by_rustables_equals_sent_by_client() {
     let (host, own) = (Host::new("host").unwrap(), Host::new("own").unwrap());
     let (mut carried, mut refused) = (0, HashSet::new());
     let cases = cases();
@@ -224,7 +224,7 @@ fn what_rustables_carries_the_kernel_holds_as_from_our_own_client_and_the_rest_i
 }
 
 #[test]
-fn masquerade_keeps_its_ports_which_rustables_own_loses() {
+fn masquerade_keeps_its_ports() {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, 443).unwrap();
     let ruleset = compiled(
@@ -242,7 +242,7 @@ fn masquerade_keeps_its_ports_which_rustables_own_loses() {
     assert_eq!(masq(&found).iter().filter(|masq| is_whole(masq)).count(), 2);
     assert!((50_000..50_100).contains(&port()));
 
-    // The trap: the same rules with its own word for it.
+    // The trap: the same rules with the masquerade of rustables.
     let mut values = Values::of(&ruleset).unwrap();
     for rule in &mut values.rules {
         for expr in rule.get_mut_expressions().unwrap().iter_mut() {
@@ -255,7 +255,7 @@ fn masquerade_keeps_its_ports_which_rustables_own_loses() {
     assert_eq!(port(), 40_000);
 }
 
-/// The bodies of what a batch of rustables holds between its beginning and its end.
+/// The bodies of the messages between the begin and the end of a batch of rustables.
 fn bodies(fill: impl FnOnce(&mut Batch)) -> Vec<(u16, Vec<u8>)> {
     let mut batch = Batch::new();
     fill(&mut batch);
@@ -266,7 +266,7 @@ fn bodies(fill: impl FnOnce(&mut Batch)) -> Vec<(u16, Vec<u8>)> {
         .collect()
 }
 
-/// The same from our own encoder.
+/// The bodies of the messages of our encoder.
 fn own_bodies(ruleset: &TableState) -> Vec<(u16, Vec<u8>)> {
     let body = |kind, write: &dyn Fn(&mut Writer)| {
         let mut w = Writer::new();
@@ -289,11 +289,11 @@ fn own_bodies(ruleset: &TableState) -> Vec<(u16, Vec<u8>)> {
     bodies
 }
 
-/// Compares two runs of attributes, in whatever order; `path` leads to them. A string's closing
-/// NUL and the flag that tells an attribute that holds others may lack in one of them.
+/// Compares the attributes at `path` in any order. A string's terminating NUL and NLA_F_NESTED may be
+/// missing in one of them.
 fn compare(ours: Attrs<'_>, theirs: Attrs<'_>, path: &str, differences: &mut BTreeSet<String>) {
     let (ours, mut theirs) = (sorted(ours), sorted(theirs).peekable());
-    // An expression's own attributes are told by its name.
+    // The name of an expression selects its attributes.
     let name = ours.clone().next().and_then(|attr| Some(attr.string().ok()?.to_string()));
     for attr in ours {
         let path = match (&name, path) {
@@ -349,12 +349,12 @@ fn differences(ours: &[(u16, Vec<u8>)], theirs: &[(u16, Vec<u8>)]) -> BTreeSet<S
     differences
 }
 
-/// What rustables does not send, and the kernel fills in: the size of an anonymous set, the one
+/// The attributes that rustables does not send and the kernel adds: the size of an anonymous set, the only
 /// operation of `bitwise` before Linux 5.6, the flags that the registers of `nat` imply.
 const LEFT_OUT: [&str; 3] = ["bitwise 6 only ours", "nat 7 only ours", "set 9 only ours"];
 
 #[test]
-fn every_attribute_is_ours_but_for_what_the_kernel_fills_in() {
+fn attributes_differ_only_by_kernel_defaults() {
     let mut found = BTreeSet::new();
     let mut count = 0;
     for (_, ruleset) in cases() {
@@ -366,10 +366,10 @@ fn every_attribute_is_ours_but_for_what_the_kernel_fills_in() {
     assert_eq!(found, LEFT_OUT.map(String::from).into());
 }
 
-/// Two rules that are written with rustables alone, and their like in our words: the encoders agree,
-/// whatever [`Values`] does.
+/// Two rules in the types of rustables, and the same rules in ours: the encoders agree, independently of
+/// [`Values`].
 #[test]
-fn rustables_own_words_are_encoded_as_ours() {
+fn encoders_agree_on_rules_of_rustables() {
     let address: IpAddr = "192.0.2.1".parse().unwrap();
     let table = rustables::Table::new(rustables::ProtocolFamily::Inet).with_name(TABLE);
     let chain = rustables::Chain::new(&table)
@@ -413,13 +413,13 @@ fn rustables_own_words_are_encoded_as_ours() {
         batch.add(&matching, MsgType::Add);
         batch.add(&translating, MsgType::Add);
     });
-    let found = differences(&own_bodies(&in_our_words()), &theirs);
-    // The number of a set in its transaction, which we leave to its name.
+    let found = differences(&own_bodies(&in_our_types()), &theirs);
+    // NFTA_SET_ID: ours refers to the set by its name.
     let expected = ["bitwise 6 only ours", "lookup 4 only theirs"];
     assert_eq!(found, expected.map(String::from).into());
 }
 
-fn in_our_words() -> TableState {
+fn in_our_types() -> TableState {
     use expr::{
         Bitwise, Cmp, CmpOp, Counter, Ct, Data, Immediate, Lookup, Masq, Meta, Nat, Payload,
         Verdict,

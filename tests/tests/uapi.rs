@@ -1,11 +1,11 @@
-//! The kernel's constants as we have them against the system's own headers, by its C compiler.
+//! Our copies of the kernel's constants against the system's headers, by its C compiler.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 #[test]
-fn every_constant_is_that_of_the_headers() {
+fn every_constant_equals_the_headers() {
     let source = include_str!("../../ephport-nft/src/uapi.rs");
     let names: Vec<_> = source
         .lines()

@@ -1,5 +1,5 @@
 # The first process of a PID namespace, in a mount and a network namespace of its own: runs dockerd
-# there with these arguments, says `ready`, and starts it anew for each line that it reads. When
+# there with these arguments, prints `ready`, and restarts it for each line that it reads. When
 # there is no more to read it ends, and with it all processes and mounts.
 set -eu
 
@@ -44,5 +44,5 @@ while read -r _; do
     start "$@"
 done
 stop
-# Those of the containers are gone, dockerd leaves their parent.
+# dockerd removes the groups of the containers, but not their parent.
 find /sys/fs/cgroup -depth -type d -path "*$groups" -exec rmdir {} +

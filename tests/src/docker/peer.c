@@ -1,7 +1,7 @@
-/* What an image made from nothing holds: a program that speaks with the lab's servers and clients.
+/* The only program of an image made from nothing: it exchanges data with the lab's servers and clients.
  *
  *   peer call ADDRESS PORT FROM COUNT [tcp]
- *       over TCP and, if not told otherwise, UDP, from the ports FROM to FROM + COUNT - 1:
+ *       over TCP and, without `tcp`, UDP, from the ports FROM to FROM + COUNT - 1:
  *       prints `call OWN SEEN`, the source here and at the server
  *   peer serve PORT
  *       TCP: prints `serving`, greets each client with its address, then echoes
