@@ -3,12 +3,14 @@
 //! The compiled program must do the same. The first policy that matches a connection decides, for
 //! translation and for enforcement alike.
 
+mod enforcement;
+
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::flow::{AddressType, Flow, TcpOpening};
+use crate::flow::{AddressType, Flow, SourceType, TcpOpening};
 use crate::net::family::Family;
 use crate::net::port::{Port, PortRange};
 use crate::net::port_set::PortSet;
@@ -18,6 +20,8 @@ use crate::policy::selection::{PortSelection, Translation};
 use crate::policy::{Address, PickUp};
 use crate::resolve::{PermittedPorts, ResolvedPolicy};
 
+pub use enforcement::{CtState, enforcing_policy, permits};
+
 /// The smallest of several ranges in which a permitted source port is kept, in ports. A connection
 /// that is kept in its range cannot get a port of another when its own is taken, and a small range
 /// is soon full.
@@ -26,6 +30,26 @@ pub const MIN_KEPT_RANGE: u32 = 64;
 /// The seed of the hash that distributes connections by source: the same on every host, after every
 /// boot and in every version, so that a source keeps its range.
 pub const HASH_SEED: u32 = 1;
+
+/// The networks whose addresses are not valid outside: private use (RFC 1918), shared address space
+/// (RFC 6598), link-local (RFC 3927, RFC 4291 §2.5.6) and unique local addresses (RFC 4193).
+pub const PRIVATE_NETWORKS: [IpNet; 7] = [
+    network_v4([10, 0, 0, 0], 8),
+    network_v4([172, 16, 0, 0], 12),
+    network_v4([192, 168, 0, 0], 16),
+    network_v4([100, 64, 0, 0], 10),
+    network_v4([169, 254, 0, 0], 16),
+    network_v6(0xfc00, 7),
+    network_v6(0xfe80, 10),
+];
+
+const fn network_v4([a, b, c, d]: [u8; 4], len: u8) -> IpNet {
+    IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), len)
+}
+
+const fn network_v6(first: u16, len: u8) -> IpNet {
+    IpNet::new_assert(IpAddr::V6(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0)), len)
+}
 
 /// The decision of one policy on a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +77,8 @@ pub enum Effect {
 pub enum Reason {
     /// The destination is a multicast or broadcast address.
     NotUnicast,
+    /// The packet is a bridged frame or of a transparent-proxy socket.
+    Bridged,
     /// The output interface is out of scope.
     Interface,
     /// The output interface is excepted.
@@ -89,6 +115,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotUnicast => "the destination is multicast or broadcast",
+            Self::Bridged => "the packet is bridged or of a transparent-proxy socket",
             Self::Interface => "the output interface is out of scope",
             Self::ExceptedInterface => "the output interface is excepted",
             Self::InInterface => "the input interface is out of scope",
@@ -129,6 +156,7 @@ impl ResolvedPolicy {
         let is_excepted = self.except_interfaces.iter().any(|pattern| pattern.matches(out));
         let path = [
             (flow.destination_type() == AddressType::Unicast, Reason::NotUnicast),
+            (!flow.is_bridged(), Reason::Bridged),
             (self.out_interfaces.contains(out), Reason::Interface),
             (!is_excepted, Reason::ExceptedInterface),
             (self.has_in_interface(flow), Reason::InInterface),
@@ -184,6 +212,26 @@ impl ResolvedPolicy {
         opening == TcpOpening::Opening || self.pick_up == PickUp::Any
     }
 
+    /// The source address after translation: [`Address::Auto`] is one of masquerade and keep for each
+    /// connection.
+    fn address_of(&self, flow: &Flow) -> Address {
+        match self.address {
+            Address::Auto if self.keeps_source(flow) => Address::Keep,
+            Address::Auto => Address::Masquerade,
+            address => address,
+        }
+    }
+
+    /// Whether [`Address::Auto`] keeps the source address of `flow`: it is valid outside.
+    fn keeps_source(&self, flow: &Flow) -> bool {
+        let source = flow.source().ip();
+        match flow.source_type() {
+            SourceType::OutInterface => true,
+            SourceType::OtherInterface => self.kept_sources.contains(&source),
+            SourceType::NotLocal => !PRIVATE_NETWORKS.iter().any(|net| net.contains(&source)),
+        }
+    }
+
     fn translation(&self, flow: &Flow) -> Decision {
         let keeps = self.flags.keep_permitted_ports();
         let port = flow.source_port();
@@ -191,14 +239,14 @@ impl ResolvedPolicy {
             PermittedPorts::Set(ports) => {
                 let own = kept_range(ports, port).filter(|_| keeps);
                 let ports = own.map_or_else(|| ports.clone(), PortSet::from);
-                (ports, own.map(|_| port), self.address)
+                (ports, own.map(|_| port), self.address_of(flow))
             }
             PermittedPorts::Blocks(blocks) => match blocks.block_of(flow.source().ip()) {
                 None => return Decision::Untouched(Reason::NoBlock),
                 Some(block) => {
                     let ports = PortSet::from(block.ports);
                     let keep = Some(port).filter(|port| keeps && ports.contains(*port));
-                    (ports, keep, block.outside.map_or(self.address, Address::Fixed))
+                    (ports, keep, block.outside.map_or_else(|| self.address_of(flow), Address::Fixed))
                 }
             },
         };
@@ -276,52 +324,6 @@ pub fn evaluate<'a>(policies: &'a [ResolvedPolicy], flow: &Flow) -> Evaluation<'
         }
     }
     Evaluation { matched: None, non_matches }
-}
-
-/// The policy that enforces on a connection that opens with `flow`: the first with the connection
-/// in its scope, whatever its source port, if that policy is enforced.
-#[must_use]
-pub fn enforcing_policy<'a>(
-    policies: &'a [ResolvedPolicy],
-    flow: &Flow,
-) -> Option<&'a ResolvedPolicy> {
-    let first = policies.iter().find(|policy| policy.out_of_scope(flow).is_none());
-    first.filter(|policy| policy.enforce)
-}
-
-/// Whether a connection that opens with `flow` may be sent with the source port `sent`: one of
-/// [`ResolvedPolicy::permitted_source_ports`] if there is an [`enforcing_policy`], else any.
-#[must_use]
-pub fn permits(policies: &[ResolvedPolicy], flow: &Flow, sent: Port) -> bool {
-    enforcing_policy(policies, flow)
-        .is_none_or(|policy| policy.permitted_source_ports.contains(sent))
-}
-
-/// Whether a packet like `flow` may be sent that is in conntrack's state INVALID. NAT skips such a
-/// packet. The first policy that can match it without conntrack decides, if that policy is
-/// enforced. An enforced policy matches it by interface, family and protocol only, because
-/// conntrack has no original source for it; another policy only where the rest of its scope
-/// matches too and does not depend on the source.
-#[must_use]
-pub fn permits_invalid(policies: &[ResolvedPolicy], flow: &Flow) -> bool {
-    let of_family = |net: &&IpNet| Family::of(net.addr()) == flow.family();
-    let is_all = |nets: &Vec<IpNet>| {
-        IpNet::aggregate(nets).iter().filter(of_family).any(|net| net.prefix_len() == 0)
-    };
-    let first = policies.iter().find(|policy| {
-        let ResolvedPolicy { sources, except_destinations, .. } = policy;
-        if !policy.enforce {
-            let is_sourceless = sources.is_empty() || is_all(sources);
-            return is_sourceless && policy.out_of_scope(flow).is_none();
-        }
-        flow.destination_type() == AddressType::Unicast
-            && policy.out_interfaces.contains(flow.out_interface())
-            && policy.families.contains(flow.family())
-            && policy.protocols.contains(flow.protocol())
-            && (sources.is_empty() || sources.iter().any(|net| of_family(&net)))
-            && !is_all(except_destinations)
-    });
-    first.is_none_or(|policy| !policy.enforce)
 }
 
 #[cfg(test)]

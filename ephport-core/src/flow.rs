@@ -33,6 +33,7 @@ pub struct Flow {
     destination_type: AddressType,
     mark: u32,
     is_ipsec: bool,
+    source_type: SourceType,
 }
 
 /// What conntrack takes a TCP packet for that it sees first.
@@ -54,6 +55,18 @@ pub enum AddressType {
     Multicast,
     /// All of a network; IPv4 alone.
     Broadcast,
+}
+
+/// The relation of the source address to this host (`fib saddr type`, `fib saddr . oif type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SourceType {
+    /// An address of the output interface.
+    OutInterface,
+    /// An address of another interface of this host.
+    OtherInterface,
+    /// An address of another host: the packet is forwarded or bridged, or a transparent-proxy socket
+    /// sends it.
+    NotLocal,
 }
 
 impl Flow {
@@ -92,13 +105,14 @@ impl Flow {
             destination_type,
             mark: 0,
             is_ipsec: false,
+            source_type: SourceType::OutInterface,
         })
     }
 
     /// The same flow, forwarded: it came in by this interface.
     #[must_use]
     pub fn with_in_interface(self, name: InterfaceName) -> Self {
-        Self { in_interface: Some(name), ..self }
+        Self { in_interface: Some(name), source_type: SourceType::NotLocal, ..self }
     }
 
     /// The same flow, first seen at this kind of segment; for other protocols than TCP it is always
@@ -128,6 +142,29 @@ impl Flow {
     #[must_use]
     pub fn with_ipsec(self) -> Self {
         Self { is_ipsec: true, ..self }
+    }
+
+    /// The same flow with a source address of this type. A packet without an input interface whose
+    /// source is not local is a bridged frame, or is of a transparent-proxy socket. A forwarded flow
+    /// is never local.
+    #[must_use]
+    pub fn with_source_type(self, source_type: SourceType) -> Self {
+        let source_type =
+            if self.in_interface.is_some() { SourceType::NotLocal } else { source_type };
+        Self { source_type, ..self }
+    }
+
+    /// The relation of the source address to this host.
+    #[must_use]
+    pub fn source_type(&self) -> SourceType {
+        self.source_type
+    }
+
+    /// Whether the packet is a bridged frame or of a transparent-proxy socket: no input interface,
+    /// and a source address of another host.
+    #[must_use]
+    pub fn is_bridged(&self) -> bool {
+        self.in_interface.is_none() && self.source_type == SourceType::NotLocal
     }
 
     /// The transport protocol.
@@ -211,7 +248,8 @@ impl Flow {
 }
 
 /// `tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0`, then in any order `iif NAME` for a forwarded
-/// flow, `mark NUMBER`, `ipsec`, `mid-stream` and `broadcast`. IPv6 is written `[2001:db8::1]:40000`.
+/// flow, `bridged` for a packet of another host without an input interface, `other-source` for an address of
+/// another interface of this host, `mark NUMBER`, `ipsec`, `mid-stream` and `broadcast`. IPv6 is written `[2001:db8::1]:40000`.
 impl FromStr for Flow {
     type Err = FlowError;
 
@@ -245,6 +283,8 @@ impl Flow {
                     self.with_mark(mark::number(mark)?)
                 }
                 "ipsec" => self.with_ipsec(),
+                "bridged" => self.with_source_type(SourceType::NotLocal),
+                "other-source" => self.with_source_type(SourceType::OtherInterface),
                 "mid-stream" if self.protocol == Protocol::Tcp => {
                     self.with_opening(TcpOpening::MidStream)
                 }
@@ -253,6 +293,14 @@ impl Flow {
                 "broadcast" => return Err(FlowError::Broadcast { to: self.destination }),
                 word => return Err(FlowError::UnknownWord { word: word.into() }),
             };
+        }
+        let sources = ["iif", "bridged", "other-source"];
+        let mut of_source = seen.iter().filter(|word| sources.contains(word));
+        if let (Some(first), Some(second)) = (of_source.next(), of_source.next()) {
+            return Err(FlowError::TwoSources {
+                first: (*first).into(),
+                second: (*second).into(),
+            });
         }
         Ok(self)
     }
@@ -268,6 +316,11 @@ impl fmt::Display for Flow {
         write!(f, "{protocol} {source} -> {destination} oif {out_interface}")?;
         if let Some(name) = &self.in_interface {
             write!(f, " iif {name}")?;
+        }
+        match self.source_type {
+            SourceType::NotLocal if self.in_interface.is_none() => f.write_str(" bridged")?,
+            SourceType::OtherInterface => f.write_str(" other-source")?,
+            SourceType::NotLocal | SourceType::OutInterface => {}
         }
         if self.mark != 0 {
             write!(f, " mark {:#x}", self.mark)?;
@@ -340,7 +393,8 @@ pub enum FlowError {
     NoMark,
     /// A word that may not stand after the interface.
     #[error(
-        "unknown word {} in a flow: expected iif NAME, mark NUMBER, ipsec, mid-stream or broadcast",
+        "unknown word {} in a flow: expected iif NAME, bridged, other-source, mark NUMBER, ipsec, \
+         mid-stream or broadcast",
         quoted(word)
     )]
     UnknownWord {
@@ -352,6 +406,14 @@ pub enum FlowError {
     Repeated {
         /// The word.
         word: Box<str>,
+    },
+    /// Two words that exclude each other.
+    #[error("`{first}` and `{second}` exclude each other: expected one of iif, bridged and other-source")]
+    TwoSources {
+        /// The first of them.
+        first: Box<str>,
+        /// The second.
+        second: Box<str>,
     },
     /// The kernel takes every packet of this protocol for an opening.
     #[error("a {protocol} flow has no mid-stream: only tcp has segments that open nothing")]
@@ -390,6 +452,7 @@ mod tests {
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark",
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark x",
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif a iif b",
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 bridged iif a",
             "udp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mid-stream",
             "udp [::1]:1 -> [::2]:2 oif eth0 broadcast",
         ]);
@@ -401,10 +464,11 @@ mod tests {
             "icmp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0" => icmp has no ports to translate: expected tcp, udp, udplite or sctp
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif e*" => `e*`: expected `*` only at the end of a prefix, like wg*
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif" => no interface after `iif`: expected a name, like iif docker0
-            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 late" => unknown word `late` in a flow: expected iif NAME, mark NUMBER, ipsec, mid-stream or broadcast
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 late" => unknown word `late` in a flow: expected iif NAME, bridged, other-source, mark NUMBER, ipsec, mid-stream or broadcast
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark" => no number after `mark`: expected one like mark 0x1
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark x" => `x` is not a mark: expected a 32-bit number, like 0x1, or 0x1/0xff with a mask
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif a iif b" => `iif` is given twice: expected once
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 bridged iif a" => `bridged` and `iif` exclude each other: expected one of iif, bridged and other-source
             "udp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mid-stream" => a udp flow has no mid-stream: only tcp has segments that open nothing
             "udp [::1]:1 -> [::2]:2 oif eth0 broadcast" => [::2]:2 is no broadcast address: only IPv4 has them
         "#]].assert_eq(&errors);

@@ -1,5 +1,7 @@
 //! The facts of a host on which a policy depends.
 
+use std::net::IpAddr;
+
 use crate::net::interface::{InterfaceName, InterfacePattern};
 use crate::net::port::PortRange;
 use crate::net::port_set::PortSet;
@@ -19,6 +21,10 @@ pub struct HostFacts {
     pub reserved_ports: PortSet,
     /// Whether the kernel knows UDP-Lite (RFC 3828); `None` if that is unknown.
     pub udplite: Option<bool>,
+    /// The addresses of this host that are valid outside whatever the output interface: those of loopback
+    /// and dummy interfaces, and those of other interfaces without a default route that are not in
+    /// [`PRIVATE_NETWORKS`](crate::decision::PRIVATE_NETWORKS); sorted.
+    pub kept_sources: Vec<IpAddr>,
 }
 
 impl HostFacts {

@@ -1,5 +1,7 @@
 //! Policies bound to the facts of one host.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use thiserror::Error;
 
@@ -13,7 +15,8 @@ use crate::net::port_set::PortSet;
 use crate::net::protocol::Protocols;
 use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
 use crate::policy::selection::NatFlags;
-use crate::policy::{Address, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target};
+use crate::policy::{
+    Address, ExpectedConnections, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target};
 
 /// A policy bound to one host: its uplinks and local ports are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,18 +56,26 @@ pub struct ResolvedPolicy {
     /// The source ports that connections in scope may be sent with when the policy is enforced: the
     /// permitted and the exempt ports, and the privileged ports that are not translated.
     pub permitted_source_ports: PortSet,
+    /// The part of these that is not translated, and so permitted to every source: the exempt ports and
+    /// the privileged ports that are not translated.
+    pub untranslated: PortSet,
     /// The flags of the kernel's NAT.
     pub flags: NatFlags,
     /// Whether one socket gets one range for all destinations.
     pub per_source_stable: bool,
     /// The source address after translation.
     pub address: Address,
+    /// With [`Address::Auto`], the addresses of this host that stay although the output interface does
+    /// not have them; sorted.
+    pub kept_sources: Vec<IpAddr>,
     /// The packets of a TCP connection from which translation may start.
     pub pick_up: PickUp,
     /// Whether packets with another source port are dropped.
     pub enforce: bool,
     /// What enforcement does to connections that were open when the policy was first applied.
     pub open_connections: OpenConnections,
+    /// What enforcement does to connections that a conntrack helper expected.
+    pub expected_connections: ExpectedConnections,
 }
 
 /// The ports to which connections are translated.
@@ -96,7 +107,12 @@ impl Policy {
         let spec = self.spec();
         let permitted = permitted(spec, host)?;
         let translated = spec.translated();
-        let untranslated = PortSet::from(PortRange::PRIVILEGED).difference(&translated);
+        let privileged = PortSet::from(PortRange::PRIVILEGED).difference(&translated);
+        let untranslated = privileged.union(&spec.exempt);
+        let kept_sources = match spec.address {
+            Address::Auto => host.kept_sources.clone(),
+            Address::Masquerade | Address::Keep | Address::Fixed(_) => Vec::new(),
+        };
         Ok(ResolvedPolicy {
             policy: self.clone(),
             name: spec.name.clone(),
@@ -112,15 +128,18 @@ impl Policy {
             origin: spec.scope.origin,
             mark: spec.scope.mark,
             ipsec: spec.scope.ipsec,
-            permitted_source_ports: permitted.ports().union(&spec.exempt).union(&untranslated),
+            permitted_source_ports: permitted.ports().union(&untranslated),
+            untranslated,
             translated,
             permitted,
             flags: spec.flags,
             per_source_stable: spec.per_source_stable,
             address: spec.address,
+            kept_sources,
             pick_up: spec.pick_up,
             enforce: spec.enforce,
             open_connections: spec.open_connections,
+            expected_connections: spec.expected_connections,
         })
     }
 }
@@ -207,7 +226,7 @@ mod tests {
             interfaces: vec![eth0],
             local_ports: Some("32768-60999".parse().unwrap()),
             reserved_ports: "32768-32770,61000".parse().unwrap(),
-            udplite: None,
+            ..HostFacts::default()
         }
     }
 

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::flow::{Flow, TcpOpening};
+use crate::flow::{Flow, SourceType, TcpOpening};
 use crate::net::family::Families;
 use crate::net::interface::{InterfaceName, InterfacePattern, InterfacePatterns};
 use crate::net::mark::Mark;
@@ -20,7 +20,7 @@ use crate::net::protocol::{Protocol, Protocols};
 use crate::policy::file::Document;
 use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
 use crate::policy::selection::NatFlags;
-use crate::policy::{Address, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target};
+use crate::policy::{Address, ExpectedConnections, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target};
 
 /// Any port; the ends of the privileged, the ephemeral and the whole range come often.
 pub fn ports() -> impl Strategy<Value = Port> {
@@ -199,7 +199,8 @@ pub fn targets() -> impl Strategy<Value = Target> {
 /// Any address.
 pub fn addresses() -> impl Strategy<Value = Address> {
     prop_oneof![
-        4 => Just(Address::Masquerade),
+        2 => Just(Address::Auto),
+        2 => Just(Address::Masquerade),
         1 => Just(Address::Keep),
         1 => Just(Address::Fixed(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)))),
         1 => Just(Address::Fixed(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1)))),
@@ -218,10 +219,15 @@ pub fn wide_policies() -> impl Strategy<Value = Policy> {
 
 /// Any parts of a policy that do not depend on the host; some do not fit together.
 pub fn specs() -> impl Strategy<Value = PolicySpec> {
-    (specs_with(wide_scopes()), any::<bool>()).prop_map(|(spec, drops)| {
-        let open_connections = if drops { OpenConnections::Drop } else { OpenConnections::Keep };
-        PolicySpec { open_connections, ..spec }
-    })
+    let open = prop::sample::select(OpenConnections::ALL.to_vec());
+    let expected = prop::sample::select(ExpectedConnections::ALL.to_vec());
+    (specs_with(wide_scopes()), open, expected).prop_map(
+        |(spec, open_connections, expected_connections)| PolicySpec {
+            open_connections,
+            expected_connections,
+            ..spec
+        },
+    )
 }
 
 fn policies_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = Policy> {
@@ -255,6 +261,7 @@ fn specs_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = Pol
             pick_up,
             enforce,
             open_connections: OpenConnections::Keep,
+            expected_connections: ExpectedConnections::Pass,
         }
     })
 }
@@ -312,8 +319,12 @@ pub fn flows() -> impl Strategy<Value = Flow> {
 /// Any of [`flows`], with marks, and with packets that IPsec will protect.
 pub fn wide_flows() -> impl Strategy<Value = Flow> {
     let mark = prop::sample::select(vec![0, 0, 1, 0x101, 0xffff_ffff]);
-    (flows(), mark, prop::bool::weighted(0.2)).prop_map(|(flow, mark, is_ipsec)| {
-        let flow = flow.with_mark(mark);
+    let own = SourceType::OutInterface;
+    let source_type = [own, own, own, SourceType::OtherInterface, SourceType::NotLocal];
+    let source_type = prop::sample::select(source_type.to_vec());
+    let rest = (mark, prop::bool::weighted(0.2), source_type);
+    (flows(), rest).prop_map(|(flow, (mark, is_ipsec, source_type))| {
+        let flow = flow.with_mark(mark).with_source_type(source_type);
         if is_ipsec { flow.with_ipsec() } else { flow }
     })
 }

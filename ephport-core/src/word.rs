@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(message("".parse::<PickUp>().map(drop)), "expected opening or any");
         assert_eq!(
             message("1.2.3".parse::<Address>().map(drop)),
-            "expected masquerade, keep or an address like 192.0.2.1"
+            "expected auto, masquerade, keep or an address like 192.0.2.1"
         );
     }
 }

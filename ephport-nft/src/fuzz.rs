@@ -1,7 +1,7 @@
 //! Bodies of the fuzz targets (feature `fuzz`): each takes any bytes, and panics when a promise is
 //! broken.
 
-use ephport_core::decision::{Effect, evaluate, permits, permits_invalid};
+use ephport_core::decision::{CtState, Effect, evaluate, permits};
 use ephport_core::strategies::{addresses, flows, policies, ports, scopes, selections, targets};
 use ephport_core::{Document, Flow, HostFacts, Policy, PolicySpec, Port, Protocol, ResolvedPolicy};
 use proptest::strategy::{Strategy, ValueTree};
@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::client::Event;
 use crate::compile::compile;
-use crate::interpret::{self, CtState, Packet};
+use crate::interpret::{self, Packet};
 use crate::netlink::{Ack, CodecError, Header, Message, Messages, NfGenMsg, Writer};
 use crate::nftables::{Chain, Elements, Generation, Rule, SetSpec, Table};
 use crate::plan::diff::changes;
@@ -222,9 +222,6 @@ fn aimed(policies: &[ResolvedPolicy], flow: &Flow, at: usize) -> Flow {
 /// Without ports: its echoes have an identifier where a port would stand.
 const IPPROTO_ICMP: u8 = 1;
 
-/// What conntrack may take a packet for; each connection has its turn of them.
-const STATES: [CtState; 4] = [CtState::New, CtState::Established, CtState::Reply, CtState::Invalid];
-
 fn on_one(
     (ruleset, policies): (&TableState, &[ResolvedPolicy]),
     flow: &Flow,
@@ -233,7 +230,8 @@ fn on_one(
 ) -> Option<String> {
     let opening = Packet::opening(flow);
     let echo = opening.clone().with_protocol(IPPROTO_ICMP);
-    let state = STATES[at % STATES.len()];
+    // Each state of conntrack has its turn.
+    let state = CtState::ALL[at % CtState::ALL.len()];
     let gate = |port, state| {
         let packet = Packet::leaving(flow, port).with_state(state);
         misjudged(ruleset, policies, flow, port, &packet)
@@ -273,13 +271,7 @@ pub fn misjudged(
     packet: &Packet<'_>,
 ) -> Option<String> {
     let is_known = Protocol::from_number(packet.protocol()).is_some();
-    let meant = match packet.state() {
-        _ if !is_known => true,
-        CtState::New | CtState::Established => permits(policies, flow, leaving),
-        // Its source port is that of a server of ours.
-        CtState::Reply => true,
-        CtState::Invalid => permits_invalid(policies, flow),
-    };
+    let meant = !is_known || permits(policies, flow, packet.state(), leaving);
     let found = interpret::permits_packet(ruleset, packet);
     let is_so = found == Ok(meant);
     (!is_so).then(|| format!("{packet:?} by {leaving}: let out {meant}, program {found:?}"))

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::netlink::Writer;
 use crate::nftables::expr::{
     Bitwise, Byteorder, Cmp, CmpOp, Counter, Ct, Data, Expr, Fib, Hash, Immediate, Lookup, Masq,
-    Meta, Nat, Numgen, Opaque, Payload, Range, RangeOp, Register, Verdict,
+    Meta, Nat, Numgen, Opaque, Payload, Range, RangeOp, Register, Rt, Verdict,
 };
 use crate::nftables::{
     Chain, Element, Elements, Hook, RawAttr, Rule, SetDescription, SetSpec, Table,
@@ -113,6 +113,7 @@ fn set_exprs() -> impl Strategy<Value = Expr> {
         (registers(), registers(), any::<(u32, u32, u32)>()).prop_map(
             |(sreg, dreg, (op, len, size))| Byteorder { sreg, dreg, op, len, size }.into()
         ),
+        (registers(), any::<u32>()).prop_map(|(dreg, key)| Rt { dreg, key }.into()),
         (registers(), any::<(u32, Option<u8>)>()).prop_map(|(dreg, (key, direction))| Ct {
             dreg,
             key,

@@ -187,6 +187,7 @@ pub const NFT_META_IIFTYPE: u32 = 8;
 pub const NFT_META_OIFTYPE: u32 = 9;
 pub const NFT_META_NFPROTO: u32 = 15;
 pub const NFT_META_L4PROTO: u32 = 16;
+pub const NFT_META_OIFKIND: u32 = 27;
 
 pub const NFTA_CMP_SREG: u16 = 1;
 pub const NFTA_CMP_OP: u16 = 2;
@@ -233,6 +234,14 @@ pub const NFTA_FIB_FLAGS: u16 = 3;
 pub const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 pub const NFTA_FIB_F_SADDR: u32 = 1;
 pub const NFTA_FIB_F_DADDR: u32 = 2;
+pub const NFTA_FIB_F_OIF: u32 = 16;
+
+pub const NFTA_RT_DREG: u16 = 1;
+pub const NFTA_RT_KEY: u16 = 2;
+pub const NFT_RT_XFRM: u32 = 4;
+
+// netinet/in.h
+pub const IPPROTO_AH: u8 = 51;
 
 pub const NFTA_MASQ_FLAGS: u16 = 1;
 pub const NFTA_MASQ_REG_PROTO_MIN: u16 = 2;
@@ -286,10 +295,12 @@ pub const NFT_CT_STATE: u32 = 0;
 pub const NFT_CT_DIRECTION: u32 = 1;
 pub const NFT_CT_STATUS: u32 = 2;
 pub const NFT_CT_MARK: u32 = 3;
+pub const NFT_CT_PROTO_SRC: u32 = 11;
 pub const NFT_CT_SRC_IP: u32 = 19;
 pub const NFT_CT_DST_IP: u32 = 20;
 pub const NFT_CT_SRC_IP6: u32 = 21;
 pub const NFT_CT_DST_IP6: u32 = 22;
+pub const NFT_CT_ID: u32 = 23;
 
 // linux/netfilter/nf_conntrack_common.h, linux/netfilter/nf_conntrack_tuple_common.h
 pub const IP_CT_ESTABLISHED: u32 = 0;

@@ -171,7 +171,7 @@ fn each_failure_of_a_transaction_has_its_message() {
         fails(4, Errno::EOPNOTSUPP),
         fails(1, Errno::EBUSY),
         fails(1, Errno::EPERM),
-        fails(7, Errno::ENOENT),
+        fails(9, Errno::ENOENT),
         BatchFault::Silence,
     ];
     let messages = faults.map(|fault| {

@@ -137,20 +137,21 @@ fn policies_differ_in_attributes_of_policies() {
     ];
     let all: String = cases.iter().map(|installed| changed(installed, base)).collect();
     expect![[r#"
-        policy p, rule 3 of postrouting: interface `oifname "eth1"`, expected `oifname "eth0"`
-        policy p, rule 3 of postrouting: protocol `meta l4proto udplite`, expected `meta l4proto udp`
-        policy p, rule 3 of postrouting: ports 1024-2047, expected 49152-61000
-        policy p, rule 3 of postrouting: ports 1024, expected 49152-61000
-        policy p, rule 3 of postrouting: port selection random,persistent, expected default
-        policy p, rule 3 of postrouting: address keep, expected masquerade
-        policy p, rule 3 of postrouting: source ports `th sport 2000-2999`, expected `th sport 1024-65535`
-        policy p, rule 3 of postrouting: address family `meta nfproto ipv6`, expected none
-        policy p, rule 3 of postrouting: origin `iif 0`, expected none
+        policy p, rule 5 of postrouting: interface `oifname "eth1"`, expected `oifname "eth0"`
+        policy p, rule 5 of postrouting: protocol `meta l4proto udplite`, expected `meta l4proto udp`
+        policy p, rule 5 of postrouting: ports 1024-2047, expected 49152-61000
+        policy p, rule 5 of postrouting: ports 1024, expected 49152-61000
+        policy p, rule 5 of postrouting: port selection random,persistent, expected default
+        policy p, rule 5 of postrouting: address keep, expected masquerade
+        policy p, rule 5 of postrouting: source ports `th sport 2000-2999`, expected `th sport 1024-65535`
+        policy p, rule 5 of postrouting: address family `meta nfproto ipv6`, expected none
+        policy p, rule 5 of postrouting: origin `iif 0`, expected none
     "#]].assert_eq(&all);
     let others = format!("{UDP}{base}sources = [\"10.0.0.0/9\", \"192.0.2.0/24\"]\n");
     let sources = format!("{base}sources = [\"10.0.0.0/8\"]\n");
     expect![[r#"
-        policy p, rule 3 of postrouting: sources `ip saddr { 10.0.0.0/9, 192.0.2.0/24 }`, expected `ip saddr 10.0.0.0/8`
+        policy p, rule 5 of postrouting: sources `ip saddr 10.0.0.0/9`, expected `ip saddr 10.0.0.0/8`
+        policy p, rule 6 of postrouting belongs to no policy: oifname "eth0" meta nfproto ipv4 ip saddr 192.0.2.0/24 meta l4proto udp th sport 1024-65535 counter packets 0 bytes 0 masquerade to :49152-61000
     "#]].assert_eq(&changed(&others, &sources));
 }
 
@@ -166,8 +167,8 @@ fn evident_drift_needs_no_policy() {
     let reported: Vec<_> = evident(&installed).iter().map(ToString::to_string).collect();
     expect![[r#"
         the table: flags dormant (the kernel runs none of its rules), expected none
-        policy p, rule 3 of postrouting: port range flag cleared (the kernel ignores ports 49152-61000, although nft prints them), expected set
-        chain enforce: priority -300, expected 110
+        policy p, rule 5 of postrouting: port range flag cleared (the kernel ignores ports 49152-61000, although nft prints them), expected set
+        chain enforce: priority -300, expected 300
     "#]].assert_eq(&(reported.join("\n") + "\n"));
     assert_eq!(sentences(&installed, &desired), reported);
 }
@@ -179,8 +180,8 @@ fn other_rule_is_not_a_changed_rule() {
     let exprs = vec![Immediate::verdict(Verdict::Accept).into()];
     *installed.rules.last_mut().unwrap() = Rule::new(FAMILY, TABLE, "postrouting", exprs);
     expect![[r#"
-        policy p, rule 3 of postrouting is missing: oifname "eth0" meta l4proto udp th sport 1024-65535 counter packets 0 bytes 0 masquerade to :49152-61000
-        rule 3 of postrouting belongs to no policy: accept
+        policy p, rule 5 of postrouting is missing: oifname "eth0" meta l4proto udp th sport 1024-65535 counter packets 0 bytes 0 masquerade to :49152-61000
+        rule 5 of postrouting belongs to no policy: accept
     "#]].assert_eq(&(sentences(&installed, &desired).join("\n") + "\n"));
 }
 

@@ -33,18 +33,30 @@ fn one_range_and_its_enforcement() {
 	chain postrouting {{
 		type nat hook postrouting priority srcnat - 10; policy accept;
 		fib daddr type multicast return
-		fib daddr type broadcast return
+		fib daddr . oif type broadcast return
+		iif 0 fib saddr type != local return
+		rt ipsec exists return
 		{scope} ip saddr 10.0.0.0/8 meta l4proto tcp tcp flags & (fin | syn | rst | ack) == syn th sport 1024-65535 counter packets 0 bytes 0 masquerade to :49152-61000 fully-random comment "a"
 	}}
 
 	chain enforce {{
-		type filter hook postrouting priority srcnat + 10; policy accept;
-		fib daddr type multicast return
-		fib daddr type broadcast return
+		type filter hook postrouting priority 300; policy accept;
+		meta l4proto tcp th sport 49152-61000 return
+		meta l4proto tcp th sport 1-1023 return
 		ct direction reply return
-		oifname "eth0" meta nfproto ipv4 meta l4proto tcp ct state invalid counter packets 0 bytes 0 drop comment "a"
-		{scope} ct original ip saddr 10.0.0.0/8 meta l4proto tcp th sport {{ 1-1023, 49152-61000 }} counter packets 0 bytes 0 return comment "a"
-		{scope} ct original ip saddr 10.0.0.0/8 meta l4proto tcp counter packets 0 bytes 0 drop comment "a"
+		fib daddr type multicast return
+		fib daddr . oif type broadcast return
+		iif 0 ct status & snat == 0 fib saddr type != local return
+		iif 0 ct state invalid,untracked fib saddr type != local return
+		rt ipsec exists return
+		meta oifkind "vrf" return
+		{scope} ct original ip saddr 10.0.0.0/8 meta l4proto tcp jump a/enforce comment "a"
+		ct state invalid,untracked {scope} ip saddr 10.0.0.0/8 meta l4proto tcp jump a/enforce comment "a"
+	}}
+
+	chain a/enforce {{
+		ct status expected counter packets 0 bytes 0 accept
+		counter packets 0 bytes 0 drop
 	}}
 }}
 "#
@@ -64,7 +76,9 @@ fn several_ranges_by_the_source() {
 	chain postrouting {
 		type nat hook postrouting priority srcnat - 10; policy accept;
 		fib daddr type multicast return
-		fib daddr type broadcast return
+		fib daddr . oif type broadcast return
+		iif 0 fib saddr type != local return
+		rt ipsec exists return
 		oifname "eth0" meta l4proto udp th sport 1024-65535 counter packets 0 bytes 0 goto a/ports comment "a"
 	}
 
@@ -77,7 +91,7 @@ fn several_ranges_by_the_source() {
 	}
 
 	chain a/ports {
-		th sport vmap { 1024-2047 : goto a/1024-2047 }
+		th sport 1024-2047 goto a/1024-2047
 		meta nfproto ipv4 jhash ip saddr . th sport mod 1032 seed 0x1 vmap { 0-1023 : goto a/1024-2047, 1024-1031 : goto a/4096-4103 }
 		meta nfproto ipv6 jhash ip6 saddr . th sport mod 1032 seed 0x1 vmap { 0-1023 : goto a/1024-2047, 1024-1031 : goto a/4096-4103 }
 		goto a/1024-2047

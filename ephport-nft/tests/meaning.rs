@@ -1,7 +1,7 @@
 //! The compiled program means what the policies mean: the interpreter over the program against the
 //! reference semantics, for 100,000 pairs of documents and connections.
 
-use ephport_core::strategies::{documents, flows, ports};
+use ephport_core::strategies::{ports, wide_documents, wide_flows};
 use ephport_core::{Flow, Port};
 use ephport_nft::TableState;
 use ephport_nft::fuzz::{compiled, disagreement};
@@ -19,7 +19,7 @@ fn config() -> ProptestConfig {
 
 /// Each connection with a port that it might leave by.
 fn connections() -> impl Strategy<Value = Vec<(Flow, Port)>> {
-    vec((flows(), ports()), FLOWS)
+    vec((wide_flows(), ports()), FLOWS)
 }
 
 /// The anonymous sets that rules look up, each as often as it is.
@@ -47,7 +47,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn the_program_means_what_the_policies_mean(document in documents(), connections in connections()) {
+    fn the_program_means_what_the_policies_mean(document in wide_documents(), connections in connections()) {
         let Some((ruleset, policies)) = compiled(&document) else { return Ok(()) };
         prop_assert_eq!(lookups(&ruleset), sets(&ruleset), "each anonymous set has its one rule");
         let disagreement = disagreement(&ruleset, &policies, &connections);

@@ -8,6 +8,7 @@ pub mod docker;
 pub mod random;
 pub mod strace;
 pub mod tool;
+pub mod wire;
 
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
@@ -155,7 +156,8 @@ pub fn dropped(router: &Host) -> u64 {
     let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
     let rules = status["rules"].as_array().expect("rules");
     let drops = rules.iter().filter(|rule| {
-        rule["chain"] == "enforce" && rule["nft"].as_str().is_some_and(|nft| nft.contains(" drop"))
+        let is_enforcing = rule["chain"].as_str().is_some_and(|chain| chain.contains("enforce"));
+        is_enforcing && rule["nft"].as_str().is_some_and(|nft| nft.contains(" drop"))
     });
     drops.map(|rule| rule["packets"].as_u64().expect("a counter")).sum()
 }

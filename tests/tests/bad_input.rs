@@ -124,7 +124,7 @@ fn arguments_that_do_not_go_together_have_their_message() {
         (
             "apply --to-ports 1024 --address 10.0.0",
             "invalid value '10.0.0' for '--address <ADDRESS>': \
-             expected masquerade, keep or an address like 192.0.2.1",
+             expected auto, masquerade, keep or an address like 192.0.2.1",
         ),
         (
             "apply --map-e psid=52",

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ephport_core::decision::{evaluate, permits};
+use ephport_core::decision::{CtState, evaluate, permits};
 use ephport_core::strategies::{port_ranges, port_sets, ports, protocols, selections};
 use ephport_core::{
     Address, Document, Families, Flow, HostFacts, Origin, OutInterfaces, PickUp, Policy,
@@ -222,7 +222,7 @@ fn check(
     assert!(tool(&net.router, "conntrack", &["-F"], "").success);
     let result = host.run(|| connect_within(TIMEOUT, protocol, from, to));
     let Ok(connection) = result else {
-        let drops = possible.ports().any(|port| !permits(policies, &flow, port));
+        let drops = possible.ports().any(|port| !permits(policies, &flow, CtState::New, port));
         assert!(drops, "{flow} got no answer: {policies:#?}");
         seen.dropped += 1;
         return;
@@ -230,7 +230,7 @@ fn check(
     let left = Port::new(connection.seen.port()).unwrap();
     assert!(possible.contains(left), "{flow} left by {left}: {policies:#?}");
     assert!(own.is_none_or(|own| own == left), "{flow} left by {left}: {policies:#?}");
-    assert!(permits(policies, &flow, left), "{flow} left by {left}: {policies:#?}");
+    assert!(permits(policies, &flow, CtState::New, left), "{flow} left by {left}: {policies:#?}");
     assert_eq!(connection.seen.ip(), sent_address(translation, source, router), "{flow}");
     match translation {
         Some(_) => seen.moved += 1,

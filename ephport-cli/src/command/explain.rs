@@ -55,9 +55,9 @@ fn print(explanation: &Explanation<'_>, output: &mut Output<'_>) {
 }
 
 fn enforced(
-    plan::Enforcement { policy, dropped, drops_all, .. }: &plan::Enforcement<'_>,
+    plan::Enforcement { policy, permitted, dropped, drops_all, .. }: &plan::Enforcement<'_>,
 ) -> String {
-    let (name, permitted) = (&policy.name, &policy.permitted_source_ports);
+    let name = &policy.name;
     let effect = match drops_all {
         _ if dropped.is_empty() => "permitted".into(),
         true => format!("dropped: only {permitted} are permitted"),
@@ -97,7 +97,7 @@ fn explain(explanation: &Explanation<'_>) -> Explain {
     };
     let enforcement = enforcement.as_ref().map(|enforcement| Enforcement {
         policy: enforcement.policy.name.to_string(),
-        permitted: ports(&enforcement.policy.permitted_source_ports),
+        permitted: ports(&enforcement.permitted),
         dropped: ports(&enforcement.dropped),
         drops_all: enforcement.drops_all,
     });

@@ -68,7 +68,7 @@ pub(crate) struct PolicyDocument {
     map_e: Option<String>,
     /// The source ports that enforcement permits.
     permitted_source_ports: Vec<PortRange>,
-    /// `masquerade`, `keep` or the new source address.
+    /// `auto`, `masquerade`, `keep` or the new source address.
     address: String,
     /// Whether a random port is selected even where a port could be kept.
     random: bool,
@@ -84,6 +84,11 @@ pub(crate) struct PolicyDocument {
     enforce: bool,
     /// Enforcement on connections that were open when the policy was applied: `keep` or `drop`.
     open_connections: String,
+    /// Enforcement on connections that a conntrack helper expected: `pass` or `drop`.
+    expected_connections: String,
+    /// The addresses of this host that `address = "auto"` keeps although the output interface does not have
+    /// them.
+    kept_sources: Vec<String>,
 }
 
 /// The mark of a packet.
@@ -116,12 +121,15 @@ impl From<&ResolvedPolicy> for PolicyDocument {
             translated,
             permitted,
             permitted_source_ports,
+            untranslated: _,
             flags,
             per_source_stable,
             address,
+            kept_sources,
             pick_up,
             enforce,
             open_connections,
+            expected_connections,
         } = policy;
         Self {
             name: name.to_string(),
@@ -159,6 +167,8 @@ impl From<&ResolvedPolicy> for PolicyDocument {
             pick_up: pick_up.name().into(),
             enforce: *enforce,
             open_connections: open_connections.name().into(),
+            expected_connections: expected_connections.name().into(),
+            kept_sources: texts(kept_sources),
         }
     }
 }

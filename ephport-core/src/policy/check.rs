@@ -127,7 +127,7 @@ impl PolicySpec {
             return excludes("per-source-stable", "each source has one block");
         }
         let names_addresses = blocks.iter().next().is_some_and(|block| block.outside.is_some());
-        if names_addresses && self.address != Address::default() {
+        if names_addresses && !matches!(self.address, Address::Auto | Address::Masquerade) {
             return excludes("address", "the blocks name the outside addresses");
         }
         Ok(())

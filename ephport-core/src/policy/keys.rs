@@ -152,7 +152,7 @@ fn set_blocks(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError
 }
 
 /// Every key of a policy, in the order of policy files.
-pub const KEYS: [Key; 27] = [
+pub const KEYS: [Key; 28] = [
     Key {
         name: "name",
         flag: Flag::Name("name"),
@@ -508,7 +508,7 @@ pub const KEYS: [Key; 27] = [
         placeholder: "ADDRESS",
         default: "masquerade",
         group: Group::Selection,
-        help: "Translate the source address: `masquerade`, `keep` or an address",
+        help: "Translate the source address: `auto`, `masquerade`, `keep` or an address",
         example: "\"keep\"",
         get: |spec| Some(Value::text(spec.address)),
         set: |spec, input| {
@@ -569,6 +569,25 @@ pub const KEYS: [Key; 27] = [
         get: |spec| Some(Value::text(spec.open_connections)),
         set: |spec, input| {
             spec.open_connections = input.one()?;
+            Ok(())
+        },
+        ..Key::BASE
+    },
+    Key {
+        name: "expected-connections",
+        flag: Flag::Name("expected-connections"),
+        words: &[
+            ("pass", "They pass and are counted"),
+            ("drop", "They are dropped unless their source port is permitted"),
+        ],
+        placeholder: "WHAT",
+        default: "pass",
+        group: Group::Enforcement,
+        help: "Pass or drop connections that a conntrack helper expected (FTP, SIP, TFTP)",
+        example: "\"drop\"",
+        get: |spec| Some(Value::text(spec.expected_connections)),
+        set: |spec, input| {
+            spec.expected_connections = input.one()?;
             Ok(())
         },
         ..Key::BASE

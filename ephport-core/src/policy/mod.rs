@@ -34,7 +34,7 @@ use crate::policy::value::{Input, InputError};
 pub use address::Address;
 pub use check::{GivenKey, PolicyError};
 pub use name::PolicyName;
-pub use spec::{OpenConnections, PickUp, PolicySpec, Target};
+pub use spec::{ExpectedConnections, OpenConnections, PickUp, PolicySpec, Target};
 
 /// A policy whose parts fit together and that some connection matches. A clone shares the parts.
 #[derive(Clone, Debug, PartialEq, Eq)]

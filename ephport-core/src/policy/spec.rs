@@ -38,6 +38,8 @@ pub struct PolicySpec {
     pub enforce: bool,
     /// What enforcement does to connections that were open when the policy was first applied.
     pub open_connections: OpenConnections,
+    /// What enforcement does to connections that a conntrack helper expected (FTP, SIP, TFTP).
+    pub expected_connections: ExpectedConnections,
 }
 
 impl PolicySpec {
@@ -57,6 +59,7 @@ impl PolicySpec {
             pick_up: PickUp::default(),
             enforce: false,
             open_connections: OpenConnections::default(),
+            expected_connections: ExpectedConnections::default(),
         }
     }
 }
@@ -124,3 +127,16 @@ pub enum OpenConnections {
 }
 
 words!(OpenConnections, "keep or drop", Keep = "keep", Drop = "drop");
+
+/// What enforcement does to connections that a conntrack helper expected (FTP, SIP, TFTP): NAT binds
+/// them before any rule, mostly without another port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ExpectedConnections {
+    /// They pass and are counted.
+    #[default]
+    Pass,
+    /// They are dropped unless their source port is permitted.
+    Drop,
+}
+
+words!(ExpectedConnections, "pass or drop", Pass = "pass", Drop = "drop");

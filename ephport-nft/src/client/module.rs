@@ -101,8 +101,8 @@ mod tests {
             (4, None, "nft_chain_nat"),
             (4, Some(76), "nft_chain_nat"),
             (5, Some(52), "nft_fib_inet"),
-            (7, Some(524), "nft_counter"),
-            (7, Some(656), "nft_masq"),
+            (9, Some(524), "nft_counter"),
+            (9, Some(656), "nft_masq"),
         ] {
             let error = error(number, Errno::ENOENT, offset);
             assert!(
@@ -110,7 +110,7 @@ mod tests {
                 "{number}, {offset:?}: {error}"
             );
         }
-        let messages = [(5, 52), (7, 524), (7, 656)]
+        let messages = [(5, 52), (9, 524), (9, 656)]
             .map(|(number, offset)| error(number, Errno::ENOENT, Some(offset)).to_string());
         expect![[r#"
             the kernel refused to add rule 1 to chain postrouting: it lacks the module nft_fib_inet
@@ -124,11 +124,11 @@ mod tests {
         // offset; and another errno.
         for (number, errno, offset) in [
             (3, Errno::ENOENT, Some(20)),
-            (7, Errno::ENOENT, Some(32)),
-            (7, Errno::ENOENT, Some(56)),
-            (7, Errno::ENOENT, Some(100_000)),
-            (7, Errno::ENOENT, None),
-            (7, Errno::EINVAL, Some(656)),
+            (9, Errno::ENOENT, Some(32)),
+            (9, Errno::ENOENT, Some(56)),
+            (9, Errno::ENOENT, Some(100_000)),
+            (9, Errno::ENOENT, None),
+            (9, Errno::EINVAL, Some(656)),
         ] {
             let error = error(number, errno, offset);
             assert!(matches!(error, Error::Rejected(_)), "{number}, {offset:?}: {error}");

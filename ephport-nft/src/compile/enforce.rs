@@ -1,68 +1,264 @@
-//! The guarantee: what would still leave by another port is dropped and counted.
+//! The guarantee: packets that would be sent with another source port are dropped and counted.
 //!
-//! The chain sees packets after translation. Like the policies themselves, the first whose scope
-//! holds a connection decides on it.
+//! The chain is the last of postrouting that sees a packet. It looks at the port first, so that packets with
+//! a permitted port cost no more. Like the policies themselves, the first with a packet in its scope decides
+//! on it; a policy that is not enforced decides only on connections that it could have translated.
+//!
+//! A drop is not conditional on ports: fragments and truncated packets have none.
 
-use ephport_core::ResolvedPolicy;
+use std::collections::BTreeSet;
+
+use ephport_core::{
+    ExpectedConnections, Family, Ipsec, PermittedPorts, PortRange, PortSet, Protocol, ResolvedPolicy,
+};
 
 use super::Program;
-use super::scope::{Packets, Source, protocol};
-use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Counter, Ct, Expr, Immediate, Verdict};
-use crate::table::layout::{ENFORCE, ENFORCE_PRIORITY};
-use crate::uapi::{IP_CT_DIR_REPLY, NF_CT_STATE_INVALID_BIT};
+use super::scope::{
+    Packets, Source, family, is_local, l4proto, product, protocol, source_address, unconnected, within,
+};
+use crate::nftables::SetSpec;
+use crate::nftables::expr::{
+    Bitwise, Cmp, CmpOp, Counter, Ct, Expr, Fib, Immediate, Lookup, Meta, Payload, Register, Rt,
+    Verdict,
+};
+use crate::table::layout::{self, ENFORCE, ENFORCE_PRIORITY};
+use crate::table::{Set, SetName};
+use crate::uapi::{
+    IP_CT_DIR_REPLY, IPPROTO_AH, IPS_EXPECTED, IPS_SRC_NAT, NFT_META_OIFKIND, RTN_BROADCAST, RTN_LOCAL,
+    RTN_MULTICAST,
+};
 
 impl Program {
-    /// Adds the enforcing chain, if a policy asks for it.
+    /// Adds the enforcing chains, if a policy asks for them.
     pub(super) fn enforce(&mut self, policies: &[ResolvedPolicy]) {
         let Some(last) = policies.iter().rposition(|policy| policy.enforce) else { return };
+        let policies = &policies[..=last];
         self.base_chain(ENFORCE, "filter", ENFORCE_PRIORITY);
-        // What comes back in connections from elsewhere has the port of a server of ours.
-        self.rule(
-            ENFORCE,
-            vec![
-                Ct::DIRECTION.into(),
-                Cmp::new(CmpOp::Eq, &[IP_CT_DIR_REPLY]).into(),
-                Immediate::verdict(Verdict::Return).into(),
-            ],
-        );
-        for policy in &policies[..=last] {
-            for packets in Packets::of(policy) {
-                self.enforce_on(policy, &packets);
+        let common = common_ports(policies);
+        for known in protocols(policies) {
+            let mut alternatives = self.ports(&Payload::SOURCE_PORT.into(), &common);
+            // The ports that connections are translated to are mostly the highest.
+            alternatives.reverse();
+            for ports in alternatives {
+                let exprs = protocol(known).into_iter().chain(ports).chain([verdict(Verdict::Return)]);
+                self.rule(ENFORCE, exprs.collect());
             }
         }
-    }
-
-    fn enforce_on(&mut self, policy: &ResolvedPolicy, packets: &Packets<'_>) {
-        for known in policy.protocols.iter() {
+        // Packets of connections that began at the destination have the port of a server here.
+        let replies = [Ct::DIRECTION.into(), Cmp::new(CmpOp::Eq, &[IP_CT_DIR_REPLY]).into()];
+        self.rule(ENFORCE, replies.into_iter().chain([verdict(Verdict::Return)]).collect());
+        self.guards(ENFORCE);
+        // A packet to a VRF device passes again, with its real output interface.
+        let vrf = Cmp::new(CmpOp::Eq, b"vrf\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        let oifkind = Meta { key: NFT_META_OIFKIND, dreg: Register::R1 };
+        self.rule(ENFORCE, vec![oifkind.into(), vrf.into(), verdict(Verdict::Return)]);
+        for policy in policies {
             if policy.enforce {
-                let Some(mut exprs) = self.scope(policy, packets, Source::Connection) else {
-                    return;
-                };
-                exprs.extend(protocol(known));
-                exprs.extend(self.source_ports(&policy.permitted_source_ports));
-                exprs.extend(ending(Verdict::Return));
-                // NAT passes over what conntrack cannot place, and so conntrack does not know its
-                // source either.
-                let mut unplaced = packets.exit_and_family();
-                unplaced.extend(protocol(known));
-                unplaced.extend(invalid());
-                unplaced.extend(ending(Verdict::Drop));
-                self.rule_of(policy, ENFORCE, unplaced);
-                self.rule_of(policy, ENFORCE, exprs);
+                self.enforced(policy, &common);
+            } else {
+                self.shielded(policy);
             }
-            let Some(mut exprs) = self.scope(policy, packets, Source::Connection) else { return };
-            exprs.extend(protocol(known));
-            exprs.extend(ending(if policy.enforce { Verdict::Drop } else { Verdict::Return }));
-            self.rule_of(policy, ENFORCE, exprs);
         }
+    }
+
+    /// Bridged frames, the packets of transparent-proxy sockets, groups and whole networks are in no scope.
+    pub(super) fn guards(&mut self, chain: &str) {
+        let is = |fib: Fib, op, address_type: u8| -> [Expr; 2] {
+            [fib.into(), Cmp::new(op, &u32::from(address_type).to_ne_bytes()).into()]
+        };
+        let groups = is(Fib::DESTINATION_TYPE, CmpOp::Eq, RTN_MULTICAST).to_vec();
+        let networks = is(Fib::DESTINATION_TYPE_OUT, CmpOp::Eq, RTN_BROADCAST).to_vec();
+        let mut guards = vec![groups, networks];
+        let foreign = is(Fib::SOURCE_TYPE, CmpOp::Neq, RTN_LOCAL);
+        // After translation, a packet of this host can have any source.
+        let untranslated = Bitwise::mask(&IPS_SRC_NAT.to_ne_bytes());
+        let untranslated =
+            vec![Ct::STATUS.into(), untranslated.into(), Cmp::new(CmpOp::Eq, &[0; 4]).into()];
+        let states = match chain {
+            ENFORCE => vec![untranslated, unconnected().into()],
+            _ => vec![Vec::new()],
+        };
+        for state in states {
+            guards.push(is_local(true).into_iter().chain(state).chain(foreign.clone()).collect());
+        }
+        for mut exprs in guards {
+            exprs.push(verdict(Verdict::Return));
+            self.rule(chain, exprs);
+        }
+        if self.guards_ipsec {
+            self.rule(chain, vec![
+                Rt::IPSEC.into(),
+                Cmp::new(CmpOp::Eq, &[1]).into(),
+                verdict(Verdict::Return),
+            ]);
+        }
+    }
+
+    /// Connections that a policy which is not enforced could have translated are left to it.
+    fn shielded(&mut self, policy: &ResolvedPolicy) {
+        for packets in Packets::of(policy).iter().filter(|packets| packets.have_ports(policy)) {
+            for known in policy.protocols.iter() {
+                let scope = self.scope(policy, packets, Source::Connection);
+                let destination = self.ports(&Payload::DESTINATION_PORT.into(), &policy.destination_ports);
+                let source = self.ports(&Ct::ORIGINAL_SOURCE_PORT.into(), &policy.translated);
+                let known = vec![protocol(known).to_vec()];
+                for mut exprs in product(vec![scope, known, destination, source]) {
+                    match (&policy.permitted, packets.family) {
+                        (PermittedPorts::Blocks(_), Some(family)) => {
+                            let map = self.verdicts(policy, family, |_| Verdict::Return);
+                            exprs.extend(by_source(family, Source::Connection, &map));
+                        }
+                        _ => exprs.push(verdict(Verdict::Return)),
+                    }
+                    self.rule_of(policy, ENFORCE, exprs);
+                }
+            }
+        }
+    }
+
+    /// Sends the packets in an enforced policy's scope to a chain of its own.
+    fn enforced(&mut self, policy: &ResolvedPolicy, common: &PortSet) {
+        let chain = layout::enforce_chain(&policy.name);
+        self.chain(&chain);
+        for packets in Packets::of(policy) {
+            let mut scopes = vec![(Vec::new(), Source::Connection)];
+            if !policy.sources.is_empty() {
+                scopes.push((unconnected().to_vec(), Source::Packet));
+            }
+            for (state, source) in scopes {
+                for scope in self.scope(policy, &packets, source) {
+                    for known in policy.protocols.iter() {
+                        let exprs = state.iter().chain(&scope).cloned().chain(protocol(known));
+                        let jump = Immediate::verdict(Verdict::Jump(chain.clone())).into();
+                        self.rule_of(policy, ENFORCE, exprs.chain([jump]).collect());
+                    }
+                    if policy.ipsec == Ipsec::Match {
+                        let exprs = state.iter().chain(&scope).cloned().chain(l4proto(IPPROTO_AH));
+                        self.rule_of(policy, ENFORCE, exprs.chain(counted(Verdict::Drop)).collect());
+                    }
+                }
+            }
+        }
+        self.permitted(policy, &chain, common);
+        self.rule(&chain, counted(Verdict::Drop).into());
+    }
+
+    /// What an enforced policy lets pass: to the next policy, or out.
+    fn permitted(&mut self, policy: &ResolvedPolicy, chain: &str, common: &PortSet) {
+        let elsewhere = PortSet::from(PortRange::ALL).difference(&policy.destination_ports);
+        let by_port = |ports: &[Expr], known, then| -> Vec<Expr> {
+            protocol(known).into_iter().chain(ports.iter().cloned()).chain([verdict(then)]).collect()
+        };
+        for known in policy.protocols.iter() {
+            for range in elsewhere.ranges() {
+                let ports = within(&Payload::DESTINATION_PORT.into(), *range);
+                self.rule(chain, by_port(&ports, known, Verdict::Return));
+            }
+            let everyone = match &policy.permitted {
+                PermittedPorts::Set(_) => &policy.permitted_source_ports,
+                PermittedPorts::Blocks(_) => &policy.untranslated,
+            };
+            if !everyone.is_subset(common) {
+                for ports in self.ports(&Payload::SOURCE_PORT.into(), everyone) {
+                    self.rule(chain, by_port(&ports, known, Verdict::Accept));
+                }
+            }
+        }
+        if policy.expected_connections == ExpectedConnections::Pass {
+            let expected = Bitwise::mask(&IPS_EXPECTED.to_ne_bytes());
+            let mut exprs =
+                vec![Ct::STATUS.into(), expected.into(), Cmp::new(CmpOp::Neq, &[0; 4]).into()];
+            exprs.extend(counted(Verdict::Accept));
+            self.rule(chain, exprs);
+        }
+        if matches!(policy.permitted, PermittedPorts::Blocks(_)) {
+            self.blocks(policy, chain);
+        }
+    }
+
+    /// Each source has the chain of its own block.
+    fn blocks(&mut self, policy: &ResolvedPolicy, chain: &str) {
+        let PermittedPorts::Blocks(blocks) = &policy.permitted else { return };
+        let ranges: BTreeSet<_> = blocks.iter().map(|block| block.ports).collect();
+        for range in ranges {
+            let name = layout::enforce_block_chain(&policy.name, range);
+            self.chain(&name);
+            for known in policy.protocols.iter() {
+                let ports = within(&Payload::SOURCE_PORT.into(), range);
+                let exprs = protocol(known).into_iter().chain(ports).chain([verdict(Verdict::Accept)]);
+                self.rule(&name, exprs.collect());
+            }
+            self.rule(&name, counted(Verdict::Drop).into());
+        }
+        for family in policy.families.iter() {
+            if !blocks.iter().any(|block| Family::of(block.source) == family) {
+                continue;
+            }
+            let jump =
+                |range| Verdict::Goto(layout::enforce_block_chain(&policy.name, range));
+            let map = self.verdicts(policy, family, jump);
+            for (state, source) in
+                [(Vec::new(), Source::Connection), (unconnected().to_vec(), Source::Packet)]
+            {
+                let exprs = state.into_iter().chain(self::family(family));
+                self.rule(chain, exprs.chain(by_source(family, source, &map)).collect());
+            }
+        }
+    }
+
+    /// The policy's map from the sources of one family to a verdict on their block.
+    fn verdicts(
+        &mut self,
+        policy: &ResolvedPolicy,
+        family: Family,
+        verdict: impl Fn(PortRange) -> Verdict,
+    ) -> SetSpec {
+        let name = layout::enforce_map(&policy.name, family);
+        if let Some(known) = self.sets.iter().find(|set| set.spec.name == name) {
+            return known.spec.clone();
+        }
+        let blocks = match &policy.permitted {
+            PermittedPorts::Blocks(blocks) => Some(blocks.iter()),
+            PermittedPorts::Set(_) => None,
+        };
+        let verdicts = blocks.into_iter().flatten().map(|b| (b.source, verdict(b.ports)));
+        let map = Set::source_verdicts(SetName::Named(&name), family, verdicts);
+        self.set(map)
     }
 }
 
-fn invalid() -> [Expr; 3] {
-    let bit = NF_CT_STATE_INVALID_BIT.to_ne_bytes();
-    [Ct::STATE.into(), Bitwise::mask(&bit).into(), Cmp::new(CmpOp::Neq, &[0; 4]).into()]
+/// The ports that every enforced policy permits to every source.
+fn common_ports(policies: &[ResolvedPolicy]) -> PortSet {
+    let enforced = policies.iter().filter(|policy| policy.enforce);
+    enforced.fold(PortRange::ALL.into(), |common: PortSet, policy| {
+        let everyone = match &policy.permitted {
+            PermittedPorts::Set(_) => &policy.permitted_source_ports,
+            PermittedPorts::Blocks(_) => &policy.untranslated,
+        };
+        common.intersection(everyone)
+    })
 }
 
-fn ending(verdict: Verdict) -> [Expr; 2] {
-    [Counter::default().into(), Immediate::verdict(verdict).into()]
+/// The protocols of the enforced policies.
+fn protocols(policies: &[ResolvedPolicy]) -> BTreeSet<Protocol> {
+    let enforced = policies.iter().filter(|policy| policy.enforce);
+    enforced.flat_map(|policy| policy.protocols.iter()).collect()
+}
+
+/// Looks a source's verdict up.
+fn by_source(family: Family, source: Source, map: &SetSpec) -> [Expr; 2] {
+    let load = match (source, family) {
+        (Source::Packet, _) => source_address(family, Register::R1),
+        (Source::Connection, Family::Ipv4) => Ct::ORIGINAL_SOURCE_V4.into(),
+        (Source::Connection, Family::Ipv6) => Ct::ORIGINAL_SOURCE_V6.into(),
+    };
+    [load, Lookup::value(&map.name, Register::VERDICT).into()]
+}
+
+fn verdict(verdict: Verdict) -> Expr {
+    Immediate::verdict(verdict).into()
+}
+
+fn counted(then: Verdict) -> [Expr; 2] {
+    [Counter::default().into(), verdict(then)]
 }

@@ -24,46 +24,34 @@ mod scope;
 mod spread;
 mod translate;
 
-use ephport_core::{OpenConnections, PermittedPorts, PolicyName, PortRange, ResolvedPolicy};
+use std::collections::HashSet;
+
+use ephport_core::{Ipsec, PermittedPorts, PolicyName, ResolvedPolicy};
 use thiserror::Error;
 
 use crate::netlink::CodecError;
-use crate::nftables::expr::{Cmp, CmpOp, Expr, Fib, Immediate, Verdict};
+use crate::nftables::expr::{Expr, Payload};
 use crate::nftables::{Chain, Comment, Hook, Rule, SetSpec, Table};
 use crate::table::layout::{FAMILY, POSTROUTING, PRIORITY, TABLE};
 use crate::table::{Set, SetName, TableState};
-use crate::uapi::{NF_ACCEPT, NF_INET_POST_ROUTING, RTN_BROADCAST, RTN_MULTICAST};
+use crate::uapi::{NF_ACCEPT, NF_INET_POST_ROUTING};
 
 use scope::{Packets, Source};
 
-/// The table that does what `policies` say, the first that speaks of a connection before the next.
+/// The table that does what `policies` mean; the first that matches a connection decides.
 pub fn compile(policies: &[ResolvedPolicy]) -> Result<TableState, CompileError> {
-    let mut program = Program::default();
+    let guards_ipsec = policies.iter().all(|policy| policy.ipsec == Ipsec::Skip);
+    let mut program = Program { guards_ipsec, ..Program::default() };
     program.base_chain(POSTROUTING, "nat", PRIORITY);
+    program.guards(POSTROUTING);
     for (i, policy) in policies.iter().enumerate() {
         if policies[..i].iter().any(|earlier| earlier.name == policy.name) {
             return Err(CompileError::SameName { name: policy.name.clone() });
-        }
-        if let Some(key) = not_compiled(policy) {
-            return Err(CompileError::NotCompiled { name: policy.name.clone(), key });
         }
         program.policy(policy);
     }
     program.enforce(policies);
     Ok(program.finish().signed()?)
-}
-
-/// The first key of the policy that the program could not express.
-fn not_compiled(policy: &ResolvedPolicy) -> Option<&'static str> {
-    let keys = [
-        ("destinations", !policy.destinations.is_empty()),
-        ("destination-ports", policy.destination_ports != PortRange::ALL.into()),
-        ("in-interfaces", !policy.in_interfaces.is_empty()),
-        ("except-interfaces", !policy.except_interfaces.is_empty()),
-        ("mark", policy.mark.is_some()),
-        ("open-connections", policy.open_connections == OpenConnections::Drop),
-    ];
-    keys.into_iter().find(|(_, is_used)| *is_used).map(|(key, _)| key)
 }
 
 /// Why policies make no program.
@@ -75,14 +63,6 @@ pub enum CompileError {
     SameName {
         /// That name.
         name: PolicyName,
-    },
-    /// A key that rules cannot express yet.
-    #[error("policy {name}: {key} cannot be compiled to rules yet: omit it")]
-    NotCompiled {
-        /// The name of the policy.
-        name: PolicyName,
-        /// The key, as in policy files.
-        key: &'static str,
     },
     /// A rule is too long for netlink.
     #[error("the policies cannot be encoded: {0}")]
@@ -96,17 +76,23 @@ struct Program {
     sets: Vec<Set>,
     rules: Vec<Rule>,
     anonymous_sets: u32,
+    /// The anonymous sets that a rule uses.
+    bound_sets: HashSet<String>,
+    /// Whether packets that IPsec will protect are in no policy's scope.
+    guards_ipsec: bool,
 }
 
 impl Program {
     fn finish(self) -> TableState {
-        let Self { chains, sets, mut rules, .. } = self;
+        let Self { chains, mut sets, mut rules, bound_sets, .. } = self;
+        // A condition that no packet meets has no rule, but may have made a set.
+        sets.retain(|set| !set.spec.is_anonymous() || bound_sets.contains(&set.spec.name));
         // Chain by chain, as the kernel lists them.
         rules.sort_by_key(|rule| chains.iter().position(|chain| chain.name == rule.chain));
         TableState { chains, sets, rules, ..TableState::empty(Table::new(FAMILY, TABLE)) }
     }
 
-    /// A base chain of postrouting that leaves groups and whole networks alone.
+    /// A base chain of postrouting.
     fn base_chain(&mut self, name: &str, chain_type: &str, priority: i32) {
         self.chains.push(Chain {
             hook: Some(Hook::new(NF_INET_POST_ROUTING, priority)),
@@ -114,14 +100,6 @@ impl Program {
             chain_type: Some(chain_type.into()),
             ..Chain::regular(FAMILY, TABLE, name)
         });
-        for address_type in [RTN_MULTICAST, RTN_BROADCAST] {
-            let exprs = vec![
-                Fib::DESTINATION_TYPE.into(),
-                Cmp::new(CmpOp::Eq, &u32::from(address_type).to_ne_bytes()).into(),
-                Immediate::verdict(Verdict::Return).into(),
-            ];
-            self.rule(name, exprs);
-        }
     }
 
     fn chain(&mut self, name: &str) {
@@ -129,13 +107,33 @@ impl Program {
     }
 
     fn rule(&mut self, chain: &str, exprs: Vec<Expr>) {
+        let exprs = self.with_own_sets(exprs);
         self.rules.push(Rule::new(FAMILY, TABLE, chain, exprs));
     }
 
     /// A rule of a base chain, which is where an admin looks for the policy's name.
     fn rule_of(&mut self, policy: &ResolvedPolicy, chain: &str, exprs: Vec<Expr>) {
         let comment = Comment::new(policy.name.as_str());
+        let exprs = self.with_own_sets(exprs);
         self.rules.push(Rule::new(FAMILY, TABLE, chain, exprs).with_comment(&comment));
+    }
+
+    /// The same expressions with anonymous sets that no rule before them uses: each belongs to one rule.
+    fn with_own_sets(&mut self, mut exprs: Vec<Expr>) -> Vec<Expr> {
+        for expr in &mut exprs {
+            let Expr::Lookup(lookup) = expr else { continue };
+            let Some(set) = self.sets.iter().find(|set| set.spec.name == lookup.set) else { continue };
+            if set.spec.is_anonymous() && !self.bound_sets.insert(lookup.set.clone()) {
+                let mut copy = set.clone();
+                let prefix = if copy.spec.is_map() { "__map" } else { "__set" };
+                copy.spec.name = format!("{prefix}{}", self.anonymous_sets);
+                self.anonymous_sets += 1;
+                lookup.set.clone_from(&copy.spec.name);
+                self.bound_sets.insert(lookup.set.clone());
+                self.sets.push(copy);
+            }
+        }
+        exprs
     }
 
     /// Adds the set that `fill` makes for one rule.
@@ -152,52 +150,27 @@ impl Program {
     }
 
     fn policy(&mut self, policy: &ResolvedPolicy) {
-        let spread = match &policy.permitted {
-            PermittedPorts::Set(ports) if ports.ranges().len() > 1 => {
-                Some(self.spread(policy, ports))
-            }
-            _ => None,
+        let policy = &*translate::settled(policy);
+        let then = match &policy.permitted {
+            PermittedPorts::Set(ports) => self.chains_of(policy, ports),
+            PermittedPorts::Blocks(_) => None,
         };
-        for packets in Packets::of(policy).into_iter().filter(|packets| packets.have_ports(policy))
-        {
+        for packets in Packets::of(policy).iter().filter(|packets| packets.have_ports(policy)) {
             for protocol in policy.protocols.iter() {
-                let Some(mut exprs) = self.scope(policy, &packets, Source::Packet) else {
-                    continue;
-                };
-                exprs.extend(scope::protocol(protocol));
-                exprs.extend(scope::opening(protocol, policy.pick_up));
-                exprs.extend(self.source_ports(&policy.translated));
-                exprs.extend(self.action(policy, &packets, spread.as_deref()));
-                self.rule_of(policy, POSTROUTING, exprs);
+                let destination = &policy.destination_ports;
+                let conditions = vec![
+                    self.scope(policy, packets, Source::Packet),
+                    vec![scope::protocol(protocol).to_vec()],
+                    vec![scope::opening(protocol, policy.pick_up)],
+                    self.ports(&Payload::DESTINATION_PORT.into(), destination),
+                    self.ports(&Payload::SOURCE_PORT.into(), &policy.translated),
+                ];
+                for exprs in scope::product(conditions) {
+                    for action in self.actions(policy, packets, then.as_deref()) {
+                        self.rule_of(policy, POSTROUTING, [exprs.as_slice(), &action].concat());
+                    }
+                }
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use ephport_core::{Document, HostFacts};
-
-    use super::*;
-
-    #[test]
-    fn keys_that_rules_cannot_express_are_refused() {
-        for (key, value) in [
-            ("destinations", "[\"192.0.2.0/24\"]"),
-            ("destination-ports", "\"443\""),
-            ("in-interfaces", "[\"docker0\"]"),
-            ("except-interfaces", "[\"wg0\"]"),
-            ("mark", "\"0x1/0xff\""),
-            ("open-connections", "\"drop\""),
-        ] {
-            let text = format!(
-                "[[policy]]\nname = \"a\"\nout-interfaces = \"any\"\nto-ports = \"1024\"\n\
-                 {key} = {value}"
-            );
-            let document: Document = text.parse().unwrap();
-            let policies = document.resolve(&HostFacts::default()).unwrap();
-            let name = "a".parse().unwrap();
-            assert_eq!(compile(&policies), Err(CompileError::NotCompiled { name, key }));
         }
     }
 }

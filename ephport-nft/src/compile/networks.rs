@@ -1,18 +1,21 @@
-//! Whether an address is in some networks, as nft itself would ask: by a set, or without one where
-//! a single comparison does.
+//! Whether an address is in some networks.
+//!
+//! An anonymous interval set of a rule that replaces another is empty for an instant of the commit: a packet
+//! that is under way then is not matched. So several networks are compared by their masked address, in a
+//! hash set for each length of prefix.
+
+use std::collections::BTreeMap;
 
 use ephport_core::Family;
 use ipnet::IpNet;
 
 use super::Program;
 use super::scope::Source;
-use crate::nftables::expr::{
-    Bitwise, Cmp, CmpOp, Ct, Data, Expr, Lookup, Payload, Range, RangeOp, Register,
-};
-use crate::nftables::value::address_len;
-use crate::table::{Set, merged_networks};
+use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Ct, Expr, Lookup, Payload};
+use crate::nftables::value;
+use crate::table::Set;
 
-/// Which address is asked about.
+/// The address that is compared.
 #[derive(Clone, Copy)]
 pub(super) enum Of {
     Source(Source),
@@ -20,68 +23,91 @@ pub(super) enum Of {
 }
 
 impl Program {
-    /// Goes on if the address is in one of `networks`, or only if it is in none of them; `None` if
-    /// that never is so.
-    pub(super) fn in_networks(
+    /// Alternatives, of which one matches if the address is in one of `networks`; none if no address of
+    /// `family` is.
+    pub(super) fn inside(&mut self, of: Of, family: Family, networks: &[IpNet]) -> Vec<Vec<Expr>> {
+        let by_prefix = by_prefix(family, networks);
+        by_prefix.iter().map(|(len, nets)| self.compared(of, family, *len, nets, true)).collect()
+    }
+
+    /// Matches if the address is in none of `networks`; `None` if no address of `family` is.
+    pub(super) fn outside(&mut self, of: Of, family: Family, networks: &[IpNet]) -> Option<Vec<Expr>> {
+        let by_prefix = by_prefix(family, networks);
+        if by_prefix.contains_key(&0) {
+            return None;
+        }
+        let compared = by_prefix.iter().map(|(len, nets)| self.compared(of, family, *len, nets, false));
+        Some(compared.flatten().collect())
+    }
+
+    /// Compares the first `len` bits of an address.
+    fn compared(
         &mut self,
         of: Of,
         family: Family,
+        len: u8,
         networks: &[IpNet],
         is_inside: bool,
-    ) -> Option<Vec<Expr>> {
-        match merged_networks(family, networks).as_slice() {
-            [] => (!is_inside).then(Vec::new),
-            [(first, last)] => single(of, family, first, last, is_inside),
-            _ => {
-                let set = self.anonymous_set(|name| Set::networks(name, family, networks));
-                let lookup =
-                    if is_inside { Lookup::within(&set.name) } else { Lookup::outside(&set.name) };
-                let len = u32::try_from(address_len(family)).ok()?;
-                Some(vec![load(of, family, len), lookup.into()])
+    ) -> Vec<Expr> {
+        let op = if is_inside { CmpOp::Eq } else { CmpOp::Neq };
+        let [network] = networks else {
+            return self.looked_up(of, family, len, networks, is_inside);
+        };
+        let bytes = octets(*network);
+        match (len, len % 8) {
+            (0, _) => Vec::new(),
+            (_, 0) => {
+                let front = bytes.iter().take(usize::from(len / 8)).copied().collect::<Vec<_>>();
+                vec![load(of, family, u32::from(len / 8)), Cmp::new(op, &front).into()]
             }
+            _ => vec![
+                load(of, family, address_len(family)),
+                Bitwise::mask(&mask(family, len)).into(),
+                Cmp::new(op, &bytes).into(),
+            ],
         }
+    }
+
+    fn looked_up(
+        &mut self,
+        of: Of,
+        family: Family,
+        len: u8,
+        networks: &[IpNet],
+        is_inside: bool,
+    ) -> Vec<Expr> {
+        let keys = networks.iter().map(|network| octets(*network));
+        let set = self.anonymous_set(|name| Set::addresses(name, family, keys));
+        let mut exprs = vec![load(of, family, address_len(family))];
+        if u32::from(len) < address_len(family) * 8 {
+            exprs.push(Bitwise::mask(&mask(family, len)).into());
+        }
+        exprs.push(if is_inside { Lookup::within(&set.name) } else { Lookup::outside(&set.name) }.into());
+        exprs
     }
 }
 
-/// One range of addresses, as nft compares it: a prefix of whole bytes by those bytes, another
-/// prefix under its mask, any other range by its ends.
-fn single(of: Of, family: Family, first: &[u8], last: &[u8], is_inside: bool) -> Option<Vec<Expr>> {
-    let op = if is_inside { CmpOp::Eq } else { CmpOp::Neq };
-    let whole = u32::try_from(first.len()).ok()?;
-    let Some(prefix) = prefix_len(first, last) else {
-        let mut exprs = vec![load(of, family, whole)];
-        if is_inside {
-            exprs.push(Cmp::new(CmpOp::Gte, first).into());
-            exprs.push(Cmp::new(CmpOp::Lte, last).into());
-        } else {
-            let (from, to) = (Data::value(first), Data::value(last));
-            exprs.push(Range { sreg: Register::R1, op: RangeOp::Neq, from, to }.into());
-        }
-        return Some(exprs);
-    };
-    let bytes = usize::try_from(prefix / 8).ok()?;
-    Some(match (prefix, prefix % 8) {
-        (0, _) => return is_inside.then(Vec::new),
-        (_, 0) => {
-            vec![load(of, family, prefix / 8), Cmp::new(op, first.get(..bytes)?).into()]
-        }
-        _ => {
-            let mask: Vec<_> = first.iter().zip(last).map(|(low, high)| !(low ^ high)).collect();
-            vec![load(of, family, whole), Bitwise::mask(&mask).into(), Cmp::new(op, first).into()]
-        }
-    })
+/// Those of the networks that are of `family`, merged, by the length of their prefix.
+fn by_prefix(family: Family, networks: &[IpNet]) -> BTreeMap<u8, Vec<IpNet>> {
+    let of_family = networks.iter().filter(|net| Family::of(net.addr()) == family);
+    let mut by_prefix: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for network in IpNet::aggregate(&of_family.copied().collect()) {
+        by_prefix.entry(network.prefix_len()).or_default().push(network);
+    }
+    by_prefix
 }
 
-/// The length of the prefix that all from `first` to `last` share and nothing else has.
-fn prefix_len(first: &[u8], last: &[u8]) -> Option<u32> {
-    let number = |bytes: &[u8]| bytes.iter().fold(0u128, |n, byte| n << 8 | u128::from(*byte));
-    let host = number(first) ^ number(last);
-    let is_prefix = host & host.wrapping_add(1) == 0 && number(first) & host == 0;
-    let bits = u32::try_from(first.len() * 8).ok()?;
-    is_prefix.then(|| bits - host.count_ones())
+/// The first address of a network.
+fn octets(network: IpNet) -> Vec<u8> {
+    value::address_bytes(network.network())
 }
 
-/// Loads the first `len` bytes of the address; conntrack only knows whole ones.
+fn mask(family: Family, len: u8) -> Vec<u8> {
+    let bits = (0..address_len(family)).map(|byte| u32::from(len).saturating_sub(byte * 8).min(8));
+    bits.map(|bits| !u8::MAX.checked_shr(bits).unwrap_or(0)).collect()
+}
+
+/// Loads the first `len` bytes of the address; conntrack has only whole ones.
 fn load(of: Of, family: Family, len: u32) -> Expr {
     let header = match (of, family) {
         (Of::Source(Source::Connection), Family::Ipv4) => return Ct::ORIGINAL_SOURCE_V4.into(),
@@ -94,17 +120,29 @@ fn load(of: Of, family: Family, len: u32) -> Expr {
     Payload { len, ..header }.into()
 }
 
+fn address_len(family: Family) -> u32 {
+    u32::try_from(value::address_len(family)).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn prefixes_are_told_from_other_ranges() {
-        assert_eq!(prefix_len(&[10, 0, 0, 0], &[10, 255, 255, 255]), Some(8));
-        assert_eq!(prefix_len(&[10, 0, 0, 1], &[10, 0, 0, 1]), Some(32));
-        assert_eq!(prefix_len(&[0; 4], &[255; 4]), Some(0));
-        assert_eq!(prefix_len(&[0; 16], &[255; 16]), Some(0));
-        assert_eq!(prefix_len(&[10, 0, 0, 0], &[10, 0, 0, 2]), None);
-        assert_eq!(prefix_len(&[10, 0, 0, 1], &[10, 0, 0, 2]), None);
+    fn masks_cover_their_prefix() {
+        assert_eq!(mask(Family::Ipv4, 0), [0; 4]);
+        assert_eq!(mask(Family::Ipv4, 12), [255, 240, 0, 0]);
+        assert_eq!(mask(Family::Ipv4, 32), [255; 4]);
+        assert_eq!(mask(Family::Ipv6, 9)[..3], [255, 128, 0]);
+    }
+
+    #[test]
+    fn networks_are_merged_and_grouped_by_prefix() {
+        let nets: Vec<IpNet> = ["10.0.0.0/25", "10.0.0.128/25", "10.2.0.0/24", "fd00::/8", "10.9.0.0/16"]
+            .map(|net| net.parse().unwrap())
+            .into();
+        let lens = |family| by_prefix(family, &nets).into_iter().map(|(len, nets)| (len, nets.len()));
+        assert_eq!(lens(Family::Ipv4).collect::<Vec<_>>(), [(16, 1), (24, 2)]);
+        assert_eq!(lens(Family::Ipv6).collect::<Vec<_>>(), [(8, 1)]);
     }
 }

@@ -1,32 +1,37 @@
-//! Which packets a rule is for.
+//! Which packets a rule matches.
 
 use ephport_core::{
-    Address, Families, Family, InterfacePattern, Interfaces, Origin, PermittedPorts, PickUp,
-    PortSet, Protocol, ResolvedPolicy,
+    Address, Families, Family, InterfacePattern, Interfaces, Ipsec, Mark, Origin, PermittedPorts,
+    PickUp, PortRange, PortSet, Protocol, ResolvedPolicy,
 };
 
 use super::Program;
 use super::networks::Of;
-use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Expr, Lookup, Meta, Payload, Register};
+use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Ct, Expr, Lookup, Meta, Payload, Register, Rt};
 use crate::nftables::value;
 use crate::table::Set;
 use crate::uapi::{
-    ARPHRD_LOOPBACK, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_NFPROTO, NFT_META_OIFNAME,
-    NFT_META_OIFTYPE,
+    ARPHRD_LOOPBACK, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_UNTRACKED_BIT,
+    NFT_META_IIF, NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_MARK, NFT_META_NFPROTO,
+    NFT_META_OIFNAME, NFT_META_OIFTYPE,
 };
 
 /// TCP's FIN, SYN, RST and ACK bits (RFC 9293 §3.1).
 const TCP_STATE_FLAGS: u8 = 0x17;
 const TCP_SYN: u8 = 0x02;
 
-/// One way out and one family, where a rule must know which.
+/// So many ranges of ports are compared by a rule each. An interval set of a rule that replaces another is
+/// empty for an instant of the commit.
+pub(super) const MAX_COMPARED: usize = 4;
+
+/// One output interface and one family, where a rule must know which.
 pub(super) struct Packets<'a> {
     exit: Option<&'a InterfacePattern>,
     pub(super) family: Option<Family>,
 }
 
 impl<'a> Packets<'a> {
-    /// All that a policy's scope holds.
+    /// All that are in a policy's scope.
     pub(super) fn of(policy: &'a ResolvedPolicy) -> Vec<Self> {
         let exits: Vec<_> = match &policy.out_interfaces {
             Interfaces::Any => vec![None],
@@ -44,22 +49,12 @@ impl Packets<'_> {
         let PermittedPorts::Blocks(blocks) = &policy.permitted else { return true };
         blocks.iter().any(|block| Some(Family::of(block.source)) == self.family)
     }
-
-    /// What can be told of a packet that conntrack cannot place.
-    pub(super) fn exit_and_family(&self) -> Vec<Expr> {
-        let mut exprs = exit(self.exit);
-        exprs.extend(self.family());
-        exprs
-    }
-
-    fn family(&self) -> Vec<Expr> {
-        self.family.into_iter().flat_map(self::family).collect()
-    }
 }
 
 /// The families that need rules of their own; `None` is both in one rule.
 fn families(policy: &ResolvedPolicy) -> Vec<Option<Family>> {
     let needs_family = !policy.sources.is_empty()
+        || !policy.destinations.is_empty()
         || !policy.except_destinations.is_empty()
         || matches!(policy.permitted, PermittedPorts::Blocks(_))
         || matches!(policy.address, Address::Fixed(_))
@@ -67,65 +62,106 @@ fn families(policy: &ResolvedPolicy) -> Vec<Option<Family>> {
     if !needs_family {
         return vec![None];
     }
-    let has_source = |family| {
-        policy.sources.is_empty()
-            || policy.sources.iter().any(|net| Family::of(net.addr()) == family)
-    };
-    let in_scope = |family: &Family| policy.families.contains(*family) && has_source(*family);
-    [Family::Ipv4, Family::Ipv6].into_iter().filter(in_scope).map(Some).collect()
+    policy.families.iter().map(Some).collect()
 }
 
-/// Where the source address stands that it had before translation.
+/// The place of the source address that the connection had before translation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
-    /// In the packet.
+    /// The packet: before translation, and of packets without a connection.
     Packet,
-    /// In conntrack, after translation.
+    /// The connection, after translation.
     Connection,
 }
 
 impl Program {
-    /// Interface, family, origin and addresses; `None` if no packet has them.
+    /// The scope of a policy without its protocols and ports, as alternatives of which one matches.
     pub(super) fn scope(
         &mut self,
         policy: &ResolvedPolicy,
         packets: &Packets<'_>,
         source: Source,
-    ) -> Option<Vec<Expr>> {
-        let mut exprs = exit(packets.exit);
-        exprs.extend(origin(policy.origin));
+    ) -> Vec<Vec<Expr>> {
+        let mut first = exit(packets.exit);
+        first.extend(policy.except_interfaces.iter().flat_map(|pattern| {
+            interface(NFT_META_OIFNAME, CmpOp::Neq, pattern)
+        }));
+        first.extend(origin(policy.origin));
+        first.extend(policy.mark.into_iter().flat_map(mark));
+        if policy.ipsec == Ipsec::Skip && !self.guards_ipsec {
+            first.extend([Rt::IPSEC.into(), Cmp::new(CmpOp::Eq, &[0]).into()]);
+        }
+        let mut conditions = vec![vec![first]];
+        if !policy.in_interfaces.is_empty() {
+            let patterns = policy.in_interfaces.iter();
+            let compared = patterns.map(|pattern| interface(NFT_META_IIFNAME, CmpOp::Eq, pattern));
+            conditions.push(compared.map(Vec::from).collect());
+        }
         // nft lists `ip daddr` alone for family and address, and reads it as one after the other:
         // only in this order, with what it does not take for the family's sign behind both
         // (`ct original ip saddr`), is a listing of nft's the same again when it is loaded.
-        exprs.extend(packets.family());
-        let Some(family) = packets.family else { return Some(exprs) };
-        // Where all destinations are excepted nothing is in scope, and no set must be made.
-        let excepted = &policy.except_destinations;
-        exprs.extend(self.in_networks(Of::Destination, family, excepted, false)?);
-        if !policy.sources.is_empty() {
-            exprs.extend(self.in_networks(Of::Source(source), family, &policy.sources, true)?);
+        if let Some(family) = packets.family {
+            conditions.push(vec![self::family(family).into()]);
+            conditions.extend(self.addresses(policy, family, source));
         }
-        Some(exprs)
+        product(conditions)
     }
 
-    /// Whether the source port is one of these.
-    pub(super) fn source_ports(&mut self, ports: &PortSet) -> Vec<Expr> {
-        let mut exprs = vec![Payload::SOURCE_PORT.into()];
-        match ports.ranges() {
-            [range] if range.first() == range.last() => {
-                exprs.push(Cmp::new(CmpOp::Eq, &range.first().get().to_be_bytes()).into());
-            }
-            [range] => {
-                exprs.push(Cmp::new(CmpOp::Gte, &range.first().get().to_be_bytes()).into());
-                exprs.push(Cmp::new(CmpOp::Lte, &range.last().get().to_be_bytes()).into());
-            }
-            _ => {
-                let set = self.anonymous_set(|name| Set::ports(name, ports));
-                exprs.push(Lookup::within(&set.name).into());
-            }
+    /// Conditions on the addresses, each as alternatives.
+    fn addresses(
+        &mut self,
+        policy: &ResolvedPolicy,
+        family: Family,
+        source: Source,
+    ) -> Vec<Vec<Vec<Expr>>> {
+        let mut conditions = Vec::new();
+        if !policy.destinations.is_empty() {
+            conditions.push(self.inside(Of::Destination, family, &policy.destinations));
         }
-        exprs
+        let excepted = self.outside(Of::Destination, family, &policy.except_destinations);
+        conditions.push(excepted.into_iter().collect());
+        if !policy.sources.is_empty() {
+            conditions.push(self.inside(Of::Source(source), family, &policy.sources));
+        }
+        conditions
     }
+
+    /// Whether the port that `load` loads is one of these, as alternatives of which one matches.
+    pub(super) fn ports(&mut self, load: &Expr, ports: &PortSet) -> Vec<Vec<Expr>> {
+        if *ports == PortRange::ALL.into() {
+            return vec![Vec::new()];
+        }
+        let ranges = ports.ranges();
+        let is_hash = ranges.len() > 1 && ranges.iter().all(|range| range.count() == 1);
+        if ranges.len() <= MAX_COMPARED && !is_hash {
+            return ranges.iter().map(|range| within(load, *range)).collect();
+        }
+        let set = self.anonymous_set(|name| Set::ports(name, ports));
+        vec![vec![load.clone(), Lookup::within(&set.name).into()]]
+    }
+}
+
+/// Every choice of one alternative for each condition.
+pub(super) fn product(conditions: Vec<Vec<Vec<Expr>>>) -> Vec<Vec<Expr>> {
+    conditions.into_iter().fold(vec![Vec::new()], |chosen, alternatives| {
+        let append = |front: &Vec<Expr>| {
+            let front = front.clone();
+            alternatives.iter().map(move |back| [front.as_slice(), back].concat())
+        };
+        chosen.iter().flat_map(append).collect()
+    })
+}
+
+/// Whether the port that `load` loads is in a range.
+pub(super) fn within(load: &Expr, range: PortRange) -> Vec<Expr> {
+    let [first, last] = [range.first(), range.last()].map(|port| port.get().to_be_bytes());
+    let mut exprs = vec![load.clone()];
+    if first == last {
+        exprs.push(Cmp::new(CmpOp::Eq, &first).into());
+    } else {
+        exprs.extend([Cmp::new(CmpOp::Gte, &first).into(), Cmp::new(CmpOp::Lte, &last).into()]);
+    }
+    exprs
 }
 
 fn load_meta(key: u32) -> Expr {
@@ -133,38 +169,64 @@ fn load_meta(key: u32) -> Expr {
 }
 
 /// A whole name is compared with its closing NULs, a prefix without.
-fn exit(pattern: Option<&InterfacePattern>) -> Vec<Expr> {
-    let not_loopback =
-        [load_meta(NFT_META_OIFTYPE), Cmp::new(CmpOp::Neq, &ARPHRD_LOOPBACK.to_ne_bytes()).into()];
-    let Some(pattern) = pattern else { return not_loopback.into() };
+fn interface(key: u32, op: CmpOp, pattern: &InterfacePattern) -> [Expr; 2] {
     let bytes = match pattern {
         InterfacePattern::Name(name) => value::interface_bytes(name.as_str()),
         InterfacePattern::Prefix(prefix) => prefix.as_str().as_bytes().to_vec(),
     };
-    let mut exprs = vec![load_meta(NFT_META_OIFNAME), Cmp::new(CmpOp::Eq, &bytes).into()];
-    if matches!(pattern, InterfacePattern::Prefix(prefix) if prefix.covers_loopback()) {
-        exprs.extend(not_loopback);
+    [load_meta(key), Cmp::new(op, &bytes).into()]
+}
+
+/// Loopback is never in scope, whatever its name.
+fn exit(pattern: Option<&InterfacePattern>) -> Vec<Expr> {
+    let loopback = ARPHRD_LOOPBACK.to_ne_bytes();
+    let not_loopback = [load_meta(NFT_META_OIFTYPE), Cmp::new(CmpOp::Neq, &loopback).into()];
+    match pattern {
+        None => not_loopback.into(),
+        Some(name @ InterfacePattern::Name(_)) => interface(NFT_META_OIFNAME, CmpOp::Eq, name).into(),
+        Some(prefix @ InterfacePattern::Prefix(_)) => {
+            let named = interface(NFT_META_OIFNAME, CmpOp::Eq, prefix);
+            not_loopback.into_iter().chain(named).collect()
+        }
     }
-    exprs
 }
 
 pub(super) fn family(family: Family) -> [Expr; 2] {
     [load_meta(NFT_META_NFPROTO), Cmp::new(CmpOp::Eq, &[value::nfproto(family)]).into()]
 }
 
-/// What begins here came in by no interface.
+/// What begins at this host has no input interface.
 fn origin(origin: Origin) -> Vec<Expr> {
-    let op = match origin {
-        Origin::Both => return Vec::new(),
-        Origin::Local => CmpOp::Eq,
-        Origin::Forwarded => CmpOp::Neq,
-    };
-    vec![load_meta(NFT_META_IIF), Cmp::new(op, &0u32.to_ne_bytes()).into()]
+    match origin {
+        Origin::Both => Vec::new(),
+        Origin::Local => is_local(true).into(),
+        Origin::Forwarded => is_local(false).into(),
+    }
 }
 
-/// Always before the ports are read: an ICMP echo id stands where a port would.
+/// Whether the packet has no input interface.
+pub(super) fn is_local(is_local: bool) -> [Expr; 2] {
+    let op = if is_local { CmpOp::Eq } else { CmpOp::Neq };
+    [load_meta(NFT_META_IIF), Cmp::new(op, &0u32.to_ne_bytes()).into()]
+}
+
+fn mark(mark: Mark) -> Vec<Expr> {
+    let mut exprs = vec![load_meta(NFT_META_MARK)];
+    if mark.mask() != u32::MAX {
+        exprs.push(Bitwise::mask(&mark.mask().to_ne_bytes()).into());
+    }
+    exprs.push(Cmp::new(CmpOp::Eq, &mark.value().to_ne_bytes()).into());
+    exprs
+}
+
+/// Always before the ports are read: an ICMP echo identifier is where a port would be.
 pub(super) fn protocol(protocol: Protocol) -> [Expr; 2] {
-    [load_meta(NFT_META_L4PROTO), Cmp::new(CmpOp::Eq, &[protocol.number()]).into()]
+    l4proto(protocol.number())
+}
+
+/// The number of the transport protocol.
+pub(super) fn l4proto(number: u8) -> [Expr; 2] {
+    [load_meta(NFT_META_L4PROTO), Cmp::new(CmpOp::Eq, &[number]).into()]
 }
 
 pub(super) fn opening(protocol: Protocol, pick_up: PickUp) -> Vec<Expr> {
@@ -176,6 +238,13 @@ pub(super) fn opening(protocol: Protocol, pick_up: PickUp) -> Vec<Expr> {
         Bitwise::mask(&[TCP_STATE_FLAGS]).into(),
         Cmp::new(CmpOp::Eq, &[TCP_SYN]).into(),
     ]
+}
+
+/// Packets without a connection.
+pub(super) fn unconnected() -> [Expr; 3] {
+    let bits = NF_CT_STATE_INVALID_BIT | NF_CT_STATE_UNTRACKED_BIT;
+    let mask = Bitwise::mask(&bits.to_ne_bytes());
+    [Ct::STATE.into(), mask.into(), Cmp::new(CmpOp::Neq, &[0; 4]).into()]
 }
 
 /// RFC 791 §3.1, RFC 8200 §3.

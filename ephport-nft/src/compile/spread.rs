@@ -5,54 +5,79 @@
 //! ones are drawn by weight.
 
 use ephport_core::decision::{HASH_SEED, kept_range};
-use ephport_core::{Family, PortRange, PortSet, ResolvedPolicy};
+use ephport_core::{Address, Family, PortRange, PortSet, ResolvedPolicy};
 
 use super::Program;
-use super::scope::{family, protocol, source_address};
-use super::translate::translate;
+use super::scope::{MAX_COMPARED, family, source_address, within};
 use crate::nftables::expr::{
     Byteorder, Expr, Hash, Immediate, Lookup, Numgen, Payload, Register, Verdict,
 };
 use crate::table::Set;
-use crate::table::layout::{ports_chain, range_chain};
+use crate::table::layout::{branch_chain, ports_chain, range_chain};
+
+/// The several ranges of a policy, and the names of their chains.
+pub(super) struct Ranges<'a> {
+    policy: &'a ResolvedPolicy,
+    ports: &'a PortSet,
+    branch: Option<&'a str>,
+}
+
+impl Ranges<'_> {
+    fn goto(&self, range: PortRange) -> Verdict {
+        Verdict::Goto(range_chain(&self.policy.name, self.branch, range))
+    }
+}
 
 impl Program {
-    /// Adds the chains of a policy with several ranges; the name of the one to go to.
-    pub(super) fn spread(&mut self, policy: &ResolvedPolicy, ports: &PortSet) -> String {
+    /// Adds the chains of a policy with several ranges, for connections that get this address; the name of
+    /// the one to go to. Policies that keep some addresses have a branch of chains for each.
+    pub(super) fn spread(
+        &mut self,
+        policy: &ResolvedPolicy,
+        ports: &PortSet,
+        address: Address,
+        branch: Option<&str>,
+    ) -> String {
         for range in ports.ranges() {
-            let name = range_chain(&policy.name, *range);
+            let name = range_chain(&policy.name, branch, *range);
             self.chain(&name);
-            for known in policy.protocols.iter() {
-                // nft asks for the protocol in each rule that names ports.
-                let mut exprs = protocol(known).to_vec();
-                exprs.extend(translate(*range, policy));
-                self.rule(&name, exprs);
-            }
+            self.translations(policy, &name, *range, address);
         }
-        let chain = ports_chain(&policy.name);
+        let chain = match branch {
+            None => ports_chain(&policy.name),
+            Some(branch) => branch_chain(&policy.name, branch),
+        };
         self.chain(&chain);
-        self.keep(policy, ports, &chain);
-        self.pick(policy, ports, &chain);
+        let ranges = Ranges { policy, ports, branch };
+        self.keep(&ranges, &chain);
+        self.pick(&ranges, &chain);
         chain
     }
 
-    /// A port that is allowed already stays in its range.
-    fn keep(&mut self, policy: &ResolvedPolicy, ports: &PortSet, chain: &str) {
-        let kept: Vec<_> = ports
-            .ranges()
-            .iter()
-            .filter(|range| kept_range(ports, range.first()).is_some())
-            .map(|range| (*range, goto(policy, *range)))
-            .collect();
-        if kept.is_empty() || !policy.flags.keep_permitted_ports() {
+    /// A permitted port stays in its range.
+    fn keep(&mut self, ranges: &Ranges<'_>, chain: &str) {
+        if !ranges.policy.flags.keep_permitted_ports() {
             return;
         }
+        let all = ranges.ports.ranges().iter();
+        let kept: Vec<_> =
+            all.filter(|range| kept_range(ranges.ports, range.first()).is_some()).copied().collect();
+        if kept.len() <= MAX_COMPARED {
+            for range in kept {
+                let mut exprs = within(&Payload::SOURCE_PORT.into(), range);
+                exprs.push(Immediate::verdict(ranges.goto(range)).into());
+                self.rule(chain, exprs);
+            }
+            return;
+        }
+        let kept: Vec<_> = kept.into_iter().map(|range| (range, ranges.goto(range))).collect();
         let map = self.anonymous_set(|name| Set::port_verdicts(name, &kept));
         let verdict = Lookup::value(&map.name, Register::VERDICT).into();
         self.rule(chain, vec![Payload::SOURCE_PORT.into(), verdict]);
     }
 
-    fn pick(&mut self, policy: &ResolvedPolicy, ports: &PortSet, chain: &str) {
+    fn pick(&mut self, all: &Ranges<'_>, chain: &str) {
+        let Ranges { policy, ports, .. } = *all;
         let ranges = ports.ranges();
         let count = u32::try_from(ranges.len()).unwrap_or(u32::MAX);
         let are_equal = ranges.windows(2).all(|pair| pair[0].count() == pair[1].count());
@@ -62,31 +87,31 @@ impl Program {
                 // nft lists an address by name where the rule itself says of which family it is.
                 let mut exprs = family(of).to_vec();
                 exprs.extend(source_hash(of, ports.count()));
-                self.by_weight(policy, ranges, chain, exprs);
+                self.by_weight(all, chain, exprs);
             }
         } else if are_equal {
-            self.one_each(policy, ranges, chain, vec![Numgen::incremental(count).into()]);
+            self.one_each(all, chain, vec![Numgen::incremental(count).into()]);
         } else {
             let draw = vec![Numgen::random(ports.count()).into()];
-            self.by_weight(policy, ranges, chain, draw);
+            self.by_weight(all, chain, draw);
         }
         // A map leads everywhere but for a packet that is under way while another policy takes its
         // place: the kernel takes the rules it began with, and the maps of now. It must not leave
         // by its own port.
         if let Some(first) = ranges.first() {
-            self.rule(chain, vec![Immediate::verdict(goto(policy, *first)).into()]);
+            self.rule(chain, vec![Immediate::verdict(all.goto(*first)).into()]);
         }
     }
 
     /// Picks by a number below the count of ranges, which `number` leaves in register 1.
     fn one_each(
         &mut self,
-        policy: &ResolvedPolicy,
-        ranges: &[PortRange],
+        ranges: &Ranges<'_>,
         chain: &str,
         mut number: Vec<Expr>,
     ) {
-        let verdicts: Vec<_> = ranges.iter().map(|range| goto(policy, *range)).collect();
+        let all = ranges.ports.ranges().iter();
+        let verdicts: Vec<_> = all.map(|range| ranges.goto(*range)).collect();
         let map = self.anonymous_set(|name| Set::number_verdicts(name, &verdicts));
         number.push(Lookup::value(&map.name, Register::VERDICT).into());
         self.rule(chain, number);
@@ -95,25 +120,21 @@ impl Program {
     /// Picks by a number below the count of all ports, which `number` leaves in register 1.
     fn by_weight(
         &mut self,
-        policy: &ResolvedPolicy,
-        ranges: &[PortRange],
+        ranges: &Ranges<'_>,
         chain: &str,
         mut number: Vec<Expr>,
     ) {
-        if ranges.iter().all(|range| range.count() == 1) {
-            return self.one_each(policy, ranges, chain, number);
+        let all = ranges.ports.ranges();
+        if all.iter().all(|range| range.count() == 1) {
+            return self.one_each(ranges, chain, number);
         }
         let weights: Vec<_> =
-            ranges.iter().map(|range| (range.count(), goto(policy, *range))).collect();
+            all.iter().map(|range| (range.count(), ranges.goto(*range))).collect();
         let map = self.anonymous_set(|name| Set::weighted_verdicts(name, &weights));
         number.push(Byteorder::TO_NETWORK.into());
         number.push(Lookup::value(&map.name, Register::VERDICT).into());
         self.rule(chain, number);
     }
-}
-
-fn goto(policy: &ResolvedPolicy, range: PortRange) -> Verdict {
-    Verdict::Goto(range_chain(&policy.name, range))
 }
 
 /// A hash of source address and port, below `modulus`. The port stands in the slot after the

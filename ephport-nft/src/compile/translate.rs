@@ -1,47 +1,177 @@
 //! What happens to a connection in scope.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
-use ephport_core::{Address, BlockTable, Family, PermittedPorts, Port, PortRange, ResolvedPolicy};
+use ephport_core::decision::PRIVATE_NETWORKS;
+use ephport_core::{
+    Address, BlockTable, Families, Family, Origin, PermittedPorts, Port, PortRange, PortSet,
+    ResolvedPolicy,
+};
+use ipnet::IpNet;
 
 use super::Program;
-use super::scope::{Packets, source_address};
-use crate::nftables::expr::{Counter, Data, Expr, Immediate, Lookup, Masq, Nat, Register, Verdict};
+use super::networks::Of;
+use super::scope::{Packets, Source, family, is_local, protocol, source_address};
 use crate::nftables::{SetSpec, value};
+use crate::nftables::expr::{
+    Cmp, CmpOp, Counter, Data, Expr, Fib, Immediate, Lookup, Masq, Nat, Register, Verdict,
+};
 use crate::table::{Set, SetName, layout};
-use crate::uapi::{NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET};
+use crate::uapi::{NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET, RTN_LOCAL};
 
 /// The second 4-byte slot of register 1 (`NFT_REG32_01`), where a map leaves its second value.
 const SECOND_SLOT: Register = Register(9);
 
+/// The policy with the address that [`Address::Auto`] is for every connection in its scope, if it is one.
+pub(super) fn settled(policy: &ResolvedPolicy) -> Cow<'_, ResolvedPolicy> {
+    let is_forwarded = policy.origin == Origin::Forwarded || !policy.in_interfaces.is_empty();
+    let is_private = |net: &IpNet| PRIVATE_NETWORKS.iter().any(|private| private.contains(net));
+    let is_global = |net: &IpNet| {
+        PRIVATE_NETWORKS.iter().all(|private| !private.contains(net) && !net.contains(private))
+    };
+    if policy.address != Address::Auto || !is_forwarded || policy.sources.is_empty() {
+        return Cow::Borrowed(policy);
+    }
+    let address = match &policy.sources {
+        sources if sources.iter().all(is_private) => Address::Masquerade,
+        sources if sources.iter().all(is_global) => Address::Keep,
+        _ => return Cow::Borrowed(policy),
+    };
+    Cow::Owned(ResolvedPolicy { address, ..policy.clone() })
+}
+
 impl Program {
-    /// Counts the connection and sends it where its port is chosen.
-    pub(super) fn action(
+    /// Adds the chains in which a policy translates; the name of the one to go to. None if one expression
+    /// does it.
+    pub(super) fn chains_of(&mut self, policy: &ResolvedPolicy, ports: &PortSet) -> Option<String> {
+        if policy.address == Address::Auto {
+            return Some(self.by_address(policy, ports));
+        }
+        let has_many = ports.ranges().len() > 1;
+        has_many.then(|| self.spread(policy, ports, policy.address, None))
+    }
+
+    /// Adds the chain that keeps the source addresses that are valid outside and masquerades the rest.
+    fn by_address(&mut self, policy: &ResolvedPolicy, ports: &PortSet) -> String {
+        let chain = layout::address_chain(&policy.name);
+        self.chain(&chain);
+        for (condition, address) in self.auto(policy, policy.families) {
+            let to = layout::branch_chain(&policy.name, branch(address));
+            let goto = Immediate::verdict(Verdict::Goto(to)).into();
+            self.rule(&chain, condition.into_iter().chain([goto]).collect());
+        }
+        for address in [Address::Keep, Address::Masquerade] {
+            let branch = branch(address);
+            let [range] = ports.ranges() else {
+                self.spread(policy, ports, address, Some(branch));
+                continue;
+            };
+            let name = layout::branch_chain(&policy.name, branch);
+            self.chain(&name);
+            self.translations(policy, &name, *range, address);
+        }
+        chain
+    }
+
+    /// What becomes of the source address under [`Address::Auto`]: the first condition that matches
+    /// decides, and the last always does.
+    fn auto(&mut self, policy: &ResolvedPolicy, families: Families) -> Vec<(Vec<Expr>, Address)> {
+        let has_local = policy.origin != Origin::Forwarded && policy.in_interfaces.is_empty();
+        let has_forwarded = policy.origin != Origin::Local;
+        let mut conditions = Vec::new();
+        if has_local {
+            let local = is_local(true);
+            let own = Cmp::new(CmpOp::Eq, &u32::from(RTN_LOCAL).to_ne_bytes());
+            let own = [Fib::SOURCE_TYPE_OUT.into(), own.into()];
+            conditions.push(([local.as_slice(), &own].concat(), Address::Keep));
+            let kept: Vec<_> = policy.kept_sources.iter().copied().map(IpNet::from).collect();
+            for (family, inside) in self.each_inside(families, &kept) {
+                conditions.push(([&local, family.as_slice(), &inside].concat(), Address::Keep));
+            }
+            if !has_forwarded {
+                conditions.push((Vec::new(), Address::Masquerade));
+                return conditions;
+            }
+            conditions.push((local.to_vec(), Address::Masquerade));
+        }
+        for network in PRIVATE_NETWORKS {
+            for (family, inside) in self.each_inside(families, &[network]) {
+                conditions.push(([family.as_slice(), &inside].concat(), Address::Masquerade));
+            }
+        }
+        conditions.push((Vec::new(), Address::Keep));
+        conditions
+    }
+
+    /// For each family, alternatives of which one matches if the source is in one of the networks.
+    fn each_inside(&mut self, families: Families, nets: &[IpNet]) -> Vec<([Expr; 2], Vec<Expr>)> {
+        let mut all = Vec::new();
+        for family in families.iter() {
+            let inside = self.inside(Of::Source(Source::Packet), family, nets);
+            all.extend(inside.into_iter().map(|inside| (self::family(family), inside)));
+        }
+        all
+    }
+
+    /// One rule a protocol: nft asks for the protocol in each rule that names ports.
+    pub(super) fn translations(
+        &mut self,
+        policy: &ResolvedPolicy,
+        chain: &str,
+        range: PortRange,
+        address: Address,
+    ) {
+        for known in policy.protocols.iter() {
+            let exprs = protocol(known).into_iter().chain(translate(range, policy, address));
+            self.rule(chain, exprs.collect());
+        }
+    }
+
+    /// What a rule of the base chain does with a connection: one action, or several with a condition each.
+    /// It counts the connection, and translates it or sends it where that happens.
+    pub(super) fn actions(
         &mut self,
         policy: &ResolvedPolicy,
         packets: &Packets<'_>,
-        spread: Option<&str>,
-    ) -> Vec<Expr> {
-        let mut exprs = vec![Counter::default().into()];
-        match (&policy.permitted, spread) {
+        then: Option<&str>,
+    ) -> Vec<Vec<Expr>> {
+        let counter = Counter::default().into();
+        match (&policy.permitted, then) {
             (PermittedPorts::Blocks(blocks), _) => {
                 // One rule is for one family where the target is a table of blocks.
                 let family = packets.family.unwrap_or(Family::Ipv4);
-                exprs.extend(self.block(policy, blocks, family));
+                let is_addressed = blocks.iter().next().is_some_and(|b| b.outside.is_some());
+                let cases = match policy.address {
+                    Address::Auto if !is_addressed => self.auto(policy, family.into()),
+                    address => vec![(Vec::new(), address)],
+                };
+                let each = cases.into_iter().map(|(mut exprs, address)| {
+                    exprs.push(Counter::default().into());
+                    exprs.extend(self.block(policy, blocks, family, address));
+                    exprs
+                });
+                each.collect()
             }
             (PermittedPorts::Set(_), Some(chain)) => {
-                exprs.push(Immediate::verdict(Verdict::Goto(chain.into())).into());
+                vec![vec![counter, Immediate::verdict(Verdict::Goto(chain.into())).into()]]
             }
             (PermittedPorts::Set(ports), None) => {
                 let ranges = ports.ranges().iter();
-                exprs.extend(ranges.flat_map(|range| translate(*range, policy)));
+                let translated = ranges.flat_map(|range| translate(*range, policy, policy.address));
+                vec![[counter].into_iter().chain(translated).collect()]
             }
         }
-        exprs
     }
 
     /// Looks the source's block up; a source without one goes on to the next policy.
-    fn block(&mut self, policy: &ResolvedPolicy, blocks: &BlockTable, family: Family) -> Vec<Expr> {
+    fn block(
+        &mut self,
+        policy: &ResolvedPolicy,
+        blocks: &BlockTable,
+        family: Family,
+        address: Address,
+    ) -> Vec<Expr> {
         let map = self.block_map(policy, blocks, family);
         let flags = NF_NAT_RANGE_PROTO_SPECIFIED | value::nat_flag_bits(policy.flags);
         let is_addressed = blocks.iter().next().is_some_and(|block| block.outside.is_some());
@@ -51,8 +181,8 @@ impl Program {
         let nat: Vec<Expr> = if is_addressed {
             vec![Nat { flags: Some(flags), ..Nat::source_block(family) }.into()]
         } else {
-            match policy.address {
-                Address::Masquerade => {
+            match address {
+                Address::Auto | Address::Masquerade => {
                     vec![Masq { flags: Some(flags), proto_min: min, proto_max: max }.into()]
                 }
                 Address::Keep => {
@@ -61,11 +191,8 @@ impl Program {
                 }
                 Address::Fixed(address) => {
                     let addr_min = Some(Register::R2);
-                    let ports = Nat {
-                        proto_min: min,
-                        proto_max: max,
-                        ..Nat::source(value::nfproto(family))
-                    };
+                    let ports =
+                        Nat { proto_min: min, proto_max: max, ..Nat::source(value::nfproto(family)) };
                     let nat = Nat { addr_min, flags: Some(flags), ..ports };
                     vec![immediate_address(Register::R2, address), nat.into()]
                 }
@@ -99,12 +226,12 @@ impl Program {
 }
 
 /// Translates to one of the ports of `range`.
-pub(super) fn translate(range: PortRange, policy: &ResolvedPolicy) -> Vec<Expr> {
-    let (mut exprs, ports) = match policy.address {
+fn translate(range: PortRange, policy: &ResolvedPolicy, address: Address) -> Vec<Expr> {
+    let (mut exprs, ports) = match address {
         Address::Fixed(address) => {
             (vec![immediate_address(Register::R1, address)], [Register::R2, Register::R3])
         }
-        Address::Masquerade | Address::Keep => (Vec::new(), [Register::R1, Register::R2]),
+        Address::Auto | Address::Masquerade | Address::Keep => (Vec::new(), [Register::R1, Register::R2]),
     };
     let [low, high] = ports;
     exprs.push(port(low, range.first()));
@@ -115,8 +242,9 @@ pub(super) fn translate(range: PortRange, policy: &ResolvedPolicy) -> Vec<Expr> 
     }
     let flags = Some(NF_NAT_RANGE_PROTO_SPECIFIED | value::nat_flag_bits(policy.flags));
     let nat = |family| Nat { proto_min: min, proto_max: max, flags, ..Nat::source(family) };
-    exprs.push(match policy.address {
-        Address::Masquerade => Masq { flags, proto_min: min, proto_max: max }.into(),
+    exprs.push(match address {
+        // The chain before decides which of the two it is.
+        Address::Auto | Address::Masquerade => Masq { flags, proto_min: min, proto_max: max }.into(),
         Address::Keep => nat(NFPROTO_INET).into(),
         Address::Fixed(address) => {
             let addr_min = Some(Register::R1);
@@ -124,6 +252,11 @@ pub(super) fn translate(range: PortRange, policy: &ResolvedPolicy) -> Vec<Expr> 
         }
     });
     exprs
+}
+
+/// The name of the chains for connections with this address.
+fn branch(address: Address) -> &'static str {
+    if address == Address::Keep { "keep" } else { "masquerade" }
 }
 
 fn immediate_address(dreg: Register, address: IpAddr) -> Expr {

@@ -169,6 +169,7 @@ impl<'a> Machine<'a> {
                 Expr::Meta(meta) => load(&mut registers, meta.dreg, self.packet.meta(meta)),
                 Expr::Payload(from) => load(&mut registers, from.dreg, self.packet.payload(from)),
                 Expr::Fib(fib) => load(&mut registers, fib.dreg, self.packet.fib(fib)),
+                Expr::Rt(rt) => load(&mut registers, rt.dreg, self.packet.rt(rt)),
                 Expr::Ct(ct) => load(&mut registers, ct.dreg, self.packet.ct(ct)),
                 Expr::Bitwise(bitwise) => bitwise_of(&mut registers, bitwise),
                 Expr::Numgen(numgen) => generate(&mut registers, numgen),

@@ -2,15 +2,18 @@
 
 use std::net::IpAddr;
 
-use ephport_core::{AddressType, Flow, Port, TcpOpening};
+pub use ephport_core::CtState;
+use ephport_core::{AddressType, Flow, Port, SourceType, TcpOpening};
 
-use crate::nftables::expr::{Ct, Fib, Meta, Payload};
+use crate::nftables::expr::{Ct, Fib, Meta, Payload, Rt};
 use crate::nftables::value::{self, ct_state_bit};
 use crate::uapi::{
     ARPHRD_ETHER, ARPHRD_LOOPBACK, IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, IP_CT_ESTABLISHED,
-    IP_CT_NEW, NF_CT_STATE_INVALID_BIT, NFT_CT_DIRECTION, NFT_CT_SRC_IP, NFT_CT_SRC_IP6,
-    NFT_CT_STATE, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_NFPROTO, NFT_META_OIFNAME,
-    NFT_META_OIFTYPE, NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER, RTN_BROADCAST,
+    IP_CT_NEW, IP_CT_RELATED, IPS_EXPECTED, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_UNTRACKED_BIT,
+    NFT_CT_DIRECTION, NFT_CT_PROTO_SRC, NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_CT_STATE, NFT_CT_STATUS,
+    NFT_META_IIF, NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_MARK, NFT_META_NFPROTO,
+    NFT_META_OIFKIND, NFT_META_OIFNAME, NFT_META_OIFTYPE, NFT_PAYLOAD_NETWORK_HEADER,
+    NFT_PAYLOAD_TRANSPORT_HEADER, NFT_RT_XFRM, RTN_BROADCAST, RTN_LOCAL,
     RTN_MULTICAST, RTN_UNICAST,
 };
 
@@ -32,6 +35,8 @@ pub trait Facts {
     fn fib(&self, fib: &Fib) -> Fact;
     /// The fact that `ct` loads.
     fn ct(&self, ct: &Ct) -> Fact;
+    /// What `rt` loads.
+    fn rt(&self, rt: &Rt) -> Fact;
 }
 
 /// A fact that an expression loads.
@@ -49,19 +54,6 @@ impl Fact {
     fn of(bytes: impl Into<Vec<u8>>) -> Self {
         Self::Bytes(bytes.into())
     }
-}
-
-/// The state of a packet in conntrack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CtState {
-    /// The first packet of a connection.
-    New,
-    /// A later packet in the direction of the first.
-    Established,
-    /// A packet in the reply direction: the destination opened the connection.
-    Reply,
-    /// A packet of no connection.
-    Invalid,
 }
 
 /// The packet that opens a connection, before or after translation, or a packet like it.
@@ -157,6 +149,13 @@ impl Facts for Packet<'_> {
                 let kind = if out.is_loopback() { ARPHRD_LOOPBACK } else { ARPHRD_ETHER };
                 Fact::of(kind.to_ne_bytes())
             }
+            NFT_META_IIFNAME => Fact::Bytes(match self.flow.in_interface() {
+                Some(name) => value::interface_bytes(name.as_str()),
+                None => value::interface_bytes(""),
+            }),
+            NFT_META_MARK => Fact::of(self.flow.mark().to_ne_bytes()),
+            // An Ethernet device has no kind.
+            NFT_META_OIFKIND => Fact::Absent,
             // Every interface has an index other than 0.
             NFT_META_IIF => Fact::of(u32::from(self.flow.in_interface().is_some()).to_ne_bytes()),
             NFT_META_NFPROTO => Fact::of([value::nfproto(self.flow.family())]),
@@ -178,41 +177,69 @@ impl Facts for Packet<'_> {
     }
 
     fn fib(&self, fib: &Fib) -> Fact {
-        if *fib != (Fib { dreg: fib.dreg, ..Fib::DESTINATION_TYPE }) {
+        let is = |known: &Fib| *fib == (Fib { dreg: fib.dreg, ..known.clone() });
+        let is_local = |is_local| if is_local { RTN_LOCAL } else { RTN_UNICAST };
+        let source = self.flow.source_type();
+        let address_type = if is(&Fib::DESTINATION_TYPE) || is(&Fib::DESTINATION_TYPE_OUT) {
+            match self.flow.destination_type() {
+                AddressType::Unicast => RTN_UNICAST,
+                AddressType::Multicast => RTN_MULTICAST,
+                AddressType::Broadcast => RTN_BROADCAST,
+            }
+        } else if is(&Fib::SOURCE_TYPE) {
+            is_local(source != SourceType::NotLocal)
+        } else if is(&Fib::SOURCE_TYPE_OUT) {
+            is_local(source == SourceType::OutInterface)
+        } else {
             return Fact::Unknown;
-        }
-        let kind = match self.flow.destination_type() {
-            AddressType::Unicast => RTN_UNICAST,
-            AddressType::Multicast => RTN_MULTICAST,
-            AddressType::Broadcast => RTN_BROADCAST,
         };
-        Fact::of(u32::from(kind).to_ne_bytes())
+        Fact::of(u32::from(address_type).to_ne_bytes())
     }
 
-    /// A packet in state INVALID has no other fact in conntrack (`nft_ct_get_eval`).
+    /// Of a packet without a connection conntrack knows its state only (`nft_ct_get_eval`).
     fn ct(&self, ct: &Ct) -> Fact {
-        let (bits, direction, opened_by) = match self.state {
-            CtState::New => (ct_state_bit(IP_CT_NEW), IP_CT_DIR_ORIGINAL, self.flow.source()),
-            CtState::Established => {
-                (ct_state_bit(IP_CT_ESTABLISHED), IP_CT_DIR_ORIGINAL, self.flow.source())
-            }
-            CtState::Reply => {
-                (ct_state_bit(IP_CT_ESTABLISHED), IP_CT_DIR_REPLY, self.flow.destination())
-            }
-            CtState::Invalid => (NF_CT_STATE_INVALID_BIT, IP_CT_DIR_ORIGINAL, self.flow.source()),
+        let state = match self.state {
+            CtState::New => ct_state_bit(IP_CT_NEW),
+            CtState::Established | CtState::Reply => ct_state_bit(IP_CT_ESTABLISHED),
+            CtState::Expected => ct_state_bit(IP_CT_RELATED),
+            CtState::Invalid => NF_CT_STATE_INVALID_BIT,
+            CtState::Untracked => NF_CT_STATE_UNTRACKED_BIT,
         };
+        let is_reply = self.state == CtState::Reply;
+        let opened_by = if is_reply { self.flow.destination() } else { self.flow.source() };
+        let original = Some(IP_CT_DIR_ORIGINAL);
         match (ct.key, ct.direction, opened_by.ip()) {
-            (NFT_CT_STATE, None, _) => Fact::of(bits.to_ne_bytes()),
-            (NFT_CT_DIRECTION, None, _)
-            | (NFT_CT_SRC_IP | NFT_CT_SRC_IP6, Some(IP_CT_DIR_ORIGINAL), _)
-                if self.state == CtState::Invalid =>
+            (NFT_CT_STATE, None, _) => Fact::of(state.to_ne_bytes()),
+            (NFT_CT_DIRECTION | NFT_CT_STATUS, None, _)
+            | (NFT_CT_SRC_IP | NFT_CT_SRC_IP6 | NFT_CT_PROTO_SRC, Some(IP_CT_DIR_ORIGINAL), _)
+                if !self.state.has_connection() =>
             {
                 Fact::Absent
             }
-            (NFT_CT_DIRECTION, None, _) => Fact::of([direction]),
-            (NFT_CT_SRC_IP, Some(IP_CT_DIR_ORIGINAL), IpAddr::V4(v4)) => Fact::of(v4.octets()),
-            (NFT_CT_SRC_IP6, Some(IP_CT_DIR_ORIGINAL), IpAddr::V6(v6)) => Fact::of(v6.octets()),
+            (NFT_CT_DIRECTION, None, _) => {
+                Fact::of([if is_reply { IP_CT_DIR_REPLY } else { IP_CT_DIR_ORIGINAL }])
+            }
+            (NFT_CT_STATUS, None, _) => {
+                let is_expected = self.state == CtState::Expected;
+                Fact::of((if is_expected { IPS_EXPECTED } else { 0 }).to_ne_bytes())
+            }
+            (NFT_CT_PROTO_SRC, direction, _) if direction == original => {
+                Fact::of(opened_by.port().to_be_bytes())
+            }
+            (NFT_CT_SRC_IP, direction, IpAddr::V4(v4)) if direction == original => {
+                Fact::of(v4.octets())
+            }
+            (NFT_CT_SRC_IP6, direction, IpAddr::V6(v6)) if direction == original => {
+                Fact::of(v6.octets())
+            }
             (NFT_CT_SRC_IP | NFT_CT_SRC_IP6, Some(IP_CT_DIR_ORIGINAL), _) => Fact::Absent,
+            _ => Fact::Unknown,
+        }
+    }
+
+    fn rt(&self, rt: &Rt) -> Fact {
+        match rt.key {
+            NFT_RT_XFRM => Fact::of([u8::from(self.flow.is_ipsec())]),
             _ => Fact::Unknown,
         }
     }

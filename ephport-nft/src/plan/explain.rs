@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ephport_core::decision::{Evaluation, enforcing_policy, evaluate, permits};
+use ephport_core::decision::{CtState, Evaluation, enforcing_policy, evaluate, permits};
 use ephport_core::{Effect, Flow, PortRange, PortSet, ResolvedPolicy};
 
 use super::Plan;
@@ -47,6 +47,8 @@ impl fmt::Display for Step {
 pub struct Enforcement<'a> {
     /// The enforcing policy.
     pub policy: &'a ResolvedPolicy,
+    /// The source ports that the policy permits to this source.
+    pub permitted: PortSet,
     /// The source ports with which the connection is dropped; may be empty.
     pub dropped: PortSet,
     /// Whether the connection is dropped with every port that it can get.
@@ -69,11 +71,13 @@ impl Plan {
         };
         let mut agrees = effect == evaluation.effect();
         for port in ports.ranges().iter().flat_map(|range| [range.first(), range.last()]) {
-            agrees &= interpret::permits(table, flow, port)? == permits(resolved, flow, port);
+            let permitted = permits(resolved, flow, CtState::New, port);
+            agrees &= interpret::permits(table, flow, port)? == permitted;
         }
-        let enforcement = enforcing_policy(resolved, flow).map(|policy| {
-            let dropped = ports.difference(&policy.permitted_source_ports);
-            Enforcement { policy, drops_all: dropped == ports, dropped }
+        let enforcement = enforcing_policy(resolved, flow, CtState::New).map(|policy| {
+            let permitted = policy.permitted_source_ports(flow.source().ip()).into_owned();
+            let dropped = ports.difference(&permitted);
+            Enforcement { policy, permitted, drops_all: dropped == ports, dropped }
         });
         let trails = trails(&interpret::paths(table, flow)?);
         Ok(Explanation { flow: flow.clone(), evaluation, effect, trails, enforcement, agrees })

@@ -12,7 +12,7 @@ use crate::nftables::value;
 use crate::table::Normalized;
 use crate::uapi::{
     NFT_CT_DST_IP, NFT_CT_DST_IP6, NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_HASH_JENKINS,
-    NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_NFPROTO, NFT_META_OIFNAME,
+    NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_NFPROTO, NFT_META_OIFKIND, NFT_META_OIFNAME,
     NFT_PAYLOAD_NETWORK_HEADER,
 };
 
@@ -47,6 +47,8 @@ pub enum Operand<'a> {
         /// The arguments, `NFTA_FIB_F_*`.
         flags: u32,
     },
+    /// A property of the packet's route, an `NFT_RT_*`.
+    Rt(u32),
     /// Bytes that the rule contains.
     Constant(Cow<'a, [u8]>),
     /// The bits of another operand under a mask.
@@ -137,7 +139,7 @@ impl<'a> Operand<'a> {
     /// The length of its bytes.
     fn len(&self) -> usize {
         match self {
-            Self::Meta(NFT_META_OIFNAME | NFT_META_IIFNAME) => value::IFNAMSIZ,
+            Self::Meta(NFT_META_OIFNAME | NFT_META_IIFNAME | NFT_META_OIFKIND) => value::IFNAMSIZ,
             Self::Meta(NFT_META_L4PROTO | NFT_META_NFPROTO) => 1,
             Self::Address(field) => field.len,
             Self::Payload { len, .. } => usize::try_from(*len).unwrap_or(usize::MAX),
@@ -221,6 +223,7 @@ impl<'a> Registers<'a> {
             Expr::Payload(load) => (load.dreg, Operand::payload(load, self.family)),
             Expr::Ct(ct) => (ct.dreg, Operand::ct(ct)),
             Expr::Fib(fib) => (fib.dreg, Operand::Fib { result: fib.result, flags: fib.flags }),
+            Expr::Rt(rt) => (rt.dreg, Operand::Rt(rt.key)),
             Expr::Numgen(numgen) => (numgen.dreg, Operand::Numgen(numgen)),
             Expr::Hash(hash) => (hash.dreg, self.hash(hash)?),
             Expr::Byteorder(order) => (order.dreg, self.network_order(order)?),

@@ -11,10 +11,11 @@ use crate::nftables::value::{self, address_len, ct_state_bit, number};
 use crate::uapi::{
     ARPHRD_LOOPBACK, IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, IP_CT_ESTABLISHED, IP_CT_NEW,
     IP_CT_RELATED, IPS_ASSURED, IPS_CONFIRMED, IPS_DST_NAT, IPS_EXPECTED, IPS_SEEN_REPLY,
-    IPS_SRC_NAT, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_UNTRACKED_BIT, NFT_FIB_RESULT_ADDRTYPE,
+    IPS_SRC_NAT, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_UNTRACKED_BIT, NFT_CT_ID, NFT_CT_PROTO_SRC,
+    NFT_FIB_RESULT_ADDRTYPE,
     NFT_META_IIF, NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_MARK, NFT_META_NFPROTO,
-    NFT_META_OIF, NFT_META_OIFNAME, NFT_META_OIFTYPE, NFTA_FIB_F_DADDR, NFTA_FIB_F_SADDR,
-    RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST,
+    NFT_META_OIF, NFT_META_OIFKIND, NFT_META_OIFNAME, NFT_META_OIFTYPE, NFTA_FIB_F_DADDR, NFTA_FIB_F_OIF, NFTA_FIB_F_SADDR,
+    NFT_RT_XFRM,    RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST,
 };
 
 impl Statement<'_> {
@@ -38,6 +39,10 @@ impl Statement<'_> {
 fn matched(operand: &Operand<'_>, is_inverted: bool, value: &MatchValue<'_>) -> Option<String> {
     let op = if is_inverted { "!= " } else { "" };
     match (operand, value) {
+        (Operand::Masked(inner, mask), MatchValue::Set(set)) => {
+            let op = if is_inverted { "!=" } else { "==" };
+            Some(format!("{} & {} {op} {}", inner.key(*set)?, value::address(mask)?, set.to_nft()?))
+        }
         (_, MatchValue::Set(set)) => Some(format!("{} {op}{}", operand.key(*set)?, set.to_nft()?)),
         (Operand::Masked(inner, mask), MatchValue::Bytes(bytes)) => {
             masked(inner, mask, is_inverted, bytes)
@@ -49,7 +54,9 @@ fn matched(operand: &Operand<'_>, is_inverted: bool, value: &MatchValue<'_>) -> 
             Some(format!("{} {}{}", operand.to_nft()?, op.symbol(), operand.value(bytes)?))
         }
         // nft encodes an inverted range and a plain one in different ways.
-        (Operand::Payload { .. }, MatchValue::Range(low, high)) if !is_inverted => {
+        (Operand::Payload { .. } | Operand::Ct { key: NFT_CT_PROTO_SRC, .. }, MatchValue::Range(low, high))
+            if !is_inverted =>
+        {
             Some(format!("{} {}-{}", operand.to_nft()?, port(low)?, port(high)?))
         }
         _ => None,
@@ -65,6 +72,10 @@ fn masked(inner: &Operand<'_>, mask: &[u8], is_inverted: bool, bytes: &[u8]) -> 
             let op = if is_inverted { "!=" } else { "==" };
             (load == Payload::TCP_FLAGS)
                 .then(|| format!("tcp flags & ({}) {op} {}", tcp_flags(*mask), tcp_flags(*flags)))
+        }
+        Operand::Meta(NFT_META_MARK) => {
+            let op = if is_inverted { "!=" } else { "==" };
+            Some(format!("meta mark & {:#010x} {op} {:#010x}", number(mask)?, number(bytes)?))
         }
         Operand::Ct { key, .. } => ct_bits(*key, number(mask)?, is_inverted, bytes),
         Operand::Address(field) => {
@@ -87,6 +98,12 @@ impl Operand<'_> {
             Self::Meta(NFT_META_OIF) => "oif",
             Self::Meta(NFT_META_IIF) => "iif",
             Self::Meta(NFT_META_OIFTYPE) => "meta oiftype",
+            Self::Meta(NFT_META_OIFKIND) => "meta oifkind",
+            Self::Rt(NFT_RT_XFRM) => "rt ipsec",
+            Self::Ct { key: NFT_CT_PROTO_SRC, direction: Some(direction) } => {
+                return Some(format!("ct {} proto-src", direction_name(*direction)?));
+            }
+            Self::Ct { key: NFT_CT_ID, direction: None } => "ct id",
             Self::Meta(NFT_META_NFPROTO) => "meta nfproto",
             Self::Meta(NFT_META_L4PROTO) => "meta l4proto",
             Self::Meta(NFT_META_MARK) => "meta mark",
@@ -143,6 +160,15 @@ impl Operand<'_> {
             Self::Meta(NFT_META_OIFNAME | NFT_META_IIFNAME) => {
                 value::interface(bytes).map(|name| format!("\"{name}\""))
             }
+            Self::Meta(NFT_META_OIFKIND) => {
+                value::interface(bytes).map(|kind| format!("\"{kind}\""))
+            }
+            Self::Rt(NFT_RT_XFRM) => match bytes {
+                [0] => Some("missing".into()),
+                [1] => Some("exists".into()),
+                _ => None,
+            },
+            Self::Ct { key: NFT_CT_PROTO_SRC, .. } => port(bytes),
             Self::Meta(NFT_META_OIF | NFT_META_IIF) => Some(number(bytes)?.to_string()),
             Self::Meta(NFT_META_MARK) => Some(format!("{:#x}", number(bytes)?)),
             Self::Meta(NFT_META_OIFTYPE) => {
@@ -195,15 +221,12 @@ fn network(field: AddressField, bytes: &[u8]) -> Option<String> {
 }
 
 fn fib(flags: u32) -> Option<String> {
-    let names = [(NFTA_FIB_F_SADDR, "saddr"), (NFTA_FIB_F_DADDR, "daddr"), (FIB_F_OIF, "oif")];
+    let names = [(NFTA_FIB_F_SADDR, "saddr"), (NFTA_FIB_F_DADDR, "daddr"), (NFTA_FIB_F_OIF, "oif")];
     let known = names.iter().fold(0, |known, (flag, _)| known | flag);
     let set = names.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name);
     let set = set.collect::<Vec<_>>().join(" . ");
     (flags != 0 && flags & !known == 0).then(|| format!("fib {set} type"))
 }
-
-/// `NFTA_FIB_F_OIF` of linux/netfilter/nf_tables.h.
-const FIB_F_OIF: u32 = 1 << 4;
 
 fn address_type(number: u32) -> Option<&'static str> {
     let types = [

@@ -163,7 +163,7 @@ fn port_slot(port: ephport_core::Port) -> [u8; 4] {
 
 /// The addresses of those networks that are of `family`, as ascending ranges, first and last
 /// address, that neither overlap nor touch.
-pub(crate) fn merged_networks(family: Family, networks: &[IpNet]) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn merged_networks(family: Family, networks: &[IpNet]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let of_family = networks.iter().filter(|net| Family::of(net.addr()) == family);
     let mut ranges: Vec<_> = of_family
         .map(|net| (address_bytes(net.network()), address_bytes(net.broadcast())))
@@ -239,6 +239,31 @@ impl Set {
         let ranges = merged_networks(family, networks).into_iter();
         let ranges = ranges.map(|(first, last)| (first, last, None)).collect();
         listed(empty(name, Kind::address(family), NFT_SET_INTERVAL), ranges)
+    }
+
+    /// These addresses of `family`, as bytes in network order.
+    #[must_use]
+    pub fn addresses(
+        name: SetName<'_>,
+        family: Family,
+        addresses: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Self {
+        let elements = addresses.into_iter().map(|address| Element::new(address, None)).collect();
+        hashed(empty(name, Kind::address(family), 0), elements)
+    }
+
+    /// A verdict for each source of `family`.
+    #[must_use]
+    pub fn source_verdicts(
+        name: SetName<'_>,
+        family: Family,
+        verdicts: impl IntoIterator<Item = (IpAddr, Verdict)>,
+    ) -> Self {
+        let of_family = verdicts.into_iter().filter(|(source, _)| Family::of(*source) == family);
+        let elements = of_family.map(|(source, verdict)| {
+            Element::new(address_bytes(source), Some(Data::Verdict(verdict)))
+        });
+        hashed(verdict_map(name, Kind::address(family), 0), elements.collect())
     }
 
     /// The range of ports of each source of `family`: two registers, the lowest port and the

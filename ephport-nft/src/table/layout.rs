@@ -37,17 +37,49 @@ pub const PRIORITY: i32 = NF_IP_PRI_NAT_SRC - 10;
 /// The chain in which packets with a source port outside the permitted set are dropped.
 pub const ENFORCE: &str = "enforce";
 
-/// After translation, which happens at 100 whatever the priority of the chain that asked for it.
-pub const ENFORCE_PRIORITY: i32 = NF_IP_PRI_NAT_SRC + 10;
+/// After translation, which happens at 100 whatever the priority of the chain that asked for it, and after
+/// the chains of other tools: with conntrack's own hooks, the last of postrouting.
+pub const ENFORCE_PRIORITY: i32 = 300;
 
 /// The chain that selects one of several ranges.
 pub(crate) fn ports_chain(policy: &PolicyName) -> String {
     format!("{policy}/ports")
 }
 
-/// The chain that translates to one range.
-pub(crate) fn range_chain(policy: &PolicyName, range: PortRange) -> String {
-    format!("{policy}/{range}")
+/// The chain that translates to one range; in a branch of chains for one kind of address, its own.
+pub(crate) fn range_chain(policy: &PolicyName, branch: Option<&str>, range: PortRange) -> String {
+    match branch {
+        None => format!("{policy}/{range}"),
+        Some(branch) => format!("{policy}/{branch}/{range}"),
+    }
+}
+
+/// The chain that decides whether a source address is kept or masqueraded.
+pub(crate) fn address_chain(policy: &PolicyName) -> String {
+    format!("{policy}/address")
+}
+
+/// The chain that translates, or selects one of several ranges, for one kind of address.
+pub(crate) fn branch_chain(policy: &PolicyName, branch: &str) -> String {
+    format!("{policy}/{branch}")
+}
+
+/// The chain that permits and drops the packets in the scope of an enforced policy.
+pub(crate) fn enforce_chain(policy: &PolicyName) -> String {
+    format!("{policy}/enforce")
+}
+
+/// The chain that permits one block of ports.
+pub(crate) fn enforce_block_chain(policy: &PolicyName, block: PortRange) -> String {
+    format!("{policy}/enforce/{block}")
+}
+
+/// The map from the sources of one family to the chain of their block.
+pub(crate) fn enforce_map(policy: &PolicyName, family: Family) -> String {
+    match family {
+        Family::Ipv4 => format!("{policy}/enforce4"),
+        Family::Ipv6 => format!("{policy}/enforce6"),
+    }
 }
 
 /// The map of the blocks of one family.

@@ -8,7 +8,6 @@ mod normalized;
 mod set;
 
 pub use builders::SetName;
-pub(crate) use builders::merged_networks;
 pub(crate) use fingerprint::fingerprint_of;
 pub use fingerprint::{Checksum, Fingerprint};
 pub use normalized::Normalized;

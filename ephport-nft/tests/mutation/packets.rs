@@ -10,14 +10,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
 use ephport_core::Effect;
-use ephport_core::{AddressType, Flow, InterfaceName, Port, Protocol, ResolvedPolicy, TcpOpening};
+use ephport_core::{AddressType, Flow, InterfaceName, Port, Protocol, ResolvedPolicy, SourceType, TcpOpening};
 use ephport_nft::TableState;
 use ephport_nft::fuzz::{misjudged, mistranslated};
 use ephport_nft::interpret::{CtState, Fact, Facts, InterpretError, Packet, Path, combine, run};
-use ephport_nft::nftables::expr::{Ct, Fib, Meta, Payload};
+use ephport_nft::nftables::expr::{Ct, Fib, Meta, Payload, Rt};
 use ephport_nft::table::layout::{ENFORCE, POSTROUTING};
 use ephport_nft::uapi::{
-    NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIFNAME,
+    NFT_CT_PROTO_SRC, NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIFNAME,
     NFT_META_OIFTYPE,
 };
 
@@ -56,6 +56,8 @@ pub(crate) struct Kind {
     pub chain: &'static str,
     pub state: CtState,
     pub destination_type: AddressType,
+    pub source_type: SourceType,
+    pub is_ipsec: bool,
     pub v4: bool,
 }
 
@@ -64,18 +66,28 @@ impl Kind {
     fn all(ruleset: &TableState) -> Vec<Self> {
         let mut all = Vec::new();
         let is_enforced = ruleset.chains.iter().any(|chain| chain.name == ENFORCE);
-        for (destination_type, v4) in [
-            (AddressType::Unicast, true),
-            (AddressType::Unicast, false),
-            (AddressType::Multicast, true),
-            (AddressType::Multicast, false),
-            (AddressType::Broadcast, true),
+        let own = SourceType::OutInterface;
+        for (destination_type, source_type, is_ipsec, v4) in [
+            (AddressType::Unicast, own, false, true),
+            (AddressType::Unicast, own, false, false),
+            (AddressType::Multicast, own, false, true),
+            (AddressType::Multicast, own, false, false),
+            (AddressType::Broadcast, own, false, true),
+            (AddressType::Unicast, own, true, true),
+            (AddressType::Unicast, SourceType::OtherInterface, false, true),
+            (AddressType::Unicast, SourceType::NotLocal, false, true),
         ] {
-            let kind = |chain, state| Self { chain, state, destination_type, v4 };
+            let kind = |chain, state| Self {
+                chain,
+                state,
+                destination_type,
+                source_type,
+                is_ipsec,
+                v4,
+            };
             all.push(kind(POSTROUTING, CtState::New));
             if is_enforced {
-                let states = [CtState::New, CtState::Established, CtState::Reply, CtState::Invalid];
-                all.extend(states.map(|state| kind(ENFORCE, state)));
+                all.extend(CtState::ALL.map(|state| kind(ENFORCE, state)));
             }
         }
         all
@@ -176,6 +188,8 @@ fn flow(kind: Kind, values: &Values) -> Flow {
     let flow = flow.with_opening(segment);
     let flow =
         if kind.destination_type == AddressType::Broadcast { flow.with_broadcast() } else { flow };
+    let flow = if kind.is_ipsec { flow.with_ipsec() } else { flow };
+    let flow = flow.with_source_type(kind.source_type);
     match value(Field::In) {
         0 => flow,
         _ => flow.with_in_interface("in0".parse().expect("a name")),
@@ -228,11 +242,19 @@ impl Facts for Watched<'_> {
     }
 
     fn ct(&self, ct: &Ct) -> Fact {
+        if ct.key == NFT_CT_PROTO_SRC {
+            let is_reply = self.kind.state == CtState::Reply;
+            self.note(if is_reply { Field::DestinationPort } else { Field::SourcePort });
+        }
         if [NFT_CT_SRC_IP, NFT_CT_SRC_IP6].contains(&ct.key) {
             let is_reply = self.kind.state == CtState::Reply;
             self.note(if is_reply { Field::Destination } else { Field::Source });
         }
         self.packet.ct(ct)
+    }
+
+    fn rt(&self, rt: &Rt) -> Fact {
+        self.packet.rt(rt)
     }
 }
 

@@ -2,7 +2,7 @@ use expect_test::expect;
 use proptest::prelude::*;
 
 use super::*;
-use crate::decision::{Decision, evaluate, permits, permits_invalid};
+use crate::decision::{CtState, Decision, evaluate, permits};
 use crate::net::family::Families;
 use crate::net::port::Port;
 use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
@@ -783,7 +783,7 @@ fn the_first_policy_in_scope_owns_the_connection() {
     assert_eq!(outcome("tcp 10.0.0.1:30000 -> 10.0.0.2:80 oif eth0"), (Some(1), 1));
     assert_eq!(outcome("tcp 10.0.0.1:100 -> 10.0.0.2:80 oif eth0"), (None, 2));
     let out = |flow: &str, leaving: u16| {
-        permits(&policies, &flow.parse().unwrap(), Port::new(leaving).unwrap())
+        permits(&policies, &flow.parse().unwrap(), CtState::New, Port::new(leaving).unwrap())
     };
     let low = "tcp 10.0.0.1:30000 -> 10.0.0.2:80 oif eth0";
     // The second moves it, but the first owns it.
@@ -807,31 +807,6 @@ fn printable_policies() -> impl Strategy<Value = Policy> {
         }
         Policy::new(spec).ok()
     })
-}
-
-#[test]
-fn an_enforced_policy_takes_unplaced_packets_for_its_own_by_what_is_sure_of_them() {
-    let first = "sources = [\"10.0.0.0/8\"]\nexcept-destinations = [\"192.0.2.0/24\"]";
-    let last =
-        "[[policy]]\nname = \"b\"\nout-interfaces = \"any\"\nto-ports = \"1-9\"\nenforce = true";
-    let permits = |lines: &str, flow: &str| {
-        let text = format!("{POLICY}out-interfaces = [\"eth0\"]\n{lines}\n");
-        let policies = text.parse::<Document>().unwrap().resolve(&HostFacts::default()).unwrap();
-        permits_invalid(&policies, &flow.parse().unwrap())
-    };
-    let flow = "tcp 172.16.0.1:2000 -> 192.0.2.1:80 oif eth0";
-    assert!(permits(first, flow), "it is not enforced");
-    assert!(!permits(&format!("{first}\nenforce = true"), flow), "its source is not sure");
-    let elsewhere = "tcp 172.16.0.1:2000 -> 192.0.2.1:80 oif eth1";
-    assert!(permits(&format!("{first}\nenforce = true"), elsewhere));
-    let group = "udp 172.16.0.1:2000 -> 224.0.0.1:80 oif eth0";
-    assert!(permits(&format!("{first}\nenforce = true"), group));
-    let nowhere = "except-destinations = [\"0.0.0.0/1\", \"128.0.0.0/1\"]\nenforce = true";
-    assert!(permits(nowhere, flow), "nothing is in scope");
-    // One that is not enforced keeps them from the next only where all of it is sure.
-    assert!(permits(last, flow));
-    assert!(!permits(&format!("sources = [\"172.16.0.0/12\"]\n{last}"), flow));
-    assert!(!permits(&format!("except-destinations = [\"192.0.2.0/24\"]\n{last}"), flow));
 }
 
 proptest! {
@@ -870,10 +845,11 @@ proptest! {
         if let Some(matched) = evaluate(&policies, &flow).matched
             && owner == Some(matched.index)
         {
-            prop_assert!(matched.translation.ports.ports().all(|port| permits(&policies, &flow, port)));
+            let is_permitted = |port| permits(&policies, &flow, CtState::New, port);
+            prop_assert!(matched.translation.ports.ports().all(is_permitted));
         }
-        if owner.is_none_or(|owner| !policies[owner].enforce) {
-            prop_assert!(permits(&policies, &flow, port));
+        if policies.iter().all(|policy| !policy.enforce) || owner.is_none() {
+            prop_assert!(permits(&policies, &flow, CtState::New, port));
         }
     }
 

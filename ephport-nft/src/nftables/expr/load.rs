@@ -1,5 +1,5 @@
-//! Expressions that load a value into a register: `immediate`, `meta`, `payload`, `ct` and `fib`
-//! (net/netfilter/nft_immediate.c, nft_meta.c, nft_payload.c, nft_ct.c, nft_fib.c).
+//! Expressions that load a value into a register: `immediate`, `meta`, `payload`, `ct`, `fib` and `rt`
+//! (net/netfilter/nft_immediate.c, nft_meta.c, nft_payload.c, nft_ct.c, nft_fib.c, nft_rt.c).
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use super::data::{Data, Register, Verdict};
 use crate::nftables::schema::attributes;
 use crate::uapi::{
     IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, NFT_CT_DIRECTION, NFT_CT_DST_IP, NFT_CT_DST_IP6,
-    NFT_CT_MARK, NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_CT_STATE, NFT_CT_STATUS,
+    NFT_CT_ID, NFT_CT_MARK, NFT_CT_PROTO_SRC, NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_CT_STATE, NFT_CT_STATUS,
     NFT_FIB_RESULT_ADDRTYPE, NFT_META_IIF, NFT_META_IIFNAME, NFT_META_IIFTYPE, NFT_META_L4PROTO,
-    NFT_META_MARK, NFT_META_NFPROTO, NFT_META_OIF, NFT_META_OIFNAME, NFT_META_OIFTYPE,
-    NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER, NFTA_FIB_F_DADDR, NFTA_FIB_F_SADDR,
+    NFT_META_MARK, NFT_META_NFPROTO, NFT_META_OIF, NFT_META_OIFKIND, NFT_META_OIFNAME, NFT_META_OIFTYPE,
+    NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER, NFT_RT_XFRM, NFTA_FIB_F_DADDR, NFTA_FIB_F_OIF, NFTA_FIB_F_SADDR,
 };
 
 attributes! {
@@ -59,6 +59,7 @@ impl Meta {
             NFT_META_OIFNAME => Some("oifname"),
             NFT_META_IIFTYPE => Some("iiftype"),
             NFT_META_OIFTYPE => Some("oiftype"),
+            NFT_META_OIFKIND => Some("oifkind"),
             NFT_META_NFPROTO => Some("nfproto"),
             NFT_META_L4PROTO => Some("l4proto"),
             _ => None,
@@ -95,6 +96,10 @@ impl Payload {
     /// Two bytes at the start of the transport header: the source port of TCP, UDP, SCTP and UDP-Lite.
     pub const SOURCE_PORT: Self =
         Self { dreg: Register::R1, base: NFT_PAYLOAD_TRANSPORT_HEADER, offset: 0, len: 2 };
+
+    /// The two bytes after it: the destination port.
+    pub const DESTINATION_PORT: Self =
+        Self { dreg: Register::R1, base: NFT_PAYLOAD_TRANSPORT_HEADER, offset: 2, len: 2 };
 
     /// The byte with TCP's FIN, SYN, RST, PSH, ACK and URG bits (RFC 9293 §3.1).
     pub const TCP_FLAGS: Self =
@@ -156,6 +161,11 @@ impl Ct {
     /// The IPv6 source of the connection's first packet, before any translation.
     pub const ORIGINAL_SOURCE_V6: Self = Self::original(NFT_CT_SRC_IP6);
 
+    /// The source port of the connection's first packet, before any translation.
+    pub const ORIGINAL_SOURCE_PORT: Self = Self::original(NFT_CT_PROTO_SRC);
+    /// The number of the connection (`CTA_ID`).
+    pub const ID: Self = Self { dreg: Register::R1, key: NFT_CT_ID, direction: None };
+
     const fn original(key: u32) -> Self {
         Self { dreg: Register::R1, key, direction: Some(IP_CT_DIR_ORIGINAL) }
     }
@@ -166,6 +176,7 @@ impl Ct {
             NFT_CT_DIRECTION => Some("direction"),
             NFT_CT_STATUS => Some("status"),
             NFT_CT_MARK => Some("mark"),
+            NFT_CT_PROTO_SRC => Some("proto_src"),
             NFT_CT_SRC_IP => Some("src_ip"),
             NFT_CT_DST_IP => Some("dst_ip"),
             NFT_CT_SRC_IP6 => Some("src_ip6"),
@@ -215,21 +226,65 @@ attributes! {
 
 impl Fib {
     /// The type of the destination address.
-    pub const DESTINATION_TYPE: Self =
-        Self { dreg: Register::R1, result: NFT_FIB_RESULT_ADDRTYPE, flags: NFTA_FIB_F_DADDR };
+    pub const DESTINATION_TYPE: Self = Self::address_type(NFTA_FIB_F_DADDR);
+    /// The type of the destination address as an address of the output interface.
+    pub const DESTINATION_TYPE_OUT: Self = Self::address_type(NFTA_FIB_F_DADDR | NFTA_FIB_F_OIF);
+    /// The type of the source address.
+    pub const SOURCE_TYPE: Self = Self::address_type(NFTA_FIB_F_SADDR);
+    /// The type of the source address as an address of the output interface.
+    pub const SOURCE_TYPE_OUT: Self = Self::address_type(NFTA_FIB_F_SADDR | NFTA_FIB_F_OIF);
+
+    /// In postrouting the kernel has no other result than the type.
+    const fn address_type(flags: u32) -> Self {
+        Self { dreg: Register::R1, result: NFT_FIB_RESULT_ADDRTYPE, flags }
+    }
+
+    /// nft's operands for its flags; `None` if a flag is unknown.
+    pub(crate) fn operands(&self) -> Option<String> {
+        const NAMES: [(u32, &str); 3] =
+            [(NFTA_FIB_F_SADDR, "saddr"), (NFTA_FIB_F_DADDR, "daddr"), (NFTA_FIB_F_OIF, "oif")];
+        let set = NAMES.iter().filter(|(flag, _)| self.flags & flag != 0);
+        let known = NAMES.iter().fold(0, |known, (flag, _)| known | flag);
+        let names: Vec<_> = set.map(|(_, name)| *name).collect();
+        (self.flags & !known == 0).then(|| names.join(" . "))
+    }
 }
 
 impl fmt::Display for Fib {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("fib")?;
-        for (flag, name) in [(NFTA_FIB_F_SADDR, "saddr"), (NFTA_FIB_F_DADDR, "daddr")] {
-            if self.flags & flag != 0 {
-                write!(f, " {name}")?;
-            }
+        match self.operands() {
+            Some(operands) => write!(f, "fib {operands}")?,
+            None => write!(f, "fib flags {:#x}", self.flags)?,
         }
         match self.result {
             NFT_FIB_RESULT_ADDRTYPE => f.write_str(" type")?,
             other => write!(f, " result {other}")?,
+        }
+        write!(f, " => {}", self.dreg)
+    }
+}
+
+attributes! {
+    /// Loads a property of the packet's route into a register.
+    Rt("rt") {
+        /// The destination register.
+        dreg: Register = NFTA_RT_DREG,
+        /// The property, an `NFT_RT_*`.
+        key: u32 = NFTA_RT_KEY,
+    }
+}
+
+impl Rt {
+    /// Whether IPsec will transform the packet (`rt ipsec`): a byte, 1 or 0.
+    pub const IPSEC: Self = Self { dreg: Register::R1, key: NFT_RT_XFRM };
+}
+
+impl fmt::Display for Rt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("rt load ")?;
+        match self.key {
+            NFT_RT_XFRM => f.write_str("ipsec")?,
+            other => write!(f, "key {other}")?,
         }
         write!(f, " => {}", self.dreg)
     }

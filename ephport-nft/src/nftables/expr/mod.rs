@@ -17,7 +17,7 @@ pub use compare::{Cmp, CmpOp, Lookup, Range, RangeOp};
 pub use compute::{Bitwise, Byteorder, Hash, Numgen};
 pub(crate) use data::register_words as words;
 pub use data::{Data, Register, Verdict};
-pub use load::{Ct, Fib, Immediate, Meta, Payload};
+pub use load::{Ct, Fib, Immediate, Meta, Payload, Rt};
 
 use std::borrow::Cow;
 use std::fmt;
@@ -98,7 +98,7 @@ macro_rules! expressions {
 
 expressions! {
     Bitwise, Byteorder, Cmp, Counter, Ct, Fib, Hash, Immediate, Lookup, Masq, Meta, Nat, Numgen,
-    Payload, Range,
+    Payload, Range, Rt,
 }
 
 impl Expr {

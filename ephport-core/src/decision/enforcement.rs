@@ -1,0 +1,204 @@
+//! Enforcement: the source ports with which a packet may be sent.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use crate::flow::Flow;
+use crate::net::port::Port;
+use crate::net::port_set::PortSet;
+use crate::policy::ExpectedConnections;
+use crate::resolve::{PermittedPorts, ResolvedPolicy};
+
+/// What conntrack knows of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CtState {
+    /// The first packet of a connection.
+    New,
+    /// A later packet, in the direction of the first.
+    Established,
+    /// A packet in the opposite direction: of a connection that began at the destination.
+    Reply,
+    /// A packet of a connection that a conntrack helper expected (`ct status expected`). NAT binds such
+    /// a connection before any rule.
+    Expected,
+    /// A packet that conntrack cannot assign to a connection (`ct state invalid`). NAT skips it.
+    Invalid,
+    /// A packet that conntrack was told to skip (`notrack`), or a copy (`dup`). NAT skips it.
+    Untracked,
+}
+
+impl CtState {
+    /// Every state.
+    pub const ALL: [Self; 6] = [
+        Self::New,
+        Self::Established,
+        Self::Reply,
+        Self::Expected,
+        Self::Invalid,
+        Self::Untracked,
+    ];
+
+    /// Whether the packet belongs to a connection that conntrack knows.
+    #[must_use]
+    pub fn has_connection(self) -> bool {
+        !matches!(self, Self::Invalid | Self::Untracked)
+    }
+}
+
+/// The policy that decides whether a packet in `state` may be sent, if there is one. `flow` is the opening
+/// packet of its connection; of a packet without a connection, the packet itself.
+///
+/// It is the first enforced policy with the packet in scope, whatever its source port, unless an earlier
+/// policy that is not enforced could have translated the connection.
+#[must_use]
+pub fn enforcing_policy<'a>(
+    policies: &'a [ResolvedPolicy],
+    flow: &Flow,
+    state: CtState,
+) -> Option<&'a ResolvedPolicy> {
+    if state == CtState::Reply {
+        return None;
+    }
+    let could_translate = |policy: &ResolvedPolicy| {
+        state.has_connection()
+            && policy.translated.contains(flow.source_port())
+            && policy.has_block(flow.source().ip())
+    };
+    let mut in_scope = policies.iter().filter(|policy| policy.out_of_scope(flow).is_none());
+    in_scope
+        .find(|policy| policy.enforce || could_translate(policy))
+        .filter(|policy| policy.enforce)
+}
+
+/// Whether a packet in `state` may be sent with the source port `sent`; for `flow` see
+/// [`enforcing_policy`]. Connections that were open before the policies were applied are not considered.
+#[must_use]
+pub fn permits(policies: &[ResolvedPolicy], flow: &Flow, state: CtState, sent: Port) -> bool {
+    enforcing_policy(policies, flow, state).is_none_or(|policy| {
+        let passes = state == CtState::Expected
+            && policy.expected_connections == ExpectedConnections::Pass;
+        passes || policy.permitted_source_ports(flow.source().ip()).contains(sent)
+    })
+}
+
+impl ResolvedPolicy {
+    /// The source ports that a connection from `source` may be sent with when the policy is enforced.
+    #[must_use]
+    pub fn permitted_source_ports(&self, source: IpAddr) -> Cow<'_, PortSet> {
+        let block = match &self.permitted {
+            PermittedPorts::Set(_) => return Cow::Borrowed(&self.permitted_source_ports),
+            PermittedPorts::Blocks(blocks) => blocks.block_of(source),
+        };
+        match block {
+            Some(block) => Cow::Owned(self.untranslated.union(&block.ports.into())),
+            None => Cow::Borrowed(&self.untranslated),
+        }
+    }
+
+    fn has_block(&self, source: IpAddr) -> bool {
+        match &self.permitted {
+            PermittedPorts::Set(_) => true,
+            PermittedPorts::Blocks(blocks) => blocks.block_of(source).is_some(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::HostFacts;
+    use crate::policy::file::Document;
+
+    const FLOW: &str = "udp 10.0.0.1:5353 -> 192.0.2.1:80 oif eth0";
+
+    fn permitted(document: &str, flow: &str, state: CtState, sent: u16) -> bool {
+        let document: Document = document.parse().unwrap();
+        let policies = document.resolve(&HostFacts::default()).unwrap();
+        permits(&policies, &flow.parse().unwrap(), state, Port::new(sent).unwrap())
+    }
+
+    /// A policy for eth0 of these lines.
+    fn policy(name: &str, lines: &str) -> String {
+        format!("[[policy]]\nname = \"{name}\"\nout-interfaces = [\"eth0\"]\n{lines}\n")
+    }
+
+    fn enforced(lines: &str) -> String {
+        policy("rest", &format!("to-ports = \"50000-50099\"\nenforce = true\n{lines}"))
+    }
+
+    #[test]
+    fn packets_without_connection_are_judged_by_themselves() {
+        let document = enforced(
+            "sources = [\"10.0.0.0/8\"]\nexcept-destinations = [\"198.51.100.0/24\"]\n\
+             exempt-source-ports = \"4500\"",
+        );
+        for state in [CtState::Invalid, CtState::Untracked] {
+            assert!(!permitted(&document, FLOW, state, 5353));
+            for sent in [53, 4500, 50_000] {
+                assert!(permitted(&document, FLOW, state, sent), "{sent}");
+            }
+            for flow in [
+                "udp 172.16.0.1:5353 -> 192.0.2.1:80 oif eth0",
+                "udp 10.0.0.1:5353 -> 198.51.100.1:80 oif eth0",
+                "udp 10.0.0.1:5353 -> 192.0.2.1:80 oif eth1",
+                "udp 10.0.0.1:5353 -> 224.0.0.1:80 oif eth0",
+                "udp 10.0.0.1:5353 -> 192.0.2.1:80 oif eth0 bridged",
+                "sctp 10.0.0.1:5353 -> 192.0.2.1:80 oif eth0",
+            ] {
+                assert!(permitted(&document, flow, state, 5353), "{flow}");
+            }
+        }
+    }
+
+    #[test]
+    fn unenforced_policies_shield_what_they_could_translate() {
+        let dns = policy("dns", "to-ports = \"6000\"\nsource-ports = \"5353\"");
+        let blocks = policy("dns", "blocks = [\"10.0.0.2=6000-6009\"]");
+        let rest = enforced("");
+        let other = "udp 10.0.0.1:5354 -> 192.0.2.1:80 oif eth0";
+        for (first, flow, state, is_shielded) in [
+            (&dns, FLOW, CtState::New, true),
+            (&dns, FLOW, CtState::Established, true),
+            (&dns, FLOW, CtState::Untracked, false),
+            (&dns, FLOW, CtState::Invalid, false),
+            (&dns, other, CtState::New, false),
+            (&blocks, FLOW, CtState::New, false),
+            (&blocks, "udp 10.0.0.2:1 -> 192.0.2.1:80 oif eth0", CtState::New, false),
+            (&blocks, "udp 10.0.0.2:5353 -> 192.0.2.1:80 oif eth0", CtState::New, true),
+        ] {
+            let document = format!("{first}{rest}");
+            assert_eq!(permitted(&document, flow, state, 7000), is_shielded, "{flow} {state:?}");
+        }
+    }
+
+    #[test]
+    fn sources_are_confined_to_their_blocks() {
+        let document = policy(
+            "blocks",
+            "blocks = [\"10.0.0.1=2000-2009\", \"10.0.0.2=3000-3009\"]\nenforce = true\n\
+             exempt-source-ports = \"4500\"",
+        );
+        let from = |source: &str| format!("udp {source}:5353 -> 192.0.2.1:80 oif eth0");
+        for (source, sent, expected) in [
+            ("10.0.0.1", 2009, true),
+            ("10.0.0.1", 3000, false),
+            ("10.0.0.2", 3000, true),
+            ("10.0.0.3", 2000, false),
+            ("10.0.0.3", 4500, true),
+            ("10.0.0.3", 500, true),
+        ] {
+            for state in [CtState::New, CtState::Invalid] {
+                assert_eq!(permitted(&document, &from(source), state, sent), expected, "{source}");
+            }
+        }
+    }
+
+    #[test]
+    fn replies_and_expected_connections_pass() {
+        assert!(permitted(&enforced(""), FLOW, CtState::Reply, 8080));
+        assert!(permitted(&enforced(""), FLOW, CtState::Expected, 35_001));
+        let drops = enforced("expected-connections = \"drop\"");
+        assert!(!permitted(&drops, FLOW, CtState::Expected, 35_001));
+        assert!(permitted(&drops, FLOW, CtState::Expected, 50_001));
+    }
+}

@@ -1,0 +1,336 @@
+//! `docs/guarantee.md` on the wire: hostile packets, and one test for each fault that was seen in the field.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ephport_tests::tool::{nft_load, tool};
+use ephport_tests::wire::{Capture, Packet, Raw, Sender, ipv4, ipv6, plain, tcp, udp};
+use ephport_tests::{
+    CLIENT_V4, CLIENT_V6, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, SERVER_V6, Server,
+    TrafficError, connect_within, dropped, ephport_ok, seen,
+};
+
+const PORT: u16 = 443;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const AH: u8 = 51;
+const SHORT: Duration = Duration::from_millis(200);
+
+/// Every combination that firewalls are tested with, and the usual ones.
+const FLAGS: [u8; 16] =
+    [0x02, 0x12, 0x10, 0x11, 0x01, 0x04, 0x14, 0x18, 0x00, 0x29, 0x03, 0x06, 0x3f, 0x2b, 0xc2, 0x19];
+const SOURCE_PORTS: [u16; 6] = [0, 1024, 5353, 40_000, 49_151, 61_001];
+
+/// The source ports that the policies of this file permit: what they translate to, and the privileged ones,
+/// which they do not translate.
+fn is_permitted(port: u16) -> bool {
+    (1..1024).contains(&port) || (49_152..=61_000).contains(&port)
+}
+
+/// The packets of TCP and UDP that left by another source port, or without one.
+fn escaped(packets: &[Packet]) -> Vec<&Packet> {
+    let is_governed = |packet: &&Packet| {
+        [TCP, UDP].contains(&packet.protocol)
+            && [SERVER_V4, SERVER_V6].contains(&packet.destination)
+            && !packet.source_port.is_some_and(is_permitted)
+    };
+    packets.iter().filter(is_governed).collect()
+}
+
+/// Some 330 packets of one sender to the server that no application sends.
+fn hostile(from: [IpAddr; 2]) -> Vec<Raw> {
+    let mut all = Vec::new();
+    for (from, to) in from.into_iter().zip([SERVER_V4, SERVER_V6]) {
+        let mut add = |name: String, bytes| all.push(Raw { name, to, bytes });
+        for port in SOURCE_PORTS {
+            let (source, server) = (SocketAddr::new(from, port), SocketAddr::new(to, PORT));
+            for flags in FLAGS {
+                add(format!("tcp {source} {flags:#x}"), plain(from, to, TCP, &tcp(source, server, flags)));
+            }
+            let datagram = udp(source, server, b"hostile");
+            add(format!("udp {source}"), plain(from, to, UDP, &datagram));
+            for (name, at) in [("length", 5), ("checksum", 7)] {
+                let mut wrong = datagram.clone();
+                wrong[at] ^= 0x55;
+                add(format!("udp {source} with a wrong {name}"), plain(from, to, UDP, &wrong));
+            }
+            let segment = tcp(source, server, 0x02);
+            for (protocol, header) in [(TCP, &segment), (UDP, &datagram)] {
+                for (name, bytes) in wrapped(from, to, protocol, header) {
+                    add(format!("{protocol} {source} {name}"), bytes);
+                }
+            }
+        }
+        let segment = tcp(SocketAddr::new(from, 40_000), SocketAddr::new(to, PORT), 0x02);
+        for (protocol, len) in [TCP, UDP].into_iter().flat_map(|p| (0..8).map(move |len| (p, len))) {
+            add(format!("{protocol} of {len} bytes"), plain(from, to, protocol, &segment[..len]));
+        }
+    }
+    all
+}
+
+/// The same in fragments, behind options and extension headers, and behind an AH.
+fn wrapped(from: IpAddr, to: IpAddr, protocol: u8, header: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let padded = [header, &[0; 32]].concat();
+    let ah = [&[protocol, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1][..], &[0; 12], header].concat();
+    if from.is_ipv4() {
+        let option = [0x94, 4, 0, 0]; // router alert (RFC 2113)
+        return vec![
+            ("in a first fragment", ipv4(from, to, protocol, 0x2000, &[], &padded[..24])),
+            ("in a later fragment", ipv4(from, to, protocol, 0x0005, &[], &padded)),
+            ("behind an option", ipv4(from, to, protocol, 0, &option, header)),
+            ("behind an AH", ipv4(from, to, AH, 0, &[], &ah)),
+        ];
+    }
+    let extended = |kind: u8, extension: &[u8]| ipv6(from, to, kind, &[extension, header].concat());
+    vec![
+        ("in a first fragment", extended(44, &[protocol, 0, 0, 1, 0, 0, 0, 9])),
+        ("in a later fragment", extended(44, &[protocol, 0, 0, 40, 0, 0, 0, 9])),
+        ("behind destination options", extended(60, &[protocol, 0, 1, 4, 0, 0, 0, 0])),
+        ("behind an AH", ipv6(from, to, AH, &ah)),
+    ]
+}
+
+/// What the packets meet on the router besides the policy.
+const CONDITIONS: [(&str, &str); 6] = [
+    ("tracked", ""),
+    (
+        "untracked",
+        "table inet raw {\n chain pre { type filter hook prerouting priority raw; notrack; }\n \
+         chain out { type filter hook output priority raw; notrack; }\n}\n",
+    ),
+    (
+        "untracked before defragmentation",
+        "table inet raw {\n chain pre { type filter hook prerouting priority -500; notrack; }\n \
+         chain out { type filter hook output priority -500; notrack; }\n}\n",
+    ),
+    (
+        "bound by another table",
+        "table inet first {\n chain post { type nat hook postrouting priority 80; \
+         oifname wan0 meta l4proto { tcp, udp } masquerade to :2000-2999; }\n}\n",
+    ),
+    (
+        "copied",
+        "table ip copies {\n chain pre { type filter hook prerouting priority -500; \
+         iifname lan0 dup to 203.0.113.9 device wan0; }\n \
+         chain out { type filter hook output priority -500; dup to 203.0.113.9 device wan0; }\n}\n",
+    ),
+    (
+        "rewritten before",
+        "table inet rewrites {\n chain post { type filter hook postrouting priority 200; \
+         udp dport 443 udp sport set 7777; }\n}\n",
+    ),
+];
+
+/// Forms of scope and address that all contain what client and router send to the server.
+const POLICIES: [&str; 8] = [
+    "--address masquerade",
+    "--address keep -o any",
+    "-s 10.77.1.0/24,203.0.113.0/24,2001:db8:1::/64,2001:db8:2::/64",
+    "-o wan* --except-destination 198.51.100.0/24 --address masquerade",
+    "-d 203.0.113.9,2001:db8:2::9 --address keep",
+    "--dport 443 -o wan0",
+    "--exempt-sport 500 --random --address 203.0.113.1 --ipv4",
+    "--except-interface lan0 -o any --pick-up any",
+];
+
+fn permits_family(policy: &str, packet: &Raw) -> bool {
+    !policy.contains("--ipv4") || packet.to.is_ipv4()
+}
+
+/// Sends hostile packets from client and router; what left that must not.
+fn attack(net: &Routed, policy: &str) -> Vec<String> {
+    let mut capture = Capture::start(&net.server);
+    for (host, from) in [(&net.client, [CLIENT_V4, CLIENT_V6]), (&net.router, [ROUTER_V4, ROUTER_V6])] {
+        let sender = Sender::new(host);
+        for packet in hostile(from).iter().filter(|packet| permits_family(policy, packet)) {
+            // The kernel itself refuses some of them.
+            let _ = sender.send(packet);
+        }
+    }
+    let packets = capture.packets();
+    escaped(&packets).into_iter().map(|packet| format!("{packet:?}")).collect()
+}
+
+fn prepared(conditions: &str) -> Routed {
+    let net = Routed::new().unwrap();
+    net.router.sysctl("net/netfilter/nf_conntrack_tcp_loose", "0").ok();
+    // Packets reach the wire although nobody has asked for the server's link address yet.
+    let _server = Server::start(&net.server, PORT).unwrap();
+    for to in [SERVER_V4, SERVER_V6] {
+        for host in [&net.client, &net.router] {
+            let _seen = seen(host, Protocol::Udp, 50_000, SocketAddr::new(to, PORT));
+        }
+    }
+    if !conditions.is_empty() {
+        nft_load(&net.router, conditions);
+    }
+    net
+}
+
+#[test]
+fn hostile_packets_do_not_escape_enforcement() {
+    assert!(hostile([CLIENT_V4, CLIENT_V6]).len() >= 300);
+    let mut faults = BTreeMap::new();
+    for (name, conditions) in CONDITIONS {
+        let net = prepared(conditions);
+        for policy in POLICIES {
+            ephport_ok(&net.router, &format!("apply --to-ports 49152-61000 --enforce {policy}"));
+            let escaped = attack(&net, policy);
+            if !escaped.is_empty() {
+                faults.insert((name, policy), (escaped.len(), escaped[0].clone()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn hostile_packets_do_escape_without_enforcement() {
+    let net = prepared(CONDITIONS[1].1);
+    ephport_ok(&net.router, "apply --to-ports 49152-61000");
+    assert!(attack(&net, "").len() > 300);
+}
+
+#[test]
+fn a1_untracked_packets_are_judged_by_their_own_source() {
+    for source in ["10.77.1.0/24,203.0.113.0/24,2001:db8::/33", "10.77.0.0/16"] {
+        let net = prepared(CONDITIONS[1].1);
+        let line = format!("apply --to-ports 49152-61000 --enforce -s {source} --ipv4");
+        ephport_ok(&net.router, &line);
+        let _server = Server::start(&net.server, PORT).unwrap();
+        let server = SocketAddr::new(SERVER_V4, PORT);
+        let result = net.client.run(|| connect_within(SHORT, Protocol::Udp, 40_000, server));
+        assert!(matches!(result, Err(TrafficError::NoReply { .. })), "{result:?}");
+        let inside = SocketAddr::new(CLIENT_V4, 50_000);
+        assert_eq!(seen(&net.client, Protocol::Udp, 50_000, server), inside);
+        assert_eq!(dropped(&net.router), 1);
+    }
+}
+
+#[test]
+fn a3_policies_shield_only_what_they_translate() {
+    let net = prepared(CONDITIONS[3].1);
+    let document = "[[policy]]\nname = \"dns\"\nprotocols = [\"udp\"]\nsource-ports = \"5353\"\n\
+                    to-ports = \"6000-6099\"\n\n[[policy]]\nname = \"rest\"\n\
+                    to-ports = \"49152-61000\"\nenforce = true\n";
+    let file = ephport_tests::PolicyFile::new(document);
+    ephport_ok(&net.router, &format!("apply {}", file.path()));
+    let _server = Server::start(&net.server, PORT).unwrap();
+    let server = SocketAddr::new(SERVER_V4, PORT);
+    // Another table binds both; only what `dns` could translate may leave so.
+    let port = seen(&net.client, Protocol::Udp, 5353, server).port();
+    assert!((2_000..3_000).contains(&port), "{port}");
+    let result = net.client.run(|| connect_within(SHORT, Protocol::Udp, 5354, server));
+    assert!(result.is_err(), "{result:?}");
+}
+
+#[test]
+fn a4_sources_leave_by_their_own_block_only() {
+    let net = prepared("");
+    for address in ["10.77.1.10/24", "10.77.1.11/24", "10.77.1.99/24"] {
+        net.client.address("eth0", address).unwrap();
+    }
+    let document = "[[policy]]\nname = \"blocks\"\nenforce = true\n\
+                    blocks = [\"10.77.1.10=20000-20999\", \"10.77.1.11=21000-21999\"]\n";
+    let file = ephport_tests::PolicyFile::new(document);
+    ephport_ok(&net.router, &format!("apply {}", file.path()));
+    let _server = Server::start(&net.server, PORT).unwrap();
+    let server = SocketAddr::new(SERVER_V4, PORT);
+    let from = |last: u8, port: u16| SocketAddr::new(IpAddr::from([10, 77, 1, last]), port);
+    for (last, block) in [(10, 20_000..21_000), (11, 21_000..22_000)] {
+        let port = seen(&net.client, Protocol::Udp, from(last, 40_000), server).port();
+        assert!(block.contains(&port), "{port}");
+    }
+    // Another table sends each by the other's block.
+    let other = "table ip first {\n chain post { type nat hook postrouting priority 80; \
+                 oifname wan0 ip saddr 10.77.1.10 meta l4proto udp masquerade to :21000-21999; }\n}\n";
+    nft_load(&net.router, other);
+    for source in [from(10, 40_001), from(99, 20_500), from(99, 40_000)] {
+        let result = net.client.run(|| connect_within(SHORT, Protocol::Udp, source, server));
+        assert!(result.is_err(), "{source}: {result:?}");
+    }
+    assert!(dropped(&net.router) >= 3);
+}
+
+#[test]
+fn a8_broadcast_of_another_interface_is_no_exception() {
+    let net = prepared("");
+    ephport_ok(&net.router, "apply --to-ports 49152-61000 --enforce");
+    let mut capture = Capture::start(&net.server);
+    let sender = Sender::new(&net.router);
+    net.router.run(|| {
+        tool(&net.router, "ip", &["route", "add", "10.77.1.255/32", "via", "203.0.113.9", "dev", "wan0"], "")
+    });
+    let (from, to) = (SocketAddr::new(ROUTER_V4, 40_000), SocketAddr::new([10, 77, 1, 255].into(), PORT));
+    let bytes = plain(from.ip(), to.ip(), UDP, &udp(from, to, b"hello"));
+    let _ = sender.send(&Raw { name: String::new(), to: to.ip(), bytes });
+    let escaped: Vec<_> =
+        capture.packets().into_iter().filter(|packet| packet.source_port == Some(40_000)).collect();
+    assert!(escaped.is_empty(), "{escaped:?}");
+}
+
+#[test]
+fn a9_invalid_packets_out_of_scope_pass() {
+    let net = prepared("");
+    ephport_ok(&net.router, "apply --to-ports 49152-61000 --enforce -s 172.17.0.0/16");
+    let mut capture = Capture::start(&net.server);
+    let sender = Sender::new(&net.client);
+    let (from, to) = (SocketAddr::new(CLIENT_V4, 40_000), SocketAddr::new(SERVER_V4, PORT));
+    let bytes = plain(from.ip(), to.ip(), TCP, &tcp(from, to, 0x10));
+    sender.send(&Raw { name: String::new(), to: to.ip(), bytes }).unwrap();
+    let passed = capture.packets().iter().filter(|packet| packet.source_port == Some(40_000)).count();
+    assert!(passed >= 1);
+    assert_eq!(dropped(&net.router), 0);
+}
+
+/// A connection that a helper expects, by nft's own object, and that is bound before our chain.
+const EXPECTATION: &str = "table ip helper {\n ct expectation ftp { protocol tcp; dport 35001; timeout 30s; \
+                           size 8; l3proto ip; }\n chain pre { type filter hook prerouting priority 0; \
+                           tcp sport 443 ct expectation set \"ftp\"; }\n \
+                           chain post { type nat hook postrouting priority 80; \
+                           ct status expected meta l4proto tcp masquerade to :2000-2999; }\n}\n";
+
+#[test]
+fn a10_expected_connections_pass_or_drop_as_asked() {
+    for (flags, passes) in [("", true), ("--expected-connections drop", false)] {
+        let net = prepared(EXPECTATION);
+        ephport_ok(&net.router, &format!("apply --to-ports 49152-61000 --enforce {flags}"));
+        let _control = Server::start(&net.server, PORT).unwrap();
+        let _data = Server::start(&net.server, 35_001).unwrap();
+        let control = SocketAddr::new(SERVER_V4, PORT);
+        let data = SocketAddr::new(SERVER_V4, 35_001);
+        let _open = net.client.run(|| connect_within(SHORT, Protocol::Tcp, 40_000, control)).unwrap();
+        let expected = net.client.run(|| connect_within(SHORT, Protocol::Tcp, 40_001, data));
+        match expected {
+            Ok(connection) => {
+                let port = connection.seen.port();
+                assert!(passes && (2_000..3_000).contains(&port), "{port}");
+            }
+            Err(error) => assert!(!passes, "{error}"),
+        }
+    }
+}
+
+#[test]
+fn a12_ports_that_another_table_rewrites_are_seen() {
+    let net = prepared(CONDITIONS[5].1);
+    ephport_ok(&net.router, "apply --to-ports 49152-61000 --enforce");
+    let _server = Server::start(&net.server, PORT).unwrap();
+    let server = SocketAddr::new(SERVER_V4, PORT);
+    let result = net.client.run(|| connect_within(SHORT, Protocol::Udp, 40_000, server));
+    assert!(result.is_err(), "{result:?}");
+}
+
+#[test]
+fn b14_loopback_is_never_translated() {
+    for interfaces in ["l*", "any"] {
+        let net = Routed::new().unwrap();
+        let _server = Server::start(&net.router, PORT).unwrap();
+        ephport_ok(&net.router, &format!("apply --to-ports 49152-61000 -o {interfaces} --enforce"));
+        let from = SocketAddr::from(([127, 0, 0, 1], 40_000));
+        let to = SocketAddr::new(from.ip(), PORT);
+        assert_eq!(seen(&net.router, Protocol::Udp, from, to), from);
+    }
+}
