@@ -202,7 +202,7 @@ fn errors_of_values() {
         => line 4, column 10: random "true": expected true or false
 
         address = "1.2.3"
-        => line 4, column 11: address "1.2.3": expected masquerade, keep or an address like 192.0.2.1
+        => line 4, column 11: address "1.2.3": expected auto, masquerade, keep or an address like 192.0.2.1
 
         pick-up = "all"
         => line 4, column 11: pick-up "all": expected opening or any
@@ -389,7 +389,7 @@ fn errors_of_syntax_and_misspelt_keys() {
         => line 4, column 1: unknown key `sport`: expected source-ports
 
         speed = 1
-        => line 4, column 1: unknown key `speed`: expected one of name, protocols, out-interfaces, except-interfaces, in-interfaces, sources, destinations, except-destinations, destination-ports, origin, families, mark, ipsec, source-ports, exempt-source-ports, to-ports, map-e, blocks, except-ports, random, fully-random, persistent, per-source-stable, address, pick-up, enforce, open-connections
+        => line 4, column 1: unknown key `speed`: expected one of name, protocols, out-interfaces, except-interfaces, in-interfaces, sources, destinations, except-destinations, destination-ports, origin, families, mark, ipsec, source-ports, exempt-source-ports, to-ports, map-e, blocks, except-ports, random, fully-random, persistent, per-source-stable, address, pick-up, enforce, open-connections, expected-connections
 
         speed = = 1
         => line 4, column 9: `=`: not TOML: extra `=`, expected nothing
@@ -688,6 +688,7 @@ fn policies_are_json_with_numbers() {
               }
             ],
             "exempt_source_ports": [],
+            "expected_connections": "pass",
             "families": [
               "ipv4",
               "ipv6"
