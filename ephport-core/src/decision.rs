@@ -246,7 +246,11 @@ impl ResolvedPolicy {
                 Some(block) => {
                     let ports = PortSet::from(block.ports);
                     let keep = Some(port).filter(|port| keeps && ports.contains(*port));
-                    (ports, keep, block.outside.map_or_else(|| self.address_of(flow), Address::Fixed))
+                    (
+                        ports,
+                        keep,
+                        block.outside.map_or_else(|| self.address_of(flow), Address::Fixed),
+                    )
                 }
             },
         };

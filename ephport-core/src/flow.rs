@@ -297,10 +297,7 @@ impl Flow {
         let sources = ["iif", "bridged", "other-source"];
         let mut of_source = seen.iter().filter(|word| sources.contains(word));
         if let (Some(first), Some(second)) = (of_source.next(), of_source.next()) {
-            return Err(FlowError::TwoSources {
-                first: (*first).into(),
-                second: (*second).into(),
-            });
+            return Err(FlowError::TwoSources { first: (*first).into(), second: (*second).into() });
         }
         Ok(self)
     }
@@ -408,7 +405,9 @@ pub enum FlowError {
         word: Box<str>,
     },
     /// Two words that exclude each other.
-    #[error("`{first}` and `{second}` exclude each other: expected one of iif, bridged and other-source")]
+    #[error(
+        "`{first}` and `{second}` exclude each other: expected one of iif, bridged and other-source"
+    )]
     TwoSources {
         /// The first of them.
         first: Box<str>,

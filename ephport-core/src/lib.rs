@@ -53,7 +53,8 @@ pub use allocation::blocks::{Block, BlockError, BlockPlan};
 pub use allocation::map_e::{Allocation, BasicMappingRule, MapE, MapEError};
 pub use allocation::psid::{PsidError, PsidRule};
 pub use decision::{
-    CtState, Decision, Effect, Evaluation, Match, NonMatch, Reason, enforcing_policy, evaluate, permits,
+    CtState, Decision, Effect, Evaluation, Match, NonMatch, Reason, enforcing_policy, evaluate,
+    permits,
 };
 pub use flow::{AddressType, Flow, FlowError, SourceType, TcpOpening};
 pub use host::HostFacts;
@@ -79,7 +80,8 @@ pub use policy::selection::{Distribution, NatFlags, PortSelection, Translation};
 pub use policy::value::ValueError;
 pub use policy::warning::Warning;
 pub use policy::{
-    Address, ExpectedConnections, OpenConnections, PickUp, Policy, PolicyBuilder, PolicyName, PolicySpec, Target,
+    Address, ExpectedConnections, OpenConnections, PickUp, Policy, PolicyBuilder, PolicyName,
+    PolicySpec, Target,
 };
 pub use resolve::{PermittedPorts, ResolveError, ResolvedPolicy};
 pub use text::{excerpt, quoted};

@@ -16,7 +16,8 @@ use crate::net::protocol::Protocols;
 use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
 use crate::policy::selection::NatFlags;
 use crate::policy::{
-    Address, ExpectedConnections, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target};
+    Address, ExpectedConnections, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target,
+};
 
 /// A policy bound to one host: its uplinks and local ports are known.
 #[derive(Clone, Debug, PartialEq, Eq)]

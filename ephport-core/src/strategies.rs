@@ -20,7 +20,9 @@ use crate::net::protocol::{Protocol, Protocols};
 use crate::policy::file::Document;
 use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
 use crate::policy::selection::NatFlags;
-use crate::policy::{Address, ExpectedConnections, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target};
+use crate::policy::{
+    Address, ExpectedConnections, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target,
+};
 
 /// Any port; the ends of the privileged, the ephemeral and the whole range come often.
 pub fn ports() -> impl Strategy<Value = Port> {

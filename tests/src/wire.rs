@@ -68,7 +68,13 @@ impl Packet {
                 let source = <[u8; 4]>::try_from(octets(12, 4)?).ok()?;
                 let destination = <[u8; 4]>::try_from(octets(16, 4)?).ok()?;
                 let transport = bytes.get(header..total.min(bytes.len())).unwrap_or_default();
-                Some(Self::new(source.into(), destination.into(), bytes[9], fragment != 0, transport))
+                Some(Self::new(
+                    source.into(),
+                    destination.into(),
+                    bytes[9],
+                    fragment != 0,
+                    transport,
+                ))
             }
             6 => {
                 let source = <[u8; 16]>::try_from(octets(8, 16)?).ok()?;
@@ -161,7 +167,14 @@ impl Sender {
 
 /// RFC 791 §3.1: an IPv4 packet; the kernel fills in length, checksum and identification.
 #[must_use]
-pub fn ipv4(from: IpAddr, to: IpAddr, protocol: u8, fragment: u16, options: &[u8], data: &[u8]) -> Vec<u8> {
+pub fn ipv4(
+    from: IpAddr,
+    to: IpAddr,
+    protocol: u8,
+    fragment: u16,
+    options: &[u8],
+    data: &[u8],
+) -> Vec<u8> {
     let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else { panic!("IPv4 addresses") };
     let words = u8::try_from(5 + options.len() / 4).expect("a short header");
     let total = u16::try_from(20 + options.len() + data.len()).expect("a short packet");
@@ -194,7 +207,11 @@ pub fn ipv6(from: IpAddr, to: IpAddr, next: u8, data: &[u8]) -> Vec<u8> {
 /// A packet of either family with this transport header.
 #[must_use]
 pub fn plain(from: IpAddr, to: IpAddr, protocol: u8, data: &[u8]) -> Vec<u8> {
-    if from.is_ipv4() { ipv4(from, to, protocol, 0, &[], data) } else { ipv6(from, to, protocol, data) }
+    if from.is_ipv4() {
+        ipv4(from, to, protocol, 0, &[], data)
+    } else {
+        ipv6(from, to, protocol, data)
+    }
 }
 
 /// A TCP header (RFC 9293 §3.1) with its checksum.

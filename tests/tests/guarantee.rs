@@ -18,8 +18,9 @@ const AH: u8 = 51;
 const SHORT: Duration = Duration::from_millis(200);
 
 /// Every combination that firewalls are tested with, and the usual ones.
-const FLAGS: [u8; 16] =
-    [0x02, 0x12, 0x10, 0x11, 0x01, 0x04, 0x14, 0x18, 0x00, 0x29, 0x03, 0x06, 0x3f, 0x2b, 0xc2, 0x19];
+const FLAGS: [u8; 16] = [
+    0x02, 0x12, 0x10, 0x11, 0x01, 0x04, 0x14, 0x18, 0x00, 0x29, 0x03, 0x06, 0x3f, 0x2b, 0xc2, 0x19,
+];
 const SOURCE_PORTS: [u16; 6] = [0, 1024, 5353, 40_000, 49_151, 61_001];
 
 /// The source ports that the policies of this file permit: what they translate to, and the privileged ones,
@@ -46,7 +47,10 @@ fn hostile(from: [IpAddr; 2]) -> Vec<Raw> {
         for port in SOURCE_PORTS {
             let (source, server) = (SocketAddr::new(from, port), SocketAddr::new(to, PORT));
             for flags in FLAGS {
-                add(format!("tcp {source} {flags:#x}"), plain(from, to, TCP, &tcp(source, server, flags)));
+                add(
+                    format!("tcp {source} {flags:#x}"),
+                    plain(from, to, TCP, &tcp(source, server, flags)),
+                );
             }
             let datagram = udp(source, server, b"hostile");
             add(format!("udp {source}"), plain(from, to, UDP, &datagram));
@@ -63,7 +67,8 @@ fn hostile(from: [IpAddr; 2]) -> Vec<Raw> {
             }
         }
         let segment = tcp(SocketAddr::new(from, 40_000), SocketAddr::new(to, PORT), 0x02);
-        for (protocol, len) in [TCP, UDP].into_iter().flat_map(|p| (0..8).map(move |len| (p, len))) {
+        for (protocol, len) in [TCP, UDP].into_iter().flat_map(|p| (0..8).map(move |len| (p, len)))
+        {
             add(format!("{protocol} of {len} bytes"), plain(from, to, protocol, &segment[..len]));
         }
     }
@@ -142,7 +147,9 @@ fn permits_family(policy: &str, packet: &Raw) -> bool {
 /// Sends hostile packets from client and router; what left that must not.
 fn attack(net: &Routed, policy: &str) -> Vec<String> {
     let mut capture = Capture::start(&net.server);
-    for (host, from) in [(&net.client, [CLIENT_V4, CLIENT_V6]), (&net.router, [ROUTER_V4, ROUTER_V6])] {
+    for (host, from) in
+        [(&net.client, [CLIENT_V4, CLIENT_V6]), (&net.router, [ROUTER_V4, ROUTER_V6])]
+    {
         let sender = Sender::new(host);
         for packet in hostile(from).iter().filter(|packet| permits_family(policy, packet)) {
             // The kernel itself refuses some of them.
@@ -261,9 +268,15 @@ fn a8_broadcast_of_another_interface_is_no_exception() {
     let mut capture = Capture::start(&net.server);
     let sender = Sender::new(&net.router);
     net.router.run(|| {
-        tool(&net.router, "ip", &["route", "add", "10.77.1.255/32", "via", "203.0.113.9", "dev", "wan0"], "")
+        tool(
+            &net.router,
+            "ip",
+            &["route", "add", "10.77.1.255/32", "via", "203.0.113.9", "dev", "wan0"],
+            "",
+        )
     });
-    let (from, to) = (SocketAddr::new(ROUTER_V4, 40_000), SocketAddr::new([10, 77, 1, 255].into(), PORT));
+    let (from, to) =
+        (SocketAddr::new(ROUTER_V4, 40_000), SocketAddr::new([10, 77, 1, 255].into(), PORT));
     let bytes = plain(from.ip(), to.ip(), UDP, &udp(from, to, b"hello"));
     let _ = sender.send(&Raw { name: String::new(), to: to.ip(), bytes });
     let escaped: Vec<_> =
@@ -280,7 +293,8 @@ fn a9_invalid_packets_out_of_scope_pass() {
     let (from, to) = (SocketAddr::new(CLIENT_V4, 40_000), SocketAddr::new(SERVER_V4, PORT));
     let bytes = plain(from.ip(), to.ip(), TCP, &tcp(from, to, 0x10));
     sender.send(&Raw { name: String::new(), to: to.ip(), bytes }).unwrap();
-    let passed = capture.packets().iter().filter(|packet| packet.source_port == Some(40_000)).count();
+    let passed =
+        capture.packets().iter().filter(|packet| packet.source_port == Some(40_000)).count();
     assert!(passed >= 1);
     assert_eq!(dropped(&net.router), 0);
 }
@@ -301,7 +315,8 @@ fn a10_expected_connections_pass_or_drop_as_asked() {
         let _data = Server::start(&net.server, 35_001).unwrap();
         let control = SocketAddr::new(SERVER_V4, PORT);
         let data = SocketAddr::new(SERVER_V4, 35_001);
-        let _open = net.client.run(|| connect_within(SHORT, Protocol::Tcp, 40_000, control)).unwrap();
+        let _open =
+            net.client.run(|| connect_within(SHORT, Protocol::Tcp, 40_000, control)).unwrap();
         let expected = net.client.run(|| connect_within(SHORT, Protocol::Tcp, 40_001, data));
         match expected {
             Ok(connection) => {

@@ -29,14 +29,8 @@ pub enum CtState {
 
 impl CtState {
     /// Every state.
-    pub const ALL: [Self; 6] = [
-        Self::New,
-        Self::Established,
-        Self::Reply,
-        Self::Expected,
-        Self::Invalid,
-        Self::Untracked,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::New, Self::Established, Self::Reply, Self::Expected, Self::Invalid, Self::Untracked];
 
     /// Whether the packet belongs to a connection that conntrack knows.
     #[must_use]
@@ -75,8 +69,8 @@ pub fn enforcing_policy<'a>(
 #[must_use]
 pub fn permits(policies: &[ResolvedPolicy], flow: &Flow, state: CtState, sent: Port) -> bool {
     enforcing_policy(policies, flow, state).is_none_or(|policy| {
-        let passes = state == CtState::Expected
-            && policy.expected_connections == ExpectedConnections::Pass;
+        let passes =
+            state == CtState::Expected && policy.expected_connections == ExpectedConnections::Pass;
         passes || policy.permitted_source_ports(flow.source().ip()).contains(sent)
     })
 }

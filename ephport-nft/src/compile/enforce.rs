@@ -9,12 +9,14 @@
 use std::collections::BTreeSet;
 
 use ephport_core::{
-    ExpectedConnections, Family, Ipsec, PermittedPorts, PortRange, PortSet, Protocol, ResolvedPolicy,
+    ExpectedConnections, Family, Ipsec, PermittedPorts, PortRange, PortSet, Protocol,
+    ResolvedPolicy,
 };
 
 use super::Program;
 use super::scope::{
-    Packets, Source, family, is_local, l4proto, product, protocol, source_address, unconnected, within,
+    Packets, Source, family, is_local, l4proto, product, protocol, source_address, unconnected,
+    within,
 };
 use crate::nftables::SetSpec;
 use crate::nftables::expr::{
@@ -24,8 +26,8 @@ use crate::nftables::expr::{
 use crate::table::layout::{self, ENFORCE, ENFORCE_PRIORITY};
 use crate::table::{Set, SetName};
 use crate::uapi::{
-    IP_CT_DIR_REPLY, IPPROTO_AH, IPS_EXPECTED, IPS_SRC_NAT, NFT_META_OIFKIND, RTN_BROADCAST, RTN_LOCAL,
-    RTN_MULTICAST,
+    IP_CT_DIR_REPLY, IPPROTO_AH, IPS_EXPECTED, IPS_SRC_NAT, NFT_META_OIFKIND, RTN_BROADCAST,
+    RTN_LOCAL, RTN_MULTICAST,
 };
 
 impl Program {
@@ -40,7 +42,8 @@ impl Program {
             // The ports that connections are translated to are mostly the highest.
             alternatives.reverse();
             for ports in alternatives {
-                let exprs = protocol(known).into_iter().chain(ports).chain([verdict(Verdict::Return)]);
+                let exprs =
+                    protocol(known).into_iter().chain(ports).chain([verdict(Verdict::Return)]);
                 self.rule(ENFORCE, exprs.collect());
             }
         }
@@ -86,11 +89,10 @@ impl Program {
             self.rule(chain, exprs);
         }
         if self.guards_ipsec {
-            self.rule(chain, vec![
-                Rt::IPSEC.into(),
-                Cmp::new(CmpOp::Eq, &[1]).into(),
-                verdict(Verdict::Return),
-            ]);
+            self.rule(
+                chain,
+                vec![Rt::IPSEC.into(), Cmp::new(CmpOp::Eq, &[1]).into(), verdict(Verdict::Return)],
+            );
         }
     }
 
@@ -99,7 +101,8 @@ impl Program {
         for packets in Packets::of(policy).iter().filter(|packets| packets.have_ports(policy)) {
             for known in policy.protocols.iter() {
                 let scope = self.scope(policy, packets, Source::Connection);
-                let destination = self.ports(&Payload::DESTINATION_PORT.into(), &policy.destination_ports);
+                let destination =
+                    self.ports(&Payload::DESTINATION_PORT.into(), &policy.destination_ports);
                 let source = self.ports(&Ct::ORIGINAL_SOURCE_PORT.into(), &policy.translated);
                 let known = vec![protocol(known).to_vec()];
                 for mut exprs in product(vec![scope, known, destination, source]) {
@@ -134,7 +137,11 @@ impl Program {
                     }
                     if policy.ipsec == Ipsec::Match {
                         let exprs = state.iter().chain(&scope).cloned().chain(l4proto(IPPROTO_AH));
-                        self.rule_of(policy, ENFORCE, exprs.chain(counted(Verdict::Drop)).collect());
+                        self.rule_of(
+                            policy,
+                            ENFORCE,
+                            exprs.chain(counted(Verdict::Drop)).collect(),
+                        );
                     }
                 }
             }
@@ -147,7 +154,11 @@ impl Program {
     fn permitted(&mut self, policy: &ResolvedPolicy, chain: &str, common: &PortSet) {
         let elsewhere = PortSet::from(PortRange::ALL).difference(&policy.destination_ports);
         let by_port = |ports: &[Expr], known, then| -> Vec<Expr> {
-            protocol(known).into_iter().chain(ports.iter().cloned()).chain([verdict(then)]).collect()
+            protocol(known)
+                .into_iter()
+                .chain(ports.iter().cloned())
+                .chain([verdict(then)])
+                .collect()
         };
         for known in policy.protocols.iter() {
             for range in elsewhere.ranges() {
@@ -185,7 +196,8 @@ impl Program {
             self.chain(&name);
             for known in policy.protocols.iter() {
                 let ports = within(&Payload::SOURCE_PORT.into(), range);
-                let exprs = protocol(known).into_iter().chain(ports).chain([verdict(Verdict::Accept)]);
+                let exprs =
+                    protocol(known).into_iter().chain(ports).chain([verdict(Verdict::Accept)]);
                 self.rule(&name, exprs.collect());
             }
             self.rule(&name, counted(Verdict::Drop).into());
@@ -194,8 +206,7 @@ impl Program {
             if !blocks.iter().any(|block| Family::of(block.source) == family) {
                 continue;
             }
-            let jump =
-                |range| Verdict::Goto(layout::enforce_block_chain(&policy.name, range));
+            let jump = |range| Verdict::Goto(layout::enforce_block_chain(&policy.name, range));
             let map = self.verdicts(policy, family, jump);
             for (state, source) in
                 [(Vec::new(), Source::Connection), (unconnected().to_vec(), Source::Packet)]

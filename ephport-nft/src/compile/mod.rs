@@ -122,7 +122,9 @@ impl Program {
     fn with_own_sets(&mut self, mut exprs: Vec<Expr>) -> Vec<Expr> {
         for expr in &mut exprs {
             let Expr::Lookup(lookup) = expr else { continue };
-            let Some(set) = self.sets.iter().find(|set| set.spec.name == lookup.set) else { continue };
+            let Some(set) = self.sets.iter().find(|set| set.spec.name == lookup.set) else {
+                continue;
+            };
             if set.spec.is_anonymous() && !self.bound_sets.insert(lookup.set.clone()) {
                 let mut copy = set.clone();
                 let prefix = if copy.spec.is_map() { "__map" } else { "__set" };

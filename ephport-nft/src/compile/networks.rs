@@ -31,12 +31,18 @@ impl Program {
     }
 
     /// Matches if the address is in none of `networks`; `None` if no address of `family` is.
-    pub(super) fn outside(&mut self, of: Of, family: Family, networks: &[IpNet]) -> Option<Vec<Expr>> {
+    pub(super) fn outside(
+        &mut self,
+        of: Of,
+        family: Family,
+        networks: &[IpNet],
+    ) -> Option<Vec<Expr>> {
         let by_prefix = by_prefix(family, networks);
         if by_prefix.contains_key(&0) {
             return None;
         }
-        let compared = by_prefix.iter().map(|(len, nets)| self.compared(of, family, *len, nets, false));
+        let compared =
+            by_prefix.iter().map(|(len, nets)| self.compared(of, family, *len, nets, false));
         Some(compared.flatten().collect())
     }
 
@@ -82,7 +88,9 @@ impl Program {
         if u32::from(len) < address_len(family) * 8 {
             exprs.push(Bitwise::mask(&mask(family, len)).into());
         }
-        exprs.push(if is_inside { Lookup::within(&set.name) } else { Lookup::outside(&set.name) }.into());
+        exprs.push(
+            if is_inside { Lookup::within(&set.name) } else { Lookup::outside(&set.name) }.into(),
+        );
         exprs
     }
 }
@@ -138,10 +146,12 @@ mod tests {
 
     #[test]
     fn networks_are_merged_and_grouped_by_prefix() {
-        let nets: Vec<IpNet> = ["10.0.0.0/25", "10.0.0.128/25", "10.2.0.0/24", "fd00::/8", "10.9.0.0/16"]
-            .map(|net| net.parse().unwrap())
-            .into();
-        let lens = |family| by_prefix(family, &nets).into_iter().map(|(len, nets)| (len, nets.len()));
+        let nets: Vec<IpNet> =
+            ["10.0.0.0/25", "10.0.0.128/25", "10.2.0.0/24", "fd00::/8", "10.9.0.0/16"]
+                .map(|net| net.parse().unwrap())
+                .into();
+        let lens =
+            |family| by_prefix(family, &nets).into_iter().map(|(len, nets)| (len, nets.len()));
         assert_eq!(lens(Family::Ipv4).collect::<Vec<_>>(), [(16, 1), (24, 2)]);
         assert_eq!(lens(Family::Ipv6).collect::<Vec<_>>(), [(8, 1)]);
     }

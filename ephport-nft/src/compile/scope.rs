@@ -11,9 +11,9 @@ use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Ct, Expr, Lookup, Meta, Payload
 use crate::nftables::value;
 use crate::table::Set;
 use crate::uapi::{
-    ARPHRD_LOOPBACK, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_UNTRACKED_BIT,
-    NFT_META_IIF, NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_MARK, NFT_META_NFPROTO,
-    NFT_META_OIFNAME, NFT_META_OIFTYPE,
+    ARPHRD_LOOPBACK, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_UNTRACKED_BIT, NFT_META_IIF,
+    NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_MARK, NFT_META_NFPROTO, NFT_META_OIFNAME,
+    NFT_META_OIFTYPE,
 };
 
 /// TCP's FIN, SYN, RST and ACK bits (RFC 9293 §3.1).
@@ -83,9 +83,12 @@ impl Program {
         source: Source,
     ) -> Vec<Vec<Expr>> {
         let mut first = exit(packets.exit);
-        first.extend(policy.except_interfaces.iter().flat_map(|pattern| {
-            interface(NFT_META_OIFNAME, CmpOp::Neq, pattern)
-        }));
+        first.extend(
+            policy
+                .except_interfaces
+                .iter()
+                .flat_map(|pattern| interface(NFT_META_OIFNAME, CmpOp::Neq, pattern)),
+        );
         first.extend(origin(policy.origin));
         first.extend(policy.mark.into_iter().flat_map(mark));
         if policy.ipsec == Ipsec::Skip && !self.guards_ipsec {
@@ -183,7 +186,9 @@ fn exit(pattern: Option<&InterfacePattern>) -> Vec<Expr> {
     let not_loopback = [load_meta(NFT_META_OIFTYPE), Cmp::new(CmpOp::Neq, &loopback).into()];
     match pattern {
         None => not_loopback.into(),
-        Some(name @ InterfacePattern::Name(_)) => interface(NFT_META_OIFNAME, CmpOp::Eq, name).into(),
+        Some(name @ InterfacePattern::Name(_)) => {
+            interface(NFT_META_OIFNAME, CmpOp::Eq, name).into()
+        }
         Some(prefix @ InterfacePattern::Prefix(_)) => {
             let named = interface(NFT_META_OIFNAME, CmpOp::Eq, prefix);
             not_loopback.into_iter().chain(named).collect()

@@ -60,8 +60,10 @@ impl Program {
             return;
         }
         let all = ranges.ports.ranges().iter();
-        let kept: Vec<_> =
-            all.filter(|range| kept_range(ranges.ports, range.first()).is_some()).copied().collect();
+        let kept: Vec<_> = all
+            .filter(|range| kept_range(ranges.ports, range.first()).is_some())
+            .copied()
+            .collect();
         if kept.len() <= MAX_COMPARED {
             for range in kept {
                 let mut exprs = within(&Payload::SOURCE_PORT.into(), range);
@@ -104,12 +106,7 @@ impl Program {
     }
 
     /// Picks by a number below the count of ranges, which `number` leaves in register 1.
-    fn one_each(
-        &mut self,
-        ranges: &Ranges<'_>,
-        chain: &str,
-        mut number: Vec<Expr>,
-    ) {
+    fn one_each(&mut self, ranges: &Ranges<'_>, chain: &str, mut number: Vec<Expr>) {
         let all = ranges.ports.ranges().iter();
         let verdicts: Vec<_> = all.map(|range| ranges.goto(*range)).collect();
         let map = self.anonymous_set(|name| Set::number_verdicts(name, &verdicts));
@@ -118,12 +115,7 @@ impl Program {
     }
 
     /// Picks by a number below the count of all ports, which `number` leaves in register 1.
-    fn by_weight(
-        &mut self,
-        ranges: &Ranges<'_>,
-        chain: &str,
-        mut number: Vec<Expr>,
-    ) {
+    fn by_weight(&mut self, ranges: &Ranges<'_>, chain: &str, mut number: Vec<Expr>) {
         let all = ranges.ports.ranges();
         if all.iter().all(|range| range.count() == 1) {
             return self.one_each(ranges, chain, number);

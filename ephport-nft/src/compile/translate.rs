@@ -13,10 +13,10 @@ use ipnet::IpNet;
 use super::Program;
 use super::networks::Of;
 use super::scope::{Packets, Source, family, is_local, protocol, source_address};
-use crate::nftables::{SetSpec, value};
 use crate::nftables::expr::{
     Cmp, CmpOp, Counter, Data, Expr, Fib, Immediate, Lookup, Masq, Nat, Register, Verdict,
 };
+use crate::nftables::{SetSpec, value};
 use crate::table::{Set, SetName, layout};
 use crate::uapi::{NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET, RTN_LOCAL};
 
@@ -191,8 +191,11 @@ impl Program {
                 }
                 Address::Fixed(address) => {
                     let addr_min = Some(Register::R2);
-                    let ports =
-                        Nat { proto_min: min, proto_max: max, ..Nat::source(value::nfproto(family)) };
+                    let ports = Nat {
+                        proto_min: min,
+                        proto_max: max,
+                        ..Nat::source(value::nfproto(family))
+                    };
                     let nat = Nat { addr_min, flags: Some(flags), ..ports };
                     vec![immediate_address(Register::R2, address), nat.into()]
                 }
@@ -231,7 +234,9 @@ fn translate(range: PortRange, policy: &ResolvedPolicy, address: Address) -> Vec
         Address::Fixed(address) => {
             (vec![immediate_address(Register::R1, address)], [Register::R2, Register::R3])
         }
-        Address::Auto | Address::Masquerade | Address::Keep => (Vec::new(), [Register::R1, Register::R2]),
+        Address::Auto | Address::Masquerade | Address::Keep => {
+            (Vec::new(), [Register::R1, Register::R2])
+        }
     };
     let [low, high] = ports;
     exprs.push(port(low, range.first()));
@@ -244,7 +249,9 @@ fn translate(range: PortRange, policy: &ResolvedPolicy, address: Address) -> Vec
     let nat = |family| Nat { proto_min: min, proto_max: max, flags, ..Nat::source(family) };
     exprs.push(match address {
         // The chain before decides which of the two it is.
-        Address::Auto | Address::Masquerade => Masq { flags, proto_min: min, proto_max: max }.into(),
+        Address::Auto | Address::Masquerade => {
+            Masq { flags, proto_min: min, proto_max: max }.into()
+        }
         Address::Keep => nat(NFPROTO_INET).into(),
         Address::Fixed(address) => {
             let addr_min = Some(Register::R1);

@@ -29,9 +29,12 @@ pub(super) fn expression(expr: &Expr) -> Result<RawExpression, Lack> {
         Expr::Meta(expr) => meta(expr),
         Expr::Nat(expr) => nat(expr),
         Expr::Payload(expr) => payload(expr),
-        Expr::Byteorder(_) | Expr::Hash(_) | Expr::Numgen(_) | Expr::Range(_) | Expr::Rt(_) | Expr::Opaque(_) => {
-            Err(Lack::Expression)
-        }
+        Expr::Byteorder(_)
+        | Expr::Hash(_)
+        | Expr::Numgen(_)
+        | Expr::Range(_)
+        | Expr::Rt(_)
+        | Expr::Opaque(_) => Err(Lack::Expression),
     }
 }
 

@@ -12,10 +12,10 @@ use crate::uapi::{
     ARPHRD_LOOPBACK, IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, IP_CT_ESTABLISHED, IP_CT_NEW,
     IP_CT_RELATED, IPS_ASSURED, IPS_CONFIRMED, IPS_DST_NAT, IPS_EXPECTED, IPS_SEEN_REPLY,
     IPS_SRC_NAT, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_UNTRACKED_BIT, NFT_CT_ID, NFT_CT_PROTO_SRC,
-    NFT_FIB_RESULT_ADDRTYPE,
-    NFT_META_IIF, NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_MARK, NFT_META_NFPROTO,
-    NFT_META_OIF, NFT_META_OIFKIND, NFT_META_OIFNAME, NFT_META_OIFTYPE, NFTA_FIB_F_DADDR, NFTA_FIB_F_OIF, NFTA_FIB_F_SADDR,
-    NFT_RT_XFRM,    RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST,
+    NFT_FIB_RESULT_ADDRTYPE, NFT_META_IIF, NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_MARK,
+    NFT_META_NFPROTO, NFT_META_OIF, NFT_META_OIFKIND, NFT_META_OIFNAME, NFT_META_OIFTYPE,
+    NFT_RT_XFRM, NFTA_FIB_F_DADDR, NFTA_FIB_F_OIF, NFTA_FIB_F_SADDR, RTN_BROADCAST, RTN_LOCAL,
+    RTN_MULTICAST, RTN_UNICAST,
 };
 
 impl Statement<'_> {
@@ -54,11 +54,10 @@ fn matched(operand: &Operand<'_>, is_inverted: bool, value: &MatchValue<'_>) -> 
             Some(format!("{} {}{}", operand.to_nft()?, op.symbol(), operand.value(bytes)?))
         }
         // nft encodes an inverted range and a plain one in different ways.
-        (Operand::Payload { .. } | Operand::Ct { key: NFT_CT_PROTO_SRC, .. }, MatchValue::Range(low, high))
-            if !is_inverted =>
-        {
-            Some(format!("{} {}-{}", operand.to_nft()?, port(low)?, port(high)?))
-        }
+        (
+            Operand::Payload { .. } | Operand::Ct { key: NFT_CT_PROTO_SRC, .. },
+            MatchValue::Range(low, high),
+        ) if !is_inverted => Some(format!("{} {}-{}", operand.to_nft()?, port(low)?, port(high)?)),
         _ => None,
     }
 }

@@ -10,15 +10,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
 use ephport_core::Effect;
-use ephport_core::{AddressType, Flow, InterfaceName, Port, Protocol, ResolvedPolicy, SourceType, TcpOpening};
+use ephport_core::{
+    AddressType, Flow, InterfaceName, Port, Protocol, ResolvedPolicy, SourceType, TcpOpening,
+};
 use ephport_nft::TableState;
 use ephport_nft::fuzz::{misjudged, mistranslated};
 use ephport_nft::interpret::{CtState, Fact, Facts, InterpretError, Packet, Path, combine, run};
 use ephport_nft::nftables::expr::{Ct, Fib, Meta, Payload, Rt};
 use ephport_nft::table::layout::{ENFORCE, POSTROUTING};
 use ephport_nft::uapi::{
-    NFT_CT_PROTO_SRC, NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIFNAME,
-    NFT_META_OIFTYPE,
+    NFT_CT_PROTO_SRC, NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_META_IIF, NFT_META_L4PROTO,
+    NFT_META_OIFNAME, NFT_META_OIFTYPE,
 };
 
 use crate::questions::{self, Question, field_at, full};
@@ -77,14 +79,8 @@ impl Kind {
             (AddressType::Unicast, SourceType::OtherInterface, false, true),
             (AddressType::Unicast, SourceType::NotLocal, false, true),
         ] {
-            let kind = |chain, state| Self {
-                chain,
-                state,
-                destination_type,
-                source_type,
-                is_ipsec,
-                v4,
-            };
+            let kind =
+                |chain, state| Self { chain, state, destination_type, source_type, is_ipsec, v4 };
             all.push(kind(POSTROUTING, CtState::New));
             if is_enforced {
                 all.extend(CtState::ALL.map(|state| kind(ENFORCE, state)));
