@@ -17,10 +17,9 @@ pub(crate) fn parse(args: Vec<OsString>) -> Result<Command, clap::Error> {
 
 /// The definition of the command line. The short help of a command lists only common policy flags.
 pub(crate) fn command() -> clap::Command {
-    const COMMON: [(&str, &str); 3] = [
-        ("to_ports", "Permitted source ports, like 49152-61000"),
-        ("out_interface", "Output interfaces [default: uplinks]"),
-        ("enforce", "Drop packets with other source ports"),
+    const COMMON: [(&str, &str); 2] = [
+        ("to-ports", "Permitted source ports, like 49152-61000"),
+        ("out-interfaces", "Output interfaces [default: uplinks]"),
     ];
     let shorten = |arg: clap::Arg| {
         let id = arg.get_id().as_str();

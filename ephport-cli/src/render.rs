@@ -3,7 +3,7 @@
 
 use ephport_core::{
     Address, Families, Interfaces, Ipsec, OpenConnections, Origin, PermittedPorts, PickUp,
-    PortRange, PortSet, Protocol, ResolvedPolicy,
+    PortRange, PortSet, Protocol, ResolvedPolicy, Target,
 };
 
 use ephport_nft::InstalledPolicy;
@@ -134,11 +134,18 @@ fn scope(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// The permitted ports.
+/// The permitted ports, as they were written and as they are on this host.
 fn target(policy: &ResolvedPolicy) -> String {
-    match &policy.permitted {
-        PermittedPorts::Blocks(blocks) => format!("a block for each of {} sources", blocks.count()),
+    let ports = match &policy.permitted {
+        PermittedPorts::Blocks(blocks) => {
+            return format!("a block for each of {} sources", blocks.count());
+        }
         PermittedPorts::Set(ports) => ranges(ports),
+    };
+    match &policy.policy.spec().target {
+        Target::MapE(map_e) => format!("MAP-E {map_e}: {ports}"),
+        Target::Local => format!("local: {ports}"),
+        Target::Ports(_) | Target::Blocks(_) => ports,
     }
 }
 

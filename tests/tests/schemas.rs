@@ -131,7 +131,7 @@ fn policy_files_conform_to_their_schema() {
     // The schema has the keys of the policy file.
     let file = PolicyFile::new("[[policy]]\nkey = 1\n");
     let err = ephport(&host, &format!("show {}", file.path())).err;
-    let (_, keys) = err.trim_end().split_once("expected ").expect("the keys");
+    let (_, keys) = err.trim_end().split_once("expected one of ").expect("the keys");
     let mut keys: Vec<_> = keys.split(", ").collect();
     keys.sort_unstable();
     let policy = &schema["$defs"]["Policy"]["properties"];

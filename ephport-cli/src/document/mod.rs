@@ -9,9 +9,8 @@ mod policy_file;
 pub(crate) use parts::{
     Difference, PolicyDocument, PolicyStatus, PortRange, RuleDocument, Step, ports, rules,
 };
-use policy_file::PolicyFile;
 use schemars::generate::SchemaSettings;
-use schemars::{JsonSchema, Schema, schema_for};
+use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 
 /// The version of all documents.
@@ -28,7 +27,7 @@ pub(crate) fn schema(name: Name) -> Schema {
         Name::Explain => printed::<Explain>(),
         Name::Demo => printed::<Demo>(),
         Name::Message => printed::<Message>(),
-        Name::PolicyFile => schema_for!(PolicyFile),
+        Name::PolicyFile => policy_file::schema(),
     }
 }
 

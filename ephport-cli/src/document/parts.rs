@@ -1,14 +1,14 @@
 //! Parts of several documents.
 
-use ephport_core::{
-    Families, Interfaces, PermittedPorts, PolicyName, PortSet, Protocol, ResolvedPolicy, Target,
-};
+use ephport_core::{Families, Interfaces, PolicyName, PortSet, Protocol, ResolvedPolicy};
 use ephport_nft::nftables::Rule;
 use ephport_nft::plan::drift::Location;
 use ephport_nft::table::layout::policy_of;
 use ephport_nft::{Drift, TableState};
 use schemars::JsonSchema;
 use serde::Serialize;
+
+use super::policy_file;
 
 /// A range of ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -34,6 +34,10 @@ pub(crate) fn ports(ports: &PortSet) -> Vec<PortRange> {
 pub(crate) struct PolicyDocument {
     /// The name.
     name: String,
+    /// The keys of the policy file as they were written, with `_` for `-`. The other members are
+    /// their meaning on this host.
+    #[schemars(schema_with = "policy_file::written")]
+    written: serde_json::Value,
     /// The transport protocols.
     protocols: Vec<String>,
     /// The output interfaces: names, and prefixes like `wg*`; null is every interface but loopback.
@@ -62,10 +66,6 @@ pub(crate) struct PolicyDocument {
     source_ports: Vec<PortRange>,
     /// The source ports that connections are translated to.
     to_ports: Vec<PortRange>,
-    /// The block of each source, as the policy file has them; null if all share `to_ports`.
-    blocks: Option<String>,
-    /// The MAP-E parameters from which `to_ports` follow, as the policy file has them, or null.
-    map_e: Option<String>,
     /// The source ports that enforcement permits.
     permitted_source_ports: Vec<PortRange>,
     /// `auto`, `masquerade`, `keep` or the new source address.
@@ -133,6 +133,7 @@ impl From<&ResolvedPolicy> for PolicyDocument {
         } = policy;
         Self {
             name: name.to_string(),
+            written: written.to_json(),
             protocols: protocols.iter().map(Protocol::name).map(Into::into).collect(),
             out_interfaces: match out_interfaces {
                 Interfaces::Any => None,
@@ -150,14 +151,6 @@ impl From<&ResolvedPolicy> for PolicyDocument {
             ipsec: ipsec.name().into(),
             source_ports: ports(translated),
             to_ports: ports(&permitted.ports()),
-            blocks: match permitted {
-                PermittedPorts::Set(_) => None,
-                PermittedPorts::Blocks(blocks) => Some(blocks.to_string()),
-            },
-            map_e: match &written.spec().target {
-                Target::MapE(map_e) => Some(map_e.to_string()),
-                Target::Ports(_) | Target::Local | Target::Blocks(_) => None,
-            },
             permitted_source_ports: ports(permitted_source_ports),
             address: address.to_string(),
             random: flags.random,

@@ -1,135 +1,74 @@
-//! The schema of the policy file, with its keys as JSON has them.
+//! The schema of the policy file, with its keys as JSON has them, from the table of keys.
 
-use schemars::JsonSchema;
+use ephport_core::policy::key::{Group, Key, Kind};
+use ephport_core::policy::keys::KEYS;
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value, json};
 
-/// A policy file.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "the type exists for its schema")]
-pub(super) struct PolicyFile {
-    /// The policies, in order of precedence.
-    #[schemars(length(min = 1))]
-    policy: Vec<Policy>,
+/// The schema of policy files.
+pub(super) fn schema() -> Schema {
+    let targets = KEYS.iter().filter(|key| key.group == Group::Target);
+    let one_of: Vec<_> = targets.map(|key| json!({ "required": [key.name] })).collect();
+    let properties = KEYS.iter().map(|key| (key.name.to_string(), property(key)));
+    json_schema!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "PolicyFile",
+        "description": "A policy file: policies in order of precedence.",
+        "type": "object",
+        "properties": {
+            "policy": { "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/Policy" } },
+        },
+        "required": ["policy"],
+        "additionalProperties": false,
+        "$defs": {
+            "Policy": {
+                "description": "A policy, with one key for its permitted ports.",
+                "type": "object",
+                "properties": properties.collect::<Map<_, _>>(),
+                "oneOf": one_of,
+                "additionalProperties": false,
+            },
+        },
+    })
 }
 
-/// A policy. Exactly one of `to-ports`, `map-e` and `blocks` is required.
-#[derive(JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-#[expect(dead_code, reason = "the type exists for its schema")]
-struct Policy {
-    /// The name: a letter, then letters, digits, `_`, `-` and `.`.
-    #[schemars(length(min = 1, max = 32), regex(pattern = "^[A-Za-z][A-Za-z0-9_.-]*$"))]
-    name: String,
-    /// The permitted source ports, like `1024-29999,32768-65535`, or `local`.
-    to_ports: Option<String>,
-    /// The parameters of a MAP-E rule.
-    map_e: Option<String>,
-    /// The block of ports of each source: a plan, or one block for each item.
-    blocks: Option<OneOrMany>,
-    /// The ports that are not permitted although `to-ports` contains them.
-    except_ports: Option<String>,
-    /// The transport protocols.
-    protocols: Option<Vec<Protocol>>,
-    /// The output interfaces: names, prefixes like `wg*`, `any` or `uplinks`.
-    out_interfaces: Option<OneOrMany>,
-    /// The output interfaces out of scope.
-    except_interfaces: Option<OneOrMany>,
-    /// The input interfaces.
-    in_interfaces: Option<OneOrMany>,
-    /// The source networks.
-    sources: Option<Vec<String>>,
-    /// The destination networks.
-    destinations: Option<Vec<String>>,
-    /// The destination networks out of scope.
-    except_destinations: Option<Vec<String>>,
-    /// The destination ports, like `80,443`.
-    destination_ports: Option<String>,
-    /// The mark of the packets: a number, or a value and a mask like `0x10/0xf0`.
-    mark: Option<String>,
-    /// Packets that IPsec protects.
-    ipsec: Option<Ipsec>,
-    /// Where connections begin.
-    origin: Option<Origin>,
-    /// The address families.
-    families: Option<Vec<Family>>,
-    /// The source ports that are translated.
-    source_ports: Option<String>,
-    /// The source ports that are not translated although `source-ports` contains them.
-    exempt_source_ports: Option<String>,
-    /// Select a random port even where a port could be kept.
-    random: Option<bool>,
-    /// Select a random port, never by a hash.
-    fully_random: Option<bool>,
-    /// Give a client the same address for each connection.
-    persistent: Option<bool>,
-    /// Give a source the same range for each destination.
-    per_source_stable: Option<bool>,
-    /// `masquerade`, `keep` or the new source address.
-    address: Option<String>,
-    /// The TCP packets that a connection can start with.
-    pick_up: Option<PickUp>,
-    /// Drop packets with other source ports.
-    enforce: Option<bool>,
-    /// Enforcement on connections that were open when the policy was applied.
-    open_connections: Option<OpenConnections>,
+/// The schema of a policy's keys as they were written: each is there, with null for no value.
+pub(super) fn written(_: &mut SchemaGenerator) -> Schema {
+    let json_name = |key: &Key| key.name.replace('-', "_");
+    let properties = KEYS.iter().map(|key| (json_name(key), json!({ "description": key.help })));
+    json_schema!({
+        "type": "object",
+        "properties": properties.collect::<Map<_, _>>(),
+        "required": KEYS.iter().map(json_name).collect::<Vec<_>>(),
+        "additionalProperties": false,
+    })
 }
 
-/// A text, or a list of texts.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "the type exists for its schema")]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
+fn property(key: &Key) -> Value {
+    let mut schema = match key.kind {
+        Kind::Switch => json!({ "type": "boolean" }),
+        Kind::List => json!({
+            "anyOf": [text(key), { "type": "array", "items": text(key) }],
+        }),
+        Kind::Text => text(key),
+    };
+    schema["description"] = key.help.into();
+    if !key.default.is_empty() {
+        schema["default"] = match key.kind {
+            Kind::Switch => (key.default == "true").into(),
+            Kind::List | Kind::Text => key.default.into(),
+        };
+    }
+    schema
 }
 
-#[derive(JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[expect(dead_code, reason = "the type exists for its schema")]
-enum Protocol {
-    Tcp,
-    Udp,
-    Udplite,
-    Sctp,
-}
-
-#[derive(JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[expect(dead_code, reason = "the type exists for its schema")]
-enum Origin {
-    Local,
-    Forwarded,
-    Both,
-}
-
-#[derive(JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[expect(dead_code, reason = "the type exists for its schema")]
-enum Family {
-    Ipv4,
-    Ipv6,
-}
-
-#[derive(JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[expect(dead_code, reason = "the type exists for its schema")]
-enum PickUp {
-    Opening,
-    Any,
-}
-
-#[derive(JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[expect(dead_code, reason = "the type exists for its schema")]
-enum Ipsec {
-    Skip,
-    Match,
-}
-
-#[derive(JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[expect(dead_code, reason = "the type exists for its schema")]
-enum OpenConnections {
-    Keep,
-    Drop,
+fn text(key: &Key) -> Value {
+    let words: Vec<_> = key.words.iter().map(|(word, _)| *word).collect();
+    match (key.group, words.is_empty()) {
+        (Group::Name, _) => {
+            json!({ "type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,31}$" })
+        }
+        (_, true) => json!({ "type": "string", "minLength": 1 }),
+        (_, false) => json!({ "type": "string", "enum": words }),
+    }
 }
