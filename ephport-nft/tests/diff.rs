@@ -37,6 +37,7 @@ fn applied(mut rules: Vec<Rule>, operations: &[Operation]) -> Vec<Rule> {
                 let before = at(&rules, rule.position);
                 rules.insert(before, Rule { handle: None, ..rule.clone() });
             }
+            Operation::FlushChain(_) => rules.clear(),
             Operation::DeleteRule(rule) => {
                 let gone = at(&rules, rule.handle);
                 rules.remove(gone);
@@ -83,6 +84,32 @@ fn of_few_rules_each_change_is_the_least() {
     for (old, new) in lists.iter().flat_map(|old| lists.iter().map(move |new| (old, new))) {
         assert_rules_that_stay_are_left_alone(old, new);
     }
+}
+
+#[test]
+fn long_chains_are_flushed_if_most_rules_change() {
+    const LEN: u32 = 5_000;
+    let table = |first: u32| {
+        let rule = |number: u32| Rule {
+            userdata: Some((first + number).to_be_bytes().into()),
+            handle: Some(u64::from(number) + 1),
+            ..Rule::new(FAMILY, TABLE, "c", Vec::new())
+        };
+        TableState { rules: (0..LEN).map(rule).collect(), ..ruleset(b"") }
+    };
+    let (old, new) = (table(0), table(LEN));
+    let operations = changes(&old, &new).unwrap();
+    assert!(matches!(operations.first(), Some(Operation::FlushChain(_))));
+    assert_eq!(operations.len(), 5_001);
+    assert_eq!(contents(&applied(old.rules.clone(), &operations)), contents(&new.rules));
+    // The kernel walks the chain only a few times.
+    let few = table(10);
+    assert_eq!(changes(&old, &few).unwrap().len(), 20);
+}
+
+/// The user data of rules.
+fn contents(rules: &[Rule]) -> Vec<Option<Vec<u8>>> {
+    rules.iter().map(|rule| rule.userdata.clone()).collect()
 }
 
 #[test]

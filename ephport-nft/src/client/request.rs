@@ -17,6 +17,8 @@ pub enum Request {
     Add(Object),
     /// The deletion of an object.
     Delete(Object),
+    /// To delete all rules of the chain of this name.
+    Flush(String),
 }
 
 /// An object of nf_tables.
@@ -68,6 +70,7 @@ impl Request {
             Operation::DeleteElements(some) => Self::Delete(elements(some)),
             Operation::AppendRule(new) | Operation::InsertRule(new) => Self::Add(rule(new)),
             Operation::DeleteRule(old) => Self::Delete(rule(old)),
+            Operation::FlushChain(chain) => Self::Flush(chain.name.clone()),
         }
     }
 }
@@ -105,6 +108,7 @@ impl fmt::Display for Request {
             }
             Self::Add(object) => write!(f, "add {object}"),
             Self::Delete(object) => write!(f, "delete {object}"),
+            Self::Flush(chain) => write!(f, "delete the rules of chain {chain}"),
         }
     }
 }

@@ -24,7 +24,7 @@ mod scope;
 mod spread;
 mod translate;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use ephport_core::{Ipsec, PermittedPorts, PolicyName, ResolvedPolicy};
 use thiserror::Error;
@@ -44,8 +44,9 @@ pub fn compile(policies: &[ResolvedPolicy]) -> Result<TableState, CompileError> 
     let mut program = Program { guards_ipsec, ..Program::default() };
     program.base_chain(POSTROUTING, "nat", PRIORITY);
     program.guards(POSTROUTING);
-    for (i, policy) in policies.iter().enumerate() {
-        if policies[..i].iter().any(|earlier| earlier.name == policy.name) {
+    let mut names = HashSet::new();
+    for policy in policies {
+        if !names.insert(&policy.name) {
             return Err(CompileError::SameName { name: policy.name.clone() });
         }
         program.policy(policy);
@@ -80,6 +81,8 @@ struct Program {
     bound_sets: HashSet<String>,
     /// Whether packets that IPsec will protect are in no policy's scope.
     guards_ipsec: bool,
+    /// The maps of blocks, by name.
+    blocks: HashMap<String, SetSpec>,
 }
 
 impl Program {
@@ -88,7 +91,11 @@ impl Program {
         // A condition that no packet meets has no rule, but may have made a set.
         sets.retain(|set| !set.spec.is_anonymous() || bound_sets.contains(&set.spec.name));
         // Chain by chain, as the kernel lists them.
-        rules.sort_by_key(|rule| chains.iter().position(|chain| chain.name == rule.chain));
+        let order: HashMap<_, _> =
+            chains.iter().zip(0..).map(|(chain, at)| (chain.name.as_str(), at)).collect();
+        rules.sort_by_key(|rule: &Rule| {
+            order.get(rule.chain.as_str()).copied().unwrap_or(usize::MAX)
+        });
         TableState { chains, sets, rules, ..TableState::empty(Table::new(FAMILY, TABLE)) }
     }
 

@@ -212,8 +212,8 @@ impl Program {
         family: Family,
     ) -> SetSpec {
         let name = layout::block_map(&policy.name, family);
-        if let Some(known) = self.sets.iter().find(|filled| filled.spec.name == name) {
-            return known.spec.clone();
+        if let Some(known) = self.blocks.get(&name) {
+            return known.clone();
         }
         let named = SetName::Named(&name);
         let is_addressed = blocks.iter().next().is_some_and(|block| block.outside.is_some());
@@ -224,7 +224,9 @@ impl Program {
             let of = blocks.iter().map(|block| (block.source, block.ports));
             Set::source_ports(named, family, of)
         };
-        self.set(filled)
+        let spec = self.set(filled);
+        self.blocks.insert(name, spec.clone());
+        spec
     }
 }
 

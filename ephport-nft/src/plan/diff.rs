@@ -138,6 +138,10 @@ fn differing<'a>(
     (gone, new)
 }
 
+/// The most rules that the kernel may pass over to change a chain: it walks the chain for each rule that
+/// is deleted, or inserted before another (50 ns a rule). Above it, all rules of the chain are replaced.
+const MAX_STEPS: usize = 10_000_000;
+
 /// A digest of a rule that is compared in place of the rule: 128 bits, with a key of this process.
 fn digest(rule: &Rule, table: &Normalized<'_>) -> (u64, u64) {
     let bytes = table.rule_bytes(rule);
@@ -164,6 +168,12 @@ fn rules(
     };
     let kept = longest_common(&digests(old, installed), &digests(new, desired));
     let mut operations = Vec::new();
+    let changed = old.len() + new.len() - 2 * kept.len();
+    if changed.saturating_mul(old.len()) > MAX_STEPS {
+        operations.extend(installed.chain(chain).cloned().map(Operation::FlushChain));
+        operations.extend(new.iter().flat_map(|rule| add_rule(rule, desired, None, names)));
+        return operations;
+    }
     let (mut old_rules, mut new_rules) = (old.iter().enumerate(), new.iter().enumerate());
     for (old_at, new_at) in kept.into_iter().chain([(old.len(), new.len())]) {
         let gone = old_rules.by_ref().take_while(|(at, _)| *at < old_at);

@@ -26,7 +26,9 @@ pub enum Operation {
     AppendRule(Rule),
     /// Adds a rule before the rule whose handle is its position.
     InsertRule(Rule),
-    /// Deletes the rule with this one's handle.
+    /// Deletes all rules of the chain.
+    FlushChain(Chain),
+    /// Deletes the rule with this handle.
     DeleteRule(Rule),
     /// Deletes a chain without rules and references.
     DeleteChain(Chain),
@@ -57,7 +59,7 @@ impl Operation {
             Self::AddElements(_) => (NFT_MSG_NEWSETELEM, NLM_F_CREATE),
             Self::AppendRule(_) => (NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND),
             Self::InsertRule(_) => (NFT_MSG_NEWRULE, NLM_F_CREATE),
-            Self::DeleteRule(_) => (NFT_MSG_DELRULE, 0),
+            Self::DeleteRule(_) | Self::FlushChain(_) => (NFT_MSG_DELRULE, 0),
             Self::DeleteChain(_) => (NFT_MSG_DELCHAIN, 0),
             Self::DeleteSet(_) => (NFT_MSG_DELSET, 0),
             Self::DeleteElements(_) => (NFT_MSG_DELSETELEM, 0),
@@ -77,6 +79,10 @@ impl Operation {
                 ..Rule::new(rule.family, &rule.table, &rule.chain, Vec::new())
             }
             .encode(w),
+            // Without a handle, all rules of the chain are deleted.
+            Self::FlushChain(Chain { family, table, name, .. }) => {
+                Rule::new(*family, table, name, Vec::new()).encode(w);
+            }
             Self::DeleteChain(Chain { family, table, name, .. }) => {
                 Chain::regular(*family, table, name).encode(w);
             }
@@ -88,7 +94,7 @@ impl Operation {
 
     /// The operations that add a set, then its elements. The kernel requires a number in the transaction.
     pub(crate) fn fill(filled: &Set, id: u32) -> impl Iterator<Item = Self> {
-        let set = SetSpec { id: Some(id), ..filled.spec.clone() };
+        let set = SetSpec { id: Some(id), handle: None, ..filled.spec.clone() };
         let chunks = filled.chunks().into_iter();
         let chunks = chunks.map(move |chunk| Elements { set_id: Some(id), ..chunk });
         [Self::AddSet(set)].into_iter().chain(chunks.map(Self::AddElements))

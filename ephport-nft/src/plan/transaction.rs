@@ -7,7 +7,7 @@
 use super::diff::changes;
 use super::operation::Operation;
 use crate::netlink::{CodecError, Header, NfGenMsg, Writer};
-use crate::nftables::{Generation, Table};
+use crate::nftables::{Chain, Generation, Rule, Table};
 use crate::table::TableState;
 use crate::uapi::{
     NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES,
@@ -28,13 +28,14 @@ impl Batch {
         let mut operations = vec![
             Operation::AddTable(plain.clone()),
             Operation::DeleteTable(plain),
-            Operation::AddTable(ruleset.table.clone()),
+            Operation::AddTable(Table { handle: None, ..ruleset.table.clone() }),
         ];
-        operations.extend(ruleset.chains.iter().cloned().map(Operation::AddChain));
+        operations.extend(ruleset.chains.iter().map(Chain::unnumbered).map(Operation::AddChain));
         for (filled, id) in ruleset.sets.iter().zip(1..) {
             operations.extend(Operation::fill(filled, id));
         }
-        operations.extend(ruleset.rules.iter().cloned().map(Operation::AppendRule));
+        let rule = |rule: &Rule| Rule { handle: None, position: None, ..rule.clone() };
+        operations.extend(ruleset.rules.iter().map(rule).map(Operation::AppendRule));
         Self(operations)
     }
 
