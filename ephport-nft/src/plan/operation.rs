@@ -43,7 +43,9 @@ impl Operation {
     pub(crate) fn table(&self) -> &str {
         match self {
             Self::AddTable(table) | Self::DeleteTable(table) => &table.name,
-            Self::AddChain(chain) | Self::DeleteChain(chain) => &chain.table,
+            Self::AddChain(chain) | Self::FlushChain(chain) | Self::DeleteChain(chain) => {
+                &chain.table
+            }
             Self::AddSet(set) | Self::DeleteSet(set) => &set.table,
             Self::AddElements(elements) | Self::DeleteElements(elements) => &elements.table,
             Self::AppendRule(rule) | Self::InsertRule(rule) | Self::DeleteRule(rule) => &rule.table,
