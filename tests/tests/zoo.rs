@@ -126,7 +126,7 @@ const EXHIBITS: [(&str, &str); 14] = [
          chain masquerading { meta mark & 0x4000 == 0 return; meta mark set meta mark xor 0x4000\n\
          masquerade fully-random; }\n\
          chain nat-postrouting { type nat hook postrouting priority srcnat; jump masquerading; }\n\
-         chain nat-output { type nat hook output priority dstnat;\n\
+         chain nat-output { type nat hook output priority -100;\n\
          ip daddr . meta l4proto . th dport vmap @service-ips; }\n}",
     ),
     (
