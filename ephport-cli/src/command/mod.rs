@@ -172,6 +172,7 @@ mod tests {
             let document: Document = "[[policy]]\nname = \"a\"\nto-ports = \"1\"".parse().unwrap();
             Plan::new(document.policies(), &HostFacts::default()).unwrap_err()
         };
+        let kernel = || ephport_nft::Error::Netlink(NetlinkError::Interrupted);
         let cases = [
             (Failure::Policy(policy()), policy().to_string()),
             (
@@ -184,6 +185,7 @@ mod tests {
                 Failure::Print(ErrorKind::StorageFull.into()),
                 "cannot print: no storage space".into(),
             ),
+            (Failure::Kernel(kernel()), kernel().to_string()),
             (Failure::Nacl(NaclError::NoAcl), NaclError::NoAcl.to_string()),
             (Failure::Demo(demo()), demo().to_string()),
         ];
