@@ -91,9 +91,9 @@ pub enum Reason {
     Protocol,
     /// The origin is out of scope.
     Origin,
-    /// The source address is in none of the networks.
+    /// The source address is outside of the networks.
     Source,
-    /// The destination address is in none of the networks.
+    /// The destination address is outside of the networks.
     Destination,
     /// The destination address is excepted.
     ExceptedDestination,

@@ -36,7 +36,7 @@ pub struct Flow {
     source_type: SourceType,
 }
 
-/// What conntrack takes a TCP packet for that it sees first.
+/// The first packet of a TCP connection that conntrack sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TcpOpening {
     /// SYN without ACK, RST or FIN.
@@ -46,14 +46,14 @@ pub enum TcpOpening {
     MidStream,
 }
 
-/// To how many the destination address speaks.
+/// The type of the destination address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddressType {
     /// One host.
     Unicast,
     /// A group (RFC 5771, RFC 4291 §2.7).
     Multicast,
-    /// All of a network; IPv4 alone.
+    /// Every host of a network; only IPv4.
     Broadcast,
 }
 
@@ -123,8 +123,8 @@ impl Flow {
         Self { opening, ..self }
     }
 
-    /// The same flow to a directed broadcast address, which the address alone does not tell. IPv6
-    /// has none, and its flows stay what they are.
+    /// The same flow to a directed broadcast address, which the address does not show. IPv6
+    /// has none, and its flows are unchanged.
     #[must_use]
     pub fn with_broadcast(self) -> Self {
         let destination_type =
@@ -228,7 +228,7 @@ impl Flow {
         self.in_interface.as_ref()
     }
 
-    /// What conntrack takes it for; for other protocols than TCP always the opening.
+    /// The first packet that conntrack sees; always the opening for other protocols than TCP.
     #[must_use]
     pub fn opening(&self) -> TcpOpening {
         self.opening
@@ -388,7 +388,7 @@ pub enum FlowError {
     /// `mark` ends the text.
     #[error("no number after `mark`: expected one like mark 0x1")]
     NoMark,
-    /// A word that may not stand after the interface.
+    /// An unknown word after the interface.
     #[error(
         "unknown word {} in a flow: expected iif NAME, bridged, other-source, mark NUMBER, ipsec, \
          mid-stream or broadcast",
@@ -398,7 +398,7 @@ pub enum FlowError {
         /// The word.
         word: Box<str>,
     },
-    /// A word that stands there twice.
+    /// A word that is given twice.
     #[error("{} is given twice: expected once", quoted(word))]
     Repeated {
         /// The word.
@@ -414,7 +414,7 @@ pub enum FlowError {
         /// The second.
         second: Box<str>,
     },
-    /// The kernel takes every packet of this protocol for an opening.
+    /// Every packet of this protocol is an opening.
     #[error("a {protocol} flow has no mid-stream: only tcp has segments that open nothing")]
     MidStream {
         /// The protocol.

@@ -125,10 +125,16 @@ pub fn document(text: &str) {
     }
 }
 
-/// A document reads what it writes, and means something or says why not.
+/// A printed document reads back, and is bound to a host or has an error with a message.
 fn written(document: &Document) {
     let toml = document.to_toml();
     assert_eq!(toml.parse().as_ref(), Ok(document), "{toml}");
+    for policy in document.policies() {
+        assert!(policy.example_flow().is_some(), "{toml}");
+    }
+    for warning in document.warnings() {
+        assert_ne!(warning.to_string(), "", "{toml}");
+    }
     if let Err(error) = document.resolve(&HostFacts::default()) {
         assert_ne!(error.to_string(), "", "{toml}");
     }

@@ -1,32 +1,59 @@
-//! Which source ports a host's outgoing connections may use, as pure values.
+//! A pure model of which source ports a host's outgoing connections may use.
 //!
-//! A [`Policy`] says, for the opening packet of each connection in its [`Scope`], which source
-//! ports it may leave with. [`Policy::resolve`] binds it to the facts of one host, and
-//! [`ResolvedPolicy::decide`] is its meaning: what happens to a [`Flow`], and why.
+//! There is no input, output, clock or socket here; `ephport-nft` installs the policies.
 //!
-//! There is no input, output, clock or socket here; `ephport-nft` tells the kernel.
+//! | I want to | use |
+//! |---|---|
+//! | build a policy | [`Policy::to`] |
+//! | read or print a policy file | [`Document`], with [`str::parse`] and [`Document::to_toml`] |
+//! | list the keys of a policy, with flags and defaults | [`policy::keys::KEYS`] |
+//! | bind policies to a host | [`Document::resolve`], with [`HostFacts`] |
+//! | know what happens to a connection, and why | [`evaluate`], with a [`Flow`] |
+//! | know what a policy does not do | [`Document::warnings`], [`Document::host_warnings`] |
+//! | compute with ports | [`PortSet`], [`PortRange`] |
+//! | derive the port set of a MAP-E customer | [`MapE`] |
+//! | give each source a block of ports, and find the source of a port | [`BlockTable`] |
+//! | import rules of iptables, or AWS network ACLs | [`import`] |
+//! | repeat text of others in a message | [`quoted`] |
+//!
+//! Build a policy, bind it to a host and decide on a connection:
 //!
 //! ```
-//! use ephport_core::{
-//!     Address, Decision, Flow, HostFacts, Policy, PolicySpec, PortSelection, Protocol, Target,
-//!     Translation,
-//! };
+//! use ephport_core::{Decision, Flow, HostFacts, Policy, PortRange};
 //!
-//! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
+//! let range: PortRange = "49152-61000".parse()?;
+//! let policy = Policy::to(range).named("builds").sources(["172.16.0.0/12"]).build()?;
 //! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
-//! let flow = Flow::new(
-//!     Protocol::Tcp,
-//!     "172.17.0.2:40000".parse()?,
-//!     "203.0.113.9:443".parse()?,
-//!     "eth0".parse()?,
-//! )?;
-//! let decision = policy.resolve(&host)?.decide(&flow);
-//! assert_eq!(decision, Decision::Translated(Translation {
-//!     ports: "49152-61000".parse()?,
-//!     keep: None,
-//!     address: Address::Masquerade,
-//!     selection: PortSelection::default(),
-//! }));
+//! let flow: Flow = "tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0 iif docker0".parse()?;
+//! let Decision::Translated(translation) = policy.resolve(&host)?.decide(&flow) else {
+//!     panic!("not translated");
+//! };
+//! assert_eq!(translation.ports, range.into());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Read a policy file, list its warnings and print it:
+//!
+//! ```
+//! use ephport_core::Document;
+//!
+//! let text = "[[policy]]\nname = \"a\"\nto-ports = \"iana\"\nper-source-stable = true\n";
+//! let document: Document = text.parse()?;
+//! assert_eq!(
+//!     document.warnings()[0].to_string(),
+//!     "policy a: per-source-stable has no effect: there is only one range"
+//! );
+//! assert!(document.to_toml().contains("to-ports = \"49152-65535\""));
+//! # Ok::<(), ephport_core::PolicyFileError>(())
+//! ```
+//!
+//! Find the source of a port:
+//!
+//! ```
+//! use ephport_core::BlockTable;
+//!
+//! let blocks: BlockTable = "10.0.0.0/24=63@192.0.2.1:1024-65535".parse()?;
+//! assert_eq!(blocks.source_of("192.0.2.1".parse()?, "1100".parse()?), Some("10.0.0.1".parse()?));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]

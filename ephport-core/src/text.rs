@@ -11,7 +11,7 @@ const MAX_QUOTED: usize = 80;
 /// ```
 /// use ephport_core::quoted;
 ///
-/// assert_eq!(quoted("eth0\x1b[31m").to_string(), "`eth0\\u{1b}[31m`");
+/// assert_eq!(quoted("eth0\x1b[31m").to_string(), "`eth0\\u001b[31m`");
 /// assert!(quoted(&"a".repeat(1_000_000)).to_string().ends_with("aaa...`"));
 /// ```
 #[must_use]
@@ -39,7 +39,8 @@ impl fmt::Display for Quoted<'_> {
         for c in chars.by_ref().take(MAX_QUOTED) {
             match c {
                 '"' | '\'' | '\\' => f.write_char(c)?,
-                c => write!(f, "{}", c.escape_debug())?,
+                c if c.escape_debug().len() == 1 => f.write_char(c)?,
+                c => write!(f, "\\u{:04x}", u32::from(c))?,
             }
         }
         let dots = if chars.next().is_some() { "..." } else { "" };
@@ -54,7 +55,10 @@ mod tests {
     #[test]
     fn text_is_cut_and_escaped() {
         assert_eq!(quoted("a\"b\\'é").to_string(), "`a\"b\\'é`");
-        assert_eq!(quoted("\u{1b}[2J\r\n\u{202e}").to_string(), "`\\u{1b}[2J\\r\\n\\u{202e}`");
+        assert_eq!(
+            quoted("\u{1b}[2J\r\n\u{202e}").to_string(),
+            "`\\u001b[2J\\u000d\\u000a\\u202e`"
+        );
         assert_eq!(excerpt(&"é".repeat(80)).to_string(), "é".repeat(80));
         assert_eq!(excerpt(&"é".repeat(81)).to_string(), format!("{}...", "é".repeat(80)));
     }

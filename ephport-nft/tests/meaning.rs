@@ -1,11 +1,13 @@
 //! The compiled program means what the policies mean: the interpreter over the program against the
 //! reference semantics, for 100,000 pairs of documents and connections.
 
-use ephport_core::strategies::{ports, wide_documents, wide_flows};
-use ephport_core::{Flow, Port};
+use ephport_core::strategies::{ports, wide_documents, wide_flows, wide_policies};
+use ephport_core::{Document, Effect, Flow, Port};
 use ephport_nft::TableState;
 use ephport_nft::fuzz::{compiled, disagreement};
+use ephport_nft::interpret::effect;
 use ephport_nft::nftables::expr::Expr;
+use ephport_nft::table::layout::POSTROUTING;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -52,5 +54,16 @@ proptest! {
         prop_assert_eq!(lookups(&ruleset), sets(&ruleset), "each anonymous set has its one rule");
         let disagreement = disagreement(&ruleset, &policies, &connections);
         prop_assert!(disagreement.is_none(), "{}", disagreement.unwrap_or_default());
+    }
+
+    #[test]
+    fn accepted_policies_translate_their_example(policy in wide_policies()) {
+        let flow = policy.example_flow().expect("accepted policies have one");
+        let (table, _) = compiled(&Document::from(policy)).expect("no uplinks");
+        // Two rules return multicast and broadcast destinations.
+        let rules = table.rules.iter().filter(|rule| rule.chain == POSTROUTING);
+        prop_assert!(rules.count() > 2);
+        let effect = effect(&table, &flow).expect("a program that can be interpreted");
+        prop_assert!(matches!(effect, Effect::Translated(_)), "{flow}: {effect:?}");
     }
 }

@@ -48,8 +48,8 @@ impl BlockTable {
         }
     }
 
-    /// Who uses `port` of the address `outside`, if anybody. Where the table names no outside
-    /// addresses, every address is the one.
+    /// The source with `port` of the address `outside`, if there is one. In a table without outside
+    /// addresses, the block applies to every address.
     #[must_use]
     pub fn source_of(&self, outside: IpAddr, port: Port) -> Option<IpAddr> {
         match self {
@@ -142,7 +142,7 @@ impl ExplicitBlocks {
     }
 }
 
-/// The first two neighbours of which `wrong` holds.
+/// The first two neighbours that are wrong together.
 fn pair(blocks: &[Block], wrong: impl Fn(&Block, &Block) -> bool) -> Option<(Block, Block)> {
     let neighbours = blocks.iter().zip(blocks.iter().skip(1));
     neighbours.map(|(a, b)| (*a, *b)).find(|(a, b)| wrong(a, b))

@@ -1,9 +1,9 @@
 //! A block of ports for each source, by arithmetic: the deterministic mapping of RFC 7422.
 //!
-//! Source number i gets block number i, so that who used a port can be told later without any log.
+//! Source number i gets block number i, so that the source of a port is known later without any log.
 //! Of the RFC's address assignment algorithms this is the sequential one (§2.2, algorithm A), and
-//! there is no overflow: its *dynamic address pool* is left out, because a connection from that
-//! pool can be traced by a log alone. A source that has used up its block waits for a free port.
+//! there is no overflow: its *dynamic address pool* is not supported, because only a log can trace a
+//! connection from that pool. A source that has used up its block waits for a free port.
 //!
 //! A plan is written `SOURCES=SIZE@PORTS`, or, when sources are spread over several outside
 //! addresses, `SOURCES=SIZE@OUTSIDE:PORTS`:
@@ -35,9 +35,9 @@ use crate::text::quoted;
 pub struct Block {
     /// The source.
     pub source: IpAddr,
-    /// The address that it leaves with; `None` leaves that to the policy.
+    /// Its source address after translation; `None` if the policy chooses it.
     pub outside: Option<IpAddr>,
-    /// The ports that it leaves with.
+    /// Its source ports after translation.
     pub ports: PortRange,
 }
 
@@ -71,7 +71,7 @@ impl BlockPlan {
         let capacity = |size| block_count(&ports, size).saturating_mul(addresses);
         if capacity(size) < sources.count() {
             let sizes: Vec<u16> = (1..=size).collect();
-            // As many sizes fit as the largest of them says.
+            // All sizes up to the largest fit.
             let largest = sizes.partition_point(|size| capacity(*size) >= sources.count());
             let (blocks, sources) = (capacity(size), sources.count());
             return Err(BlockError::DoesNotFit { blocks, size, sources, largest });
@@ -86,7 +86,7 @@ impl BlockPlan {
         self.sources
     }
 
-    /// The addresses that the sources leave with, when the plan names them.
+    /// The source addresses after translation, when the plan names them.
     #[must_use]
     pub fn outside(&self) -> Option<AddressRange> {
         self.outside
@@ -116,8 +116,8 @@ impl BlockPlan {
         self.nth(self.sources.index_of(source)?)
     }
 
-    /// Who uses `port` of the address `outside`, if anybody. Without outside addresses in the plan,
-    /// every address is the one.
+    /// The source with `port` of the address `outside`, if there is one. In a plan without outside
+    /// addresses, the block applies to every address.
     #[must_use]
     pub fn source_of(&self, outside: IpAddr, port: Port) -> Option<IpAddr> {
         let address = self.outside.map_or(Some(0), |range| range.index_of(outside))?;
@@ -149,7 +149,7 @@ fn block_count(ports: &PortSet, size: u16) -> u128 {
     ports.ranges().iter().map(|range| u128::from(range.count() / u32::from(size))).sum()
 }
 
-/// The blocks of `size` ports in a range; what is left over at its end belongs to none.
+/// The blocks of `size` ports in a range; the rest at its end is in no block.
 fn cut(whole: PortRange, size: u16) -> impl Iterator<Item = PortRange> {
     let (first, size) = (u32::from(whole.first().get()), u32::from(size));
     (0..whole.count() / size)
@@ -313,7 +313,7 @@ pub enum BlockError {
         /// The other.
         second: Block,
     },
-    /// Outside addresses for some sources alone.
+    /// Outside addresses for some sources only.
     #[error("{with} names an outside address and {without} does not: expected it for all or none")]
     MixedOutside {
         /// A block with an outside address.

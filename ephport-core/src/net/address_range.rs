@@ -65,7 +65,7 @@ impl AddressRange {
         Family::of(self.first)
     }
 
-    /// How many addresses; `u128::MAX` stands for all of IPv6, one more.
+    /// The number of addresses; `u128::MAX` for all of IPv6, which are one more.
     #[must_use]
     pub fn count(self) -> u128 {
         (number(self.last) - number(self.first)).saturating_add(1)

@@ -332,7 +332,7 @@ pub enum InterfaceError {
         /// The text.
         text: Box<str>,
     },
-    /// A `*` alone.
+    /// Only `*`.
     #[error("`*` includes loopback: write `any` for every interface except loopback")]
     BareWildcard,
 }
@@ -373,7 +373,7 @@ mod tests {
             "!lo" => `!lo`: expected the interfaces to except in except-interfaces, without `!`
             "any" => `any` is not a name here: expected the names of interfaces, or the word by itself
             "Uplinks" => `Uplinks` is not a name here: expected the names of interfaces, or the word by itself
-            "a\u{1b}b" => interface name `a\u{1b}b` contains '\u{1b}', which is not supported in a name
+            "a\u{1b}b" => interface name `a\u001bb` contains '\u{1b}', which is not supported in a name
         "#]].assert_eq(&errors);
         let none = InterfacePatterns::new([]).unwrap_err();
         assert_eq!(

@@ -133,7 +133,7 @@ impl PolicySpec {
         Ok(())
     }
 
-    /// The families that the address leaves in scope.
+    /// The families in scope; a fixed address has only one.
     pub(crate) fn families(&self) -> Families {
         match self.address {
             Address::Fixed(address) if self.scope.families.contains(Family::of(address)) => {
@@ -272,7 +272,7 @@ fn no_source(range: AddressRange) -> Option<(IpAddr, &'static str)> {
     })
 }
 
-/// A name that the pattern covers and none of the others, other than loopback.
+/// A name that only this pattern covers, other than loopback.
 pub(super) fn name_of(
     pattern: &InterfacePattern,
     except: &[InterfacePattern],

@@ -22,7 +22,7 @@ pub struct Key {
     pub words: &'static [(&'static str, &'static str)],
     /// The name of the value in the help.
     pub placeholder: &'static str,
-    /// The value if the key is omitted, as it is written in a flag; empty if no text says it.
+    /// The value if the key is omitted, as it is written in a flag; empty if there is no text for it.
     pub default: &'static str,
     /// The meaning of an empty [`default`](Self::default).
     pub unset: &'static str,
@@ -117,13 +117,13 @@ impl Key {
     /// Whether the text can be the value.
     ///
     /// # Errors
-    /// [`ValueError`] says why it cannot.
+    /// [`ValueError`] names the reason.
     pub fn check(&self, text: &str) -> Result<(), ValueError> {
         let mut scratch = PolicySpec::to(Target::Local);
         self.set(&mut scratch, &Input::text(text)).map_err(|error| error.error)
     }
 
-    /// Sets the part of the policy to its default; a target becomes all ports.
+    /// Sets the part of the policy to its default; a target is set to all ports.
     pub(super) fn reset(&self, spec: &mut PolicySpec) {
         let default = match (self.group, self.default) {
             (Group::Target, _) => {

@@ -102,6 +102,7 @@ fn keys_without_effect_are_warnings() {
         "persistent = true\naddress = \"192.0.2.1\"",
         "pick-up = \"any\"\nprotocols = [\"udp\"]",
         "open-connections = \"drop\"",
+        "expected-connections = \"drop\"",
         "exempt-source-ports = \"53\"",
         "except-ports = \"53\"",
         "destinations = [\"10.0.0.0/8\"]\nexcept-destinations = [\"192.0.2.0/24\", \"2001:db8::/32\"]",

@@ -13,7 +13,7 @@ use crate::policy::Policy;
 use crate::policy::address::Address;
 use crate::policy::name::PolicyName;
 use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
-use crate::policy::spec::{OpenConnections, PickUp, PolicySpec};
+use crate::policy::spec::{ExpectedConnections, OpenConnections, PickUp, PolicySpec};
 
 /// Something that a correct policy does not do.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -154,6 +154,11 @@ fn no_effects(policy: &Policy) -> Vec<Warning> {
             "the policy is not enforced",
         ),
         (
+            spec.expected_connections == ExpectedConnections::Drop && !spec.enforce,
+            "expected-connections",
+            "the policy is not enforced",
+        ),
+        (
             !spec.enforce
                 && !spec.exempt.is_empty()
                 && spec.exempt.intersection(&spec.source_ports).is_empty(),
@@ -218,7 +223,7 @@ fn overlaps(a: &InterfacePattern, b: &InterfacePattern) -> bool {
 }
 
 /// Whether the policy matches every connection that `other` matches. It may be true of policies for
-/// which this says no, but never the reverse.
+/// which this is false, but never the reverse.
 fn covers(policy: &PolicySpec, other: &PolicySpec) -> bool {
     let has_tcp = other.scope.protocols.contains(Protocol::Tcp);
     let picks_up = policy.pick_up == PickUp::Any || other.pick_up == PickUp::Opening || !has_tcp;

@@ -13,7 +13,7 @@ fn plan(text: &str) -> BlockPlan {
 
 /// RFC 7422 §2.4 and its table 1: fourteen hosts of 198.51.100.0/28 behind 192.0.2.1, system ports
 /// reserved, compression ratio 1:(14+2). The two blocks that the RFC keeps for its dynamic pool,
-/// 57472-65535, are nobody's here.
+/// 57472-65535, are in no block here.
 #[test]
 fn rfc_7422_example() {
     let plan = plan("198.51.100.1-198.51.100.14=4032@192.0.2.1:1024-65535");

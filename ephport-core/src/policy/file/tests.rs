@@ -416,7 +416,7 @@ fn errors_of_syntax_and_misspelt_keys() {
         => line 4, column 18: `source-ports = "1`: not TOML: invalid basic string, expected `"`
 
         [2J = 1
-        => line 4, column 2: `\u{1b}[2J = 1`: not TOML: key with no value, expected `=`
+        => line 4, column 2: `\u001b[2J = 1`: not TOML: key with no value, expected `=`
 
         name = "b"
         => line 4, column 1: `name`: not TOML: duplicate key
@@ -756,7 +756,7 @@ fn policy_that_cannot_be_resolved_is_named() {
     );
 }
 
-/// Two enforced policies of which the first moves high ports alone.
+/// Two enforced policies of which the first translates only high ports.
 #[test]
 fn the_first_policy_in_scope_owns_the_connection() {
     let document: Document = r#"
@@ -783,11 +783,11 @@ fn the_first_policy_in_scope_owns_the_connection() {
     assert_eq!(outcome("tcp 10.0.0.1:45000 -> 10.0.0.2:80 oif eth0"), (Some(0), 0));
     assert_eq!(outcome("tcp 10.0.0.1:30000 -> 10.0.0.2:80 oif eth0"), (Some(1), 1));
     assert_eq!(outcome("tcp 10.0.0.1:100 -> 10.0.0.2:80 oif eth0"), (None, 2));
-    let out = |flow: &str, leaving: u16| {
-        permits(&policies, &flow.parse().unwrap(), CtState::New, Port::new(leaving).unwrap())
+    let out = |flow: &str, sent: u16| {
+        permits(&policies, &flow.parse().unwrap(), CtState::New, Port::new(sent).unwrap())
     };
     let low = "tcp 10.0.0.1:30000 -> 10.0.0.2:80 oif eth0";
-    // The second moves it, but the first owns it.
+    // The second translates it, but the first enforces.
     assert!(out(low, 50_000) && !out(low, 60_000) && !out(low, 30_000) && out(low, 100));
     let other = "tcp 10.0.0.1:30000 -> 10.0.0.2:80 oif eth1";
     assert!(out(other, 60_000) && !out(other, 50_000));
