@@ -120,6 +120,7 @@ fn keys_without_effect_are_warnings() {
         policy a: persistent has no effect: the address is the same for all connections already
         policy a: pick-up has no effect: the policy does not match tcp
         policy a: open-connections has no effect: the policy is not enforced
+        policy a: expected-connections has no effect: the policy is not enforced
         policy a: exempt-source-ports has no effect: none of them is in source-ports
         policy a: except-ports has no effect: none of them is permitted by the target
         policy a: except-destinations has no effect: none of them is in destinations
