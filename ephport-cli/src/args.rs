@@ -87,6 +87,19 @@ Example: ephport-nft explain --to-ports 49152-61000 \\
 
 Exit codes: 0 explained; 1 failure; 2 wrong arguments")]
     Explain(ExplainArgs),
+    /// Show the source ports in use
+    #[command(after_help = "\
+Example: ephport-nft usage --watch
+
+Exit codes: 0 printed; 1 failure; 2 wrong arguments; 3 with --outside: a
+connection is outside")]
+    Usage(UsageArgs),
+    /// Show which source a policy gives a port to
+    #[command(after_help = "\
+Example: ephport-nft whose 203.0.113.7:1100 --blocks 10.0.0.0/22=63@1024-65535
+
+Exit codes: 0 found; 1 failure; 2 wrong arguments; 3 no source")]
+    Whose(WhoseArgs),
     /// Convert rules of other tools to a policy file
     #[command(
         subcommand,
@@ -192,6 +205,48 @@ pub(crate) struct ExplainArgs {
     /// forwarded packet, `mid-stream` one of an open connection, `broadcast` its destination.
     #[arg(long)]
     pub(crate) flow: Flow,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct UsageArgs {
+    /// Refresh every 2 seconds, or as often as given
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "2",
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        conflicts_with_all = ["json", "openmetrics", "outside"]
+    )]
+    pub(crate) watch: Option<u64>,
+
+    /// List connections with a source port that their policy does not permit
+    #[arg(long, conflicts_with = "openmetrics")]
+    pub(crate) outside: bool,
+
+    /// Print metrics, for node_exporter's textfile collector
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) openmetrics: bool,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct WhoseArgs {
+    /// The source after NAT, like 203.0.113.7:1100 or [2001:db8::1]:1100
+    #[arg(value_name = "ADDRESS:PORT")]
+    pub(crate) endpoint: std::net::SocketAddr,
 
     #[command(flatten)]
     pub(crate) output: OutputArgs,

@@ -84,6 +84,8 @@ pub fn run(
             command::import::run(args, input, out, err)
         }
         Command::Show(args) => command::show::run(args, &mut output),
+        Command::Usage(args) => command::usage::run(args, &mut output),
+        Command::Whose(args) => command::whose::run(args, &mut output),
         Command::Demo(args) => command::demo::run(args, &mut output),
         Command::Schema(args) => command::schema::run(args, &mut output),
     };

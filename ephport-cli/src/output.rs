@@ -35,6 +35,16 @@ impl<'a> Output<'a> {
         let _ = self.out.write_fmt(text);
     }
 
+    /// Whether standard output cannot be written any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.out.failure.is_some()
+    }
+
+    /// Write what is buffered of standard output.
+    pub(crate) fn flush(&mut self) {
+        self.out.flush_all();
+    }
+
     /// Print a JSON document to standard output.
     pub(crate) fn document(&mut self, document: &impl Serialize) {
         match serde_json::to_string_pretty(document) {

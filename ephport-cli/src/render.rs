@@ -169,7 +169,7 @@ pub(crate) fn address(address: Address) -> String {
     }
 }
 
-fn interfaces(interfaces: &Interfaces) -> String {
+pub(crate) fn interfaces(interfaces: &Interfaces) -> String {
     match interfaces {
         Interfaces::Any => "any but loopback".into(),
         Interfaces::Matching(patterns) => listed(patterns),

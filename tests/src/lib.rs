@@ -4,6 +4,7 @@
 //! network.
 #![forbid(unsafe_code)]
 
+pub mod conntrack;
 pub mod docker;
 pub mod random;
 pub mod strace;

@@ -9,6 +9,8 @@ pub(crate) mod remove;
 pub(crate) mod schema;
 pub(crate) mod show;
 pub(crate) mod status;
+pub(crate) mod usage;
+pub(crate) mod whose;
 
 use std::error::Error;
 use std::fs::File;
@@ -16,6 +18,7 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use ephport_core::{Document, DocumentError, NaclError, PolicyError, PolicyFileError};
+use ephport_nft::conntrack::ConntrackError;
 use ephport_nft::interpret::InterpretError;
 use ephport_nft::netlink::NetlinkError;
 use ephport_nft::{Plan, PlanError, host};
@@ -51,6 +54,8 @@ pub(crate) enum Failure {
     Host(NetlinkError),
     #[error("{}", Advised(.0))]
     Kernel(ephport_nft::Error),
+    #[error(transparent)]
+    Conntrack(#[from] ConntrackError),
     #[error("cannot read standard input: {0}")]
     Input(#[source] io::Error),
     #[error(transparent)]
@@ -104,7 +109,7 @@ impl Failure {
             Self::Policy(_) | Self::Plan(_) | Self::Sysctl(_) => "policy",
             Self::NoFile { .. } | Self::File { .. } => "file",
             Self::Host(_) => "host",
-            Self::Kernel(_) => "kernel",
+            Self::Kernel(_) | Self::Conntrack(_) => "kernel",
             Self::Input(_) | Self::Nacl(_) | Self::NoReplyPorts => "input",
             Self::Demo(_) => "demo",
             Self::Print(_) => "output",

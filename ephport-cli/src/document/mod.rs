@@ -5,6 +5,7 @@
 
 mod parts;
 mod policy_file;
+mod usage;
 
 pub(crate) use parts::{
     Difference, PolicyDocument, PolicyStatus, PortRange, RuleDocument, Step, ports, rules,
@@ -12,6 +13,10 @@ pub(crate) use parts::{
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
+pub(crate) use usage::{
+    ConntrackDocument, DestinationDocument, OutsideConnection, OutsideDocument,
+    PolicyUsageDocument, SourceDocument, UsageDocument, WhoseDocument,
+};
 
 /// The version of all documents.
 pub(crate) const VERSION: u32 = 1;
@@ -26,6 +31,9 @@ pub(crate) fn schema(name: Name) -> Schema {
         Name::Show => printed::<Show>(),
         Name::Explain => printed::<Explain>(),
         Name::Demo => printed::<Demo>(),
+        Name::Usage => printed::<UsageDocument>(),
+        Name::Outside => printed::<OutsideDocument>(),
+        Name::Whose => printed::<WhoseDocument>(),
         Name::Message => printed::<Message>(),
         Name::PolicyFile => policy_file::schema(),
     }
@@ -54,6 +62,12 @@ pub(crate) enum Name {
     Explain,
     /// Output of `demo --json`
     Demo,
+    /// Output of `usage --json`
+    Usage,
+    /// Output of `usage --outside --json`
+    Outside,
+    /// Output of `whose --json`
+    Whose,
     /// One line of standard error of a command with `--json`
     Message,
     /// The policy file, as JSON has it

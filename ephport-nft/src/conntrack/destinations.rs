@@ -9,8 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ephport_core::Protocol;
 
-/// The number of destinations that are counted at once: 3 MiB.
-pub(super) const MAX_DESTINATIONS: usize = 57_344;
+/// The number of destinations that are counted at once: 1.6 MiB, 7/8 of a table of 2^15 places.
+pub(super) const MAX_DESTINATIONS: usize = 28_672;
 
 /// The ports among which connections to one destination compete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,7 +49,8 @@ pub(super) struct Destinations {
 impl Destinations {
     /// No counter, and at most `max` of them at once.
     pub(super) fn new(max: usize) -> Self {
-        Self { counts: HashMap::new(), max, error: 0 }
+        // All at once: memory is used where there are counters, and none for a larger copy.
+        Self { counts: HashMap::with_capacity(max), max, error: 0 }
     }
 
     /// Counts one port.
@@ -71,10 +72,10 @@ impl Destinations {
         let (_, median, _) = counts.select_nth_unstable(middle);
         let median = *median;
         self.error = self.error.saturating_add(median);
-        self.counts.retain(|_, count| {
-            *count = count.saturating_sub(median);
-            *count > 0
-        });
+        // Drained and not retained: removed entries would make the table grow.
+        let rest = self.counts.drain().map(|(pool, count)| (pool, count.saturating_sub(median)));
+        let kept: Vec<_> = rest.filter(|(_, count)| *count > 0).collect();
+        self.counts.extend(kept);
     }
 
     /// How much higher than its counter the number of a destination's ports may be, and the most

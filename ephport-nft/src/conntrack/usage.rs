@@ -90,7 +90,8 @@ impl<'a> Usage<'a> {
             Placement::Outside => usage.outside += 1,
             Placement::Permitted => {
                 usage.connections += 1;
-                usage.used.insert(sent.outside.port());
+                let port = Port::new(sent.outside.port());
+                port.iter().for_each(|port| usage.used.insert(*port));
                 self.destinations.add(Pool {
                     policy: u16::try_from(index).unwrap_or(u16::MAX),
                     zone: connection.reply.zone,
@@ -181,9 +182,10 @@ impl Default for PortBitmap {
 }
 
 impl PortBitmap {
-    fn insert(&mut self, port: u16) {
-        if let Some(word) = self.0.get_mut(usize::from(port / 64)) {
-            *word |= 1 << (port % 64);
+    /// Adds a port.
+    pub fn insert(&mut self, port: Port) {
+        if let Some(word) = self.0.get_mut(usize::from(port.get() / 64)) {
+            *word |= 1 << (port.get() % 64);
         }
     }
 
