@@ -32,7 +32,13 @@ pub(crate) fn command() -> clap::Command {
             None => arg.hide_short_help(true),
         }
     };
-    Args::command().mut_subcommands(|command| command.mut_args(shorten))
+    // These read policies and install none.
+    let unenforced =
+        |command: clap::Command| command.mut_arg("enforce", |arg| arg.hide_short_help(true));
+    Args::command()
+        .mut_subcommands(|command| command.mut_args(shorten))
+        .mut_subcommand("usage", unenforced)
+        .mut_subcommand("whose", unenforced)
 }
 
 const EXIT_CODES: &str = "\
@@ -42,7 +48,14 @@ Exit codes:
 
 /// Choose the source ports of this host's outgoing connections, containers included.
 #[derive(Debug, Parser)]
-#[command(name = "ephport-nft", version, about, max_term_width = 80, after_help = EXIT_CODES)]
+#[command(
+    name = "ephport-nft",
+    version,
+    about,
+    max_term_width = 80,
+    after_help = EXIT_CODES,
+    disable_help_subcommand = true
+)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -91,8 +104,7 @@ Exit codes: 0 explained; 1 failure; 2 wrong arguments")]
     #[command(after_help = "\
 Example: ephport-nft usage --watch
 
-Exit codes: 0 printed; 1 failure; 2 wrong arguments; 3 with --outside: a
-connection is outside")]
+Exit codes: 0 printed; 1 failure; 2 wrong arguments; 3 some are outside")]
     Usage(UsageArgs),
     /// Show which source a policy gives a port to
     #[command(after_help = "\
@@ -227,11 +239,11 @@ pub(crate) struct UsageArgs {
     )]
     pub(crate) watch: Option<u64>,
 
-    /// List connections with a source port that their policy does not permit
+    /// List connections with a port outside the policy
     #[arg(long, conflicts_with = "openmetrics")]
     pub(crate) outside: bool,
 
-    /// Print metrics, for node_exporter's textfile collector
+    /// Print metrics for node_exporter's textfile collector
     #[arg(long, conflicts_with = "json")]
     pub(crate) openmetrics: bool,
 

@@ -494,8 +494,10 @@ fn diff_refuses_a_foreign_table() {
 #[test]
 fn short_help_fits_a_screen() {
     let host = Host::new("host").unwrap();
-    let commands =
-        ["", "apply", "remove", "status", "diff", "show", "explain", "import", "demo", "schema"];
+    let commands = [
+        "", "apply", "remove", "status", "diff", "show", "explain", "usage", "whose", "import",
+        "demo", "schema",
+    ];
     for command in commands {
         let help = ephport_ok(&host, &format!("{command} -h"));
         let (lines, widest) = (help.lines().count(), help.lines().map(str::len).max().unwrap());

@@ -1,6 +1,7 @@
 //! Each JSON document conforms to its schema, and each policy file to the schema of policy files.
 //! The judge is Python's jsonschema; its tomllib reads the policy files.
 
+use ephport_tests::conntrack::{Entry, insert};
 use ephport_tests::tool::tool;
 use ephport_tests::{Host, PolicyFile, ephport, ephport_args, ephport_ok, host_with_uplink};
 use serde_json::{Value, json};
@@ -69,6 +70,10 @@ fn documents(host: &Host) -> Vec<(&'static str, Value)> {
             "explain",
             vec!["explain", "--json", path, "--flow", "udp 10.9.0.1:5 -> 224.0.0.1:5 oif eth0"],
         ),
+        ("usage", vec!["usage", "--json", path]),
+        ("outside", vec!["usage", "--outside", "--json", path]),
+        ("whose", vec!["whose", "192.0.2.2:1100", "--json", path]),
+        ("whose", vec!["whose", "192.0.2.2:1", "--json", path]),
         ("apply", vec!["apply", "--json", "--to-ports", "2000-2999"]),
         ("diff", vec!["diff", "--json", path]),
         ("remove", vec!["remove", "--json"]),
@@ -90,6 +95,14 @@ fn documents(host: &Host) -> Vec<(&'static str, Value)> {
 #[test]
 fn every_document_conforms_to_its_schema() {
     let (host, _peer) = host_with_uplink();
+    // Connections with a permitted port and with another one.
+    let to = "198.51.100.1:443".parse().unwrap();
+    let connection = |port| Entry {
+        source: ([10, 0, 0, 9], 40_000 + port).into(),
+        sent: ([192, 0, 2, 2], port).into(),
+        destination: to,
+    };
+    insert(&host, [1025, 20_000].into_iter().map(connection));
     let mut pairs = Vec::new();
     let documents = documents(&host);
     for (name, document) in &documents {
@@ -105,7 +118,7 @@ fn every_document_conforms_to_its_schema() {
         }
     }
     let names: std::collections::BTreeSet<_> = documents.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names.len(), 8, "{names:?}");
+    assert_eq!(names.len(), 11, "{names:?}");
     for ((_, document), error) in pairs.iter().zip(errors(&host, &pairs)) {
         let is_whole = documents.iter().any(|(_, whole)| whole == document);
         assert_eq!(error.is_none(), is_whole, "{error:?}: {document:#}");

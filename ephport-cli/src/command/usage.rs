@@ -13,7 +13,7 @@ use ephport_nft::client::{Counters, State};
 use ephport_nft::conntrack::{
     Connections, DestinationUsage, Filter, PolicyUsage, Statistics, Usage,
 };
-use ephport_nft::{Client, host};
+use ephport_nft::{Client, TableState, host};
 
 use super::{Failure, document, plan};
 use crate::Exit;
@@ -37,7 +37,7 @@ pub(crate) fn run(args: UsageArgs, output: &mut Output<'_>) -> Result<Exit, Fail
         match args.watch {
             None if args.output.json => output.document(&report.document()),
             None if args.openmetrics => write!(output, "{}", report.metrics()),
-            None => report.lines().iter().for_each(|line| writeln!(output, "{line}")),
+            None => writeln!(output, "{}", report.lines().join("\n")),
             Some(_) => refresh(&report.lines(), output),
         }
         match args.watch {
@@ -49,13 +49,12 @@ pub(crate) fn run(args: UsageArgs, output: &mut Output<'_>) -> Result<Exit, Fail
 
 /// Prints `lines` in place of what a terminal shows; elsewhere, after an empty line.
 fn refresh(lines: &[String], output: &mut Output<'_>) {
-    if !io::stdout().is_terminal() {
-        lines.iter().for_each(|line| writeln!(output, "{line}"));
-        writeln!(output, "");
-    } else {
+    if io::stdout().is_terminal() {
         // Home; the rest of each line; the rest of the screen: nothing flickers.
-        let text: String = lines.iter().map(|line| format!("{line}\x1b[K\n")).collect();
-        let _ = write!(output.colours(), "\x1b[H{text}\x1b[J");
+        let text = lines.join("\x1b[K\n");
+        let _ = write!(output.colours(), "\x1b[H{text}\x1b[K\n\x1b[J");
+    } else {
+        writeln!(output, "{}\n", lines.join("\n"));
     }
     output.flush();
 }
@@ -90,7 +89,7 @@ impl<'a> Report<'a> {
             usage.add(&connection?);
         }
         let status = Client::open()?.installed()?.status(None);
-        let installed = status.installed.table().map(|table| table.counters()).unwrap_or_default();
+        let installed = status.installed.table().map(TableState::counters).unwrap_or_default();
         let counters = |policy: &ResolvedPolicy| {
             let is_ours = matches!(status.state, State::Intact | State::Drifted);
             let found = installed.iter().find(|(name, _)| is_ours && *name == policy.name);

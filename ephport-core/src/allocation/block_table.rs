@@ -197,9 +197,11 @@ impl fmt::Display for ExplicitBlocks {
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::strategies;
     use crate::strategies::allocation::block_tables;
     use crate::testing::errors;
 
@@ -256,6 +258,28 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn reverse_lookup_is_the_inverse(table in block_tables(), ports in vec(strategies::ports(), 20)) {
+            // Of every source, in both directions; of a large plan, its first and its last ones.
+            let index = |index: usize| table.iter().nth(index);
+            let last = usize::try_from(table.count()).unwrap_or(usize::MAX).min(5_000);
+            let blocks = table.iter().take(1_000).chain(index(last - 1));
+            for block in blocks {
+                prop_assert_eq!(table.block_of(block.source), Some(block));
+                let outside = block.outside.unwrap_or(block.source);
+                let own = [block.ports.first(), block.ports.last()];
+                for port in ports.iter().copied().chain(own) {
+                    let found = table.source_of(outside, port);
+                    prop_assert_eq!(found == Some(block.source), block.ports.contains(port));
+                    if let Some(source) = found {
+                        let other = table.block_of(source).unwrap();
+                        prop_assert!(other.ports.contains(port));
+                        prop_assert_eq!(other.outside, block.outside);
+                    }
+                }
+            }
+        }
+
         #[test]
         fn what_is_printed_parses_back(table in block_tables()) {
             prop_assert_eq!(table.to_string().parse(), Ok(table));

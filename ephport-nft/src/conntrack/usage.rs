@@ -90,8 +90,9 @@ impl<'a> Usage<'a> {
             Placement::Outside => usage.outside += 1,
             Placement::Permitted => {
                 usage.connections += 1;
-                let port = Port::new(sent.outside.port());
-                port.iter().for_each(|port| usage.used.insert(*port));
+                if let Ok(port) = Port::new(sent.outside.port()) {
+                    usage.used.insert(port);
+                }
                 self.destinations.add(Pool {
                     policy: u16::try_from(index).unwrap_or(u16::MAX),
                     zone: connection.reply.zone,

@@ -2,7 +2,7 @@
 //!
 //! The names are an interface: `docs/metrics.md` describes them.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use ephport_core::Protocol;
 use ephport_nft::client::State;
@@ -21,12 +21,12 @@ impl Metric {
         Self { text: format!("# HELP {name} {help}\n# TYPE {name} {metric_type}\n"), name }
     }
 
-    fn value(mut self, labels: &[(&str, &str)], value: impl ToString) -> Self {
+    fn value(mut self, labels: &[(&str, &str)], value: impl fmt::Display) -> Self {
         let labels: Vec<_> =
             labels.iter().map(|(name, text)| format!("{name}=\"{}\"", escaped(text))).collect();
         let labels =
             if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        let _ = writeln!(self.text, "{}{labels} {}", self.name, value.to_string());
+        let _ = writeln!(self.text, "{}{labels} {value}", self.name);
         self
     }
 }
