@@ -9,11 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use ephport_core::{PermittedPorts, ResolvedPolicy};
-use ephport_nft::client::{Counters, State};
+use ephport_nft::client::State;
 use ephport_nft::conntrack::{
     Connections, DestinationUsage, Filter, PolicyUsage, Statistics, Usage,
 };
-use ephport_nft::{Client, TableState, host};
+use ephport_nft::{Client, InstalledPolicy, TableState, host};
 
 use super::{Failure, document, plan};
 use crate::Exit;
@@ -77,8 +77,8 @@ struct Report<'a> {
     usage: Usage<'a>,
     statistics: Statistics,
     state: State,
-    /// The counters of each policy, if ephport's table has rules of it.
-    counters: Vec<Option<Counters>>,
+    /// The rules of each policy with their counters, if ephport's table has some.
+    installed: Vec<Option<InstalledPolicy>>,
 }
 
 impl<'a> Report<'a> {
@@ -89,29 +89,31 @@ impl<'a> Report<'a> {
             usage.add(&connection?);
         }
         let status = Client::open()?.installed()?.status(None);
-        let installed = status.installed.table().map(TableState::counters).unwrap_or_default();
-        let counters = |policy: &ResolvedPolicy| {
-            let is_ours = matches!(status.state, State::Intact | State::Drifted);
-            let found = installed.iter().find(|(name, _)| is_ours && *name == policy.name);
-            found.map(|(_, counters)| *counters)
+        let is_ours = matches!(status.state, State::Intact | State::Drifted);
+        let table = status.installed.table().filter(|_| is_ours);
+        let found = table.map(TableState::policies).unwrap_or_default();
+        let of = |policy: &ResolvedPolicy| {
+            found.iter().find(|installed| installed.name == policy.name).cloned()
         };
-        let counters = policies.iter().map(counters).collect();
-        Ok(Self { usage, statistics: Statistics::read()?, state: status.state, counters })
+        let installed = policies.iter().map(of).collect();
+        Ok(Self { usage, statistics: Statistics::read()?, state: status.state, installed })
     }
 
-    /// Each policy with the counters of its rules and its fullest destinations.
+    /// Each policy with its rules and its fullest destinations.
     fn policies(
         &self,
-    ) -> impl Iterator<Item = (&PolicyUsage<'a>, Option<Counters>, Vec<DestinationUsage>)> {
-        let policies = self.usage.policies().iter().zip(&self.counters).enumerate();
-        policies
-            .map(|(index, (usage, counters))| (usage, *counters, self.usage.fullest(index, MOST)))
+    ) -> impl Iterator<Item = (&PolicyUsage<'a>, Option<&InstalledPolicy>, Vec<DestinationUsage>)>
+    {
+        let policies = self.usage.policies().iter().zip(&self.installed).enumerate();
+        policies.map(|(index, (usage, installed))| {
+            (usage, installed.as_ref(), self.usage.fullest(index, MOST))
+        })
     }
 
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for (usage, counters, fullest) in self.policies() {
-            lines.extend(policy(usage, counters).lines());
+        for (usage, installed, fullest) in self.policies() {
+            lines.extend(policy(usage, installed).lines());
             lines.push(String::new());
             lines.extend(picture::picture(&usage.ports, &usage.used));
             if !fullest.is_empty() {
@@ -159,7 +161,7 @@ impl<'a> Report<'a> {
     fn document(&self) -> UsageDocument {
         let Statistics { entries, max_entries, found, invalid, insert_failed, drop, early_drop } =
             self.statistics;
-        let policies = self.policies().map(|(usage, counters, fullest)| PolicyUsageDocument {
+        let policies = self.policies().map(|(usage, installed, fullest)| PolicyUsageDocument {
             policy: usage.policy.name.to_string(),
             ports: document::ports(&usage.ports),
             port_count: usage.ports.count(),
@@ -168,8 +170,8 @@ impl<'a> Report<'a> {
             connections: usage.connections,
             exempt: usage.exempt,
             outside: usage.outside,
-            attempts: counters.map(|counters| counters.attempts),
-            drops: counters.filter(|_| usage.policy.enforce).map(|counters| counters.drops),
+            attempts: installed.map(|installed| installed.attempts),
+            drops: installed.filter(|i| i.enforces).map(|i| i.drops),
             destinations: fullest.iter().map(DestinationDocument::new).collect(),
         });
         UsageDocument {
@@ -190,7 +192,7 @@ impl<'a> Report<'a> {
 }
 
 /// The summary of a policy.
-fn policy(usage: &PolicyUsage<'_>, counters: Option<Counters>) -> Block {
+fn policy(usage: &PolicyUsage<'_>, installed: Option<&InstalledPolicy>) -> Block {
     let PolicyUsage { policy, ports, used, connections, exempt, outside } = usage;
     let mut block = Block::new(format!("policy {}", policy.name));
     let whose = match &policy.permitted {
@@ -225,10 +227,10 @@ fn policy(usage: &PolicyUsage<'_>, counters: Option<Counters>) -> Block {
     );
     block.row(
         "drops",
-        match counters {
+        match installed {
             None => "none: the policy is not installed".into(),
-            Some(_) if !policy.enforce => "none: the policy is not enforced".into(),
-            Some(counters) => format!("{}, by enforcement", counted(counters.drops, "packet")),
+            Some(installed) if !installed.enforces => "none: the policy is not enforced".into(),
+            Some(installed) => format!("{}, by enforcement", counted(installed.drops, "packet")),
         },
     );
     block

@@ -34,9 +34,9 @@ struct Found<'a> {
 
 /// The source to which `policy` gives the port `asked`, if there is one.
 fn source(policy: &Policy, asked: std::net::SocketAddr) -> Option<Found<'_>> {
-    let Target::Blocks(blocks) = &policy.target else { return None };
+    let Target::Blocks(blocks) = &policy.spec().target else { return None };
     let address = asked.ip();
-    if matches!(policy.address, Address::Fixed(fixed) if fixed != address) {
+    if matches!(policy.spec().address, Address::Fixed(fixed) if fixed != address) {
         return None;
     }
     let source = blocks.source_of(address, Port::new(asked.port()).ok()?)?;
@@ -45,7 +45,8 @@ fn source(policy: &Policy, asked: std::net::SocketAddr) -> Option<Found<'_>> {
 }
 
 fn reason(policies: &[Policy], asked: std::net::SocketAddr) -> String {
-    let has_blocks = policies.iter().any(|policy| matches!(policy.target, Target::Blocks(_)));
+    let has_blocks =
+        policies.iter().any(|policy| matches!(policy.spec().target, Target::Blocks(_)));
     if has_blocks {
         return format!("port {} of {} is in no block", asked.port(), asked.ip());
     }
@@ -55,19 +56,20 @@ fn reason(policies: &[Policy], asked: std::net::SocketAddr) -> String {
 impl Found<'_> {
     fn line(&self) -> String {
         let ephport_core::Block { source, ports, .. } = self.block;
-        let protocols = self.policy.scope.protocols;
-        format!("{source}  policy {}: ports {ports}, {protocols}", self.policy.name)
+        let protocols = self.policy.spec().scope.protocols;
+        format!("{source}  policy {}: ports {ports}, {protocols}", self.policy.name())
     }
 
     fn document(&self) -> SourceDocument {
         let ephport_core::Block { source, outside, ports: range } = self.block;
         SourceDocument {
-            policy: self.policy.name.to_string(),
+            policy: self.policy.name().to_string(),
             source: source.to_string(),
             outside: outside.map(|outside| outside.to_string()),
             ports: ports(&range.into()),
             protocols: self
                 .policy
+                .spec()
                 .scope
                 .protocols
                 .iter()

@@ -61,7 +61,7 @@ impl Report<'_> {
             "counter",
             "Packets that enforcement dropped since the policy was installed.",
         );
-        for (usage, counters, fullest) in self.policies() {
+        for (usage, installed, fullest) in self.policies() {
             let name = ("policy", usage.policy.name.as_str());
             let protocols: Vec<_> = usage.policy.protocols.iter().map(Protocol::name).collect();
             let interfaces = render::interfaces(&usage.policy.out_interfaces);
@@ -92,8 +92,8 @@ impl Report<'_> {
                 ];
                 ratios = ratios.value(&labels, destination.ratio());
             }
-            if let Some(counters) = counters.filter(|_| usage.policy.enforce) {
-                drops = drops.value(&[name], counters.drops);
+            if let Some(installed) = installed.filter(|installed| installed.enforces) {
+                drops = drops.value(&[name], installed.drops);
             }
         }
         vec![
