@@ -117,6 +117,9 @@ fn each_client_owns_the_table_of_its_name_and_owner() {
         client(&mut kernel, &id).installed(),
         Ok(Installed::Ours { intact: true, .. })
     ));
+    // Its priority is no drift.
+    let status = client(&mut kernel, &id).installed().unwrap().status(None);
+    assert_eq!(status.drift, []);
     // The same name with another owner.
     let other = TableId::new("nodes", "another agent").unwrap();
     let installed = Client::with_transport(&mut kernel).for_table(other).installed();
@@ -225,7 +228,7 @@ fn overtaken_transactions_are_retried_up_to_a_limit() {
     assert_eq!(error, Error::Busy { tries: 128 });
 }
 
-/// Reads once over a kernel that holds a table and whose first lists fail so.
+/// The result of one read from a kernel with a table and these faults in its first dumps.
 fn installed_with(list_faults: Vec<ListFault>) -> Result<Installed, Error> {
     let ruleset = Some(ruleset("49152-61000"));
     let mut kernel = Kernel { ruleset, list_faults: list_faults.into(), ..Kernel::default() };

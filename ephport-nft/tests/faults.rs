@@ -1,4 +1,4 @@
-//! Whatever fails between the client and the kernel, at whatever call: the verdict is true.
+//! A fault at any call between the client and the kernel: the result is true.
 
 mod scripted;
 
@@ -93,7 +93,7 @@ enum Task {
     Remove,
 }
 
-/// The table that the kernel held, that it is to hold, and that it holds.
+/// The kernel's table before, the desired one, and the kernel's table after.
 struct Tables<'a> {
     before: Option<Normalized<'a>>,
     desired: Normalized<'a>,
@@ -132,7 +132,7 @@ fn is_true(task: Task, verdict: &Result<Option<Installed>, Error>, tables: &Tabl
     }
 }
 
-/// The three tasks over a kernel that holds nothing, another table, and the desired one.
+/// The three tasks with a kernel without a table, with another one, and with the desired one.
 fn tasks() -> impl Iterator<Item = (Task, Option<TableState>, TableState)> {
     let (other, desired) = (ruleset("1024-2047,3000-3999"), ruleset("49152-61000"));
     [Task::Read, Task::Apply, Task::Remove].into_iter().flat_map(move |task| {
@@ -171,7 +171,7 @@ fn no_fault_at_any_call_gives_a_false_result() {
     for fault in faults.chain(lost) {
         struck += at_every_call(fault, |task, at, verdict, tables| {
             assert!(is_true(task, verdict, tables), "{fault:?} at {at}: {task:?}: {verdict:?}");
-            // One fault alone leaves the outcome never open: the ruleset tells it.
+            // After a single fault the ruleset always shows the result.
             assert_ne!(*verdict, Err(Error::Unconfirmed), "{fault:?} at {at}: {task:?}");
         });
     }

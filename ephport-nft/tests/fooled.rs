@@ -1,5 +1,5 @@
-//! How a netlink client gets fooled, row by row of `docs/client.md`: what no kernel of today does
-//! by itself, by one that we script. The rows that a real kernel shows are in `tests/tests/fooled.rs`.
+//! The situations that fool a netlink client (`docs/client.md`) and that no current kernel shows by itself,
+//! with a scripted kernel. `tests/tests/fooled.rs` has those of a real kernel.
 
 mod scripted;
 
@@ -38,7 +38,7 @@ impl<F: FnMut(&mut Kernel, &[Header])> Transport for &mut Tampered<F> {
     }
 }
 
-/// How an apply ends whose answers are tampered with, and what the kernel holds then.
+/// The result of an apply with tampered answers, and the kernel's table afterwards.
 fn applied(
     batch_faults: Vec<BatchFault>,
     tamper: impl FnMut(&mut Kernel, &[Header]),

@@ -138,7 +138,7 @@ fn two_policies_of_one_name() {
 
 /// No policy is as long as this rule, but a ruleset can be.
 #[test]
-fn a_rule_that_no_message_holds() {
+fn rule_too_long_for_a_message() {
     let verdict = Immediate::verdict(Verdict::Continue);
     let rule = Rule::new(FAMILY, TABLE, POSTROUTING, vec![verdict.into(); 2_000]);
     let ruleset = TableState { rules: vec![rule], ..TableState::empty(Table::new(FAMILY, TABLE)) };

@@ -1,4 +1,4 @@
-//! How a netlink client gets fooled, row by row of `docs/client.md`: by the kernel that runs this.
+//! The situations that fool a netlink client (`docs/client.md`), with the kernel that runs this test.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -60,7 +60,7 @@ fn missing_or_cut_batch_end_is_dropped() {
     }
 }
 
-/// What the kernel says to a ruleset of ours with one change. It then holds nothing.
+/// The rejection of a table with one change, after which the kernel has no table.
 fn refusal(change: impl FnOnce(&mut TableState)) -> Rejection {
     let host = Host::new("host").unwrap();
     let mut wrong = ruleset();
@@ -166,7 +166,7 @@ fn send_buffer_grows_for_large_datagrams() {
 }
 
 /// Applies a block to each of 2^`bits` sources in a user namespace of its own, where the send buffer
-/// cannot be forced: exit code, standard error, and how many elements the kernel then holds.
+/// cannot be forced: exit code, standard error, and the kernel's count of elements.
 fn apply_in_user_namespace(bits: u32) -> (Option<i32>, String, usize) {
     let prefix = 32 - bits;
     let policy = PolicyFile::new(&format!(

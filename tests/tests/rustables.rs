@@ -11,7 +11,7 @@ use ephport_core::{
 use ephport_nft::netlink::{Attr, Attrs, Messages, NfGenMsg, Reader, Writer};
 use ephport_nft::nftables::expr::{self, Expr, Register};
 use ephport_nft::nftables::{self, Elements};
-use ephport_nft::rustables::{Lack, Refused, Values};
+use ephport_nft::rustables::{Lack, Unsupported, Values};
 use ephport_nft::table::layout::{FAMILY, TABLE};
 use ephport_nft::table::{Set, SetName};
 use ephport_nft::{Applied, Installed, TableState, compile, uapi};
@@ -201,7 +201,7 @@ fn sent_by_rustables_equals_sent_by_client() {
                 assert_eq!(found.normalized(), by_us.normalized(), "{}", ruleset.to_nft());
                 carried += 1;
             }
-            Err(error @ (Refused::Expression { lack, .. } | Refused::SetSpec { lack, .. })) => {
+            Err(error @ (Unsupported::Expression { lack, .. } | Unsupported::Set { lack, .. })) => {
                 assert!(expected.contains(&lack), "{error}\n{}", ruleset.to_nft());
                 assert!(error.to_string().contains(", of policy default: "), "{error}");
                 refused.insert(lack);

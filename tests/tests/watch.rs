@@ -1,4 +1,4 @@
-//! The events that the kernel tells of what is applied, removed and changed by nft.
+//! The kernel's events after changes by ephport and by nft.
 
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, socket,
 };
 
-/// The kernel tells of a transaction before it acknowledges it: what is not there then never comes.
+/// The kernel sends the events of a transaction before it acknowledges it: a later event does not exist.
 const NOW: Duration = Duration::ZERO;
 
 fn watch(host: &Host) -> Events {
@@ -60,7 +60,7 @@ fn blocks(last: u16) -> TableState {
 }
 
 #[test]
-fn each_transaction_is_told_in_its_order_up_to_its_generation() {
+fn events_of_a_transaction_are_in_order() {
     let host = Host::new("host").unwrap();
     let mut events = watch(&host);
     apply(&host, &policy("49152-61000"));
@@ -117,7 +117,7 @@ fn commits_carry_the_port_id_of_their_author() {
 }
 
 #[test]
-fn sets_and_their_elements_are_told() {
+fn sets_and_elements_have_events() {
     let host = Host::new("host").unwrap();
     let mut events = watch(&host);
     apply(&host, &blocks(3071));
@@ -147,14 +147,15 @@ fn sets_and_their_elements_are_told() {
 }
 
 #[test]
-fn what_nft_does_is_told_with_its_name() {
+fn changes_by_nft_name_its_thread() {
     let host = Host::new("host").unwrap();
     apply(&host, &policy("49152-61000"));
     let mut events = watch(&host);
     ok(&host, "nft insert rule inet ephport postrouting counter accept");
-    let told: Vec<_> = std::iter::from_fn(|| events.next_within(NOW)).map(Result::unwrap).collect();
-    let [Event::NewRule(rule), Event::Generation(commit)] = &told[..] else {
-        panic!("{told:?}");
+    let received: Vec<_> =
+        std::iter::from_fn(|| events.next_within(NOW)).map(Result::unwrap).collect();
+    let [Event::NewRule(rule), Event::Generation(commit)] = &received[..] else {
+        panic!("{received:?}");
     };
     assert_eq!(rule.to_string(), "counter packets 0 bytes 0 accept");
     let Commit { generation, thread, thread_name, .. } = commit;
@@ -166,12 +167,12 @@ fn what_nft_does_is_told_with_its_name() {
     nft_load(&host, "table ip other {\n counter seen { packets 7 bytes 700 }\n}");
     assert_eq!(so_far(&mut events), ["o other", "o other", "= committed"]);
     ok(&host, "nft add counter inet ephport seen");
-    let told = so_far(&mut events);
-    assert!(told[0].starts_with("? Opaque { message_type: 2578, body: ["), "{told:?}");
+    let received = so_far(&mut events);
+    assert!(received[0].starts_with("? Opaque { message_type: 2578, body: ["), "{received:?}");
 }
 
 #[test]
-fn whoever_waits_is_woken() {
+fn waiting_subscriber_is_woken() {
     let host = Host::new("host").unwrap();
     let mut events = watch(&host);
     assert_eq!(events.next_within(Duration::from_millis(1)), None);
@@ -181,7 +182,7 @@ fn whoever_waits_is_woken() {
 }
 
 #[test]
-fn a_flood_is_said_to_be_lost_and_what_comes_later_is_told() {
+fn lost_events_are_reported_and_later_ones_arrive() {
     let host = Host::new("host").unwrap();
     let mut events = watch(&host);
     let table = compiled(
@@ -199,12 +200,12 @@ fn a_flood_is_said_to_be_lost_and_what_comes_later_is_told() {
     let queued = so_far(&mut events);
     assert!(!queued.is_empty());
     apply(&host, &policy("49152-61000"));
-    let told = so_far(&mut events);
-    assert_eq!((told.len(), told.last().map(String::as_str)), (8, Some("= committed")));
+    let received = so_far(&mut events);
+    assert_eq!((received.len(), received.last().map(String::as_str)), (8, Some("= committed")));
 }
 
 #[test]
-fn only_the_kernel_is_believed() {
+fn forged_events_are_ignored() {
     let host = Host::new("host").unwrap();
     let mut events = watch(&host);
     let mut w = Writer::new();
@@ -225,7 +226,7 @@ fn only_the_kernel_is_believed() {
 }
 
 #[test]
-fn other_namespaces_are_not_told_of() {
+fn other_namespaces_have_no_events() {
     let (host, other) = (Host::new("host").unwrap(), Host::new("other").unwrap());
     let mut events = watch(&host);
     apply(&other, &policy("49152-61000"));

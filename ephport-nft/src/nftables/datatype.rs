@@ -19,7 +19,7 @@ pub const fn concatenation(first: u32, second: u32) -> u32 {
     first << 6 | second
 }
 
-/// nft's name for a type that stands alone.
+/// nft's name for a single type.
 #[must_use]
 pub fn name(datatype: u32) -> Option<&'static str> {
     match datatype {

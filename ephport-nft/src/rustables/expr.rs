@@ -1,8 +1,8 @@
 //! Expressions as rustables values.
 //!
-//! On the wire an attribute has a number and a length, but no type, and rustables lets any of its
-//! lists of attributes stand under any name. So what it has no words for is said in those of another
-//! expression whose attributes have the same numbers and sizes.
+//! In a message an attribute has a number and a length, but no type, and rustables accepts any of its lists
+//! of attributes under any name. So an expression that it lacks is built from the attributes of another
+//! expression with the same numbers and sizes.
 
 use ::rustables::ProtocolFamily;
 use ::rustables::expr as to;

@@ -1,18 +1,18 @@
-//! Our programs as values of the crate [rustables](https://docs.rs/rustables/0.9), for a tool that
-//! is built on it and sends them in a batch of its own (feature `rustables`).
+//! Tables as values of the crate [rustables](https://docs.rs/rustables/0.9), for a tool that
+//! uses it and sends them in its own batch (feature `rustables`).
 //!
 //! **Licence.** rustables is under the GPL, version 3 or later. ephport stays under its own terms,
-//! but a program that is built with this feature contains both, and may be passed on under those of
-//! the GPL alone. That is why no default build has the feature, and neither has the binary
+//! but a program that is built with this feature contains both, and may be distributed only under
+//! those of the GPL. So no default build has the feature, and neither has the binary
 //! `ephport-nft`. Building it needs libclang and the kernel's headers, from Linux 5.10 on.
 //!
-//! **What it carries.** All of what rustables 0.9 can say to the kernel: masquerading to one range of
+//! **What it supports.** All that rustables 0.9 can express: masquerading to one range of
 //! ports, translation to a single port at a kept or given address, enforcement for all sources, with
-//! scopes that need no set of ranges. Of the rest [`Values::of`] says what stands in the way
-//! ([`Refused`]), and leaves no part of it out: rustables' own `Masquerade` has no ports, so a rule
-//! made with it would let connections leave by any. Here the ports are in it.
+//! scopes that need no set of ranges. For anything else [`Values::of`] returns the reason
+//! ([`Unsupported`]) and no values at all: rustables' own `Masquerade` has no ports, so a rule made
+//! with it would permit any. The values here contain the ports.
 //!
-//! What there is of the policy before is to be deleted first, in the same batch:
+//! The table is to be deleted first, in the same batch:
 //!
 //! ```no_run
 //! use ephport_core::{Policy, PolicySpec, Target};
@@ -31,10 +31,10 @@
 //! ```
 
 mod expr;
-mod refused;
 mod set;
+mod unsupported;
 
-pub use refused::{Lack, Refused};
+pub use unsupported::{Lack, Unsupported};
 
 use ::rustables::set::SetElementList;
 use ::rustables::{
@@ -47,7 +47,7 @@ use crate::table::layout::policy_of;
 use crate::table::{self, TableState};
 use crate::uapi::{NF_ACCEPT, NF_DROP};
 
-/// A ruleset as rustables has it.
+/// A table as values of rustables.
 #[derive(Debug)]
 pub struct Values {
     /// The table.
@@ -63,14 +63,14 @@ pub struct Values {
 }
 
 impl Values {
-    /// The whole of `ruleset`, whose counters begin at zero.
+    /// The values of all of `ruleset`, with counters at zero.
     ///
     /// # Errors
-    /// What rustables has no words for: then there are no values at all.
-    pub fn of(ruleset: &TableState) -> Result<Self, Refused> {
+    /// A part that rustables cannot express: then there are no values at all.
+    pub fn of(ruleset: &TableState) -> Result<Self, Unsupported> {
         let nftables::Table { family, name, flags, userdata, other, .. } =
             ruleset.table.normalized();
-        let refused = |part| Refused::Object { object: "table", name: name.clone(), part };
+        let refused = |part| Unsupported::Object { object: "table", name: name.clone(), part };
         let family = ProtocolFamily::try_from(i32::from(family)).map_err(|_| refused("family"))?;
         if !other.is_empty() {
             return Err(refused("other attributes"));
@@ -84,7 +84,7 @@ impl Values {
         }
         let (mut sets, mut elements) = (Vec::new(), Vec::new());
         for (filled, id) in ruleset.sets.iter().zip(1..) {
-            let (set, lists) = set::set(filled, id, family).map_err(|lack| Refused::SetSpec {
+            let (set, lists) = set::set(filled, id, family).map_err(|lack| Unsupported::Set {
                 policy: user_of(ruleset, filled).and_then(policy_of),
                 set: filled.spec.name.clone(),
                 lack,
@@ -97,8 +97,8 @@ impl Values {
         Ok(Self { table, chains, sets, elements, rules })
     }
 
-    /// Adds all of them to a batch, in the order in which the kernel takes them. Rules are added to
-    /// those that their chains have.
+    /// Adds all of them to a batch, in the order that the kernel requires. Rules are appended to their
+    /// chains.
     pub fn add_to(&self, batch: &mut Batch) {
         batch.add(&self.table, MsgType::Add);
         self.chains.iter().for_each(|chain| batch.add(chain, MsgType::Add));
@@ -108,11 +108,14 @@ impl Values {
     }
 }
 
-fn collect<T, V>(of: &[T], value: impl Fn(&T) -> Result<V, Refused>) -> Result<Vec<V>, Refused> {
+fn collect<T, V>(
+    of: &[T],
+    value: impl Fn(&T) -> Result<V, Unsupported>,
+) -> Result<Vec<V>, Unsupported> {
     of.iter().map(value).collect()
 }
 
-/// The first rule that looks a set up.
+/// The first rule that uses a set.
 fn user_of<'a>(ruleset: &'a TableState, filled: &table::Set) -> Option<&'a nftables::Rule> {
     let looks_it_up = |expr: &Expr| match expr {
         Expr::Lookup(lookup) => lookup.set == filled.spec.name,
@@ -121,9 +124,9 @@ fn user_of<'a>(ruleset: &'a TableState, filled: &table::Set) -> Option<&'a nftab
     ruleset.rules.iter().find(|rule| rule.exprs.iter().any(looks_it_up))
 }
 
-fn chain(of: &nftables::Chain, table: &Table) -> Result<Chain, Refused> {
+fn chain(of: &nftables::Chain, table: &Table) -> Result<Chain, Unsupported> {
     let nftables::Chain { name, hook, policy, chain_type, flags, other, .. } = of.normalized();
-    let refused = |part| Refused::Object { object: "chain", name: name.clone(), part };
+    let refused = |part| Unsupported::Object { object: "chain", name: name.clone(), part };
     let mut chain = Chain::new(table).with_name(&name);
     if let Some(nftables::Hook { number, priority, .. }) = hook {
         let priority = priority.cast_unsigned();
@@ -150,16 +153,16 @@ fn chain(of: &nftables::Chain, table: &Table) -> Result<Chain, Refused> {
     if other.is_empty() { Ok(chain) } else { Err(refused("other attributes")) }
 }
 
-fn rule(of: &nftables::Rule, table: &Table) -> Result<Rule, Refused> {
+fn rule(of: &nftables::Rule, table: &Table) -> Result<Rule, Unsupported> {
     let nftables::Rule { chain, exprs, userdata, other, .. } = of.normalized();
-    let refused = |part| Refused::Object { object: "rule", name: chain.clone(), part };
+    let refused = |part| Unsupported::Object { object: "rule", name: chain.clone(), part };
     if !other.is_empty() {
         return Err(refused("other attributes"));
     }
     let rule = Rule::new(&Chain::new(table).with_name(&chain));
     let mut rule = rule.map_err(|_| refused("chain"))?;
     for expr in &exprs {
-        rule.add_expr(expr::expression(expr).map_err(|lack| Refused::Expression {
+        rule.add_expr(expr::expression(expr).map_err(|lack| Unsupported::Expression {
             policy: policy_of(of),
             chain: chain.clone(),
             expression: expr.to_string(),

@@ -1,4 +1,4 @@
-//! A kernel that we script, for the client to speak with.
+//! A scripted kernel for the client.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ use ephport_nft::uapi::{
 };
 use ephport_nft::{TableState, compile};
 
-/// nf_tables of one namespace, as far as the client speaks with it.
+/// nf_tables of one namespace, as far as the client uses it.
 #[derive(Default)]
 pub(crate) struct Kernel {
     pub(crate) ruleset: Option<TableState>,
@@ -51,7 +51,7 @@ pub(crate) enum BatchFault {
 pub(crate) enum ListFault {
     Refused(Errno),
     Interrupted,
-    /// Empty, without a word, while somebody else commits.
+    /// Empty without a flag, while another process commits.
     EmptyDuringCommit,
     /// Ended by `NLMSG_DONE` with an error.
     EndsWith(Errno),
@@ -287,7 +287,7 @@ pub(crate) fn foreign_object() -> Vec<u8> {
     w.finish().unwrap()
 }
 
-/// Where the rule with this handle stands.
+/// The index of the rule with this handle.
 fn rule_at(rules: &[Rule], handle: u64) -> usize {
     rules.iter().position(|rule| rule.handle == Some(handle)).expect("ENOENT")
 }

@@ -31,7 +31,7 @@ use ephport_core::PolicyName;
 
 use crate::nftables::{Chain, Comment, Hook, Rule, Table, UnknownObject};
 use crate::syntax::{Statement, chain_to_nft, decode, element_texts};
-use crate::table::layout::{ENFORCE, ENFORCE_PRIORITY, POSTROUTING, PRIORITY, policy_of};
+use crate::table::layout::{ENFORCE, ENFORCE_PRIORITY, POSTROUTING, PRIORITY, TABLE, policy_of};
 use crate::table::{Fingerprint, Normalized, NormalizedSet, TableState};
 use crate::uapi::{NF_ACCEPT, NFT_TABLE_F_DORMANT};
 
@@ -248,7 +248,10 @@ pub fn evident(installed: &TableState) -> Vec<Drift> {
         let base = [(POSTROUTING, "nat", PRIORITY), (ENFORCE, "filter", ENFORCE_PRIORITY)];
         let base = base.into_iter().find(|(name, ..)| *name == found.name);
         drifts.extend(base.into_iter().flat_map(|(_, kind, priority)| {
-            let hook = found.hook.clone().map(|hook| Hook { priority, ..hook });
+            // The priority of another table's NAT chain is its owner's choice.
+            let is_fixed = found.name != POSTROUTING || installed.table.name == TABLE;
+            let hook = found.hook.clone();
+            let hook = hook.map(|hook| if is_fixed { Hook { priority, ..hook } } else { hook });
             let (chain_type, policy) = (Some(kind.into()), Some(NF_ACCEPT));
             chain(found, &Chain { chain_type, policy, hook, ..found.clone() })
         }));
