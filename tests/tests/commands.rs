@@ -383,6 +383,44 @@ fn status_prints_json() {
 }
 
 #[test]
+fn status_is_void_behind_an_earlier_nat_chain() {
+    let (host, _peer) = host_with_uplink();
+    ephport_ok(&host, "apply --to-ports 49152-61000 -p udp");
+    // Chains that come later, that have no rules, or that are no nat chains of postrouting.
+    nft_load(
+        &host,
+        "table ip later {\n chain c {\n type nat hook postrouting priority 100;\n masquerade\n }\n}\n\
+         table ip empty {\n chain c {\n type nat hook postrouting priority 0;\n }\n}\n\
+         table inet other {\n chain c {\n type filter hook postrouting priority 0;\n counter\n }\n \
+         chain d {\n type nat hook prerouting priority -100;\n counter\n }\n}\n",
+    );
+    assert_eq!(ephport(&host, "status").exit, Exit::Success);
+    nft_load(
+        &host,
+        "table ip first {\n chain c {\n type nat hook postrouting priority 50;\n masquerade\n }\n}\n",
+    );
+    check(
+        &ephport(&host, "status"),
+        Exit::Differs,
+        &expect![[r#"
+        void: table inet ephport, ephport-nft 0.1.0, fingerprint CHECKSUM
+          chain c of table ip first (nat, postrouting, priority 50) comes before ephport's: connections that it translates keep the port that it selects
+
+        policy default
+          out-interfaces          eth0
+          source ports            1024-65535 -> 49152-61000
+          source address          masquerade: an address of the output interface
+          translations attempted  0
+    "#]],
+        &expect![[""]],
+    );
+    let json = parsed(&ephport(&host, "status --json"));
+    assert_eq!((&json["state"], &json["void"][0]["kind"]), (&json!("void"), &json!("earlier-nat")));
+    ok(&host, "nft delete table ip first");
+    assert_eq!(ephport(&host, "status").exit, Exit::Success);
+}
+
+#[test]
 fn status_counts_once_and_truly() {
     let (host, _peer) = host_with_uplink();
     ephport_ok(&host, "apply --to-ports 49152-61000 -p udp");
@@ -431,10 +469,12 @@ fn diff_shows_only_what_apply_would_change() {
 
             --- installed
             +++ policy
-            @@ -0,0 +1,9 @@
+            @@ -0,0 +1,11 @@
             +table inet ephport {
             +	comment "ephport-nft"
             +	chain postrouting {
+            +		RULE
+            +		RULE
             +		RULE
             +		RULE
             +		RULE
@@ -458,7 +498,7 @@ fn diff_shows_only_what_apply_would_change() {
         Exit::Differs,
         &expect![[r#"
             would update table inet ephport
-              policy default, rule 3 of postrouting: ports 49152-61000, expected 1024-2047
+              policy default, rule 5 of postrouting: ports 49152-61000, expected 1024-2047
 
             policy default
               protocols       udp
@@ -468,7 +508,7 @@ fn diff_shows_only_what_apply_would_change() {
 
             --- installed
             +++ policy
-            @@ -7 +7 @@
+            @@ -9 +9 @@
             -		RULE
             +		RULE
         "#]],

@@ -49,13 +49,13 @@ fn first_matching_policy_translates() {
     check(
         "tcp 172.17.0.2:4000 -> 203.0.113.9:443 oif eth0 iif docker0",
         &expect![[r#"
-        tcp 172.17.0.2:4000 -> 203.0.113.9:443 oif eth0 iif docker0
-          policy builds: translates it to one of 49152-50000
-          source address: masquerade: an address of the output interface
-          enforcement of policy builds: permitted
-          program: postrouting rule 3
-          the policies and their program agree
-    "#]],
+            tcp 172.17.0.2:4000 -> 203.0.113.9:443 oif eth0 iif docker0
+              policy builds: translates it to one of 49152-50000
+              source address: masquerade: an address of the output interface
+              enforcement of policy builds: permitted
+              program: postrouting rule 5
+              the policies and their program agree
+        "#]],
     );
 }
 
@@ -64,25 +64,25 @@ fn permitted_port_is_kept() {
     check(
         "udp 10.0.0.7:40000 -> 203.0.113.9:53 oif eth1",
         &expect![[r#"
-        udp 10.0.0.7:40000 -> 203.0.113.9:53 oif eth1
-          policy builds: no match: the output interface is out of scope
-          policy tcp: no match: the protocol is out of scope
-          policy rest: keeps port 40000 if it is free, else one of 1024-65535
-          source address: masquerade: an address of the output interface
-          program: postrouting rule 7
-          the policies and their program agree
-    "#]],
+            udp 10.0.0.7:40000 -> 203.0.113.9:53 oif eth1
+              policy builds: no match: the output interface is out of scope
+              policy tcp: no match: the protocol is out of scope
+              policy rest: keeps port 40000 if it is free, else one of 1024-65535
+              source address: masquerade: an address of the output interface
+              program: postrouting rule 11
+              the policies and their program agree
+        "#]],
     );
     check(
         "tcp 10.0.0.7:60500 -> 203.0.113.9:443 oif eth0",
         &expect![[r#"
-        tcp 10.0.0.7:60500 -> 203.0.113.9:443 oif eth0
-          policy builds: no match: the source address is out of scope
-          policy tcp: keeps port 60500 if it is free, else one of 60000-61000
-          source address: masquerade: an address of the output interface
-          program: postrouting rule 5 -> tcp/ports rule 1 -> tcp/60000-61000 rule 1
-          the policies and their program agree
-    "#]],
+            tcp 10.0.0.7:60500 -> 203.0.113.9:443 oif eth0
+              policy builds: no match: the source address is out of scope
+              policy tcp: keeps port 60500 if it is free, else one of 60000-61000
+              source address: masquerade: an address of the output interface
+              program: postrouting rule 7 -> tcp/ports rule 2 -> tcp/60000-61000 rule 1
+              the policies and their program agree
+        "#]],
     );
 }
 
@@ -91,14 +91,14 @@ fn several_ranges_have_several_trails() {
     check(
         "tcp [2001:db8::7]:40000 -> [2001:db8::9]:443 oif eth0",
         &expect![[r#"
-        tcp [2001:db8::7]:40000 -> [2001:db8::9]:443 oif eth0
-          policy builds: no match: the source address is out of scope
-          policy tcp: translates it to one of 49152-49999,60000-61000
-          source address: masquerade: an address of the output interface
-          program: postrouting rule 5 -> tcp/ports rule 2 -> tcp/49152-49999 rule 1
-          program: postrouting rule 5 -> tcp/ports rule 2 -> tcp/60000-61000 rule 1
-          the policies and their program agree
-    "#]],
+            tcp [2001:db8::7]:40000 -> [2001:db8::9]:443 oif eth0
+              policy builds: no match: the source address is out of scope
+              policy tcp: translates it to one of 49152-49999,60000-61000
+              source address: masquerade: an address of the output interface
+              program: postrouting rule 7 -> tcp/ports rule 3 -> tcp/49152-49999 rule 1
+              program: postrouting rule 7 -> tcp/ports rule 3 -> tcp/60000-61000 rule 1
+              the policies and their program agree
+        "#]],
     );
 }
 
@@ -156,27 +156,27 @@ fn enforcement_applies_to_later_translations() {
     check(
         "tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0",
         &expect![[r#"
-        tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0
-          policy builds: no match: the source port is not one that is translated
-          policy tcp: translates it to one of 49152-49999,60000-61000
-          source address: masquerade: an address of the output interface
-          enforcement of policy builds: dropped with one of 60000-61000: only 1-1023,49152-50000 are permitted
-          program: postrouting rule 5 -> tcp/ports rule 2 -> tcp/49152-49999 rule 1
-          program: postrouting rule 5 -> tcp/ports rule 2 -> tcp/60000-61000 rule 1
-          the policies and their program agree
-    "#]],
+            tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0
+              policy builds: no match: the source port is not one that is translated
+              policy tcp: translates it to one of 49152-49999,60000-61000
+              source address: masquerade: an address of the output interface
+              enforcement of policy builds: dropped with one of 60000-61000: only 1-1023,49152-50000 are permitted
+              program: postrouting rule 7 -> tcp/ports rule 3 -> tcp/49152-49999 rule 1
+              program: postrouting rule 7 -> tcp/ports rule 3 -> tcp/60000-61000 rule 1
+              the policies and their program agree
+        "#]],
     );
     check(
         "tcp 172.17.0.2:60500 -> 203.0.113.9:443 oif eth0",
         &expect![[r#"
-        tcp 172.17.0.2:60500 -> 203.0.113.9:443 oif eth0
-          policy builds: no match: the source port is not one that is translated
-          policy tcp: keeps port 60500 if it is free, else one of 60000-61000
-          source address: masquerade: an address of the output interface
-          enforcement of policy builds: dropped: only 1-1023,49152-50000 are permitted
-          program: postrouting rule 5 -> tcp/ports rule 1 -> tcp/60000-61000 rule 1
-          the policies and their program agree
-    "#]],
+            tcp 172.17.0.2:60500 -> 203.0.113.9:443 oif eth0
+              policy builds: no match: the source port is not one that is translated
+              policy tcp: keeps port 60500 if it is free, else one of 60000-61000
+              source address: masquerade: an address of the output interface
+              enforcement of policy builds: dropped: only 1-1023,49152-50000 are permitted
+              program: postrouting rule 7 -> tcp/ports rule 2 -> tcp/60000-61000 rule 1
+              the policies and their program agree
+        "#]],
     );
     check(
         "tcp 172.17.0.2:4000 -> 203.0.113.9:443 oif eth0 mid-stream",

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use ephport_core::ResolveError;
-use ephport_nft::client::State;
+use ephport_nft::client::{EarlierNat, State};
 use ephport_nft::{Client, Installed, InstalledPolicy, Plan, PlanError, Status, TableState};
 
 use super::{DEFAULT_FILE, Failure, plan, read_document};
@@ -18,11 +18,16 @@ use crate::output::Output;
 use crate::render::Block;
 
 pub(crate) fn run(args: StatusArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
-    let installed = Client::open()?.installed()?;
+    let mut client = Client::open()?;
+    let installed = client.installed()?;
     let policy = policy(&installed, output);
     let plan = policy.plan();
     let status = installed.status(plan.map(|plan| &plan.table));
-    let report = Report { void: void(&status, &policy), status: &status, policy: &policy };
+    let report = Report {
+        void: void(&status, &policy, client.earlier_nat()?),
+        status: &status,
+        policy: &policy,
+    };
     if args.output.json {
         output.document(&report.document());
     } else {
@@ -33,11 +38,13 @@ pub(crate) fn run(args: StatusArgs, output: &mut Output<'_>) -> Result<Exit, Fai
 }
 
 /// The reasons why an intact table has no effect.
-fn void(status: &Status, policy: &Policy) -> Vec<Void> {
+fn void(status: &Status, policy: &Policy, earlier_nat: Vec<EarlierNat>) -> Vec<Void> {
     if status.state != State::Intact {
         return Vec::new();
     }
-    let mut reasons = Vec::new();
+    let earlier =
+        |chain: EarlierNat| Void { kind: "earlier-nat".into(), message: chain.to_string() };
+    let mut reasons: Vec<_> = earlier_nat.into_iter().map(earlier).collect();
     if matches!(policy, Policy::NoUplink) {
         let message = "no interface has a default route, and a policy applies to the uplinks";
         reasons.push(Void { kind: "no-uplink".into(), message: message.into() });

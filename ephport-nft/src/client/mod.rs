@@ -1,5 +1,6 @@
 //! Reading the table from the kernel, and changing it in one transaction.
 
+mod earlier_nat;
 mod error;
 mod events;
 mod location;
@@ -9,6 +10,7 @@ mod request;
 mod status;
 mod verdict;
 
+pub use earlier_nat::EarlierNat;
 pub use error::{Cause, Error, Rejection};
 pub use events::{Event, Events};
 pub use location::{Item, RequestLocation};

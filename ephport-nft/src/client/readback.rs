@@ -182,7 +182,7 @@ impl<T: Transport> Client<T> {
     }
 
     /// Requests the objects of one kind and calls `visit` with the message type and body of each.
-    fn list(
+    pub(super) fn list(
         &mut self,
         message: u16,
         flags: u16,

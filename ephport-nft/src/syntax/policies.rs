@@ -9,7 +9,7 @@ use super::operand::Operand;
 use super::statement::{Decoded, Statement, decode};
 use crate::nftables::Rule;
 use crate::nftables::expr::{Payload, Verdict};
-use crate::table::layout::{ENFORCE, POSTROUTING, policy_of};
+use crate::table::layout::{POSTROUTING, policy_of};
 use crate::table::{Normalized, TableState};
 use crate::uapi::NFT_META_OIFNAME;
 
@@ -96,7 +96,7 @@ impl InstalledPolicy {
                         add(&mut self.addresses, address);
                     }
                 }
-                Statement::Verdict(Verdict::Drop) if rule.chain == ENFORCE => {
+                Statement::Verdict(Verdict::Drop) => {
                     self.enforces = true;
                     self.drops = self.drops.saturating_add(packets);
                 }
