@@ -304,7 +304,7 @@ pub struct GivenKey {
 
 /// Why the parts of a policy do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{}", self.with_names(|key| key.into()))]
+#[error("{}", self.with_names(String::from))]
 #[non_exhaustive]
 pub enum PolicyError {
     /// A value cannot be read.

@@ -51,7 +51,6 @@ impl Policy {
     }
 
     /// A builder of a policy that translates to these ports, with the default for all else.
-    #[must_use]
     pub fn to(target: impl Into<Target>) -> PolicyBuilder {
         PolicyBuilder { spec: PolicySpec::to(target), error: None }
     }

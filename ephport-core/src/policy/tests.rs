@@ -89,7 +89,7 @@ fn warnings(policies: &[&str]) -> String {
     };
     let text: String = policies.iter().zip('a'..).map(policy).collect();
     let document: Document = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
-    document.warnings().iter().map(|warning| format!("{warning}\n")).collect()
+    document.warnings().iter().flat_map(|warning| [warning.to_string(), "\n".into()]).collect()
 }
 
 #[test]
@@ -185,7 +185,8 @@ fn absent_interfaces_are_warnings() {
     let document: Document = text.parse().unwrap();
     let host = HostFacts { interfaces: vec!["eth0".parse().unwrap()], ..HostFacts::default() };
     let warnings = document.host_warnings(&host);
-    let messages: String = warnings.iter().map(|warning| format!("{warning}\n")).collect();
+    let messages: String =
+        warnings.iter().flat_map(|warning| [warning.to_string(), "\n".into()]).collect();
     expect![[r#"
         policy a: no interface matches `wg*` now; the policy applies to it as soon as one does
         policy a: no interface matches `docker0` now; the policy applies to it as soon as one does

@@ -146,6 +146,7 @@ pub(crate) enum Value {
 }
 
 impl Value {
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass values that they make")]
     pub(super) fn text(value: impl ToString) -> Self {
         Self::Text(value.to_string())
     }

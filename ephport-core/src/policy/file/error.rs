@@ -145,13 +145,11 @@ fn name_line(name: Option<&str>) -> String {
 }
 
 fn near_key(near: Option<&str>) -> String {
-    match near {
-        Some(near) => format!("expected {near}"),
-        None => {
-            let names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
-            format!("expected one of {}", names.join(", "))
-        }
+    if let Some(near) = near {
+        return format!("expected {near}");
     }
+    let names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+    format!("expected one of {}", names.join(", "))
 }
 
 /// The type of a value.
