@@ -43,7 +43,9 @@ impl Commit {
 }
 
 /// The generation, the thread that began it and the bytes of the thread's name.
-fn decode(body: &[u8]) -> Result<(Generation, Option<u32>, Option<Vec<u8>>), CodecError> {
+type Decoded = (Generation, Option<u32>, Option<Vec<u8>>);
+
+fn decode(body: &[u8]) -> Result<Decoded, CodecError> {
     const OBJECT: &str = "generation";
     let mut reader = Reader::new(body);
     NfGenMsg::decode(&mut reader)?;

@@ -128,10 +128,13 @@ fn nft_and_rest<'r>(
         printed += exprs.len();
     }
     let rest = rule.exprs.get(printed..).unwrap_or_default();
-    texts.extend(rest.iter().map(|expr| match is_whole {
-        true => expr.to_string(),
-        false => expr.normalized().to_string(),
-    }));
+    texts.extend(
+        rest.iter().map(
+            |expr| {
+                if is_whole { expr.to_string() } else { expr.normalized().to_string() }
+            },
+        ),
+    );
     (texts.join(" "), rest)
 }
 

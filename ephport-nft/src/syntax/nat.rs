@@ -145,6 +145,8 @@ impl<'a> NatStatement<'a> {
     }
 }
 
+/// The ports, `Some(None)` without any; `None` when they cannot be printed.
+#[expect(clippy::option_option, reason = "absent ports differ from unprintable ones")]
 fn ports<'a>(
     min: Option<Register>,
     max: Option<Register>,

@@ -90,7 +90,7 @@ impl AddressField {
     }
 }
 
-impl<'a> Operand<'a> {
+impl Operand<'_> {
     fn meta(meta: &Meta) -> Self {
         Self::Meta(meta.key)
     }
@@ -190,9 +190,9 @@ impl<'a> Registers<'a> {
         std::mem::take(&mut self.unused).is_empty()
     }
 
-    fn set(&mut self, dreg: Register, operand: Operand<'a>, load: usize) -> Option<()> {
+    fn set(&mut self, dreg: Register, operand: &Operand<'a>, load: usize) -> Option<()> {
         let first = dreg.slot()?;
-        let slots = match &operand {
+        let slots = match operand {
             Operand::Map { map, .. } => map.value_len()?,
             operand => operand.len(),
         }
@@ -200,7 +200,7 @@ impl<'a> Registers<'a> {
         let slots = self.slots.get_mut(first..first.checked_add(slots)?)?;
         self.unused.push(load);
         for (part, room) in slots.iter_mut().enumerate() {
-            *room = match &operand {
+            *room = match operand {
                 Operand::Map { key, map, .. } => {
                     Some((Operand::Map { key: key.clone(), map: *map, slot: part }, load))
                 }
@@ -238,7 +238,7 @@ impl<'a> Registers<'a> {
             }
             _ => return None,
         };
-        self.set(dreg, operand, index)
+        self.set(dreg, &operand, index)
     }
 
     /// The key and the set of a lookup.

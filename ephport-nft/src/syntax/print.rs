@@ -167,7 +167,6 @@ impl Operand<'_> {
                 [1] => Some("exists".into()),
                 _ => None,
             },
-            Self::Ct { key: NFT_CT_PROTO_SRC, .. } => port(bytes),
             Self::Meta(NFT_META_OIF | NFT_META_IIF) => Some(number(bytes)?.to_string()),
             Self::Meta(NFT_META_MARK) => Some(format!("{:#x}", number(bytes)?)),
             Self::Meta(NFT_META_OIFTYPE) => {
@@ -179,7 +178,7 @@ impl Operand<'_> {
                 Family::Ipv6 => Some("ipv6".into()),
             },
             Self::Meta(NFT_META_L4PROTO) => value::protocol(bytes),
-            Self::Payload { .. } => port(bytes),
+            Self::Payload { .. } | Self::Ct { key: NFT_CT_PROTO_SRC, .. } => port(bytes),
             Self::Fib { .. } => address_type(number(bytes)?).map(Into::into),
             Self::Address(field) => network(*field, bytes),
             Self::Ct { .. } => match bytes {

@@ -253,7 +253,7 @@ pub fn evident(installed: &TableState) -> Vec<Drift> {
             let hook = found.hook.clone();
             let hook = hook.map(|hook| if is_fixed { Hook { priority, ..hook } } else { hook });
             let (chain_type, policy) = (Some(kind.into()), Some(NF_ACCEPT));
-            chain(found, &Chain { chain_type, policy, hook, ..found.clone() })
+            chain(found, &Chain { hook, policy, chain_type, ..found.clone() })
         }));
         for (index, rule) in view.rules_of(&found.name).iter().enumerate() {
             let lost = decode(rule, &view).into_iter().filter_map(|decoded| {

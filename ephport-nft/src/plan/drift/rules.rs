@@ -263,8 +263,9 @@ fn of_operand(operand: &Operand<'_>) -> Attribute {
 
 fn nat(found: &NatStatement<'_>, expected: &NatStatement<'_>) -> Vec<Difference> {
     let lost = lost_port_flag(found).filter(|_| !expected.ignores_ports);
-    let different =
-        |attribute, is: String, was: String| (is != was).then(|| (attribute, Some(is), Some(was)));
+    let different = |attribute, is: String, was: String| {
+        (is != was).then_some((attribute, Some(is), Some(was)))
+    };
     let flags = |nat: &NatStatement<'_>| match nat_flag_names(nat.flags) {
         names if names.is_empty() => "default".into(),
         names => names,
