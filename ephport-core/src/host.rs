@@ -11,6 +11,10 @@ use crate::net::port_set::PortSet;
 pub struct HostFacts {
     /// The interfaces with a default route, IPv4 or IPv6, in any routing table; sorted.
     pub uplinks: Vec<InterfaceName>,
+    /// Interfaces with a default route whose names policies and nft cannot express, escaped.
+    pub unnamed_uplinks: Vec<Box<str>>,
+    /// Alternative names of interfaces, each with the name that packets are matched by; sorted.
+    pub alternative_names: Vec<(InterfaceName, InterfaceName)>,
     /// The interfaces that exist; sorted.
     pub interfaces: Vec<InterfaceName>,
     /// The sysctl `net.ipv4.ip_local_port_range`, which applies to IPv6 sockets too; `None` if it
@@ -21,6 +25,8 @@ pub struct HostFacts {
     pub reserved_ports: PortSet,
     /// Whether the kernel knows UDP-Lite (RFC 3828); `None` if that is unknown.
     pub udplite: Option<bool>,
+    /// Whether the kernel has IPsec; `None` if that is unknown. Without it, no packet is protected.
+    pub ipsec: Option<bool>,
     /// The addresses of this host that are valid outside whatever the output interface: those of loopback
     /// and dummy interfaces, and those of other interfaces without a default route that are not in
     /// [`PRIVATE_NETWORKS`](crate::decision::PRIVATE_NETWORKS); sorted.
@@ -28,6 +34,19 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
+    /// The patterns with the names that packets are matched by in the place of alternative names.
+    #[must_use]
+    pub fn named(&self, patterns: &[InterfacePattern]) -> Vec<InterfacePattern> {
+        let named = |pattern: &InterfacePattern| {
+            let is_alternative = |(other, _): &&(InterfaceName, InterfaceName)| {
+                *pattern == InterfacePattern::Name(other.clone())
+            };
+            let found = self.alternative_names.iter().find(is_alternative);
+            found.map_or_else(|| pattern.clone(), |(_, name)| InterfacePattern::Name(name.clone()))
+        };
+        patterns.iter().map(named).collect()
+    }
+
     /// Whether `pattern` covers an interface that exists.
     #[must_use]
     pub fn knows(&self, pattern: &InterfacePattern) -> bool {

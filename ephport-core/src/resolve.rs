@@ -118,8 +118,8 @@ impl Policy {
             policy: self.clone(),
             name: spec.name.clone(),
             out_interfaces: out_interfaces(&spec.scope, host)?,
-            except_interfaces: spec.scope.except_interfaces.clone(),
-            in_interfaces: spec.scope.in_interfaces.clone(),
+            except_interfaces: host.named(&spec.scope.except_interfaces),
+            in_interfaces: host.named(&spec.scope.in_interfaces),
             families: self.families(),
             protocols: spec.scope.protocols,
             sources: spec.scope.sources.clone(),
@@ -128,7 +128,8 @@ impl Policy {
             destination_ports: spec.scope.destination_ports.clone(),
             origin: spec.scope.origin,
             mark: spec.scope.mark,
-            ipsec: spec.scope.ipsec,
+            // Without IPsec in the kernel no packet is protected, and rules cannot ask for it.
+            ipsec: if host.ipsec == Some(false) { Ipsec::Match } else { spec.scope.ipsec },
             permitted_source_ports: permitted.ports().union(&untranslated),
             untranslated,
             translated,
@@ -165,8 +166,14 @@ fn permitted(spec: &PolicySpec, host: &HostFacts) -> Result<PermittedPorts, Reso
 fn out_interfaces(scope: &Scope, host: &HostFacts) -> Result<Interfaces, ResolveError> {
     match &scope.out_interfaces {
         OutInterfaces::Any => Ok(Interfaces::Any),
-        OutInterfaces::Matching(patterns) => Ok(Interfaces::Matching(patterns.clone())),
+        OutInterfaces::Matching(patterns) => {
+            let named = InterfacePatterns::new(host.named(patterns.as_slice()));
+            Ok(Interfaces::Matching(named.unwrap_or_else(|_| patterns.clone())))
+        }
         OutInterfaces::Uplinks => {
+            if let Some(name) = host.unnamed_uplinks.first() {
+                return Err(ResolveError::UnnamedUplink { name: name.clone() });
+            }
             let names = host.uplinks.iter().cloned().map(InterfacePattern::Name);
             let patterns = InterfacePatterns::new(names).map_err(|_| ResolveError::NoUplink)?;
             let is_excepted =
@@ -189,6 +196,15 @@ pub enum ResolveError {
          all of them"
     )]
     NoUplink,
+    /// An interface with a default route has a name that nft cannot express.
+    #[error(
+        "uplink `{name}` has a name that nft cannot express: rename it, name the interfaces, or use \
+         `any` for all of them"
+    )]
+    UnnamedUplink {
+        /// The name, escaped.
+        name: Box<str>,
+    },
     /// Every uplink is excepted.
     #[error("except-interfaces excludes every uplink ({uplinks}): name other interfaces")]
     UplinksExcepted {

@@ -418,6 +418,18 @@ pub const RTN_BROADCAST: u8 = 3;
 pub const RTN_MULTICAST: u8 = 5;
 pub const RTA_OIF: u16 = 4;
 pub const RTA_MULTIPATH: u16 = 9;
+pub const RTA_NH_ID: u16 = 30;
+pub const RTM_NEWNEXTHOP: u16 = 104;
+pub const RTM_GETNEXTHOP: u16 = 106;
+
+// linux/nexthop.h
+pub const NHA_ID: u16 = 1;
+pub const NHA_GROUP: u16 = 2;
+pub const NHA_OIF: u16 = 5;
+
+// linux/if_link.h
+pub const IFLA_PROP_LIST: u16 = 52;
+pub const IFLA_ALT_IFNAME: u16 = 53;
 pub const IFLA_IFNAME: u16 = 3;
 
 // The lab's own networks.

@@ -101,8 +101,7 @@ impl Program {
         for packets in Packets::of(policy).iter().filter(|packets| packets.have_ports(policy)) {
             for known in policy.protocols.iter() {
                 let scope = self.scope(policy, packets, Source::Connection);
-                let destination =
-                    self.ports(&Payload::DESTINATION_PORT.into(), &policy.destination_ports);
+                let destination = self.destination_ports(&policy.destination_ports);
                 let source = self.ports(&Ct::ORIGINAL_SOURCE_PORT.into(), &policy.translated);
                 let known = vec![protocol(known).to_vec()];
                 for mut exprs in product(vec![scope, known, destination, source]) {

@@ -166,12 +166,11 @@ impl Program {
         };
         for packets in Packets::of(policy).iter().filter(|packets| packets.have_ports(policy)) {
             for protocol in policy.protocols.iter() {
-                let destination = &policy.destination_ports;
                 let conditions = vec![
                     self.scope(policy, packets, Source::Packet),
                     vec![scope::protocol(protocol).to_vec()],
                     vec![scope::opening(protocol, policy.pick_up)],
-                    self.ports(&Payload::DESTINATION_PORT.into(), destination),
+                    self.destination_ports(&policy.destination_ports),
                     self.ports(&Payload::SOURCE_PORT.into(), &policy.translated),
                 ];
                 for exprs in scope::product(conditions) {

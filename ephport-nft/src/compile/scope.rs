@@ -129,11 +129,16 @@ impl Program {
         conditions
     }
 
-    /// Whether the port that `load` loads is one of these, as alternatives of which one matches.
-    pub(super) fn ports(&mut self, load: &Expr, ports: &PortSet) -> Vec<Vec<Expr>> {
+    /// Whether the destination port is one of these, as alternatives of which one matches.
+    pub(super) fn destination_ports(&mut self, ports: &PortSet) -> Vec<Vec<Expr>> {
         if *ports == PortRange::ALL.into() {
             return vec![Vec::new()];
         }
+        self.ports(&Payload::DESTINATION_PORT.into(), ports)
+    }
+
+    /// Whether the port that `load` loads is one of these, as alternatives of which one matches.
+    pub(super) fn ports(&mut self, load: &Expr, ports: &PortSet) -> Vec<Vec<Expr>> {
         let ranges = ports.ranges();
         let is_hash = ranges.len() > 1 && ranges.iter().all(|range| range.count() == 1);
         if ranges.len() <= MAX_COMPARED && !is_hash {

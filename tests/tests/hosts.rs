@@ -1,0 +1,189 @@
+//! Hosts as they are: uplinks wherever routes are, names that nft cannot express, local addresses.
+
+use ephport_cli::Exit;
+use ephport_nft::host;
+use ephport_tests::tool::{nft_load, ok, tool};
+use ephport_tests::{
+    CLIENT_V4, Host, Protocol, ROUTER_V4, Routed, SERVER_V4, Server, ephport, ephport_ok, seen,
+};
+
+const LINE: &str = "--to-ports 49152-61000";
+
+/// A host with a dummy interface of this name.
+fn with_link(name: &str) -> Host {
+    let host = Host::new("host").unwrap();
+    let added = tool(&host, "ip", &["link", "add", name, "type", "dummy"], "");
+    assert!(added.success, "{added:?}");
+    let up = tool(&host, "ip", &["link", "set", name, "up"], "");
+    assert!(up.success, "{up:?}");
+    host
+}
+
+fn uplinks(host: &Host) -> Vec<String> {
+    let facts = host.run(host::facts).unwrap();
+    facts.uplinks.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a6_uplinks_with_inexpressible_names_are_an_error() {
+    for name in ["a\"b", "*", "lo*", "a\\b"] {
+        let host = with_link(name);
+        ok(&host, "ip link add eth0 type dummy");
+        ok(&host, "ip link set eth0 up");
+        ok(&host, "ip route add default dev eth0");
+        let route = ["route", "add", "default", "dev", name, "metric", "9"];
+        assert!(tool(&host, "ip", &route, "").success);
+        let ended = ephport(&host, &format!("apply {LINE}"));
+        assert_eq!(ended.exit, Exit::Failure, "{name}");
+        let escaped = name.as_bytes().escape_ascii().to_string();
+        assert!(ended.err.contains(&format!("uplink `{escaped}`")), "{}", ended.err);
+        assert_eq!(ephport(&host, &format!("apply {LINE} -o eth0")).exit, Exit::Success, "{name}");
+    }
+}
+
+#[test]
+fn b11_uplinks_are_found_by_nexthops_and_half_routes() {
+    let host = with_link("eth0");
+    ok(&host, "ip address add 192.0.2.2/24 dev eth0");
+    assert_eq!(uplinks(&host), [""; 0]);
+    for (add, remove) in [
+        (
+            &["ip nexthop add id 7 via 192.0.2.1 dev eth0", "ip route add default nhid 7"][..],
+            &["ip route del default", "ip nexthop del id 7"][..],
+        ),
+        (
+            &[
+                "ip nexthop add id 7 via 192.0.2.1 dev eth0",
+                "ip nexthop add id 8 group 7",
+                "ip route add default nhid 8",
+            ],
+            &["ip route del default", "ip nexthop flush"],
+        ),
+        (
+            &["ip route add 0.0.0.0/1 dev eth0", "ip route add 128.0.0.0/1 dev eth0"],
+            &["ip route del 0.0.0.0/1", "ip route del 128.0.0.0/1"],
+        ),
+        (
+            &["ip -6 route add ::/1 dev eth0", "ip -6 route add 8000::/1 dev eth0"],
+            &["ip -6 route del ::/1", "ip -6 route del 8000::/1"],
+        ),
+        (&["ip route add default dev eth0 table 51820"], &["ip route del default table 51820"]),
+    ] {
+        for compat in ["1", "0"] {
+            host.sysctl("net/ipv4/nexthop_compat_mode", compat).unwrap();
+            add.iter().for_each(|line| drop(ok(&host, line)));
+            assert_eq!(uplinks(&host), ["eth0"], "{add:?}");
+            remove.iter().for_each(|line| {
+                drop(tool(&host, "ip", &line.split(' ').skip(1).collect::<Vec<_>>(), ""))
+            });
+            assert_eq!(uplinks(&host), [""; 0], "{remove:?}");
+        }
+    }
+    ok(&host, "ip route add 128.0.0.0/1 dev eth0");
+    assert_eq!(uplinks(&host), [""; 0], "one half is no default route");
+}
+
+#[test]
+fn b9_reserved_ports_are_not_local_ports() {
+    let net = Routed::new().unwrap();
+    let _server = Server::start(&net.server, 443).unwrap();
+    net.router.sysctl("net/ipv4/ip_local_port_range", "20000 20009").unwrap();
+    net.router.sysctl("net/ipv4/ip_local_reserved_ports", "20000-20004,20006").unwrap();
+    ephport_ok(&net.router, "apply --to-ports local");
+    for port in 40_000..40_020 {
+        let seen = seen(&net.client, Protocol::Udp, port, (SERVER_V4, 443).into()).port();
+        assert!([20_005, 20_007, 20_008, 20_009].contains(&seen), "{seen}");
+    }
+}
+
+#[test]
+fn b12_alternative_names_are_resolved() {
+    let net = Routed::new().unwrap();
+    let _server = Server::start(&net.server, 443).unwrap();
+    ok(&net.router, "ip link property add dev wan0 altname internet0");
+    ephport_ok(&net.router, &format!("apply {LINE} -o internet0"));
+    let port = seen(&net.client, Protocol::Udp, 40_000, (SERVER_V4, 443).into()).port();
+    assert!((49_152..=61_000).contains(&port), "{port}");
+}
+
+/// The sources of a table: their host, their address, and the address that the server sees.
+#[test]
+fn b5_auto_keeps_addresses_that_are_valid_outside() {
+    let net = Routed::new().unwrap();
+    let _server = Server::start(&net.server, 443).unwrap();
+    ok(&net.router, "ip link add vip0 type dummy");
+    ok(&net.router, "ip link set vip0 up");
+    ok(&net.router, "ip address add 198.51.100.1/32 dev vip0");
+    ok(&net.router, "ip address add 10.99.0.1/32 dev lo");
+    ok(&net.router, "ip address add 203.0.113.7/24 dev wan0");
+    ok(&net.client, "ip address add 198.51.100.77/32 dev eth0");
+    ok(&net.router, "ip route add 198.51.100.77/32 via 10.77.1.2");
+    for line in ["198.51.100.0/24", "10.99.0.0/24"] {
+        ok(&net.server, &format!("ip route add {line} via 203.0.113.1"));
+    }
+    ephport_ok(&net.router, &format!("apply {LINE} --address auto --enforce"));
+    let router = ROUTER_V4.to_string();
+    for (host, source, expected) in [
+        (&net.router, "203.0.113.1", "203.0.113.1"),
+        (&net.router, "203.0.113.7", "203.0.113.7"),
+        (&net.router, "198.51.100.1", "198.51.100.1"),
+        (&net.router, "10.99.0.1", "10.99.0.1"),
+        (&net.router, "10.77.1.1", router.as_str()),
+        (&net.client, "198.51.100.77", "198.51.100.77"),
+        (&net.client, "10.77.1.2", router.as_str()),
+    ] {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let from = std::net::SocketAddr::new(source.parse().unwrap(), 40_000);
+            let seen = seen(host, protocol, from, (SERVER_V4, 443).into());
+            assert_eq!(seen.ip().to_string(), expected, "{source}");
+            assert!((49_152..=61_000).contains(&seen.port()), "{source}: {seen}");
+        }
+    }
+}
+
+#[test]
+fn b3_routed_ipv6_containers_keep_their_address() {
+    let net = Routed::new().unwrap();
+    let _server = Server::start(&net.server, 443).unwrap();
+    ephport_ok(&net.router, &format!("apply {LINE} --address auto"));
+    let (client, server) = (ephport_tests::CLIENT_V6, ephport_tests::SERVER_V6);
+    let seen = seen(&net.client, Protocol::Udp, 40_000, (server, 443).into());
+    assert_eq!(seen.ip(), client);
+    assert!((49_152..=61_000).contains(&seen.port()), "{seen}");
+}
+
+/// Bridged frames come through postrouting where `bridge-nf-call-iptables` is on.
+#[test]
+fn b2_transparent_sockets_are_never_touched() {
+    let net = Routed::new().unwrap();
+    let _server = Server::start(&net.server, 443).unwrap();
+    // The server's answers to the client come to the router's transparent socket.
+    nft_load(
+        &net.router,
+        "table ip divert {\n chain pre { type filter hook prerouting priority mangle; \
+         iifname wan0 udp dport 40000 mark set 1; }\n}\n",
+    );
+    ok(&net.router, "ip rule add fwmark 1 lookup 100");
+    ok(&net.router, "ip route add local 0.0.0.0/0 dev lo table 100");
+    ephport_ok(&net.router, &format!("apply {LINE} --enforce --address masquerade"));
+    let mut capture = ephport_tests::wire::Capture::start(&net.server);
+    net.router.run(|| {
+        let socket = socket2::Socket::new(
+            socket2::Domain::IPV4,
+            socket2::Type::DGRAM,
+            Some(socket2::Protocol::UDP),
+        )
+        .unwrap();
+        socket.set_ip_transparent_v4(true).unwrap();
+        socket.bind(&std::net::SocketAddr::new(CLIENT_V4, 40_000).into()).unwrap();
+        let to = std::net::SocketAddr::new(SERVER_V4, 443);
+        socket.send_to(b"hello", &to.into()).unwrap();
+    });
+    let packets = capture.packets();
+    assert!(
+        packets
+            .iter()
+            .any(|packet| packet.source == CLIENT_V4 && packet.source_port == Some(40_000)),
+        "{packets:?}"
+    );
+}
