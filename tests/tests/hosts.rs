@@ -9,13 +9,14 @@ use ephport_tests::{
 
 const LINE: &str = "--to-ports 49152-61000";
 
-/// A host with a dummy interface of this name.
+/// A host with an interface of this name, whose other end is `peer0`.
 fn with_link(name: &str) -> Host {
     let host = Host::new("host").unwrap();
-    let added = tool(&host, "ip", &["link", "add", name, "type", "dummy"], "");
+    let added = tool(&host, "ip", &["link", "add", name, "type", "veth", "peer", "name", "peer0"], "");
     assert!(added.success, "{added:?}");
     let up = tool(&host, "ip", &["link", "set", name, "up"], "");
     assert!(up.success, "{up:?}");
+    ok(&host, "ip link set peer0 up");
     host
 }
 
@@ -28,7 +29,8 @@ fn uplinks(host: &Host) -> Vec<String> {
 fn a6_uplinks_with_inexpressible_names_are_an_error() {
     for name in ["a\"b", "*", "lo*", "a\\b"] {
         let host = with_link(name);
-        ok(&host, "ip link add eth0 type dummy");
+        ok(&host, "ip link add eth0 type veth peer name peer1");
+        ok(&host, "ip link set peer1 up");
         ok(&host, "ip link set eth0 up");
         ok(&host, "ip route add default dev eth0");
         let route = ["route", "add", "default", "dev", name, "metric", "9"];
@@ -90,7 +92,7 @@ fn b9_reserved_ports_are_not_local_ports() {
     net.router.sysctl("net/ipv4/ip_local_port_range", "20000 20009").unwrap();
     net.router.sysctl("net/ipv4/ip_local_reserved_ports", "20000-20004,20006").unwrap();
     ephport_ok(&net.router, "apply --to-ports local");
-    for port in 40_000..40_020 {
+    for port in 40_000..40_004 {
         let seen = seen(&net.client, Protocol::Udp, port, (SERVER_V4, 443).into()).port();
         assert!([20_005, 20_007, 20_008, 20_009].contains(&seen), "{seen}");
     }
@@ -111,9 +113,7 @@ fn b12_alternative_names_are_resolved() {
 fn b5_auto_keeps_addresses_that_are_valid_outside() {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, 443).unwrap();
-    ok(&net.router, "ip link add vip0 type dummy");
-    ok(&net.router, "ip link set vip0 up");
-    ok(&net.router, "ip address add 198.51.100.1/32 dev vip0");
+    ok(&net.router, "ip address add 198.51.100.1/32 dev lo");
     ok(&net.router, "ip address add 10.99.0.1/32 dev lo");
     ok(&net.router, "ip address add 203.0.113.7/24 dev wan0");
     ok(&net.client, "ip address add 198.51.100.77/32 dev eth0");
