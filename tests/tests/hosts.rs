@@ -12,7 +12,8 @@ const LINE: &str = "--to-ports 49152-61000";
 /// A host with an interface of this name, whose other end is `peer0`.
 fn with_link(name: &str) -> Host {
     let host = Host::new("host").unwrap();
-    let added = tool(&host, "ip", &["link", "add", name, "type", "veth", "peer", "name", "peer0"], "");
+    let added =
+        tool(&host, "ip", &["link", "add", name, "type", "veth", "peer", "name", "peer0"], "");
     assert!(added.success, "{added:?}");
     let up = tool(&host, "ip", &["link", "set", name, "up"], "");
     assert!(up.success, "{up:?}");
