@@ -9,7 +9,7 @@ use ephport_nft::client::Rejection;
 use ephport_nft::netlink::Messages;
 use ephport_nft::netlink::{NetlinkError, Socket, Transport};
 use ephport_nft::nftables::expr::{Masq, Opaque, Register};
-use ephport_nft::nftables::{Chain, Hook, Table};
+use ephport_nft::nftables::{Chain, Hook, Rule, Table};
 use ephport_nft::uapi::NFNL_MSG_BATCH_BEGIN;
 use ephport_nft::{Applied, Client, Error, Installed, TableState};
 use ephport_tests::tool::binary;
@@ -83,20 +83,26 @@ fn each_is_refused(cases: &[Case]) {
     }
 }
 
+/// The rule with this number, from 1, of the policy; guards of all policies precede them.
+fn policy_rule(ruleset: &mut TableState, number: usize) -> &mut Rule {
+    let mut rules = ruleset.rules.iter_mut().filter(|rule| rule.counter().is_some());
+    rules.nth(number - 1).expect("a rule of the policy")
+}
+
 #[test]
 fn rejected_message_is_named_with_its_location() {
     let cases: [Case; 5] = [
         (
             "an expression that there is not",
-            |r| r.rules[3].exprs.push(Opaque::new("nosuch".into(), None).into()),
+            |r| policy_rule(r, 2).exprs.insert(1, Opaque::new("nosuch".into(), None).into()),
             "add rule 2 of policy p to chain postrouting (ENOENT: No such file or directory), \
-             at expression 12, nosuch",
+             at expression 2, nosuch",
         ),
         (
             "a register that there is not",
             |r| {
                 let masq = Masq { flags: Some(2), proto_min: Some(Register(99)), proto_max: None };
-                r.rules[2].exprs.insert(0, masq.into());
+                policy_rule(r, 1).exprs.insert(0, masq.into());
             },
             "add rule 1 of policy p to chain postrouting (ERANGE: Math result not representable), \
              at expression 1, masq",

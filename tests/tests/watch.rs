@@ -73,6 +73,8 @@ fn events_of_a_transaction_are_in_order() {
         "+ rule of postrouting",
         "+ rule of postrouting",
         "+ rule of postrouting",
+        "+ rule of postrouting",
+        "+ rule of postrouting",
         "= committed",
     ];
     assert_eq!(so_far(&mut events), installed);
@@ -90,6 +92,8 @@ fn events_of_a_transaction_are_in_order() {
     assert_eq!(so_far(&mut events), replaced);
     ephport_ok(&host, "remove");
     let removed = [
+        "- rule of postrouting",
+        "- rule of postrouting",
         "- rule of postrouting",
         "- rule of postrouting",
         "- rule of postrouting",
@@ -127,6 +131,8 @@ fn sets_and_elements_have_events() {
             "+ set b/blocks4",
             "+ 1 of b/blocks4",
             "+ 1 of b/blocks4",
+            "+ rule of postrouting",
+            "+ rule of postrouting",
             "+ rule of postrouting",
             "+ rule of postrouting",
             "+ rule of postrouting",
@@ -201,7 +207,7 @@ fn lost_events_are_reported_and_later_ones_arrive() {
     assert!(!queued.is_empty());
     apply(&host, &policy("49152-61000"));
     let received = so_far(&mut events);
-    assert_eq!((received.len(), received.last().map(String::as_str)), (8, Some("= committed")));
+    assert_eq!((received.len(), received.last().map(String::as_str)), (10, Some("= committed")));
 }
 
 #[test]
