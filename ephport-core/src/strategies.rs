@@ -189,11 +189,18 @@ pub fn targets() -> impl Strategy<Value = Target> {
         "192.0.2.1 = 1024-2047\n2001:db8::2 = 5000-5063",
     ])
     .prop_filter_map("never", |text| text.parse().ok().map(Target::Blocks));
+    // At most 15 ranges: a program has a chain for each.
+    let map_es = prop::sample::select(vec![
+        "psid=52,psid-len=8,offset=0",
+        "psid=1,psid-len=4,offset=2",
+        "psid=52,psid-len=8,offset=4",
+    ])
+    .prop_filter_map("never", |text| text.parse().ok().map(Target::MapE));
     prop_oneof![
         3 => port_ranges().prop_map(|range| Target::Ports(range.into())),
         3 => port_sets().prop_map(Target::Ports),
         1 => equal_ranges().prop_map(Target::Ports),
-        1 => allocation::map_es().prop_map(Target::MapE),
+        1 => map_es,
         1 => blocks,
     ]
 }
