@@ -76,7 +76,7 @@ pub fn run(
     let result = match command {
         Command::Apply(args) => command::apply::run(args, &mut output),
         Command::Remove(args) => command::remove::run(args, &mut output),
-        Command::Status(args) => command::status::run(args, &mut output),
+        Command::Status(args) => command::status::run(&args, &mut output),
         Command::Diff(args) => command::diff::run(args, &mut output),
         Command::Explain(args) => command::explain::run(args, &mut output),
         Command::Import(args) => {
@@ -87,7 +87,7 @@ pub fn run(
         Command::Usage(args) => command::usage::run(args, &mut output),
         Command::Whose(args) => command::whose::run(args, &mut output),
         Command::Demo(args) => command::demo::run(args, &mut output),
-        Command::Schema(args) => command::schema::run(args, &mut output),
+        Command::Schema(args) => Ok(command::schema::run(args, &mut output)),
     };
     let exit = result.unwrap_or_else(|failure| fail(&failure, &mut output));
     output.finish(exit, output_is_all)

@@ -95,9 +95,10 @@ impl<'a> Output<'a> {
             None => exit,
             Some(error) => {
                 let message = format!("cannot write to standard output: {error}");
-                let (level, exit) = match output_is_all && exit == Exit::Success {
-                    true => (Level::Error, Exit::Failure),
-                    false => (Level::Warning, exit),
+                let (level, exit) = if output_is_all && exit == Exit::Success {
+                    (Level::Error, Exit::Failure)
+                } else {
+                    (Level::Warning, exit)
                 };
                 self.message(level, "output", None, &message);
                 exit
@@ -136,12 +137,11 @@ impl<'a> Sink<'a> {
 impl Write for Sink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.failure.is_none() {
-            let result = match self.is_raw {
-                true => self.stream.write_all(bytes),
-                false => {
-                    let text = String::from_utf8_lossy(bytes);
-                    self.stream.write_all(escaped(&text).as_bytes())
-                }
+            let result = if self.is_raw {
+                self.stream.write_all(bytes)
+            } else {
+                let text = String::from_utf8_lossy(bytes);
+                self.stream.write_all(escaped(&text).as_bytes())
             };
             self.failure = result.err();
         }

@@ -39,9 +39,10 @@ impl Block {
             list => listed(list),
         };
         block.row("out-interfaces", listed_or(&policy.out_interfaces, "any but loopback"));
-        let to_ports = match policy.has_blocks {
-            true => "a block for each source".into(),
-            false => ranges(&policy.to_ports),
+        let to_ports = if policy.has_blocks {
+            "a block for each source".into()
+        } else {
+            ranges(&policy.to_ports)
         };
         let source_ports = listed_or(&policy.source_ports, "any");
         block.row("source ports", format!("{source_ports} -> {to_ports}"));
@@ -184,14 +185,14 @@ fn listed(items: impl IntoIterator<Item = impl ToString>) -> String {
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
-        if let Some(line) = lines.last_mut() {
-            if line.is_empty() || line.chars().count() + 1 + word.chars().count() <= width {
-                if !line.is_empty() {
-                    line.push(' ');
-                }
-                line.push_str(word);
-                continue;
+        if let Some(line) = lines.last_mut()
+            && (line.is_empty() || line.chars().count() + 1 + word.chars().count() <= width)
+        {
+            if !line.is_empty() {
+                line.push(' ');
             }
+            line.push_str(word);
+            continue;
         }
         lines.push(word.into());
     }

@@ -161,7 +161,7 @@ fn evident_drift_needs_no_policy() {
     let mut installed = desired.clone();
     installed.table.flags = Some(1);
     installed.chains[1].hook.as_mut().unwrap().priority = -300;
-    let masq = installed.rules.iter_mut().flat_map(|rule| rule.exprs.last_mut());
+    let masq = installed.rules.iter_mut().filter_map(|rule| rule.exprs.last_mut());
     let masq = masq.filter_map(|expr| if let Expr::Masq(masq) = expr { Some(masq) } else { None });
     masq.for_each(|masq| masq.flags = None);
     let reported: Vec<_> = evident(&installed).iter().map(ToString::to_string).collect();

@@ -73,7 +73,7 @@ fn every_kind_of_message_is_its_event() {
     let (table, chain, rule) = (&ruleset.table, &ruleset.chains[0], &ruleset.rules[0]);
     let (set, elements) =
         (&ruleset.sets[0].spec, scripted::messages_of(&ruleset.sets[0]).remove(0));
-    let sent = datagram(&[
+    let datagram = datagram(&[
         (NFT_MSG_NEWTABLE, &|w| table.encode(w)),
         (NFT_MSG_DELTABLE, &|w| table.encode(w)),
         (NFT_MSG_NEWCHAIN, &|w| chain.encode(w)),
@@ -103,7 +103,7 @@ fn every_kind_of_message_is_its_event() {
         Event::OtherTable { message: NFT_MSG_NEWCHAIN, family: 1, table: b"t\xff".to_vec() },
         committed(),
     ];
-    assert_eq!(events(vec![Ok(sent)]), expected.map(Ok));
+    assert_eq!(events(vec![Ok(datagram)]), expected.map(Ok));
 }
 
 #[test]

@@ -37,7 +37,9 @@ pub(crate) fn run(args: RequestArgs, output: &mut Output<'_>) -> Result<Exit, Fa
         });
     } else if applied != Applied::Unchanged {
         writeln!(output, "{} table inet ephport", result.name());
-        drift.iter().for_each(|drift| writeln!(output, "  {drift}"));
+        for drift in &drift {
+            writeln!(output, "  {drift}");
+        }
         for block in changed(&plan, &installed, &drift) {
             writeln!(output, "\n{}", block.lines().join("\n"));
         }

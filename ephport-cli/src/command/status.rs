@@ -17,7 +17,7 @@ use crate::document::{self, Level, PolicyStatus, VERSION, Void, ports, rules};
 use crate::output::Output;
 use crate::render::Block;
 
-pub(crate) fn run(args: StatusArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &StatusArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let mut client = Client::open()?;
     let installed = client.installed()?;
     let policy = policy(&installed, output);
@@ -53,6 +53,7 @@ fn void(status: &Status, policy: &Policy, earlier_nat: Vec<EarlierNat>) -> Vec<V
 }
 
 /// The policy to compare with.
+#[expect(clippy::large_enum_variant, reason = "there is one value")]
 enum Policy {
     /// There is no policy file that can be read.
     Unknown,

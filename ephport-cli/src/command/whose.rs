@@ -18,7 +18,9 @@ pub(crate) fn run(args: WhoseArgs, output: &mut Output<'_>) -> Result<Exit, Fail
         let sources = sources.iter().map(Found::document).collect();
         output.document(&WhoseDocument { version: VERSION, sent_as: asked.into(), sources });
     } else {
-        sources.iter().for_each(|found| writeln!(output, "{}", found.line()));
+        for found in &sources {
+            writeln!(output, "{}", found.line());
+        }
         if !is_found {
             writeln!(output, "no source: {}", reason(document.policies(), asked));
         }

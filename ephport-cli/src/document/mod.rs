@@ -342,6 +342,7 @@ pub(crate) struct Message {
     /// The policy that it concerns.
     policy: Option<String>,
     /// The message as a sentence.
+    #[expect(clippy::struct_field_names, reason = "the key of the JSON document")]
     message: String,
 }
 

@@ -283,7 +283,7 @@ pub(crate) fn foreign_object() -> Vec<u8> {
     let mut w = Writer::new();
     w.raw(&NfGenMsg::new(FAMILY).to_bytes());
     w.bytes(NFTA_TABLE_NAME, b"t\xff\0");
-    (2..20).for_each(|attribute_type| w.bytes(attribute_type, &[attribute_type as u8; 3]));
+    (2..20).for_each(|byte| w.bytes(byte.into(), &[byte; 3]));
     w.finish().unwrap()
 }
 
