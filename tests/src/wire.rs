@@ -166,6 +166,9 @@ impl Sender {
 }
 
 /// RFC 791 §3.1: an IPv4 packet; the kernel fills in length, checksum and identification.
+///
+/// # Panics
+/// When an address is not IPv4.
 #[must_use]
 pub fn ipv4(
     from: IpAddr,
@@ -191,6 +194,9 @@ pub fn ipv4(
 }
 
 /// RFC 8200 §3: an IPv6 packet.
+///
+/// # Panics
+/// When an address is not IPv6, or the data exceeds 65,535 bytes.
 #[must_use]
 pub fn ipv6(from: IpAddr, to: IpAddr, next: u8, data: &[u8]) -> Vec<u8> {
     let (IpAddr::V6(from), IpAddr::V6(to)) = (from, to) else { panic!("IPv6 addresses") };
@@ -225,6 +231,9 @@ pub fn tcp(from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<u8> {
 }
 
 /// A UDP datagram (RFC 768) with its checksum.
+///
+/// # Panics
+/// When the payload exceeds 65,527 bytes.
 #[must_use]
 pub fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let mut bytes = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();

@@ -47,7 +47,9 @@ fn root() -> &'static Path {
 
 fn sources() -> Vec<Source> {
     let mut files = Vec::new();
-    CRATES.iter().for_each(|part| rust_files(&root().join(part), &mut files));
+    for part in CRATES {
+        rust_files(&root().join(part), &mut files);
+    }
     files.into_iter().map(source).collect()
 }
 
@@ -240,10 +242,9 @@ fn run_lines(lcov: &str) -> HashMap<PathBuf, BTreeSet<usize>> {
             file = path.into();
         } else if let Some((line, count)) =
             record.strip_prefix("DA:").and_then(|data| data.split_once(','))
+            && count != "0"
         {
-            if count != "0" {
-                lines.entry(file.clone()).or_default().insert(line.parse().expect("a line"));
-            }
+            lines.entry(file.clone()).or_default().insert(line.parse().expect("a line"));
         }
     }
     lines

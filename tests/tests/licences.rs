@@ -65,7 +65,8 @@ fn every_dependency_has_its_reason_and_its_licence() {
     let lines: Vec<_> = manifest.lines().collect();
     let manifest = DeTable::parse(&manifest).expect("TOML");
     let dependencies = manifest.get_ref()["workspace"].get_ref()["dependencies"].get_ref();
-    for name in dependencies.as_table().expect("a table").keys().map(|name| name.get_ref()) {
+    for name in dependencies.as_table().expect("a table").keys() {
+        let name = name.get_ref();
         let line = lines.iter().position(|line| line.starts_with(&format!("{name} ")));
         let reason = line.and_then(|line| lines.get(line.checked_sub(1)?)).expect("a line above");
         let is_reason = reason.starts_with("# ") && reason.len() > 20;

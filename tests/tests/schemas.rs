@@ -21,7 +21,8 @@ for line in sys.stdin:
 
 /// The first error of each document.
 fn errors(host: &Host, pairs: &[(Value, Value)]) -> Vec<Option<String>> {
-    let lines: String = pairs.iter().map(|(s, d)| format!("{}\n", json!([s, d]))).collect();
+    let lines: String =
+        pairs.iter().flat_map(|(s, d)| [json!([s, d]).to_string(), "\n".into()]).collect();
     let judged = tool(host, "python3", &["-c", JUDGE], &lines);
     assert!(judged.success, "{judged:?}");
     let errors = |line| serde_json::from_str::<Vec<String>>(line).expect("a list").pop();
