@@ -1,6 +1,9 @@
 //! What correct policies do not do: keys without effect, policies that no connection reaches, and
 //! interfaces that do not exist.
 
+use std::collections::HashMap;
+
+use ipnet::IpNet;
 use thiserror::Error;
 
 use crate::host::HostFacts;
@@ -89,16 +92,51 @@ impl Warning {
 /// The warnings about policies, in order of precedence, that do not depend on the host.
 #[must_use]
 pub fn warnings(policies: &[Policy]) -> Vec<Warning> {
-    let mut warnings = Vec::new();
+    let (mut warnings, mut earlier) = (Vec::new(), Earlier::default());
     for (index, policy) in policies.iter().enumerate() {
         warnings.extend(no_effects(policy));
-        let mut earlier = policies.iter().take(index);
-        if let Some(before) = earlier.find(|before| covers(before.spec(), policy.spec())) {
+        let candidates = earlier.candidates(policy.spec()).into_iter();
+        let mut before = candidates.filter_map(|index| policies.get(index));
+        if let Some(before) = before.find(|before| covers(before.spec(), policy.spec())) {
             let (policy, before) = (policy.name().clone(), before.name().clone());
             warnings.push(Warning::Unreachable { policy, before });
         }
+        earlier.add(index, policy.spec());
     }
     warnings
+}
+
+/// The indexes of earlier policies by their sources.
+#[derive(Default)]
+struct Earlier {
+    /// The policies for any source.
+    any: Vec<usize>,
+    networks: HashMap<IpNet, Vec<usize>>,
+}
+
+impl Earlier {
+    fn add(&mut self, index: usize, policy: &PolicySpec) {
+        match policy.scope.sources.as_slice() {
+            [] => self.any.push(index),
+            sources => sources
+                .iter()
+                .for_each(|net| self.networks.entry(net.trunc()).or_default().push(index)),
+        }
+    }
+
+    /// The earlier policies that may cover this one, ascending: one of its addresses is a source of
+    /// each.
+    fn candidates(&self, policy: &PolicySpec) -> Vec<usize> {
+        let mut candidates = self.any.clone();
+        let first = Family::ALL.into_iter().find_map(|family| policy.source_set(family).first());
+        if let Some(address) = first.filter(|_| !self.networks.is_empty()) {
+            let networks = (0..=128).map_while(|len| IpNet::new(address, len).ok());
+            let found = networks.filter_map(|net| self.networks.get(&net.trunc()));
+            candidates.extend(found.flatten());
+            candidates.sort_unstable();
+        }
+        candidates
+    }
 }
 
 /// The warnings about a host with these facts as it is now.
@@ -228,9 +266,9 @@ fn covers(policy: &PolicySpec, other: &PolicySpec) -> bool {
     let has_tcp = other.scope.protocols.contains(Protocol::Tcp);
     let picks_up = policy.pick_up == PickUp::Any || other.pick_up == PickUp::Opening || !has_tcp;
     picks_up
-        && other.translated().is_subset(&policy.translated())
-        && covers_interfaces(&policy.scope, &other.scope)
         && covers_packets(&policy.scope, &other.scope)
+        && covers_interfaces(&policy.scope, &other.scope)
+        && other.translated().is_subset(&policy.translated())
         && Family::ALL.into_iter().all(|family| {
             other.source_set(family).is_subset(&policy.source_set(family))
                 && (other.source_set(family).is_empty()
