@@ -278,9 +278,17 @@ pub(crate) struct SchemaArgs {
 pub(crate) enum Import {
     /// Convert masquerading rules of iptables
     ///
-    /// Give one command after `--`, or an iptables-save dump or commands, one a line, on standard
-    /// input.
+    /// Give one command after `--`, or on standard input an iptables-save dump, a script, or
+    /// commands, one a line.
     Iptables {
+        /// Rules that do not name their address family are for IPv4
+        #[arg(long, conflicts_with = "ipv6")]
+        ipv4: bool,
+
+        /// Rules that do not name their address family are for IPv6
+        #[arg(long)]
+        ipv6: bool,
+
         /// The command, after `--`
         #[arg(last = true, value_name = "COMMAND")]
         command: Vec<String>,
@@ -293,15 +301,25 @@ pub(crate) enum Import {
         /// address family that the ACLs allow]
         #[arg(long, value_name = "CIDR", value_delimiter = ',')]
         remote: Vec<ephport_core::AddressRange>,
+
+        /// Only the network ACL with this id
+        #[arg(long, value_name = "ID", conflicts_with = "subnet")]
+        acl: Option<String>,
+
+        /// Only the network ACL of this subnet
+        #[arg(long, value_name = "ID")]
+        subnet: Option<String>,
     },
     /// Convert MAP-E parameters
     ///
     /// Write psid=52,psid-len=8,offset=4, or the rule and the delegated prefix:
     /// ipv6-prefix=..,ipv4-prefix=..,ea-len=..,offset=..,delegated=..
+    /// Standard input may also be /tmp/map-*.rules of OpenWrt, or the JSON of
+    /// `ubus call network.interface dump`.
     MapE {
-        /// The parameters
-        #[arg(value_name = "PARAMETERS")]
-        map_e: ephport_core::MapE,
+        /// The parameters [default: standard input]
+        #[arg(value_name = "PARAMETERS", value_parser = ephport_core::import::map_e::target)]
+        target: Option<ephport_core::Target>,
     },
 }
 

@@ -85,7 +85,7 @@ pub use decision::{
 };
 pub use flow::{AddressType, Flow, FlowError, SourceType, TcpOpening};
 pub use host::HostFacts;
-pub use import::iptables::{Imported, LeftOut, Refusal};
+pub use import::iptables::{Imported, SkipReason, Skipped};
 pub use import::nacl::{NaclError, NetworkAcl, NetworkAcls};
 pub use net::address_range::{AddressRange, AddressRangeError};
 pub use net::family::{Families, Family};

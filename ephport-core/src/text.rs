@@ -16,13 +16,13 @@ const MAX_QUOTED: usize = 80;
 /// ```
 #[must_use]
 pub fn quoted(text: &str) -> Quoted<'_> {
-    Quoted { text, mark: "`" }
+    Quoted { text, mark: "`", max: MAX_QUOTED }
 }
 
 /// The same without backticks.
 #[must_use]
 pub fn excerpt(text: &str) -> Quoted<'_> {
-    Quoted { text, mark: "" }
+    Quoted { text, mark: "", max: MAX_QUOTED }
 }
 
 /// A text that is displayed cut and escaped; see [`quoted`].
@@ -30,13 +30,22 @@ pub fn excerpt(text: &str) -> Quoted<'_> {
 pub struct Quoted<'a> {
     text: &'a str,
     mark: &'static str,
+    max: usize,
+}
+
+impl Quoted<'_> {
+    /// At most `max` characters instead of 80.
+    #[must_use]
+    pub fn up_to(self, max: usize) -> Self {
+        Self { max, ..self }
+    }
 }
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.mark)?;
         let mut chars = self.text.chars();
-        for c in chars.by_ref().take(MAX_QUOTED) {
+        for c in chars.by_ref().take(self.max) {
             match c {
                 '"' | '\'' | '\\' => f.write_char(c)?,
                 c if c.escape_debug().len() == 1 => f.write_char(c)?,
@@ -61,5 +70,6 @@ mod tests {
         );
         assert_eq!(excerpt(&"é".repeat(80)).to_string(), "é".repeat(80));
         assert_eq!(excerpt(&"é".repeat(81)).to_string(), format!("{}...", "é".repeat(80)));
+        assert_eq!(excerpt("abc").up_to(2).to_string(), "ab...");
     }
 }

@@ -1,9 +1,10 @@
 //! Errors that hand on another one name the part that was read.
 
+use ephport_core::import::iptables::{Invalid, SkipReason, Unsupported};
 use ephport_core::policy::file::ValueError;
 use ephport_core::{
     BlockError, BlockTable, Document, Flow, FlowError, Imported, MapE, MapEError, NaclError,
-    NetworkAcls, PolicyFileErrorKind, Refusal,
+    NetworkAcls, PolicyFileErrorKind,
 };
 
 fn flow_error(text: &str) -> FlowError {
@@ -87,23 +88,27 @@ fn of_a_network_acl() {
     assert!(matches!(action, NaclError::Action { .. }), "{action:?}");
 }
 
-/// Why a rule that goes on like this is left out.
-fn refusal(rule: &str) -> Refusal {
+/// Why a rule with these options is skipped.
+fn reason(rule: &str) -> SkipReason {
     let command = format!("iptables -t nat -A POSTROUTING {rule}");
-    let mut left_out = Imported::of_text(&command).left_out;
-    assert_eq!(left_out.len(), 1, "{rule}");
-    left_out.remove(0).reason
+    let mut skipped = Imported::parse(&command, None).skipped;
+    assert_eq!(skipped.len(), 1, "{rule}");
+    skipped.remove(0).reason
 }
 
 #[test]
 fn of_a_rule_of_iptables() {
-    let masquerade = |rule: &str| refusal(&format!("{rule} -j MASQUERADE --to-ports 1024-2047"));
-    let protocol = masquerade("-p ddp");
-    assert!(matches!(protocol, Refusal::Protocol(_)), "{protocol:?}");
+    let masquerade = |rule: &str| reason(&format!("{rule} -j MASQUERADE --to-ports 1024-2047"));
+    let protocol = masquerade("-p icmp");
+    let expected = matches!(protocol, SkipReason::Unsupported(Unsupported::Protocol(_)));
+    assert!(expected, "{protocol:?}");
+    let protocol = masquerade("-p 256");
+    assert!(matches!(protocol, SkipReason::Invalid(Invalid::Protocol(_))), "{protocol:?}");
     let interface = masquerade("-p tcp -o a/b");
-    assert!(matches!(interface, Refusal::Interface(_)), "{interface:?}");
-    let ports = refusal("-p tcp -j MASQUERADE --to-ports 2047-1024");
-    assert!(matches!(ports, Refusal::Ports { .. }), "{ports:?}");
+    let expected = matches!(interface, SkipReason::Unsupported(Unsupported::Interface { .. }));
+    assert!(expected, "{interface:?}");
+    let ports = reason("-p tcp -j MASQUERADE --to-ports 2047-1024");
+    assert!(matches!(ports, SkipReason::Invalid(Invalid::Ports { .. })), "{ports:?}");
     let policy = masquerade("-p tcp ! --sport :");
-    assert!(matches!(policy, Refusal::Policy(_)), "{policy:?}");
+    assert!(matches!(policy, SkipReason::Unsupported(Unsupported::Policy(_))), "{policy:?}");
 }

@@ -222,8 +222,8 @@ fn ports_that_all_peers_refuse() {
         let rule = "iptables -t nat -A POSTROUTING -p tcp -j MASQUERADE --to-ports";
         let CommandOutput { exit, err, .. } =
             ephport(&host, &format!("import iptables -- {rule} {ports}"));
-        let left_out = format!("left out: line 1: --to-ports `{ports}`: {why}: `{rule} {ports}`\n");
-        assert!(exit == Exit::Failure && err.starts_with(&left_out), "{err}");
+        let skipped = format!("skipped: line 1: --to-ports `{ports}`: {why}: `{rule} {ports}`\n");
+        assert!(exit == Exit::Failure && err.starts_with(&skipped), "{err}");
     }
 }
 

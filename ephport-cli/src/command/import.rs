@@ -2,14 +2,15 @@
 
 use std::io::{Read, Write};
 
-use ephport_core::import::iptables::Imported;
+use ephport_core::import::iptables::{Imported, Note};
+use ephport_core::import::map_e::target;
 use ephport_core::import::nacl::Action;
 use ephport_core::{
     AddressRange, Document, Families, Family, NetworkAcl, NetworkAcls, Policy, PolicyError,
     PolicySpec, PortRange, PortSet, Protocol, Protocols, Scope, Target, ValueError,
 };
 
-use super::{Failure, read_input};
+use super::{Failure, read_bytes, read_input};
 use crate::Exit;
 use crate::args::Import;
 
@@ -20,38 +21,61 @@ pub(crate) fn run(
     err: &mut dyn Write,
 ) -> Result<Exit, Failure> {
     match args {
-        Import::Iptables { command } => {
+        Import::Iptables { ipv4, ipv6, command } => {
+            let named = [(ipv4, Family::Ipv4), (ipv6, Family::Ipv6)];
+            let family =
+                named.into_iter().find(|(is_named, _)| *is_named).map(|(_, family)| family);
             let imported = if command.is_empty() {
-                Imported::of_text(&read_input(input)?)
+                Imported::parse(read_bytes(input).map_err(Failure::Input)?, family)
             } else {
-                Imported::of_command(&command)
+                Imported::from_args(&command, family)
             };
-            iptables(&imported, out, err)
+            iptables(imported, out, err)
         }
-        Import::Nacl { remote } => nacl(&read_input(input)?.parse()?, &remote, out, err),
-        Import::MapE { map_e } => {
+        Import::Nacl { remote, acl, subnet } => {
+            let mut acls: NetworkAcls = read_input(input)?.parse()?;
+            if let Some(id) = acl {
+                acls = acls.of_id(&id)?;
+            }
+            if let Some(id) = subnet {
+                acls = acls.of_subnet(&id)?;
+            }
+            nacl(&acls, &remote, out, err)
+        }
+        Import::MapE { target: given } => {
+            let target = match given {
+                Some(target) => target,
+                None => target(&read_input(input)?)?,
+            };
             let scope = Scope { families: Families::Ipv4, ..Scope::default() };
-            let target = Target::MapE(map_e);
             let spec = PolicySpec { scope, name: name("map-e")?, ..PolicySpec::to(target) };
             print(&Policy::new(spec)?.into(), out)
         }
     }
 }
 
-/// Prints the policies; what cannot be said goes to standard error, and fails if it is all.
-fn iptables(
-    imported: &Imported,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> Result<Exit, Failure> {
-    for left_out in &imported.left_out {
-        writeln!(err, "left out: {left_out}")?;
+/// Prints the policies; what is skipped goes to standard error, and fails if it is all.
+fn iptables(imported: Imported, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Failure> {
+    for note in &imported.notes {
+        let hint = match note {
+            Note::AssumedFamily { .. } => "; name it with --ipv4 or --ipv6",
+            _ => "",
+        };
+        writeln!(err, "note: {note}{hint}")?;
+    }
+    for skipped in &imported.skipped {
+        writeln!(err, "skipped: {skipped}")?;
     }
     if imported.policies.is_empty() {
         writeln!(err, "error: no rule was found that names the ports to masquerade to")?;
         return Ok(Exit::Failure);
     }
-    print(&imported.document()?, out)
+    // One by one: the text of all of them needs as much memory as the policies.
+    for (at, policy) in imported.policies.into_iter().enumerate() {
+        let separator = if at == 0 { "" } else { "\n" };
+        write!(out, "{separator}{}", Document::from(policy).to_toml())?;
+    }
+    Ok(Exit::Success)
 }
 
 /// The source ports whose replies get through, by protocol.
@@ -71,6 +95,9 @@ fn nacl(
 ) -> Result<Exit, Failure> {
     let mut found = Vec::new();
     let families = families(acls, remote);
+    for note in acls.document_notes() {
+        writeln!(err, "note: {note}")?;
+    }
     for (family, remotes) in &families {
         let over = match family {
             _ if families.len() == 1 => "",

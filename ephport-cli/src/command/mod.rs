@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use ephport_core::import::map_e::MapEInputError;
 use ephport_core::{Document, DocumentError, NaclError, PolicyError, PolicyFileError};
 use ephport_nft::conntrack::ConntrackError;
 use ephport_nft::interpret::InterpretError;
@@ -60,6 +61,8 @@ pub(crate) enum Failure {
     Input(#[source] io::Error),
     #[error(transparent)]
     Nacl(#[from] NaclError),
+    #[error(transparent)]
+    MapE(#[from] MapEInputError),
     #[error(
         "no port from 1024 up is left that all replies get through to: \
          the network ACLs must allow some inbound"
@@ -110,7 +113,7 @@ impl Failure {
             Self::NoFile { .. } | Self::File { .. } => "file",
             Self::Host(_) => "host",
             Self::Kernel(_) | Self::Conntrack(_) => "kernel",
-            Self::Input(_) | Self::Nacl(_) | Self::NoReplyPorts => "input",
+            Self::Input(_) | Self::Nacl(_) | Self::MapE(_) | Self::NoReplyPorts => "input",
             Self::Demo(_) => "demo",
             Self::Print(_) => "output",
             Self::Fault(_) => "fault",
@@ -146,13 +149,18 @@ fn read_input(input: &mut dyn Read) -> Result<String, Failure> {
 }
 
 /// All of a stream, up to the limit.
-fn read_text(input: &mut dyn Read) -> io::Result<String> {
+fn read_bytes(input: &mut dyn Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     input.take(MAX_INPUT + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_INPUT {
         return Err(io::Error::new(ErrorKind::FileTooLarge, "longer than 256 MiB"));
     }
-    String::from_utf8(bytes).map_err(|error| {
+    Ok(bytes)
+}
+
+/// All of a stream as text, up to the limit.
+fn read_text(input: &mut dyn Read) -> io::Result<String> {
+    String::from_utf8(read_bytes(input)?).map_err(|error| {
         let place = error.utf8_error().valid_up_to();
         io::Error::new(ErrorKind::InvalidData, format!("byte {place} is not UTF-8"))
     })
@@ -192,6 +200,7 @@ mod tests {
             ),
             (Failure::Kernel(kernel()), kernel().to_string()),
             (Failure::Nacl(NaclError::NoAcl), NaclError::NoAcl.to_string()),
+            (Failure::MapE(MapEInputError::NoInterface), MapEInputError::NoInterface.to_string()),
             (Failure::Demo(demo()), demo().to_string()),
         ];
         for (failure, message) in cases {

@@ -5,7 +5,6 @@
 
 pub mod block_table;
 pub mod blocks;
-mod key_values;
 pub mod map_e;
 pub mod psid;
 

@@ -7,7 +7,7 @@
 //! |  A: a bits (offset)  |  PSID: k bits (psid-len)  |  m bits  |
 //! ```
 //!
-//! When there are offset bits, those ports are left out whose offset bits are all 0: with the
+//! When there are offset bits, ports whose offset bits are all 0 are excluded: with the
 //! default, 6, the system ports 0-1023; with 4, the ports 0-4095.
 //!
 //! ```
@@ -29,7 +29,7 @@ use crate::net::port_set::PortSet;
 /// The bits of a port.
 const PORT_BITS: u8 = 16;
 
-/// A Port Set Identifier, and where in the port it stands.
+/// A Port Set Identifier, and its position in a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PsidRule {
     offset: u8,
@@ -38,7 +38,7 @@ pub struct PsidRule {
 }
 
 impl PsidRule {
-    /// The offset when nobody names one: it leaves out the system ports 0-1023.
+    /// The default offset: it excludes the system ports 0-1023.
     pub const DEFAULT_OFFSET: u8 = 6;
     /// The largest offset.
     pub const MAX_OFFSET: u8 = PORT_BITS - 1;
@@ -69,7 +69,7 @@ impl PsidRule {
         Ok(())
     }
 
-    /// How many bits stand before the PSID, 0 to 15: RFC 7597's a.
+    /// The number of bits before the PSID, 0 to 15: RFC 7597's a.
     #[must_use]
     pub const fn offset(self) -> u8 {
         self.offset
@@ -138,7 +138,7 @@ pub enum PsidError {
         len: u8,
     },
     /// The customer's one port is 0.
-    #[error("psid 0 of 16 bits holds port 0 alone, which is not a port: expected 1 to 65535")]
+    #[error("psid 0 of 16 bits has only port 0, which is not a port: expected 1 to 65535")]
     OnlyPortZero,
 }
 
@@ -150,7 +150,7 @@ mod tests {
     use crate::net::port::{Port, PortRange};
     use crate::strategies::allocation::psid_rules;
 
-    /// RFC 7597 §5.1, read as it stands: is `port` one of the set?
+    /// RFC 7597 §5.1, literally: is `port` one of the set?
     fn is_of_the_set(port: Port, a: u32, k: u32, psid: u32) -> bool {
         let port = u32::from(port.get());
         let m = 16 - a - k;
@@ -197,7 +197,7 @@ mod tests {
             ((6, 0, 1), "psid 1 does not fit in 0 bits: expected 0 to 0"),
             (
                 (0, 16, 0),
-                "psid 0 of 16 bits holds port 0 alone, which is not a port: expected 1 to 65535",
+                "psid 0 of 16 bits has only port 0, which is not a port: expected 1 to 65535",
             ),
         ];
         for ((offset, len, psid), message) in cases {

@@ -1,4 +1,5 @@
-//! What other systems' rules say of ports.
+//! Policies from other systems: rules of iptables, AWS network ACLs, MAP-E.
 
 pub mod iptables;
+pub mod map_e;
 pub mod nacl;

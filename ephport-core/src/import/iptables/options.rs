@@ -1,393 +1,324 @@
-//! The options of a command, read into a [`Rule`].
+//! The options of iptables, of its matches and of its targets, as one table.
+//!
+//! Sources: iptables(8), iptables-extensions(8) and what iptables 1.8.9 accepts. A match or target
+//! that the table does not list is accepted with any options. A policy key for an option is another
+//! [`Meaning`] in its line, and an arm where the meanings are applied to a rule.
 
-use std::collections::VecDeque;
-
-use super::Refusal;
-use super::rule::{Place, Rule};
-use super::values::{
-    multiport, networks, out_interfaces, protocol, source_ports, target_ports, to_source,
+use super::grammar::Meaning::{
+    Append, Check, Comment, Delete, FamilyOnly, Flush, FullyRandom, Goto, Hook, Insert, Jump, List,
+    Match, NoEffect, NotInRules, OtherCommand, OutInterface, Persistent, Protocol, Random, Replace,
+    SourceNetworks, SourcePortList, SourcePorts, Syn, Table, ToPorts, ToSource, Unsupported,
 };
-use crate::net::port_set::PortSet;
-use crate::policy::scope::Family;
+use super::grammar::{Meaning, Module, Opt, Values, flag, one, two};
+use crate::net::family::Family;
 
-/// Options that say nothing about a policy, with the number of their values.
-const IGNORED: [(&[&str], usize); 3] = [
-    (&["-v", "--verbose", "-n", "--numeric", "-x", "--exact", "--line-numbers"], 0),
-    (&["-M", "--modprobe", "-W", "--wait-interval"], 1),
-    (&["-c", "--set-counters"], 2),
-];
-
-/// Options that a policy cannot say, each under the name that iptables-save gives it.
-const UNSAID: [(&[&str], &str, usize); 6] = [
-    (&["-i", "--in-interface"], "-i", 1),
-    (&["-f", "--fragment"], "-f", 0),
-    (&["--dport", "--destination-port"], "--dport", 1),
-    (&["--dports", "--destination-ports"], "--dports", 1),
-    (&["--ports", "--port"], "--ports", 1),
-    (&["--tcp-flags"], "--tcp-flags", 2),
-];
-
-/// The options that may follow a `!`.
-const NEGATABLE: [&str; 26] = [
-    "-p",
-    "--protocol",
-    "--proto",
-    "-s",
-    "--source",
-    "--src",
-    "-d",
-    "--destination",
-    "--dst",
-    "-o",
-    "--out-interface",
-    "-i",
-    "--in-interface",
-    "-f",
-    "--fragment",
-    "--sport",
-    "--source-port",
-    "--sports",
-    "--source-ports",
-    "--dport",
-    "--destination-port",
-    "--dports",
-    "--destination-ports",
-    "--ports",
-    "--port",
-    "--tcp-flags",
-];
-
-/// The matches that say nothing by themselves.
-const SILENT_MATCHES: [&str; 6] = ["tcp", "udp", "sctp", "udplite", "multiport", "comment"];
-
-/// Words that are not read yet.
-pub(super) struct Options {
-    words: VecDeque<String>,
-    rule: Rule,
-    /// Whether a `!` stands before the option.
-    negated: bool,
-    /// Whether they come from a dump rather than a command.
-    is_dump: bool,
-    /// The options that were given and may be given once.
-    given: Vec<&'static str>,
+const fn command(names: &'static [&'static str], meaning: Meaning) -> Opt {
+    one(names, meaning).group("command")
 }
 
-impl Options {
-    /// Reads all words into the rule.
-    pub(super) fn read(words: Vec<String>, rule: Rule, is_dump: bool) -> Rule {
-        let words = words.into();
-        let mut options = Self { words, rule, negated: false, is_dump, given: Vec::new() };
-        options.skip_counters();
-        while let Some(word) = options.words.pop_front() {
-            if word == "!" {
-                options.negated = true;
-                continue;
-            }
-            let word = options.cut(word);
-            options.option(&word);
-            options.negated = false;
-        }
-        options.rule
-    }
+const fn listing(names: &'static [&'static str], meaning: Meaning) -> Opt {
+    Opt::new(names, Values::Optional, meaning).group("command")
+}
 
-    /// The `[packets:bytes]` that `iptables-save -c` puts before a rule.
-    fn skip_counters(&mut self) {
-        if self.words.front().is_some_and(|word| word.starts_with('[') && word.ends_with(']')) {
-            self.words.pop_front();
-        }
-    }
+/// A negatable option with one value that a policy has no key for.
+const fn unsupported(names: &'static [&'static str]) -> Opt {
+    one(names, Unsupported).negatable()
+}
 
-    /// Cuts `--option=value` and `-ovalue` in two. This is what getopt does; iptables 1.8.9 itself
-    /// takes all of `-oeth0` for the name, which nobody means.
-    fn cut(&mut self, word: String) -> String {
-        let at = match word.find('=') {
-            Some(at) if word.starts_with("--") => Some((at, at + 1)),
-            _ if word.len() > 2 && word.starts_with('-') && word.is_char_boundary(2) => {
-                let takes_value = word.chars().nth(1).is_some_and(|c| "tAIpsdoimjg".contains(c));
-                takes_value.then_some((2, 2))
-            }
-            _ => None,
-        };
-        let Some((end, start)) = at else {
-            return word;
-        };
-        self.words.push_front(word[start..].to_owned());
-        word[..end].to_owned()
-    }
+/// The options of iptables itself.
+pub(super) const GENERAL: &[Opt] = &[
+    one(&["-t", "--table"], Table).repeatable(),
+    command(&["-A", "--append"], Append),
+    command(&["-I", "--insert"], Insert),
+    command(&["-D", "--delete"], Delete),
+    command(&["-R", "--replace"], Replace),
+    command(&["-C", "--check"], Check),
+    listing(&["-F", "--flush"], Flush),
+    listing(&["-S", "--list-rules"], List),
+    listing(&["-L", "--list"], List),
+    listing(&["-Z", "--zero"], OtherCommand),
+    listing(&["-X", "--delete-chain"], OtherCommand),
+    command(&["-N", "--new-chain"], OtherCommand),
+    two(&["-P", "--policy"], OtherCommand).group("command"),
+    two(&["-E", "--rename-chain"], OtherCommand).group("command"),
+    one(&["-p", "--protocol", "--proto"], Protocol).negatable(),
+    one(&["-s", "--source", "--src"], SourceNetworks).negatable(),
+    one(&["-d", "--destination", "--dst"], Meaning::DestinationNetworks).negatable(),
+    one(&["-o", "--out-interface"], OutInterface).negatable(),
+    one(&["-i", "--in-interface"], Hook).negatable(),
+    flag(&["-f", "--fragment"], Unsupported).negatable(),
+    one(&["-m", "--match"], Match).repeatable(),
+    one(&["-j", "--jump"], Jump).group("-j"),
+    one(&["-g", "--goto"], Goto).group("-j"),
+    flag(&["-4", "--ipv4"], FamilyOnly(Family::Ipv4)).repeatable(),
+    flag(&["-6", "--ipv6"], FamilyOnly(Family::Ipv6)).repeatable(),
+    flag(&["-v", "--verbose"], NoEffect).repeatable(),
+    flag(&["-n", "--numeric"], NotInRules),
+    flag(&["-x", "--exact"], NotInRules),
+    flag(&["--line-numbers"], NotInRules),
+    two(&["-c", "--set-counters"], NoEffect),
+    one(&["-M", "--modprobe"], NoEffect).repeatable(),
+    Opt::new(&["-w", "--wait"], Values::Optional, NoEffect).repeatable(),
+    Opt::new(&["-W", "--wait-interval"], Values::Optional, NoEffect).repeatable(),
+];
 
-    fn option(&mut self, word: &str) {
-        let is_read = self.command(word)
-            || self.general(word)
-            || self.ports(word)
-            || self.target(word)
-            || self.silent(word)
-            || self.unsaid(word);
-        // Behind a match that we do not know come options that we do not know.
-        let is_of_a_match = matches!(self.rule.unsaid, Some(Refusal::Match { .. }));
-        if !is_read && !is_of_a_match {
-            self.wrong(Refusal::Unknown { word: word.into() });
-        } else if self.negated && is_read && !NEGATABLE.contains(&word) {
-            self.wrong(Refusal::Unknown { word: "!".into() });
-        }
-    }
+const SOURCE_PORT: Opt = one(&["--sport", "--source-port"], SourcePorts).negatable();
+const DESTINATION_PORT: Opt =
+    one(&["--dport", "--destination-port"], Meaning::DestinationPorts).negatable();
 
-    /// What to do with the rule, and where.
-    fn command(&mut self, word: &str) -> bool {
-        match word {
-            "-t" | "--table" => {
-                if let Some(table) = self.value("-t") {
-                    self.rule.table = table.into();
-                }
-            }
-            "-A" | "--append" => self.rule.chain = self.value("-A").map(Into::into),
-            "-I" | "--insert" => {
-                self.rule.chain = self.value("-I").map(Into::into);
-                let number = self.words.front().and_then(|word| word.parse::<usize>().ok());
-                if number.is_some() {
-                    self.words.pop_front();
-                }
-                self.rule.place = Place::At(number.unwrap_or(1).saturating_sub(1));
-            }
-            "-D" | "--delete" => self.removal("-D"),
-            "-R" | "--replace" => self.removal("-R"),
-            "-F" | "--flush" => self.removal("-F"),
-            // These neither add nor remove a rule.
-            "-P" | "-N" | "-X" | "-Z" | "-L" | "-S" | "-C" | "-E" | "--policy" | "--new-chain"
-            | "--delete-chain" | "--zero" | "--list" | "--list-rules" | "--check"
-            | "--rename-chain" => {
-                let table = self.words.iter().position(|word| word == "-t");
-                self.words.drain(..table.unwrap_or(self.words.len()));
-                self.rule.chain = None;
-            }
-            _ => return false,
-        }
-        true
-    }
+/// The matches.
+const MATCHES: &[Module] = &[
+    Module::supported(
+        "tcp",
+        &[
+            SOURCE_PORT,
+            DESTINATION_PORT,
+            flag(&["--syn"], Syn).negatable().group("--tcp-flags"),
+            two(&["--tcp-flags"], Unsupported).negatable().group("--tcp-flags"),
+            unsupported(&["--tcp-option"]),
+        ],
+    )
+    .of(6),
+    Module::supported("udp", &[SOURCE_PORT, DESTINATION_PORT]).of(17),
+    Module::supported(
+        "sctp",
+        &[SOURCE_PORT, DESTINATION_PORT, two(&["--chunk-types"], Unsupported).negatable()],
+    )
+    .of(132),
+    Module::supported(
+        "dccp",
+        &[
+            SOURCE_PORT,
+            DESTINATION_PORT,
+            unsupported(&["--dccp-types"]),
+            unsupported(&["--dccp-option"]),
+        ],
+    )
+    .of(33),
+    Module::supported("icmp", &[unsupported(&["--icmp-type"])]).of(1).requires(&["--icmp-type"]),
+    Module::supported("icmp6", &[unsupported(&["--icmpv6-type"])])
+        .of(58)
+        .requires(&["--icmpv6-type"]),
+    Module::supported(
+        "multiport",
+        &[
+            one(&["--sports", "--source-ports"], SourcePortList).negatable().group("ports"),
+            one(&["--dports", "--destination-ports"], Meaning::DestinationPortList)
+                .negatable()
+                .group("ports"),
+            unsupported(&["--ports"]).group("ports"),
+        ],
+    )
+    .requires(&["ports"]),
+    Module::supported("comment", &[one(&["--comment"], Comment)]).requires(&["--comment"]),
+    Module::supported("mark", &[one(&["--mark"], Meaning::Mark).negatable()]).requires(&["--mark"]),
+    Module::other("connmark", &[unsupported(&["--mark"])]).requires(&["--mark"]),
+    Module::supported(
+        "policy",
+        &[
+            one(&["--dir"], Meaning::IpsecDirection),
+            one(&["--pol"], Meaning::Ipsec),
+            flag(&["--strict"], Unsupported),
+            unsupported(&["--reqid"]).repeatable(),
+            unsupported(&["--spi"]).repeatable(),
+            unsupported(&["--proto"]).repeatable(),
+            unsupported(&["--mode"]).repeatable(),
+            unsupported(&["--tunnel-src"]).repeatable(),
+            unsupported(&["--tunnel-dst"]).repeatable(),
+            flag(&["--next"], Unsupported).repeatable(),
+        ],
+    )
+    .requires(&["--dir"]),
+    Module::other(
+        "addrtype",
+        &[
+            unsupported(&["--src-type"]),
+            unsupported(&["--dst-type"]),
+            flag(&["--limit-iface-in"], Unsupported),
+            flag(&["--limit-iface-out"], Unsupported),
+        ],
+    )
+    .requires(&["--src-type", "--dst-type"]),
+    Module::other(
+        "conntrack",
+        &[
+            unsupported(&["--ctstate"]),
+            unsupported(&["--ctproto"]),
+            unsupported(&["--ctorigsrc"]),
+            unsupported(&["--ctorigdst"]),
+            unsupported(&["--ctreplsrc"]),
+            unsupported(&["--ctrepldst"]),
+            unsupported(&["--ctorigsrcport"]),
+            unsupported(&["--ctorigdstport"]),
+            unsupported(&["--ctreplsrcport"]),
+            unsupported(&["--ctrepldstport"]),
+            unsupported(&["--ctstatus"]),
+            unsupported(&["--ctexpire"]),
+            one(&["--ctdir"], Unsupported),
+        ],
+    )
+    .requires_any(),
+    Module::other("state", &[unsupported(&["--state"])]).requires(&["--state"]),
+    Module::other(
+        "physdev",
+        &[
+            unsupported(&["--physdev-in"]),
+            unsupported(&["--physdev-out"]),
+            flag(&["--physdev-is-in"], Unsupported).negatable(),
+            flag(&["--physdev-is-out"], Unsupported).negatable(),
+            flag(&["--physdev-is-bridged"], Unsupported).negatable(),
+        ],
+    )
+    .requires_any(),
+    Module::other(
+        "owner",
+        &[
+            unsupported(&["--uid-owner"]),
+            unsupported(&["--gid-owner"]),
+            flag(&["--socket-exists"], Unsupported).negatable(),
+            flag(&["--suppl-groups"], Unsupported),
+        ],
+    )
+    .requires_any(),
+    Module::other(
+        "statistic",
+        &[
+            one(&["--mode"], Unsupported),
+            unsupported(&["--probability"]),
+            unsupported(&["--every"]),
+            one(&["--packet"], Unsupported),
+        ],
+    )
+    .requires_any(),
+    Module::other("limit", &[one(&["--limit"], Unsupported), one(&["--limit-burst"], Unsupported)]),
+    Module::other("iprange", &[unsupported(&["--src-range"]), unsupported(&["--dst-range"])])
+        .requires_any(),
+    Module::other("pkttype", &[unsupported(&["--pkt-type"])]).requires(&["--pkt-type"]),
+    Module::other("length", &[unsupported(&["--length"])]).requires(&["--length"]),
+    Module::other("realm", &[unsupported(&["--realm"])]).requires(&["--realm"]),
+    Module::other("helper", &[unsupported(&["--helper"])]).requires(&["--helper"]),
+    Module::other("tcpmss", &[unsupported(&["--mss"])]).of(6).requires(&["--mss"]),
+    Module::other("cgroup", &[unsupported(&["--cgroup"]), unsupported(&["--path"])]),
+    Module::opaque("esp").of(50),
+    Module::opaque("ah").of(51),
+    Module::opaque("mac").elsewhere(),
+    Module::opaque("rpfilter").elsewhere(),
+    Module::opaque("socket").elsewhere(),
+];
 
-    fn removal(&mut self, option: &'static str) {
-        let is_of_another = self
-            .words
-            .front()
-            .is_some_and(|chain| !chain.starts_with('-') && chain != "POSTROUTING");
-        // The other words describe the rule that goes away; a table may be among them.
-        let table = self.words.iter().position(|word| word == "-t");
-        self.words.drain(..table.unwrap_or(self.words.len()));
-        if !is_of_another {
-            self.wrong(Refusal::Removal { option });
-        }
-    }
+/// A match that the table does not list.
+pub(super) const ANY_MATCH: Module = Module::opaque("");
 
-    /// The options of iptables itself.
-    fn general(&mut self, word: &str) -> bool {
-        match word {
-            "-p" | "--protocol" | "--proto" => self.protocol(),
-            "-s" | "--source" | "--src" => {
-                if let Some(nets) = self.networks("-s") {
-                    self.unless_negated("-s");
-                    self.rule.sources = nets;
-                }
-            }
-            "-d" | "--destination" | "--dst" => self.destination(),
-            "-o" | "--out-interface" => self.out_interface(),
-            "-m" | "--match" => {
-                if let Some(name) = self.value("-m") {
-                    if !SILENT_MATCHES.contains(&name.as_str()) {
-                        self.cannot_say(Refusal::Match { name: name.as_str().into() });
-                    }
-                    self.rule.matches.push(name.into());
-                }
-            }
-            "-j" | "--jump" => self.rule.target = self.once("-j").map(Into::into),
-            "-g" | "--goto" => self.rule.target = self.once("-g").map(Into::into),
-            "-4" | "--ipv4" => self.family("-4", Family::Ipv4),
-            "-6" | "--ipv6" => self.family("-6", Family::Ipv6),
-            _ => return false,
-        }
-        true
-    }
+const RANDOM: Opt = flag(&["--random"], Random);
+const FULLY_RANDOM: Opt = flag(&["--random-fully"], FullyRandom);
 
-    fn protocol(&mut self) {
-        let Some(text) = self.once("-p") else { return };
-        self.unless_negated("-p");
-        match protocol(&text) {
-            Ok(protocol) => {
-                self.rule.names_protocol = protocol.is_some();
-                self.rule.protocol = protocol;
-            }
-            Err(error) => {
-                self.rule.names_protocol = true;
-                self.cannot_say(Refusal::Protocol(error));
-            }
-        }
-    }
+/// The source translations.
+const TRANSLATIONS: &[Module] = &[
+    Module::supported("MASQUERADE", &[one(&["--to-ports"], ToPorts), RANDOM, FULLY_RANDOM]),
+    Module::supported(
+        "SNAT",
+        &[
+            one(&["--to-source"], ToSource),
+            RANDOM,
+            FULLY_RANDOM,
+            flag(&["--persistent"], Persistent),
+        ],
+    )
+    .requires(&["--to-source"]),
+];
 
-    fn destination(&mut self) {
-        let Some(nets) = self.networks("-d") else { return };
-        if self.negated && nets.len() > 1 {
-            self.wrong(Refusal::NegatedList);
-        } else if self.negated {
-            self.rule.except_destinations = nets;
-        } else if !nets.is_empty() {
-            self.cannot_say(Refusal::Option { option: "-d" });
-        }
-    }
+/// Targets without options that end the chain for a packet.
+const VERDICTS: &[Module] = &[Module::supported("ACCEPT", &[]), Module::supported("RETURN", &[])];
 
-    fn out_interface(&mut self) {
-        let Some(text) = self.once("-o") else { return };
-        if self.negated && text == "lo" {
-            return;
-        }
-        self.unless_negated("-o");
-        match out_interfaces(&text) {
-            Ok(out_interfaces) => self.rule.out_interfaces = out_interfaces,
-            Err(refusal) => self.cannot_say(refusal),
-        }
-    }
+/// Targets after which a packet continues with the next rule.
+const PASSING: &[&str] = &[
+    "AUDIT",
+    "CHECKSUM",
+    "CLASSIFY",
+    "CONNMARK",
+    "CONNSECMARK",
+    "DSCP",
+    "ECN",
+    "HL",
+    "HMARK",
+    "IDLETIMER",
+    "LED",
+    "LOG",
+    "MARK",
+    "NFLOG",
+    "RATEEST",
+    "SECMARK",
+    "SET",
+    "TCPMSS",
+    "TCPOPTSTRIP",
+    "TEE",
+    "TOS",
+    "TRACE",
+    "TTL",
+    "ULOG",
+];
 
-    fn family(&mut self, option: &'static str, family: Family) {
-        if self.is_dump {
-            self.rule.family = family;
-        } else if self.rule.family != family {
-            self.wrong(Refusal::Family { option });
-        }
-    }
+/// Targets that iptables refuses in the chain POSTROUTING of the table nat.
+const FORBIDDEN: &[&str] =
+    &["CT", "DNAT", "DROP", "NOTRACK", "REDIRECT", "REJECT", "SYNPROXY", "TPROXY", "POSTROUTING"];
 
-    /// The source ports that are matched, and the comment.
-    fn ports(&mut self, word: &str) -> bool {
-        let is_multiport = self.rule.matches.iter().any(|name| &**name == "multiport");
-        match word {
-            "--sport" | "--source-port" | "--sports" | "--source-ports"
-                if !self.rule.names_protocol =>
-            {
-                self.wrong(Refusal::NoProtocol);
-                self.skip(1);
-            }
-            "--sport" | "--source-port" => {
-                let ports = self.once("--sport").map(|text| source_ports(&text));
-                self.match_ports(ports);
-            }
-            "--sports" | "--source-ports" if is_multiport => {
-                let ports = self.once("--sports").map(|text| multiport(&text));
-                self.match_ports(ports);
-            }
-            "--comment" => self.rule.comment = self.once("--comment").map(Into::into),
-            _ => return false,
-        }
-        true
-    }
+/// The match of this name.
+pub(super) fn match_module(name: &str) -> &'static Module {
+    let name = if matches!(name, "icmpv6" | "ipv6-icmp") { "icmp6" } else { name };
+    MATCHES.iter().find(|module| module.name == name).unwrap_or(&ANY_MATCH)
+}
 
-    fn match_ports(&mut self, ports: Option<Result<PortSet, Refusal>>) {
-        if let Some(ports) = self.kept(ports) {
-            let matched = if self.negated { ports.complement() } else { ports };
-            self.rule.source_ports = self.rule.source_ports.intersection(&matched);
-        }
-    }
+/// The target of this name.
+pub(super) fn target_module(name: &str) -> &'static Module {
+    let mut known = TRANSLATIONS.iter().chain(VERDICTS);
+    known.find(|module| module.name == name).unwrap_or(&ANY_MATCH)
+}
 
-    /// The options of the two targets.
-    fn target(&mut self, word: &str) -> bool {
-        let target = self.rule.target.as_deref();
-        let (is_masquerade, is_snat) = (target == Some("MASQUERADE"), target == Some("SNAT"));
-        match word {
-            "--to-ports" | "--to-port" | "--to" if is_masquerade => {
-                let ports = self.once("--to-ports").map(|text| target_ports("--to-ports", &text));
-                self.rule.to_ports = self.kept(ports);
-            }
-            "--to-source" | "--to" if is_snat => {
-                let family = self.rule.family;
-                let source = self.once("--to-source").map(|text| to_source(&text, family));
-                self.rule.to_source = self.kept(source);
-            }
-            "--random" if is_masquerade || is_snat => {
-                self.rule.flags.random = self.flag("--random");
-            }
-            "--random-fully" if is_masquerade || is_snat => {
-                self.rule.flags.fully_random = self.flag("--random-fully");
-            }
-            "--persistent" if is_snat => self.rule.flags.persistent = self.flag("--persistent"),
-            _ => return false,
-        }
-        true
-    }
+/// Whether a packet may end its way through the chain at a rule with this target.
+pub(super) fn is_terminal(target: &str) -> bool {
+    !PASSING.contains(&target)
+}
 
-    fn silent(&mut self, word: &str) -> bool {
-        if matches!(word, "-w" | "--wait") {
-            // The seconds may be left out.
-            if self.words.front().is_some_and(|word| word.parse::<f64>().is_ok()) {
-                self.words.pop_front();
-            }
-            return true;
-        }
-        let known = IGNORED.iter().find(|(names, _)| names.contains(&word));
-        known.is_some_and(|(_, values)| self.skip(*values))
-    }
+/// Whether POSTROUTING cannot have a rule with this target.
+pub(super) fn is_forbidden(target: &str) -> bool {
+    FORBIDDEN.contains(&target)
+}
 
-    fn unsaid(&mut self, word: &str) -> bool {
-        let known = UNSAID.iter().find(|(names, _, _)| names.contains(&word));
-        known.is_some_and(|(_, option, values)| {
-            self.cannot_say(Refusal::Option { option });
-            self.skip(*values)
-        })
-    }
+/// The outcome of looking an option up.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// The option, and the index of its module among those given; `None` for a general one.
+    Option(&'static Opt, Option<usize>),
+    Unknown,
+}
 
-    fn skip(&mut self, values: usize) -> bool {
-        self.words.drain(..values.min(self.words.len()));
-        true
+/// Finds a long option as getopt_long does: an exact name, or the beginning of names of one option.
+///
+/// General options come first, then the modules with the newest first; of a module that was named
+/// twice, the options are those of the second.
+pub(super) fn long_option(name: &str, modules: &[&'static Module]) -> Found {
+    let is_newest = |(at, module): &(usize, &&'static Module)| {
+        modules.iter().skip(at + 1).all(|later| later.name != module.name)
+    };
+    let of_modules = modules.iter().enumerate().filter(is_newest).rev();
+    let of_modules = of_modules
+        .flat_map(|(at, module)| module.options.iter().map(move |option| (option, Some(at))));
+    let all = || GENERAL.iter().map(|option| (option, None)).chain(of_modules.clone());
+    if let Some((option, module)) = all().find(|(option, _)| option.names.contains(&name)) {
+        return Found::Option(option, module);
     }
+    let is_begun = |option: &Opt| option.names.iter().any(|long| long.starts_with(name));
+    let mut begun = all().filter(|(option, _)| name.len() > 2 && is_begun(option));
+    match (begun.next(), begun.next()) {
+        (Some((option, module)), None) => Found::Option(option, module),
+        _ => Found::Unknown,
+    }
+}
 
-    /// The value, if there is no fault in it.
-    fn kept<T>(&mut self, value: Option<Result<T, Refusal>>) -> Option<T> {
-        match value? {
-            Ok(value) => Some(value),
-            Err(refusal) => {
-                self.wrong(refusal);
-                None
-            }
-        }
-    }
-
-    fn networks(&mut self, option: &'static str) -> Option<Vec<ipnet::IpNet>> {
-        let text = self.once(option)?;
-        let nets = networks(option, &text, self.rule.family);
-        let nets = self.kept(Some(nets))?;
-        // A network of everything says nothing, unless it is negated.
-        let is_all = !self.negated && nets.iter().any(|net| net.prefix_len() == 0);
-        Some(if is_all { Vec::new() } else { nets })
-    }
-
-    /// The value of an option that may be given once.
-    fn once(&mut self, option: &'static str) -> Option<String> {
-        self.flag(option);
-        self.value(option)
-    }
-
-    /// Takes note that an option is given that may be given once.
-    fn flag(&mut self, option: &'static str) -> bool {
-        if self.given.contains(&option) {
-            self.wrong(Refusal::Repeated { option });
-        }
-        self.given.push(option);
-        true
-    }
-
-    fn value(&mut self, option: &'static str) -> Option<String> {
-        let value = self.words.pop_front();
-        if value.is_none() {
-            self.wrong(Refusal::NoValue { option });
-        }
-        value
-    }
-
-    fn unless_negated(&mut self, option: &'static str) {
-        if self.negated {
-            self.cannot_say(Refusal::Negated { option });
-        }
-    }
-
-    fn wrong(&mut self, refusal: Refusal) {
-        self.rule.wrong.get_or_insert(refusal);
-    }
-
-    fn cannot_say(&mut self, refusal: Refusal) {
-        self.rule.unsaid.get_or_insert(refusal);
-    }
+/// Finds a short option by its letter.
+pub(super) fn short_option(letter: char) -> Option<&'static Opt> {
+    GENERAL.iter().find(|option| {
+        let mut name = option.names.first().into_iter().flat_map(|name| name.chars());
+        name.next() == Some('-') && name.next() == Some(letter) && name.next().is_none()
+    })
 }

@@ -1,199 +1,250 @@
-//! One rule: what it says, and what becomes of it.
+//! One rule: what it matches, what it does, and the policy that it becomes.
 
 use ipnet::IpNet;
 
-use super::Refusal;
-use super::options::Options;
-use super::values::ToSource;
+use super::chain::hash;
+use super::grammar::Module;
+use super::options;
+use super::reason::{Invalid, SkipReason, Unsupported};
+use super::values::{NamedProtocol, ToSource};
+use crate::net::family::{Families, Family};
+use crate::net::interface::InterfacePattern;
 use crate::net::port::PortRange;
 use crate::net::port_set::PortSet;
 use crate::net::protocol::Protocol;
-use crate::policy::scope::{Families, Family, Origin, OutInterfaces, Scope};
+use crate::policy::scope::{Ipsec, OutInterfaces, Scope};
 use crate::policy::selection::NatFlags;
-use crate::policy::{Address, PickUp, Policy, PolicyName, PolicySpec, Target};
+use crate::policy::{Address, PickUp, Policy, PolicyError, PolicyName, PolicySpec};
 
-/// Where in its chain a rule goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Behind the others.
-    Last,
-    /// At this index.
-    At(usize),
-}
+/// The chain whose rules become policies.
+pub(super) const CHAIN: &str = "POSTROUTING";
 
-/// What a rule says.
+/// The options of a rule, as far as a policy has keys for them.
 #[derive(Debug)]
 pub(super) struct Rule {
-    pub(super) table: Box<str>,
     pub(super) family: Family,
-    /// The chain that it is added to, if it is.
-    pub(super) chain: Option<Box<str>>,
-    pub(super) place: Place,
-    /// Whether there is a `-p` that is not for all protocols.
-    pub(super) names_protocol: bool,
-    /// The protocol, if a policy can govern it.
-    pub(super) protocol: Option<Protocol>,
+    /// The protocol of `-p`, and whether a `!` precedes it.
+    pub(super) protocol: NamedProtocol,
+    pub(super) is_protocol_negated: bool,
+    /// All else that restricts which packets it matches; the families and protocols come last.
+    pub(super) scope: Scope,
     pub(super) source_ports: PortSet,
-    pub(super) out_interfaces: OutInterfaces,
-    pub(super) sources: Vec<IpNet>,
-    pub(super) except_destinations: Vec<IpNet>,
-    pub(super) comment: Option<Box<str>>,
+    /// A hash for each network of `-s` and `-d`: iptables makes a rule of each pair.
+    pub(super) source_keys: Vec<u64>,
+    pub(super) destination_keys: Vec<u64>,
+    pub(super) pick_up: PickUp,
+    pub(super) comment: Option<PolicyName>,
     pub(super) target: Option<Box<str>>,
+    /// Whether it names ports to translate to, readable or not.
+    pub(super) names_ports: bool,
     pub(super) to_ports: Option<PortRange>,
     pub(super) to_source: Option<ToSource>,
     pub(super) flags: NatFlags,
-    /// The names after `-m`.
-    pub(super) matches: Vec<Box<str>>,
-    /// The first thing for which iptables refuses the rule, or that nobody can read.
-    pub(super) wrong: Option<Refusal>,
-    /// The first thing that a policy cannot say.
-    pub(super) unsaid: Option<Refusal>,
+    /// A hash of everything else that makes two rules the same to `-D` and `-C`.
+    pub(super) identity: u64,
+    /// The first reason for which iptables refuses the rule, or it cannot be read.
+    pub(super) invalid: Option<Invalid>,
+    /// The first thing for which a policy has no key.
+    pub(super) unsupported: Option<Unsupported>,
 }
 
-/// What becomes of a rule.
+/// What a rule is for the chain.
 #[derive(Debug)]
-pub(super) enum Effect {
-    /// It has nothing to do with source ports.
-    Nothing,
-    /// There is no such rule in the chain.
-    Refused(Refusal),
-    /// It is in the chain, but no policy.
-    LeftOut(Refusal),
-    /// It is this policy; the name is its comment.
-    Policy(Box<PolicySpec>, Option<PolicyName>),
+pub(super) enum Outcome {
+    /// No rule.
+    Refused(SkipReason),
+    /// A rule without effect on source ports.
+    Passing,
+    /// A rule that is no policy; packets that it matches may not get to the rules after it.
+    Skipped(Unsupported),
+    /// A policy, and whether its comment names it.
+    Policy(Policy, bool),
 }
 
 impl Rule {
-    pub(super) fn new(table: &str, family: Family) -> Self {
+    pub(super) fn new(family: Family) -> Self {
+        let out_interfaces = OutInterfaces::Any;
         Self {
-            table: table.into(),
             family,
-            chain: None,
-            place: Place::Last,
-            names_protocol: false,
-            protocol: None,
+            protocol: NamedProtocol::All,
+            is_protocol_negated: false,
+            scope: Scope { out_interfaces, ipsec: Ipsec::Match, ..Scope::default() },
             source_ports: PortRange::ALL.into(),
-            out_interfaces: OutInterfaces::Any,
-            sources: Vec::new(),
-            except_destinations: Vec::new(),
+            source_keys: Vec::new(),
+            destination_keys: Vec::new(),
+            pick_up: PickUp::Any,
             comment: None,
             target: None,
+            names_ports: false,
             to_ports: None,
             to_source: None,
             flags: NatFlags::default(),
-            matches: Vec::new(),
-            wrong: None,
-            unsaid: None,
+            identity: 0,
+            invalid: None,
+            unsupported: None,
         }
     }
 
-    /// Reads a command, or a line of a dump of the table and family `dump`.
-    pub(super) fn read(words: Vec<String>, dump: (Option<&str>, Family)) -> Result<Self, Refusal> {
-        let (table, family) = (dump.0.unwrap_or("nat"), dump.1);
-        if words.first().is_none_or(|word| word.starts_with(['-', '['])) {
-            return Ok(Options::read(words, Self::new(table, family), true));
-        }
-        let is_wrapped = |word: &String| matches!(word.as_str(), "$" | "sudo" | "doas");
-        let program = words.iter().position(|word| family_of(word).is_some());
-        let before = program.and_then(|at| words.get(..at)).unwrap_or_default();
-        let family = program.and_then(|at| words.get(at)).and_then(|word| family_of(word));
-        let Some(family) = family.filter(|_| before.first().is_none_or(is_wrapped)) else {
-            return Err(Refusal::NotARule);
-        };
-        let options = words.iter().skip(before.len() + 1).cloned().collect();
-        Ok(Options::read(options, Self::new("filter", family), false))
+    /// Whether it translates the source.
+    pub(super) fn is_translation(&self) -> bool {
+        matches!(self.target.as_deref(), Some("MASQUERADE" | "SNAT"))
     }
 
-    /// What becomes of it.
-    pub(super) fn effect(mut self) -> Effect {
-        if &*self.table != "nat" {
-            return Effect::Nothing;
+    /// The number of rules that iptables makes of it, at least 1.
+    pub(super) fn count(&self) -> usize {
+        self.source_keys.len().max(1).saturating_mul(self.destination_keys.len().max(1))
+    }
+
+    /// A hash for each rule that iptables makes of it: for each source, one for each destination.
+    pub(super) fn keys(&self) -> impl Iterator<Item = u64> {
+        let or_any = |keys: &'_ [u64]| if keys.is_empty() { vec![0] } else { keys.to_vec() };
+        let (identity, destinations) = (self.identity, or_any(&self.destination_keys));
+        or_any(&self.source_keys).into_iter().flat_map(move |source| {
+            destinations.clone().into_iter().map(move |to| hash((identity, source, to)))
+        })
+    }
+
+    /// What it is in the chain POSTROUTING.
+    pub(super) fn outcome(&mut self) -> Outcome {
+        if let Some(invalid) = self.invalid.take() {
+            return Outcome::Refused(invalid.into());
         }
-        match (self.chain.take(), self.target.as_deref()) {
-            (Some(chain), Some("MASQUERADE" | "SNAT")) => self.translation(chain),
-            (Some(chain), Some(target)) if &*chain == "POSTROUTING" => {
-                Effect::LeftOut(Refusal::Target { target: target.into() })
+        if self.is_translation() {
+            return self.translation();
+        }
+        match self.target.take() {
+            Some(target) if options::is_forbidden(&target) => {
+                Outcome::Refused(Invalid::Hook { name: target }.into())
             }
-            (Some(_), Some(_)) => Effect::Nothing,
-            (_, None) | (None, _) => self.wrong.map_or(Effect::Nothing, Effect::Refused),
+            Some(target) if options::is_terminal(&target) => {
+                Outcome::Skipped(Unsupported::Target { target })
+            }
+            _ => Outcome::Passing,
         }
     }
 
-    fn translation(mut self, chain: Box<str>) -> Effect {
-        if let Some(wrong) = self.wrong.take().or_else(|| self.inconsistency()) {
-            return Effect::Refused(wrong);
-        }
+    fn translation(&mut self) -> Outcome {
         let (ports, address) = match self.to_source.take() {
             Some(ToSource { address, ports }) => (ports, address),
             None => (self.to_ports, Some(Address::Masquerade)),
         };
-        let is_elsewhere = &*chain != "POSTROUTING";
+        let unsupported = self.unsupported.take();
         let Some(ports) = ports else {
-            // A rule of another chain takes no place in POSTROUTING.
-            let effect = if is_elsewhere { Effect::Refused } else { Effect::LeftOut };
-            return effect(Refusal::NoPorts);
+            // Ports that no policy can have are ports all the same.
+            let reason = unsupported.filter(|_| self.names_ports);
+            return Outcome::Skipped(reason.unwrap_or(Unsupported::NoPorts));
         };
-        if is_elsewhere {
-            return Effect::Refused(Refusal::Chain { chain });
+        if let Some(unsupported) = unsupported {
+            return Outcome::Skipped(unsupported);
         }
-        let range = || address.is_none().then_some(Refusal::AddressRange);
-        if let Some(unsaid) = self.unsaid.take().or_else(range) {
-            return Effect::LeftOut(unsaid);
-        }
-        let comment = self.comment.take().and_then(|comment| comment.parse().ok());
-        match self.spec(ports, address.unwrap_or_default()) {
-            Ok(spec) => Effect::Policy(Box::new(spec), comment),
-            Err(refusal) => Effect::LeftOut(refusal),
+        let Some(address) = address else {
+            return Outcome::Skipped(Unsupported::AddressRange);
+        };
+        let is_named = self.comment.is_some();
+        match self.policy(ports, address) {
+            Ok(policy) => Outcome::Policy(policy, is_named),
+            Err(error) => Outcome::Skipped(error.into()),
         }
     }
 
-    /// What iptables refuses when it has read all of the rule.
-    fn inconsistency(&self) -> Option<Refusal> {
-        if self.target.as_deref() == Some("SNAT") && self.to_source.is_none() {
-            return Some(Refusal::NoSource);
-        }
-        let has_ports = self.to_ports.is_some()
-            || self.to_source.as_ref().is_some_and(|to_source| to_source.ports.is_some());
-        let has_protocol = self.names_protocol && self.protocol != Some(Protocol::UdpLite);
-        if has_ports && !has_protocol {
-            return Some(Refusal::NoProtocol);
-        }
-        let protocol = self.protocol?;
-        let is_of_another =
-            |name: &str| name.parse::<Protocol>().is_ok_and(|named| named != protocol);
-        let name = self.matches.iter().find(|name| is_of_another(name))?.clone();
-        Some(Refusal::WrongMatch { name })
-    }
-
-    fn spec(self, ports: PortRange, address: Address) -> Result<PolicySpec, Refusal> {
-        let families = Families::from(self.family);
-        let spec = PolicySpec {
-            scope: Scope {
-                out_interfaces: self.out_interfaces,
-                families,
-                protocols: self.protocol.into_iter().collect(),
-                sources: self.sources,
-                except_destinations: self.except_destinations,
-                origin: Origin::Both,
-                ..Scope::default()
-            },
-            source_ports: self.source_ports,
+    fn policy(&mut self, ports: PortRange, address: Address) -> Result<Policy, PolicyError> {
+        let protocol = self.protocol.number().and_then(Protocol::from_number);
+        let scope = Scope {
+            families: Families::from(self.family),
+            protocols: protocol.into_iter().collect(),
+            ..self.scope.clone()
+        };
+        Policy::new(PolicySpec {
+            name: self.comment.take().unwrap_or_default(),
+            scope,
+            source_ports: self.source_ports.clone(),
             flags: self.flags,
             address,
-            pick_up: PickUp::Any,
-            ..PolicySpec::to(Target::Ports(ports.into()))
-        };
-        Policy::new(spec).map(|policy| policy.spec().clone()).map_err(Refusal::from)
+            pick_up: self.pick_up,
+            ..PolicySpec::to(ports)
+        })
+    }
+
+    /// What iptables and the kernel refuse when they have all of the rule.
+    pub(super) fn check(&mut self, modules: &[&'static Module]) {
+        // iptables-nft compares these two itself, and does not see the `!`.
+        let is_native =
+            |number| number == Protocol::Tcp.number() || number == Protocol::Udp.number();
+        let wrong = modules.iter().find(|module| {
+            module.protocol.is_some_and(|number| {
+                self.protocol != NamedProtocol::Number(number)
+                    || (self.is_protocol_negated && !is_native(number))
+            })
+        });
+        if let Some(module) = wrong {
+            self.refuse(Invalid::WrongMatch { name: module.name.into() });
+        }
+    }
+
+    pub(super) fn refuse(&mut self, invalid: Invalid) {
+        self.invalid.get_or_insert(invalid);
+    }
+
+    pub(super) fn unsupport(&mut self, unsupported: Unsupported) {
+        self.unsupported.get_or_insert(unsupported);
     }
 }
 
-/// The family of a program, by its name without the path; `-nft` and `-legacy` may follow.
-fn family_of(word: &str) -> Option<Family> {
-    let name = word.rsplit('/').next().unwrap_or(word);
-    let name = name.strip_suffix("-nft").or_else(|| name.strip_suffix("-legacy")).unwrap_or(name);
-    match name {
-        "iptables" => Some(Family::Ipv4),
-        "ip6tables" => Some(Family::Ipv6),
-        _ => None,
+/// The packets that a rule may match, as far as a policy has keys for it.
+#[derive(Debug)]
+pub(super) struct Matched {
+    scope: Scope,
+    source_ports: PortSet,
+}
+
+impl From<Rule> for Matched {
+    fn from(rule: Rule) -> Self {
+        let is_any = rule.is_protocol_negated || rule.protocol == NamedProtocol::All;
+        let named = rule.protocol.number().and_then(Protocol::from_number);
+        let is_loopback = rule.unsupported == Some(Unsupported::Loopback);
+        let protocols: Vec<_> = match named {
+            _ if is_loopback => Vec::new(),
+            _ if is_any => Protocol::ALL.to_vec(),
+            named => named.into_iter().collect(),
+        };
+        let protocols = protocols.into_iter().collect();
+        Self { scope: Scope { protocols, ..rule.scope }, source_ports: rule.source_ports }
+    }
+}
+
+impl Matched {
+    /// Whether some packet may match the rule and the policy.
+    pub(super) fn meets(&self, policy: &PolicySpec) -> bool {
+        let (own, other) = (&self.scope, &policy.scope);
+        let networks_meet = |a: &[IpNet], b: &[IpNet]| {
+            let meets = |a: &IpNet| b.iter().any(|b| a.contains(b) || b.contains(a));
+            a.is_empty() || b.is_empty() || a.iter().any(meets)
+        };
+        own.protocols.iter().any(|protocol| other.protocols.contains(protocol))
+            && networks_meet(&own.sources, &other.sources)
+            && networks_meet(&own.destinations, &other.destinations)
+            && interfaces_meet(&own.out_interfaces, &other.out_interfaces)
+            && ports_meet(&self.source_ports, &policy.source_ports)
+            && ports_meet(&own.destination_ports, &other.destination_ports)
+    }
+}
+
+fn ports_meet(a: &PortSet, b: &PortSet) -> bool {
+    !a.intersection(b).is_empty()
+}
+
+fn interfaces_meet(a: &OutInterfaces, b: &OutInterfaces) -> bool {
+    let (OutInterfaces::Matching(a), OutInterfaces::Matching(b)) = (a, b) else { return true };
+    a.iter().any(|a| b.iter().any(|b| patterns_meet(a, b)))
+}
+
+fn patterns_meet(a: &InterfacePattern, b: &InterfacePattern) -> bool {
+    match (a, b) {
+        (InterfacePattern::Prefix(a), InterfacePattern::Prefix(b)) => {
+            a.as_str().starts_with(b.as_str()) || b.as_str().starts_with(a.as_str())
+        }
+        (InterfacePattern::Name(name), pattern) | (pattern, InterfacePattern::Name(name)) => {
+            pattern.matches(name)
+        }
     }
 }

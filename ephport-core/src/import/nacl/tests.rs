@@ -84,6 +84,11 @@ fn example_of_the_aws_cli() {
     assert_eq!(ports(&acls, Protocol::Tcp, &both), "1-65535");
     assert_eq!(ports(&acls, Protocol::Udp, &both), "1-65535");
     assert_eq!(acls.notes(&both), []);
+    assert_eq!(
+        acls.document_notes()[0].to_string(),
+        "acl-6da75208: no outbound rule allows anything: \
+         connections are not sent whatever their port"
+    );
 }
 
 #[test]
@@ -96,22 +101,52 @@ fn the_lowest_number_wins_wherever_it_stands() {
     assert_eq!(ports(&acls, Protocol::Tcp, EVERYBODY), "1024-65535");
 }
 
+/// AWS's own advice for blocking an address.
 #[test]
-fn a_denial_for_one_address_counts_for_all() {
+fn remote_that_no_port_can_reach_is_disregarded() {
     let entries = ["100 deny -1 all 198.51.100.7/32", "200 allow 17 1024-65535 0.0.0.0/0"];
     let acls = parse(&[acl("acl-1", &entries)]);
-    assert_eq!(ports(&acls, Protocol::Udp, EVERYBODY), "none");
-    let others = ["198.51.100.8-198.51.100.255".parse().unwrap()];
-    assert_eq!(ports(&acls, Protocol::Udp, &others), "1024-65535");
+    assert_eq!(ports(&acls, Protocol::Udp, EVERYBODY), "1024-65535");
+    let notes: Vec<_> = acls.notes(EVERYBODY).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        notes,
+        [
+            "acl-1: rule 100: deny all traffic from 198.51.100.7/32, \
+             which is some of the remote addresses and not all",
+            "acl-1: there is no port to which tcp replies get through from all",
+            "acl-1: no udp replies get through from 198.51.100.7 to any port from 1024 up: \
+             the ports disregard these addresses",
+        ]
+    );
+    let blocked = ["198.51.100.7".parse().unwrap()];
+    assert_eq!(ports(&acls, Protocol::Udp, &blocked), "none");
     assert_eq!(ports(&acls, Protocol::Tcp, &[]), "1-65535");
 }
 
-/// An allowance for some addresses is not one for the addresses before or behind them.
+/// A denial of some ports counts for all, because other ports can reach the address.
 #[test]
-fn an_allowance_for_some_is_not_for_all() {
-    for network in ["0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/8"] {
+fn denial_of_some_ports_for_one_address_counts_for_all() {
+    let entries = ["100 deny 17 1024-2047 198.51.100.7/32", "200 allow 17 1024-65535 0.0.0.0/0"];
+    let acls = parse(&[acl("acl-1", &entries)]);
+    assert_eq!(ports(&acls, Protocol::Udp, EVERYBODY), "2048-65535");
+}
+
+#[test]
+fn allowance_for_some_names_the_others() {
+    let cases = [
+        ("0.0.0.0/1", "128.0.0.0/1"),
+        ("128.0.0.0/1", "0.0.0.0/1"),
+        ("10.0.0.0/8", "0.0.0.0-9.255.255.255, 11.0.0.0-255.255.255.255"),
+    ];
+    for (network, others) in cases {
         let acls = parse(&[acl("acl-1", &[&format!("100 allow 6 1024-65535 {network}")])]);
-        assert_eq!(ports(&acls, Protocol::Tcp, EVERYBODY), "none", "{network}");
+        assert_eq!(ports(&acls, Protocol::Tcp, EVERYBODY), "1024-65535", "{network}");
+        let notes: Vec<_> = acls.notes(EVERYBODY).iter().map(ToString::to_string).collect();
+        let note = format!(
+            "acl-1: no tcp replies get through from {others} to any port from 1024 up: \
+             the ports disregard these addresses"
+        );
+        assert!(notes.contains(&note), "{notes:?}");
         assert_eq!(ports(&acls, Protocol::Tcp, &[network.parse().unwrap()]), "1024-65535");
     }
 }
@@ -158,6 +193,71 @@ fn several_acls_have_their_common_ports() {
 }
 
 #[test]
+fn protocols_are_understood_by_name() {
+    let entries = [
+        "90 deny TCP 1024-2047 0.0.0.0/0",
+        "95 deny icmp all 0.0.0.0/0",
+        "100 allow all all 0.0.0.0/0",
+    ];
+    let acls = parse(&[acl("acl-1", &entries)]);
+    assert_eq!(ports(&acls, Protocol::Tcp, EVERYBODY), "1-1023,2048-65535");
+    assert_eq!(ports(&acls, Protocol::Udp, EVERYBODY), "1-65535");
+    assert_eq!(acls.notes(EVERYBODY), []);
+}
+
+#[test]
+fn one_of_several_acls_is_chosen() {
+    let with_subnet = |acl: String, subnet: &str| {
+        acl.replacen('{', &format!(r#"{{"Associations": [{{"SubnetId": "{subnet}"}}], "#), 1)
+    };
+    let one = with_subnet(acl("acl-1", &["100 allow 6 1024-50000 0.0.0.0/0"]), "subnet-1");
+    let two = with_subnet(acl("acl-2", &["100 allow 6 32768-65535 0.0.0.0/0"]), "subnet-2");
+    let page = format!(r#"{{"NetworkAcls": [{one},{two}], "NextToken": "x"}}"#);
+    let acls: NetworkAcls = page.parse().unwrap();
+    let notes: Vec<_> = acls.document_notes().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        notes,
+        [
+            "NextToken: the document is one page of several; other network ACLs are missing",
+            "2 network ACLs: only ports that all of them let in are good: acl-1, acl-2",
+        ]
+    );
+    let chosen = [acls.clone().of_id("acl-2"), acls.clone().of_subnet("subnet-2")];
+    for chosen in chosen.map(Result::unwrap) {
+        assert_eq!(ports(&chosen, Protocol::Tcp, EVERYBODY), "32768-65535");
+        assert_eq!(chosen.document_notes(), []);
+    }
+    assert_eq!(
+        acls.clone().of_id("acl-3").unwrap_err().to_string(),
+        "there is no network ACL `acl-3`: the document has acl-1, acl-2"
+    );
+    assert_eq!(
+        acls.of_subnet("subnet-3").unwrap_err().to_string(),
+        "no network ACL has subnet `subnet-3`: the document has subnet-1, subnet-2"
+    );
+}
+
+/// What `--query NetworkAcls` and `--query 'NetworkAcls[0]'` print.
+#[test]
+fn lists_and_single_acls_are_accepted() {
+    let one = acl("acl-1", &["100 allow 6 1024-50000 0.0.0.0/0"]);
+    for text in [one.clone(), format!("[{one}]"), format!(" [{one},{one}]")] {
+        let acls: NetworkAcls = text.parse().unwrap();
+        assert_eq!(ports(&acls, Protocol::Tcp, EVERYBODY), "1024-50000", "{text}");
+    }
+    let error = format!("[{one}, {{}}]").parse::<NetworkAcls>().unwrap_err();
+    assert_eq!(error.to_string(), ".[1]: NetworkAclId is missing");
+}
+
+#[test]
+fn arrays_are_no_objects() {
+    for text in [r#"{"NetworkAcls": [["acl-1", []]]}"#, r#"[["acl-1", []]]"#] {
+        let error = text.parse::<NetworkAcls>().unwrap_err().to_string();
+        assert!(error.starts_with("invalid type: sequence, expected an object"), "{error}");
+    }
+}
+
+#[test]
 fn other_protocols_match_neither_and_port_0_is_no_port() {
     let entries = [
         "90 deny 1 all 0.0.0.0/0",
@@ -174,7 +274,7 @@ fn other_protocols_match_neither_and_port_0_is_no_port() {
     assert_eq!(
         acls.notes(EVERYBODY)[0].to_string(),
         "acl-1: rule 97: deny protocol `quic` from 0.0.0.0/0: \
-         the protocol is not known and the rule was passed over"
+         the protocol is not known, the rule is skipped"
     );
 }
 
@@ -279,21 +379,36 @@ proptest! {
             let remotes: AddressRange = remotes.parse().unwrap();
             let ports = acl.reply_ports(Protocol::Tcp, &[remotes]);
             let addresses: Vec<_> = (0..8).filter_map(|i| remotes.nth(i)).collect();
+            let reachable = |from: &&IpAddr| {
+                let ends = around_the_ends(&acl, &PortRange::EPHEMERAL.into());
+                let mut ephemeral = ends.into_iter().filter(|port| port.get() >= 1024);
+                ephemeral.any(|port| gets_through(&acl, Protocol::Tcp, **from, port))
+            };
+            let reachable: Vec<_> = addresses.iter().filter(reachable).collect();
             for port in around_the_ends(&acl, &ports) {
-                let mut each = addresses.iter();
-                let expected = each.all(|from| gets_through(&acl, Protocol::Tcp, *from, port));
+                let mut each = reachable.iter();
+                let expected = !reachable.is_empty()
+                    && each.all(|from| gets_through(&acl, Protocol::Tcp, **from, port));
                 prop_assert_eq!(ports.contains(port), expected, "{} from {}", port, remotes);
+            }
+            let named = acl.unreachable(Protocol::Tcp, &[remotes]);
+            for address in &addresses {
+                let is_named = named.iter().any(|range| range.contains(*address));
+                prop_assert_eq!(is_named, !reachable.contains(&address), "{}", address);
             }
         }
     }
 
-    /// Over the whole internet, no sampled address is refused.
+    /// Over the whole internet, no sampled address that a port can reach is refused.
     #[test]
     fn no_good_port_is_refused_anywhere(acl in network_acls(), more in any::<[u32; 8]>()) {
         let ports = acl.reply_ports(Protocol::Udp, EVERYBODY);
         let edges = acl.entries.iter().flat_map(|e| [e.remote.network(), e.remote.broadcast()]);
         let random = more.map(|bits| IpAddr::V4(bits.into()));
         for remote in edges.filter(IpAddr::is_ipv4).chain(random) {
+            if !is_reachable(&acl.reply_ports_from(Protocol::Udp, remote)) {
+                continue;
+            }
             for range in ports.ranges() {
                 for port in [range.first(), range.last()] {
                     prop_assert!(gets_through(&acl, Protocol::Udp, remote, port), "{remote} {port}");

@@ -19,7 +19,9 @@
 //! # Ok::<(), ephport_core::NaclError>(())
 //! ```
 
+mod error;
 mod json;
+mod note;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -27,43 +29,86 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use thiserror::Error;
 
+pub use self::error::{Location, NaclError};
+pub use self::note::Note;
 use crate::net::address_range::AddressRange;
 use crate::net::port::PortRange;
 use crate::net::port_set::PortSet;
 use crate::net::protocol::Protocol;
+use crate::text::quoted;
 
 /// The network ACLs of a document; at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NetworkAcls(Vec<NetworkAcl>);
+pub struct NetworkAcls {
+    acls: Vec<NetworkAcl>,
+    /// Whether the document has a `NextToken`.
+    has_more: bool,
+}
 
 impl NetworkAcls {
-    /// Each of them, as the document has them.
+    /// Each of them, in the order of the document.
     #[must_use]
     pub fn acls(&self) -> &[NetworkAcl] {
-        &self.0
+        &self.acls
+    }
+
+    /// Only the one with this id.
+    ///
+    /// # Errors
+    /// [`NaclError::UnknownAcl`] with the ids that there are.
+    pub fn of_id(self, id: &str) -> Result<Self, NaclError> {
+        let known = self.acls.iter().map(NetworkAcl::id).collect::<Vec<_>>().join(", ");
+        let unknown = || NaclError::UnknownAcl { id: id.into(), known: known.into() };
+        self.select(|acl| acl.id() == id).ok_or_else(unknown)
+    }
+
+    /// Only the one of this subnet.
+    ///
+    /// # Errors
+    /// [`NaclError::UnknownSubnet`] with the subnets that there are.
+    pub fn of_subnet(self, id: &str) -> Result<Self, NaclError> {
+        let known = self.acls.iter().flat_map(NetworkAcl::subnets).collect::<Vec<_>>().join(", ");
+        let known = if known.is_empty() { "no subnets".into() } else { known };
+        let unknown = || NaclError::UnknownSubnet { id: id.into(), known: known.into() };
+        self.select(|acl| acl.subnets().any(|subnet| subnet == id)).ok_or_else(unknown)
+    }
+
+    fn select(mut self, is_selected: impl Fn(&NetworkAcl) -> bool) -> Option<Self> {
+        self.acls.retain(is_selected);
+        (!self.acls.is_empty()).then_some(Self { has_more: false, ..self })
     }
 
     /// The ports that are good with every one of these ACLs; see [`NetworkAcl::reply_ports`].
     #[must_use]
     pub fn reply_ports(&self, protocol: Protocol, remotes: &[AddressRange]) -> PortSet {
-        common(self.0.iter().map(|acl| acl.reply_ports(protocol, remotes)))
+        common(self.acls.iter().map(|acl| acl.reply_ports(protocol, remotes)))
+    }
+
+    /// What a reader should know of the document, whatever the remote addresses.
+    #[must_use]
+    pub fn document_notes(&self) -> Vec<Note> {
+        let ids = || self.acls.iter().map(|acl| acl.id.clone()).collect();
+        let several = (self.acls.len() > 1).then(|| Note::Several { acls: ids() });
+        let outbound = self.acls.iter().filter(|acl| acl.denies_outbound);
+        let outbound = outbound.map(|acl| Note::NothingOutbound { acl: acl.id.clone() });
+        let more = self.has_more.then_some(Note::MorePages);
+        more.into_iter().chain(several).chain(outbound).collect()
     }
 
     /// What a reader should know before relying on the ports.
     #[must_use]
     pub fn notes(&self, remotes: &[AddressRange]) -> Vec<Note> {
-        self.0.iter().flat_map(|acl| acl.notes(remotes)).collect()
+        self.acls.iter().flat_map(|acl| acl.notes(remotes)).collect()
     }
 }
 
-/// Reads what `aws ec2 describe-network-acls` prints.
+/// Reads what `aws ec2 describe-network-acls` prints: the object, the list in it, or one of them.
 impl FromStr for NetworkAcls {
     type Err = NaclError;
 
     fn from_str(text: &str) -> Result<Self, NaclError> {
-        json::read(text).map(Self)
+        json::read(text)
     }
 }
 
@@ -72,6 +117,9 @@ impl FromStr for NetworkAcls {
 pub struct NetworkAcl {
     id: Box<str>,
     entries: Vec<Entry>,
+    subnets: Vec<Box<str>>,
+    /// Whether there are outbound entries and none allows anything.
+    denies_outbound: bool,
 }
 
 impl NetworkAcl {
@@ -79,13 +127,18 @@ impl NetworkAcl {
     #[must_use]
     pub fn new(id: &str, mut entries: Vec<Entry>) -> Self {
         entries.sort_by_key(|entry| entry.number);
-        Self { id: id.into(), entries }
+        Self { id: id.into(), entries, subnets: Vec::new(), denies_outbound: false }
     }
 
     /// Its id, like `acl-0a1b2c3d`.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The ids of its subnets, like `subnet-0a1b2c3d`.
+    pub fn subnets(&self) -> impl Iterator<Item = &str> {
+        self.subnets.iter().map(AsRef::as_ref)
     }
 
     /// The inbound entries, in the order in which they are evaluated.
@@ -96,10 +149,18 @@ impl NetworkAcl {
 
     /// The ports to which replies get through from every address of `remotes`; both families are
     /// judged by the entries of their own. Without remotes these are all ports.
+    ///
+    /// Addresses whose replies get through to no port from 1024 up are disregarded, because no port
+    /// can help them; [`Note::Unreachable`] names them. If there are no others, no port is good.
     #[must_use]
     pub fn reply_ports(&self, protocol: Protocol, remotes: &[AddressRange]) -> PortSet {
         let starts: BTreeSet<_> = remotes.iter().flat_map(|remote| self.starts(*remote)).collect();
-        common(starts.into_iter().map(|remote| self.reply_ports_from(protocol, remote)))
+        let sets = starts.iter().map(|remote| self.reply_ports_from(protocol, *remote));
+        let mut reachable = sets.filter(is_reachable).peekable();
+        if reachable.peek().is_none() && !remotes.is_empty() {
+            return PortSet::EMPTY;
+        }
+        common(reachable)
     }
 
     /// The ports to which replies get through from this remote address.
@@ -118,8 +179,8 @@ impl NetworkAcl {
     }
 
     /// One address of each part of `remote` that the entries treat alike: the verdict can change
-    /// only where a network starts, and behind its end.
-    fn starts(&self, remote: AddressRange) -> Vec<IpAddr> {
+    /// only where a network starts, and after its end.
+    fn starts(&self, remote: AddressRange) -> BTreeSet<IpAddr> {
         let networks = self.entries.iter().map(|entry| AddressRange::from(entry.remote));
         let changes = networks.flat_map(|network| {
             let start = remote.contains(network.first()).then(|| network.first());
@@ -127,6 +188,35 @@ impl NetworkAcl {
             [start, end.and_then(|index| remote.nth(index.checked_add(1)?))]
         });
         std::iter::once(remote.first()).chain(changes.flatten()).collect()
+    }
+
+    /// The addresses of `remotes` whose replies get through to no port from 1024 up.
+    fn unreachable(&self, protocol: Protocol, remotes: &[AddressRange]) -> Vec<AddressRange> {
+        let mut found: Vec<AddressRange> = Vec::new();
+        for remote in remotes {
+            let starts: Vec<_> = self.starts(*remote).into_iter().collect();
+            let ends = starts.iter().skip(1).map(|next| {
+                let index = remote.index_of(*next).and_then(|index| index.checked_sub(1));
+                index.and_then(|index| remote.nth(index))
+            });
+            let ends = ends.chain([Some(remote.last())]);
+            let mut run: Option<AddressRange> = None;
+            for (start, end) in starts.iter().zip(ends) {
+                let is_open = is_reachable(&self.reply_ports_from(protocol, *start));
+                let part = end.and_then(|end| AddressRange::new(*start, end).ok());
+                match (part.filter(|_| !is_open), run) {
+                    (Some(part), Some(before)) => {
+                        run = AddressRange::new(before.first(), part.last()).ok();
+                    }
+                    (part, before) => {
+                        found.extend(before);
+                        run = part;
+                    }
+                }
+            }
+            found.extend(run);
+        }
+        found
     }
 
     /// What a reader should know before relying on the ports.
@@ -142,12 +232,23 @@ impl NetworkAcl {
             }
         }
         for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let acl = self.id.clone();
             if self.reply_ports(protocol, remotes).is_empty() {
-                notes.push(Note::NoReplies { acl: self.id.clone(), protocol });
+                notes.push(Note::NoReplies { acl, protocol });
+            } else {
+                let remotes = self.unreachable(protocol, remotes);
+                if !remotes.is_empty() {
+                    notes.push(Note::Unreachable { acl, protocol, remotes });
+                }
             }
         }
         notes
     }
+}
+
+/// Whether replies get through to a port that a client uses.
+fn is_reachable(ports: &PortSet) -> bool {
+    !ports.intersection(&PortRange::EPHEMERAL.into()).is_empty()
 }
 
 /// The ports that all sets have; every port, when there are no sets.
@@ -160,11 +261,11 @@ fn common(sets: impl Iterator<Item = PortSet>) -> PortSet {
 pub struct Entry {
     /// Its rule number; the lowest is evaluated first. 32767 and 32768 are the final denials.
     pub number: u32,
-    /// The remote addresses that it speaks of.
+    /// The remote addresses to which it applies.
     pub remote: IpNet,
-    /// The packets that it speaks of.
+    /// The packets to which it applies.
     pub traffic: Traffic,
-    /// What becomes of them.
+    /// Its verdict.
     pub action: Action,
 }
 
@@ -174,7 +275,7 @@ impl Entry {
         [Protocol::Tcp, Protocol::Udp].into_iter().any(|p| !self.traffic.ports(p).is_empty())
     }
 
-    /// Whether it speaks of some of `remotes`, but not of all in its family.
+    /// Whether it applies to some of `remotes`, but not to all in its family.
     fn narrows(&self, remotes: &[AddressRange]) -> bool {
         let own = AddressRange::from(self.remote);
         let mut of_family = remotes.iter().filter(|remote| remote.family() == own.family());
@@ -197,25 +298,25 @@ impl fmt::Display for Entry {
     }
 }
 
-/// What an entry does with the packets that it speaks of.
+/// The verdict of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// They get through.
+    /// The packets get through.
     Allow,
-    /// They do not.
+    /// The packets are dropped.
     Deny,
 }
 
-/// Which packets an entry speaks of.
+/// The packets to which an entry applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Traffic {
     /// Every packet, whatever its protocol.
     All,
-    /// The packets of one protocol, to these ports.
+    /// The packets of one protocol to these ports.
     Protocol {
         /// The IANA protocol number.
         number: u8,
-        /// The destination ports; all, for protocols in which AWS does not look at them.
+        /// The destination ports; all, for protocols whose ports AWS does not compare.
         ports: PortSet,
     },
     /// A protocol that we do not know; it matches no packet here.
@@ -223,7 +324,7 @@ pub enum Traffic {
 }
 
 impl Traffic {
-    /// The ports of `protocol` that are spoken of.
+    /// The ports of `protocol`.
     fn ports(&self, protocol: Protocol) -> PortSet {
         match self {
             Self::All => PortRange::ALL.into(),
@@ -241,138 +342,9 @@ impl fmt::Display for Traffic {
                 Some(protocol) => write!(f, "{protocol} to {ports}"),
                 None => write!(f, "protocol {number}"),
             },
-            Self::Unknown(text) => write!(f, "protocol `{text}`"),
+            Self::Unknown(text) => write!(f, "protocol {}", quoted(text)),
         }
     }
-}
-
-/// What a reader should know before relying on the ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Note {
-    /// An entry that speaks of some remote addresses alone, so that not all ports are good that
-    /// some connections could use.
-    SomeRemotes {
-        /// The id of the ACL.
-        acl: Box<str>,
-        /// The entry.
-        entry: Entry,
-    },
-    /// An entry that was passed over.
-    UnknownProtocol {
-        /// The id of the ACL.
-        acl: Box<str>,
-        /// The entry.
-        entry: Entry,
-    },
-    /// No port is good.
-    NoReplies {
-        /// The id of the ACL.
-        acl: Box<str>,
-        /// The protocol.
-        protocol: Protocol,
-    },
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SomeRemotes { acl, entry } => {
-                write!(f, "{acl}: {entry}, which is some of the remote addresses and not all")
-            }
-            Self::UnknownProtocol { acl, entry } => {
-                write!(f, "{acl}: {entry}: the protocol is not known and the rule was passed over")
-            }
-            Self::NoReplies { acl, protocol } => {
-                write!(
-                    f,
-                    "{acl}: there is no port to which {protocol} replies get through from all"
-                )
-            }
-        }
-    }
-}
-
-/// Where in the document something is wrong, as jq would name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// The index of the ACL.
-    pub acl: usize,
-    /// The index of the entry in it.
-    pub entry: Option<usize>,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, ".NetworkAcls[{}]", self.acl)?;
-        self.entry.map_or(Ok(()), |entry| write!(f, ".Entries[{entry}]"))
-    }
-}
-
-/// Why a text does not describe network ACLs.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum NaclError {
-    /// Not JSON, or another type of value than AWS prints.
-    #[error("{problem}: expected what `aws ec2 describe-network-acls` prints")]
-    Json {
-        /// The line at fault, from 1.
-        line: usize,
-        /// The column at fault, from 1.
-        column: usize,
-        /// What the JSON reader says, the line and column included.
-        problem: Box<str>,
-    },
-    /// JSON without network ACLs.
-    #[error(
-        "there is no network ACL in .NetworkAcls: \
-         expected what `aws ec2 describe-network-acls` prints"
-    )]
-    NoAcl,
-    /// A field that is needed.
-    #[error("{place}: {field} is missing")]
-    Missing {
-        /// Where.
-        place: Place,
-        /// The field.
-        field: &'static str,
-    },
-    /// Two networks in one entry.
-    #[error("{place}: has CidrBlock and Ipv6CidrBlock: expected one of them")]
-    TwoNetworks {
-        /// Where.
-        place: Place,
-    },
-    /// Not a network.
-    #[error("{place}: {field} `{text}`: expected a network like {example}")]
-    Network {
-        /// Where.
-        place: Place,
-        /// The field.
-        field: &'static str,
-        /// Its value.
-        text: Box<str>,
-        /// What one looks like.
-        example: &'static str,
-    },
-    /// Neither allow nor deny.
-    #[error("{place}: RuleAction `{text}`: expected allow or deny")]
-    Action {
-        /// Where.
-        place: Place,
-        /// Its value.
-        text: Box<str>,
-    },
-    /// Ports that are out of range or reversed.
-    #[error("{place}: PortRange from {from} to {to}: expected 0 <= From <= To <= 65535")]
-    PortRange {
-        /// Where.
-        place: Place,
-        /// The first port.
-        from: i64,
-        /// The last port.
-        to: i64,
-    },
 }
 
 #[cfg(test)]

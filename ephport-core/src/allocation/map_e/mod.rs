@@ -1,8 +1,8 @@
 //! A customer's IPv4 address and ports, worked out from its IPv6 prefix: RFC 7597 §5.2.
 //!
-//! The provider's *basic mapping rule* says which bits of a delegated IPv6 prefix, the *embedded
-//! address* (EA) bits, hold the end of the IPv4 address and the PSID. Providers that hand out the
-//! PSID itself need [`PsidRule`] alone; [`MapE`] is either, as it is written on a command line:
+//! The provider's *basic mapping rule* names the bits of a delegated IPv6 prefix, the *embedded
+//! address* (EA) bits, that contain the end of the IPv4 address and the PSID. Providers that hand out the
+//! PSID itself need only [`PsidRule`]; [`MapE`] is either, as it is written on a command line:
 //!
 //! ```
 //! use ephport_core::MapE;
@@ -16,15 +16,18 @@
 //!
 //! Prefixes are kept without the bits after their length.
 
+mod error;
+mod key_values;
+
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use thiserror::Error;
 
-use crate::allocation::key_values::KeyValues;
-use crate::allocation::psid::{PsidError, PsidRule};
+pub use self::error::MapEError;
+use self::key_values::KeyValues;
+use crate::allocation::psid::PsidRule;
 use crate::net::port::PortRange;
 use crate::net::port_set::PortSet;
 
@@ -59,7 +62,7 @@ pub struct BasicMappingRule {
 /// How a customer of a rule learns its port set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum PortSetSource {
-    /// From what the EA bits hold after the end of the IPv4 address.
+    /// From the EA bits after the end of the IPv4 address.
     Embedded { ea_len: u8, offset: u8 },
     /// By DHCP or by hand; there are no EA bits.
     Provisioned(PsidRule),
@@ -69,8 +72,8 @@ impl BasicMappingRule {
     /// The most EA bits: a whole IPv4 address and a whole port.
     pub const MAX_EA_LEN: u8 = 48;
 
-    /// The rule by which the `ea_len` bits after `ipv6_prefix` complete `ipv4_prefix`; what is left
-    /// of them after that is the PSID, which stands `offset` bits into a port.
+    /// The rule by which the `ea_len` bits after `ipv6_prefix` complete `ipv4_prefix`; the bits
+    /// after that are the PSID, which is `offset` bits into a port.
     pub fn new(
         ipv6_prefix: Ipv6Net,
         ipv4_prefix: Ipv4Net,
@@ -146,7 +149,7 @@ impl BasicMappingRule {
         let missing = suffix_len(self.ipv4_prefix) - address_len;
         let suffix = (ea_bits >> psid_len) << missing;
         let address = u64::from(self.ipv4_prefix.addr().to_bits()) | suffix;
-        // Both are 32 bits at most, because the suffix fits behind the prefix.
+        // Both are 32 bits at most, because the suffix fits after the prefix.
         let address = Ipv4Addr::from_bits(u32::try_from(address).unwrap_or(u32::MAX));
         let ipv4 = Ipv4Net::new_assert(address, 32 - missing);
         if psid_len == 0 {
@@ -199,48 +202,86 @@ impl Allocation {
 }
 
 /// `psid=52,psid-len=8,offset=6`, or `ipv6-prefix=...,ipv4-prefix=...,ea-len=...,offset=...,
-/// delegated=...`, where `psid` and `psid-len` may follow an `ea-len` of 0. The offset is 6 when
-/// left out; a PSID may be written in hexadecimal, `0x34`.
+/// delegated=...`, or the line `rule=type=map-e,...` of OpenWrt with its own names of the keys.
+///
+/// `psid-len` may follow an `ea-len` with as many bits for the PSID, and so may `psid`.
+/// The offset is 6 by default; a PSID may be written in hexadecimal, `0x34`.
 impl FromStr for MapE {
     type Err = MapEError;
 
     fn from_str(text: &str) -> Result<Self, MapEError> {
         let pairs = KeyValues::parse(text)?;
-        let of_a_rule = ["ipv6-prefix", "ipv4-prefix", "ea-len", "delegated"];
-        if !of_a_rule.into_iter().any(|key| pairs.has(key)) {
-            return psid_rule(&pairs).map(Self::Psid);
+        if !pairs.has_rule() {
+            return psid_rule(&pairs, None).map(Self::Psid);
         }
-        let rule = mapping_rule(&pairs)?;
-        let delegated = pairs.prefix("delegated", "2001:db8:12:3400::/56")?;
-        rule.for_prefix(delegated).map(Self::Allocation)
+        let ipv6_prefix = pairs.ipv6_prefix()?;
+        let ipv4_prefix = pairs.ipv4_prefix()?;
+        let ea_len = pairs.number("ea-len", BasicMappingRule::MAX_EA_LEN)?;
+        if ea_len == 0 && (pairs.has("psid") || pairs.has("psid-len")) {
+            let psid = psid_rule(&pairs, None)?;
+            if ipv4_prefix.prefix_len() < 32 {
+                return Err(MapEError::PsidTwice { ea_len, ipv4_prefix });
+            }
+            let rule = BasicMappingRule::provisioned(ipv6_prefix, ipv4_prefix.addr(), psid);
+            return delegated(&pairs, rule).map(Self::Allocation);
+        }
+        let rule = BasicMappingRule::new(ipv6_prefix, ipv4_prefix, ea_len, offset(&pairs)?)?;
+        let derived = ea_len.saturating_sub(suffix_len(ipv4_prefix));
+        if pairs.has("psid-len") {
+            let psid_len = pairs.number("psid-len", PsidRule::MAX_LEN)?;
+            if psid_len != derived {
+                return Err(MapEError::PsidLen { psid_len, ea_len, ipv4_prefix, derived });
+            }
+        }
+        if !pairs.has("psid") {
+            return delegated(&pairs, rule).map(Self::Allocation);
+        }
+        let given = psid_rule(&pairs, Some(derived))?;
+        if !pairs.has("delegated") {
+            return Ok(Self::Psid(given));
+        }
+        let allocation = delegated(&pairs, rule)?;
+        match allocation.psid {
+            Some(own) if own != given => {
+                Err(MapEError::OtherPsid { psid: given.psid(), derived: own.psid() })
+            }
+            _ => Ok(Self::Allocation(allocation)),
+        }
     }
 }
 
-fn mapping_rule(pairs: &KeyValues<'_>) -> Result<BasicMappingRule, MapEError> {
-    let ipv6_prefix = pairs.prefix("ipv6-prefix", "2001:db8::/40")?;
-    let ipv4_prefix: Ipv4Net = pairs.prefix("ipv4-prefix", "192.0.2.0/24")?;
-    let ea_len = pairs.number("ea-len", BasicMappingRule::MAX_EA_LEN)?;
-    if !pairs.has("psid") && !pairs.has("psid-len") {
-        return BasicMappingRule::new(ipv6_prefix, ipv4_prefix, ea_len, offset(pairs)?);
-    }
-    let psid = psid_rule(pairs)?;
-    if ea_len > 0 || ipv4_prefix.prefix_len() < 32 {
-        return Err(MapEError::PsidTwice { ea_len, ipv4_prefix });
-    }
-    Ok(BasicMappingRule::provisioned(ipv6_prefix, ipv4_prefix.addr(), psid))
+fn delegated(pairs: &KeyValues<'_>, rule: BasicMappingRule) -> Result<Allocation, MapEError> {
+    rule.for_prefix(pairs.prefix("delegated", "2001:db8:12:3400::/56")?)
 }
 
-fn psid_rule(pairs: &KeyValues<'_>) -> Result<PsidRule, MapEError> {
-    let psid = pairs.number("psid", u16::MAX)?;
-    let len = pairs.number("psid-len", PsidRule::MAX_LEN)?;
+/// The rule with the PSID that is given, of `derived` bits if the text does not name their number.
+fn psid_rule(pairs: &KeyValues<'_>, derived: Option<u8>) -> Result<PsidRule, MapEError> {
+    let psid: u16 = pairs.number("psid", u16::MAX)?;
+    let len = match derived {
+        Some(len) if !pairs.has("psid-len") => len,
+        _ => pairs.number("psid-len", PsidRule::MAX_LEN)?,
+    };
+    let psid = if pairs.is_openwrt() { of_upper_bits(psid, len)? } else { psid };
     Ok(PsidRule::new(offset(pairs)?, len, psid)?)
+}
+
+/// The PSID in the first `len` bits of 16, as DHCP sends it (RFC 7598 section 4.5) and mapcalc of
+/// OpenWrt reads it.
+fn of_upper_bits(psid: u16, len: u8) -> Result<u16, MapEError> {
+    let unused = u32::from(16 - len.min(16));
+    let value = psid.checked_shr(unused).unwrap_or(0);
+    if value.checked_shl(unused).unwrap_or(0) == psid {
+        Ok(value)
+    } else {
+        Err(MapEError::PsidBits { psid, len })
+    }
 }
 
 fn offset(pairs: &KeyValues<'_>) -> Result<u8, MapEError> {
     if pairs.has("offset") {
         pairs.number("offset", PsidRule::MAX_OFFSET)
     } else {
-        Ok(PsidRule::DEFAULT_OFFSET)
+        Ok(pairs.default_offset())
     }
 }
 
@@ -269,100 +310,6 @@ impl fmt::Display for Allocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{},delegated={}", self.rule, self.delegated)
     }
-}
-
-/// Why a text or numbers do not give a customer's ports.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum MapEError {
-    /// A part without `=`.
-    #[error("`{text}` is not KEY=VALUE: expected for example psid=52,psid-len=8,offset=6")]
-    NotAPair {
-        /// The part.
-        text: Box<str>,
-    },
-    /// A key that says nothing of MAP-E.
-    #[error("unknown key `{key}`: expected {}", KeyValues::KNOWN.join(", "))]
-    UnknownKey {
-        /// The key.
-        key: Box<str>,
-    },
-    /// A key given twice.
-    #[error("`{key}` is given twice: expected once")]
-    Repeated {
-        /// The key.
-        key: Box<str>,
-    },
-    /// A key that is needed.
-    #[error(
-        "`{key}` is missing: expected psid=52,psid-len=8,offset=6, or \
-         ipv6-prefix=2001:db8::/40,ipv4-prefix=192.0.2.0/24,ea-len=16,offset=6,\
-         delegated=2001:db8:12:3400::/56"
-    )]
-    Missing {
-        /// The key.
-        key: &'static str,
-    },
-    /// Not a number, or too large a number.
-    #[error("{key} `{text}`: expected a number from 0 to {max}")]
-    Number {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        text: Box<str>,
-        /// The largest number that may stand there.
-        max: Box<str>,
-    },
-    /// Not a prefix of the right family.
-    #[error("{key} `{text}`: expected a prefix like {example}")]
-    Prefix {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        text: Box<str>,
-        /// What one looks like.
-        example: &'static str,
-    },
-    /// The port set does not exist.
-    #[error(transparent)]
-    Psid(#[from] PsidError),
-    /// More EA bits than MAP-E has, or than follow the prefix.
-    #[error("ea-len {ea_len} is too large: after {ipv6_prefix} expected 0 to {available}")]
-    EaLen {
-        /// The number of EA bits.
-        ea_len: u8,
-        /// The rule's IPv6 prefix.
-        ipv6_prefix: Ipv6Net,
-        /// The most that there may be.
-        available: u8,
-    },
-    /// A PSID is given beside EA bits or a prefix that would hold one.
-    #[error(
-        "psid is given beside ea-len {ea_len} and ipv4-prefix {ipv4_prefix}: \
-         expected ea-len=0 and one address (/32), or no psid"
-    )]
-    PsidTwice {
-        /// The number of EA bits.
-        ea_len: u8,
-        /// The rule's IPv4 prefix.
-        ipv4_prefix: Ipv4Net,
-    },
-    /// The delegated prefix is not of this rule.
-    #[error("delegated prefix {delegated} is not of this rule: expected one inside {ipv6_prefix}")]
-    Outside {
-        /// The delegated prefix.
-        delegated: Ipv6Net,
-        /// The rule's IPv6 prefix.
-        ipv6_prefix: Ipv6Net,
-    },
-    /// The delegated prefix does not hold all the EA bits.
-    #[error("delegated prefix {delegated} ends among the EA bits: expected /{expected} or longer")]
-    TooShort {
-        /// The delegated prefix.
-        delegated: Ipv6Net,
-        /// The shortest length.
-        expected: u8,
-    },
 }
 
 #[cfg(test)]
