@@ -104,7 +104,9 @@ fn policies_of_a_file_are_applied_in_order() {
               out-interfaces          eth0
               source ports            1024-65535 -> 49152-61000
               source address          masquerade: an address of the output interface
+              enforcement             packets with other source ports are dropped
               translations attempted  0
+              enforcement drops       0
 
             policy subscribers
               out-interfaces          eth0, wg*
