@@ -157,7 +157,7 @@ impl<'a> Builder<'a> {
             Meaning::Ipsec => self.unsupport(Unsupported::Option { option: name }),
             Meaning::IpsecDirection if value == "in" => self.hook = self.hook.or(Some("--dir in")),
             Meaning::Syn if self.is_negated => {
-                self.unsupport(Unsupported::Negated { option: name })
+                self.unsupport(Unsupported::Negated { option: name });
             }
             Meaning::Syn => self.command.rule.pick_up = PickUp::Opening,
             Meaning::Comment => {

@@ -25,14 +25,22 @@ pub(super) fn of_program(word: &str) -> Option<(Family, &str)> {
     matches!(rest, "" | "-save" | "-restore").then_some((family, rest))
 }
 
-/// The family that a comment of a dump names for the lines after it, `Some(None)` if it is none.
-pub(super) fn of_header(comment: &str) -> Option<Option<Family>> {
+/// A comment of a dump about the lines after it.
+pub(super) enum Header {
+    /// A dump begins; its family, if the comment names one.
+    Begin(Option<Family>),
+    /// A dump is complete.
+    End,
+}
+
+/// The header that a comment of a dump is; `None` for other comments.
+pub(super) fn of_header(comment: &str) -> Option<Header> {
     let mut words = comment.split_whitespace();
     match words.next()? {
-        "Completed" => Some(None),
+        "Completed" => Some(Header::End),
         "Generated" => {
             let program = words.find(|word| word.ends_with("-save"))?;
-            Some(of_program(program).map(|(family, _)| family))
+            Some(Header::Begin(of_program(program).map(|(family, _)| family)))
         }
         _ => None,
     }

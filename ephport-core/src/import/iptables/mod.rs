@@ -61,7 +61,7 @@ impl Imported {
     pub fn parse(text: impl AsRef<[u8]>, family: Option<Family>) -> Self {
         let mut reader = Reader::new(family);
         for line in lines::lines(text.as_ref()) {
-            reader.line(line);
+            reader.line(&line);
         }
         reader.flush();
         reader.tables.finish()

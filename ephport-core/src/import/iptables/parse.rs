@@ -231,7 +231,7 @@ impl<'a> Parser<'a> {
                     (is_missing, names.join(" or "))
                 }
             };
-            let has_pol = self.given.iter().any(|given| *given == (Some(at), "--pol"));
+            let has_pol = self.given.contains(&(Some(at), "--pol"));
             if module.name == "policy" && !has_pol {
                 self.builder.unsupport(Unsupported::Match { name: module.name.into() });
             }

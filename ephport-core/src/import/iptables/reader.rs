@@ -72,10 +72,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn line(&mut self, line: Line<'a>) {
+    pub(super) fn line(&mut self, line: &Line<'a>) {
         let text = line.text.trim();
         if let Some(comment) = text.strip_prefix('#') {
-            return self.comment(&line, comment);
+            return self.comment(line, comment);
         }
         if let Some(table) =
             text.strip_prefix('*').filter(|name| !name.contains(char::is_whitespace))
@@ -89,26 +89,26 @@ impl<'a> Reader<'a> {
             return self.section.exit();
         }
         if text.starts_with(':') && !text.starts_with(": ") {
-            return self.mentioned(&line);
+            return self.mentioned(line);
         }
         match line.plain() {
             Err(key) => {
                 self.nothing = Some(NotInstalled::AtStop { key }.into());
-                self.mentioned(&line);
+                self.mentioned(line);
             }
             Ok(rule) if is_dump_line(&rule) => {
                 if self.section.is_new_listing(&rule) {
                     self.flush();
                 }
-                let rule = self.section.rule(&line, rule);
+                let rule = self.section.rule(line, rule);
                 match self.header {
-                    Some(family) => self.dump_rule(rule, family),
+                    Some(family) => self.dump_rule(&rule, family),
                     None => self.section.push(rule),
                 }
             }
             Ok(text) => {
                 self.flush();
-                self.begin(&line);
+                self.begin(line);
                 if has_space_after_backslash(&line.text) && mentions_iptables(&text) {
                     self.tables.skip(Invalid::SpaceAfterBackslash.into());
                 } else {
@@ -141,9 +141,12 @@ impl<'a> Reader<'a> {
     }
 
     fn comment(&mut self, line: &Line<'a>, comment: &str) {
-        if let Some(family) = family::of_header(comment) {
+        if let Some(header) = family::of_header(comment) {
             self.flush();
-            self.header = family;
+            self.header = match header {
+                family::Header::Begin(family) => family,
+                family::Header::End => None,
+            };
         }
         self.nothing = Some(NotInstalled::Comment.into());
         self.mentioned(line);
@@ -158,7 +161,7 @@ impl<'a> Reader<'a> {
         for rule in section.rules() {
             let evidence = || family::evidence(rule.text.split_whitespace());
             let (line, family) = (rule.line, of_section.or_else(evidence).or(default));
-            self.dump_rule(rule, family.unwrap_or(Family::Ipv4));
+            self.dump_rule(&rule, family.unwrap_or(Family::Ipv4));
             if family.is_none() && self.tables.is_named() {
                 let first = assumed.map_or(line, |(first, _)| first);
                 assumed = Some((first, line));
@@ -169,7 +172,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn dump_rule(&mut self, rule: DumpRule<'a>, family: Family) {
+    fn dump_rule(&mut self, rule: &DumpRule<'a>, family: Family) {
         self.nothing = None;
         self.tables.begin(Location { line: rule.line, text: rule.text.clone() });
         match dump_words(&rule.text) {
@@ -221,9 +224,8 @@ impl<'a> Reader<'a> {
         let mut script = std::mem::take(&mut self.script);
         match script.run(text, |command| self.simple(command)) {
             Ok(true) => self.because(NotInstalled::NotRun),
-            Ok(false) => {}
             Err(invalid) if mentions_iptables(text) => self.tables.skip(invalid.into()),
-            Err(_) => {}
+            Ok(false) | Err(_) => {}
         }
         self.script = script;
     }

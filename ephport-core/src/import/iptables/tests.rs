@@ -33,7 +33,7 @@ fn shown(imported: &Imported) -> String {
 }
 
 fn rule(program: &str, rule: &str) -> String {
-    shown(&Imported::parse(&format!("{program} -t nat -A POSTROUTING {rule}"), None))
+    shown(&Imported::parse(format!("{program} -t nat -A POSTROUTING {rule}"), None))
 }
 
 /// The rule of the original post, exactly.
@@ -56,7 +56,7 @@ fn the_original_one_liner() {
     });
     let expected = Imported { policies: vec![expected.unwrap()], ..Imported::default() };
     assert_eq!(Imported::parse(text, None), expected);
-    assert_eq!(Imported::parse(&format!("$ {text}"), None), expected);
+    assert_eq!(Imported::parse(format!("$ {text}"), None), expected);
     let words: Vec<_> = text.split(' ').collect();
     assert_eq!(Imported::from_args(&words, None), expected);
     let without_program = Imported::from_args(&words[2..], None);
@@ -526,7 +526,7 @@ fn commands_are_put_where_they_go_in_the_chain() {
         "iptables -t nat -I POSTROUTING 99 -p tcp -j MASQUERADE --to-ports 5",
         "ip6tables -t nat -A POSTROUTING -p tcp -j MASQUERADE --to-ports 6",
     ];
-    let imported = Imported::parse(&commands.join("\n"), None);
+    let imported = Imported::parse(commands.join("\n"), None);
     let targets = imported.policies.iter().map(|policy| match &policy.spec().target {
         Target::Ports(ports) => ports.to_string(),
         target => format!("{target:?}"),
@@ -592,7 +592,7 @@ fn words() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn reading_never_panics(words in prop::collection::vec(words(), 0..40)) {
-        let imported = Imported::parse(&words.join(" "), None);
+        let imported = Imported::parse(words.join(" "), None);
         if !imported.policies.is_empty() {
             prop_assert!(imported.document().is_ok());
         }
@@ -609,7 +609,7 @@ proptest! {
     fn ranges_come_through(sport in crate::strategies::port_ranges(), to in crate::strategies::port_ranges()) {
         let (first, last) = (sport.first(), sport.last());
         let text = format!("-p tcp --sport {first}:{last} -j MASQUERADE --to-ports {to}");
-        let imported = Imported::parse(&format!("iptables -t nat -A POSTROUTING {text}"), None);
+        let imported = Imported::parse(format!("iptables -t nat -A POSTROUTING {text}"), None);
         let policy = &imported.policies[0];
         prop_assert_eq!(&policy.spec().source_ports, &sport.into());
         let to: PortRange = to;

@@ -144,8 +144,7 @@ pub(super) fn mark(option: &'static str, text: &str) -> Result<Option<Mark>, Ski
     if mask == 0 && value == 0 {
         return Ok(None);
     }
-    let mark = Mark::new(value, mask);
-    Ok(Some(mark.map_err(|error| Unsupported::Mark { option, error })?))
+    Ok(Some(Mark::new(value, mask).map_err(|error| Unsupported::Mark { option, error })?))
 }
 
 /// A rule number of a chain, from 1.
@@ -166,20 +165,18 @@ pub(super) enum NamedProtocol {
 impl NamedProtocol {
     /// The protocol with this name or number.
     pub(super) fn parse(text: &str) -> Result<Self, Invalid> {
-        let number = match c_number(text) {
-            Some(number) => match u8::try_from(number) {
-                Ok(number) => Some(number),
-                Err(_) => {
-                    let error = ProtocolError::Unknown { text: text.into() };
-                    return Err(Invalid::Protocol(error));
-                }
-            },
-            None => {
-                let name = text.to_ascii_lowercase();
-                let known = name.parse().ok().map(Protocol::number);
-                let other = || OTHER_PROTOCOLS.iter().find(|(other, _)| *other == name);
-                known.or_else(|| other().map(|(_, number)| *number))
+        let number = if let Some(number) = c_number(text) {
+            if let Ok(number) = u8::try_from(number) {
+                Some(number)
+            } else {
+                let error = ProtocolError::Unknown { text: text.into() };
+                return Err(Invalid::Protocol(error));
             }
+        } else {
+            let name = text.to_ascii_lowercase();
+            let known = name.parse().ok().map(Protocol::number);
+            let other = || OTHER_PROTOCOLS.iter().find(|(other, _)| *other == name);
+            known.or_else(|| other().map(|(_, number)| *number))
         };
         Ok(match number {
             Some(0) => Self::All,

@@ -89,12 +89,11 @@ pub(super) fn read(text: &str) -> Result<NetworkAcls, NaclError> {
     } else {
         let Object(document) = parse::<Object<Document>>(text)?;
         let has_more = document.next_token.is_some_and(|token| !token.is_empty());
-        match document.network_acls {
-            Some(acls) => (acls, has_more),
-            None => {
-                let acl = parse::<Object<RawAcl>>(text)?;
-                (Vec::from_iter(acl.0.network_acl_id.is_some().then_some(acl)), has_more)
-            }
+        if let Some(acls) = document.network_acls {
+            (acls, has_more)
+        } else {
+            let acl = parse::<Object<RawAcl>>(text)?;
+            (Vec::from_iter(acl.0.network_acl_id.is_some().then_some(acl)), has_more)
         }
     };
     if raw.is_empty() {
