@@ -74,11 +74,13 @@ fn b11_uplinks_are_found_by_nexthops_and_half_routes() {
     ] {
         for compat in ["1", "0"] {
             host.sysctl("net/ipv4/nexthop_compat_mode", compat).unwrap();
-            add.iter().for_each(|line| drop(ok(&host, line)));
+            for line in add {
+                ok(&host, line);
+            }
             assert_eq!(uplinks(&host), ["eth0"], "{add:?}");
-            remove.iter().for_each(|line| {
-                drop(tool(&host, "ip", &line.split(' ').skip(1).collect::<Vec<_>>(), ""))
-            });
+            for line in remove {
+                drop(tool(&host, "ip", &line.split(' ').skip(1).collect::<Vec<_>>(), ""));
+            }
             assert_eq!(uplinks(&host), [""; 0], "{remove:?}");
         }
     }

@@ -27,7 +27,8 @@ pub(super) struct Routes {
 struct Route {
     family: u8,
     len: u8,
-    route_type: u8,
+    /// `RTN_*` (linux/rtnetlink.h).
+    kind: u8,
     destination: Option<IpAddr>,
     interfaces: Vec<u32>,
     nexthop: Option<u32>,
@@ -61,7 +62,7 @@ impl Routes {
         for route in routes {
             let ids = route.nexthop.iter().flat_map(|id| interfaces_of(*id, nexthops));
             let interfaces = route.interfaces.iter().copied().chain(ids);
-            match (route.route_type, route.len, route.destination) {
+            match (route.kind, route.len, route.destination) {
                 (RTN_UNICAST, 0, _) => all.uplinks.extend(interfaces),
                 (RTN_UNICAST, 1, half) => {
                     // The kernel lists no destination for the lower half of some families.
@@ -88,11 +89,10 @@ impl Route {
     fn read(body: &[u8]) -> Result<Self, CodecError> {
         const WHAT: &str = "rtmsg";
         let mut reader = Reader::new(body);
-        let [family, len, _src_len, _tos, _table, _protocol, _scope, route_type] =
-            reader.array(WHAT)?;
+        let [family, len, _src_len, _tos, _table, _protocol, _scope, kind] = reader.array(WHAT)?;
         let _flags = reader.u32_ne(WHAT)?;
         let (destination, interfaces, nexthop) = (None, Vec::new(), None);
-        let mut route = Self { family, len, route_type, destination, interfaces, nexthop };
+        let mut route = Self { family, len, kind, destination, interfaces, nexthop };
         for attr in reader.attrs() {
             let attr = attr?;
             match attr.attribute_type {
