@@ -256,6 +256,17 @@ mod tests {
     }
 
     #[test]
+    fn uplinks_that_cannot_be_used_are_errors() {
+        let unnamed = HostFacts { unnamed_uplinks: vec!["a\\x22b".into()], ..host() };
+        let refused = policy().resolve(&unnamed).unwrap_err();
+        assert!(matches!(&refused, ResolveError::UnnamedUplink { name } if **name == *"a\\x22b"));
+        let scope = Scope { except_interfaces: vec!["eth*".parse().unwrap()], ..Scope::default() };
+        let spec = PolicySpec { scope, ..PolicySpec::to(Target::Local) };
+        let refused = Policy::new(spec).unwrap().resolve(&host()).unwrap_err();
+        assert!(matches!(refused, ResolveError::UplinksExcepted { .. }));
+    }
+
+    #[test]
     fn local_ports_exclude_reserved_and_excepted_ports() {
         let except_ports = "40000-40009".parse().unwrap();
         let spec = PolicySpec { except_ports, ..PolicySpec::to(Target::Local) };

@@ -163,8 +163,8 @@ fn statements_of_nftables() {
         assert_eq!(instructions(&printed)[2..], *expected, "{statement}");
         let read = |expr: &Expr| format!("{}\n", expr.normalized());
         let read: String = rule.exprs[2..].iter().map(read).collect();
-        let expected: Vec<_> = expected.iter().map(|line| normalized(line)).collect();
-        assert_eq!(instructions(&read), expected, "{statement}");
+        let asked: Vec<_> = expected.iter().map(|line| normalized(line)).collect();
+        assert_eq!(instructions(&read), asked, "{statement}");
 
         let Some(flags) = flags else { continue };
         let show = format!("show -p tcp -o eth0 {flags}");
@@ -203,7 +203,7 @@ fn ports_that_all_peers_refuse() {
     let host = Host::new("host").unwrap();
     let cases = [
         ("65536", "port 65536 is too large: expected 1 to 65535"),
-        ("-1", "`` is not a port: expected a number from 1 to 65535"),
+        ("-1", "`-1` is not a port: expected a number from 1 to 65535"),
         ("2048-1024", "range 2048-1024 is reversed: write 1024-2048"),
     ];
     for (ports, why) in cases {
@@ -249,7 +249,7 @@ fn elsewhere_than_in_postrouting_the_kernel_refuses_and_we_say_so() {
             let refused = format!(
                 "the kernel refused to add rule 1 of policy a to chain {chain} (EOPNOTSUPP: Operation \
                  not supported on transport endpoint): this kernel does not support it; \
-                 use Linux 5.10 or later with all of CONFIG_NFT_*"
+                 expected Linux 5.10 or later with all of CONFIG_NFT_*"
             );
             assert_eq!(error.to_string(), refused, "{kind} {number}");
             let (left, _) =

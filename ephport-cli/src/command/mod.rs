@@ -189,6 +189,10 @@ mod tests {
         let cases = [
             (Failure::Policy(policy()), policy().to_string()),
             (
+                Failure::Conntrack(ConntrackError::NotPermitted),
+                ConntrackError::NotPermitted.to_string(),
+            ),
+            (
                 Failure::File { path: "a.toml".into(), source: document },
                 format!("a.toml:{line}:1: {problem}"),
             ),

@@ -8,7 +8,7 @@ use crate::net::port::PortRange;
 use crate::policy::file::Document;
 use crate::policy::warning::Warning;
 use crate::strategies::{wide_documents, wide_policies};
-use crate::{Families, PortSet, Scope};
+use crate::{Families, PortSet, Scope, ValueError};
 
 fn spec() -> PolicySpec {
     PolicySpec::to(PortRange::EPHEMERAL)
@@ -238,4 +238,30 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn errors_have_their_variants() {
+    let build = |key: &str, value: &str| {
+        Policy::to(PortRange::EPHEMERAL).with(key, [value]).build().unwrap_err()
+    };
+    assert!(matches!(build("colour", "red"), PolicyError::UnknownKey { .. }));
+    assert!(matches!(build("pick-up", "never"), PolicyError::Value { key: "pick-up", .. }));
+    assert!(matches!(
+        build("sources", "somewhere"),
+        PolicyError::Value { error: ValueError::Network(_), .. }
+    ));
+    assert!(matches!(build("address", "127.0.0.1"), PolicyError::NotASource { .. }));
+    assert!(matches!(build("sources", "224.0.0.0/4"), PolicyError::NoConnection { .. }));
+    assert!(matches!(
+        Policy::new(PolicySpec::to(PortSet::EMPTY)),
+        Err(PolicyError::NoPorts { what: "permit", .. })
+    ));
+    let host_bits = Scope { sources: vec!["10.0.0.1/8".parse().unwrap()], ..Scope::default() };
+    let refused = Policy::new(PolicySpec { scope: host_bits, ..spec() });
+    assert!(matches!(refused, Err(PolicyError::Network { key: "sources", .. })));
+    let reserved = crate::InterfacePattern::Name("any".parse().unwrap());
+    let scope = Scope { in_interfaces: vec![reserved], ..Scope::default() };
+    let refused = Policy::new(PolicySpec { scope, ..spec() });
+    assert!(matches!(refused, Err(PolicyError::ReservedName { .. })));
 }

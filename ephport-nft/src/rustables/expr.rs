@@ -11,7 +11,7 @@ use to::{ExpressionVariant, RawExpression};
 use super::Lack;
 use crate::nftables::expr::{
     Bitwise, Cmp, CmpOp, Counter, Ct, Data, Expr, Fib, Immediate, Lookup, Masq, Meta, Nat, Payload,
-    Register, Verdict,
+    Register, Rt, Verdict,
 };
 use crate::uapi::{NFT_BITWISE_MASK_XOR, NFT_NAT_SNAT};
 
@@ -29,12 +29,10 @@ pub(super) fn expression(expr: &Expr) -> Result<RawExpression, Lack> {
         Expr::Meta(expr) => meta(expr),
         Expr::Nat(expr) => nat(expr),
         Expr::Payload(expr) => payload(expr),
-        Expr::Byteorder(_)
-        | Expr::Hash(_)
-        | Expr::Numgen(_)
-        | Expr::Range(_)
-        | Expr::Rt(_)
-        | Expr::Opaque(_) => Err(Lack::Expression),
+        Expr::Rt(expr) => rt(expr),
+        Expr::Byteorder(_) | Expr::Hash(_) | Expr::Numgen(_) | Expr::Range(_) | Expr::Opaque(_) => {
+            Err(Lack::Expression)
+        }
     }
 }
 
@@ -91,6 +89,12 @@ fn ct(expr: &Ct) -> Result<RawExpression, Lack> {
 fn fib(expr: &Fib) -> Result<RawExpression, Lack> {
     let data = to::Payload::default().with_dreg(register(expr.dreg)?);
     Ok(under_name(Fib::NAME, data.with_base(expr.result).with_offset(expr.flags)))
+}
+
+/// A register and a number, as `payload` has them.
+fn rt(expr: &Rt) -> Result<RawExpression, Lack> {
+    let data = to::Payload::default().with_dreg(register(expr.dreg)?);
+    Ok(under_name(Rt::NAME, data.with_base(expr.key)))
 }
 
 fn immediate(expr: &Immediate) -> Result<RawExpression, Lack> {
