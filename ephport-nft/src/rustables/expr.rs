@@ -147,8 +147,14 @@ fn masq(expr: &Masq) -> Result<RawExpression, Lack> {
 }
 
 fn meta(expr: &Meta) -> Result<RawExpression, Lack> {
-    let key = to::MetaType::try_from(expr.key).map_err(|_| Lack::Expression)?;
-    Ok(to::Meta::new(key).with_dreg(register(expr.dreg)?).into())
+    let dreg = register(expr.dreg)?;
+    // A key without a name there has its register and number where `payload` has them.
+    Ok(match to::MetaType::try_from(expr.key) {
+        Ok(key) => to::Meta::new(key).with_dreg(dreg).into(),
+        Err(_) => {
+            under_name(Meta::NAME, to::Payload::default().with_dreg(dreg).with_base(expr.key))
+        }
+    })
 }
 
 /// One address and one port; nothing else has attributes where the ends of ranges would stand.
