@@ -12,7 +12,6 @@ use super::values::{
 use crate::net::family::Family;
 use crate::net::port::PortError;
 use crate::net::port_set::PortSet;
-use crate::net::protocol::Protocol;
 use crate::policy::PickUp;
 use crate::policy::scope::{Ipsec, OutInterfaces};
 
@@ -37,6 +36,8 @@ pub(super) struct Builder<'a> {
     pub(super) is_negated: bool,
     /// What the kernel refuses in POSTROUTING.
     hook: Option<&'a str>,
+    /// `-s` or `-d` after a `!`.
+    negated_networks: Option<&'static str>,
     identity: Identity,
 }
 
@@ -59,13 +60,21 @@ impl<'a> Builder<'a> {
         let rule = Rule::new(family);
         let command = Command { table: None, operation: None, chain: None, number: None, rule };
         let identity = Identity::default();
-        Self { command, is_dump, is_negated: false, hook: None, identity }
+        Self { command, is_dump, is_negated: false, hook: None, negated_networks: None, identity }
     }
 
     /// The command, when all of its words are read.
-    pub(super) fn finish(mut self, modules: &[&'static Module]) -> Command {
+    ///
+    /// Of each match and target, `modules` has whether one of its options is given.
+    pub(super) fn finish(
+        mut self,
+        modules: impl Iterator<Item = (&'static Module, bool)>,
+    ) -> Command {
         if let Some(name) = self.hook.filter(|_| self.command.chain.as_deref() == Some(CHAIN)) {
             self.refuse(Invalid::Hook { name: name.into() });
+        }
+        if let Some(option) = self.negated_networks.filter(|_| self.command.rule.count() > 1) {
+            self.refuse(Invalid::NegatedList { option });
         }
         self.command.rule.check(modules);
         self.command.rule.identity = hash((self.identity.general, &self.identity.modules));
@@ -142,8 +151,8 @@ impl<'a> Builder<'a> {
             Meaning::SourceNetworks => self.sources(name, value),
             Meaning::DestinationNetworks => self.destinations(name, value),
             Meaning::OutInterface => self.out_interface(name, value),
-            Meaning::SourcePorts => self.source_ports(port_range(name, value)),
-            Meaning::DestinationPorts => self.destination_ports(port_range(name, value)),
+            Meaning::SourcePorts => self.source_ports(self.port_range(name, value)),
+            Meaning::DestinationPorts => self.destination_ports(self.port_range(name, value)),
             Meaning::SourcePortList => {
                 self.require_port_list();
                 self.source_ports(port_list(name, value));
@@ -249,12 +258,9 @@ impl<'a> Builder<'a> {
     }
 
     fn sources(&mut self, option: &'static str, text: &str) {
-        self.command.rule.source_keys = self.network_keys(text);
+        self.command.rule.source_keys = self.network_keys(option, text);
         let nets = networks(option, text, self.command.rule.family);
         let Some(nets) = self.kept(nets) else { return };
-        if self.is_negated && nets.len() > 1 {
-            self.refuse(Invalid::NegatedList { option });
-        }
         self.unless_negated(option);
         // A network of everything restricts nothing.
         let is_all = nets.iter().all(|net| net.prefix_len() == 0);
@@ -262,7 +268,10 @@ impl<'a> Builder<'a> {
     }
 
     /// A hash for each network of a list; 0 for one that restricts nothing.
-    fn network_keys(&self, text: &str) -> Vec<u64> {
+    fn network_keys(&mut self, option: &'static str, text: &str) -> Vec<u64> {
+        if self.is_negated {
+            self.negated_networks = Some(option);
+        }
         let family = self.command.rule.family;
         let key = |part: &str| match networks("", part, family) {
             Ok(nets) if !self.is_negated && nets.iter().all(|net| net.prefix_len() == 0) => 0,
@@ -273,17 +282,16 @@ impl<'a> Builder<'a> {
     }
 
     fn destinations(&mut self, option: &'static str, text: &str) {
-        self.command.rule.destination_keys = self.network_keys(text);
+        self.command.rule.destination_keys = self.network_keys(option, text);
         let nets = networks(option, text, self.command.rule.family);
         let Some(nets) = self.kept(nets) else { return };
         let is_all = nets.iter().all(|net| net.prefix_len() == 0);
         let scope = &mut self.command.rule.scope;
-        match (self.is_negated, nets.len()) {
-            (true, 2..) => self.refuse(Invalid::NegatedList { option }),
-            (true, _) if is_all => self.unsupport(Unsupported::Negated { option }),
-            (true, _) => scope.except_destinations = nets,
-            (false, _) if is_all => {}
-            (false, _) => scope.destinations = nets,
+        match self.is_negated {
+            true if is_all => self.unsupport(Unsupported::Negated { option }),
+            true => scope.except_destinations = nets,
+            false if is_all => {}
+            false => scope.destinations = nets,
         }
     }
 
@@ -318,18 +326,22 @@ impl<'a> Builder<'a> {
 
     /// The ports that match, which are the others after a `!`.
     fn ports(&mut self, ports: Result<PortSet, SkipReason>) -> Option<PortSet> {
-        let is_udp = self.command.rule.protocol.number() == Some(Protocol::Udp.number());
-        let ports = ports.map_err(|reason| match reason {
-            // The match `udp` accepts larger numbers and compares their last 16 bits.
+        let ports = self.kept(ports)?;
+        Some(if self.is_negated { ports.complement() } else { ports })
+    }
+
+    /// The ports of a match of the protocol: iptables compares the ends of a range, and refuses large
+    /// numbers, for some of them only.
+    fn port_range(&self, option: &'static str, text: &str) -> Result<PortSet, SkipReason> {
+        port_range(option, text).map_err(|reason| match reason {
             SkipReason::Invalid(Invalid::Ports { option, text, error })
-                if is_udp && matches!(error, PortError::TooLarge { .. }) =>
+                if matches!(self.command.rule.protocol, NamedProtocol::Number(17 | 33))
+                    && matches!(error, PortError::TooLarge { .. } | PortError::Reversed { .. }) =>
             {
                 Unsupported::Ports { option, text, error }.into()
             }
             reason => reason,
-        });
-        let ports = self.kept(ports)?;
-        Some(if self.is_negated { ports.complement() } else { ports })
+        })
     }
 
     /// Ports to translate to need a protocol that has them, before them.

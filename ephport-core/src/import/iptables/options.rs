@@ -230,33 +230,66 @@ const TRANSLATIONS: &[Module] = &[
 /// Targets without options that end the chain for a packet.
 const VERDICTS: &[Module] = &[Module::supported("ACCEPT", &[]), Module::supported("RETURN", &[])];
 
-/// Targets after which a packet continues with the next rule.
-const PASSING: &[&str] = &[
-    "AUDIT",
-    "CHECKSUM",
-    "CLASSIFY",
-    "CONNMARK",
-    "CONNSECMARK",
-    "DSCP",
-    "ECN",
-    "HL",
-    "HMARK",
-    "IDLETIMER",
-    "LED",
-    "LOG",
-    "MARK",
-    "NFLOG",
-    "RATEEST",
-    "SECMARK",
-    "SET",
-    "TCPMSS",
-    "TCPOPTSTRIP",
-    "TEE",
-    "TOS",
-    "TRACE",
-    "TTL",
-    "ULOG",
+/// Targets after which a packet continues with the next rule, with their options.
+const PASSING: &[Module] = &[
+    Module::supported(
+        "LOG",
+        &[
+            one(&["--log-level"], NoEffect),
+            one(&["--log-prefix"], NoEffect),
+            flag(&["--log-tcp-sequence"], NoEffect),
+            flag(&["--log-tcp-options"], NoEffect),
+            flag(&["--log-ip-options"], NoEffect),
+            flag(&["--log-uid"], NoEffect),
+            flag(&["--log-macdecode"], NoEffect),
+        ],
+    ),
+    Module::supported(
+        "MARK",
+        &[
+            one(&["--set-mark"], NoEffect).group("mark"),
+            one(&["--set-xmark"], NoEffect).group("mark"),
+            one(&["--and-mark"], NoEffect).group("mark"),
+            one(&["--or-mark"], NoEffect).group("mark"),
+            one(&["--xor-mark"], NoEffect).group("mark"),
+        ],
+    )
+    .requires_any(),
+    Module::supported("CLASSIFY", &[one(&["--set-class"], NoEffect)]).requires_any(),
+    Module::opaque("AUDIT"),
+    Module::opaque("CHECKSUM"),
+    Module::opaque("CONNMARK"),
+    Module::opaque("CONNSECMARK"),
+    Module::opaque("DSCP"),
+    Module::opaque("ECN"),
+    Module::opaque("HL"),
+    Module::opaque("HMARK"),
+    Module::opaque("IDLETIMER"),
+    Module::opaque("LED"),
+    Module::opaque("NFLOG"),
+    Module::opaque("RATEEST"),
+    Module::opaque("SECMARK"),
+    Module::opaque("SET"),
+    Module::opaque("TCPMSS"),
+    Module::opaque("TCPOPTSTRIP"),
+    Module::opaque("TEE"),
+    Module::opaque("TOS"),
+    Module::opaque("TRACE"),
+    Module::opaque("TTL"),
+    Module::opaque("ULOG"),
 ];
+
+/// Other targets whose options the table does not list; all others are chains, which have none.
+const OPAQUE: &[Module] = &[
+    Module::opaque("CLUSTERIP"),
+    Module::opaque("DNPT"),
+    Module::opaque("NETMAP"),
+    Module::opaque("NFQUEUE"),
+    Module::opaque("SNPT"),
+];
+
+/// A chain as a target.
+const CHAIN: Module = Module::other("", &[]);
 
 /// Targets that iptables refuses in the chain POSTROUTING of the table nat.
 const FORBIDDEN: &[&str] =
@@ -270,13 +303,16 @@ pub(super) fn match_module(name: &str) -> &'static Module {
 
 /// The target of this name.
 pub(super) fn target_module(name: &str) -> &'static Module {
-    let mut known = TRANSLATIONS.iter().chain(VERDICTS);
-    known.find(|module| module.name == name).unwrap_or(&ANY_MATCH)
+    if is_forbidden(name) {
+        return &ANY_MATCH;
+    }
+    let mut known = TRANSLATIONS.iter().chain(VERDICTS).chain(PASSING).chain(OPAQUE);
+    known.find(|module| module.name == name).unwrap_or(&CHAIN)
 }
 
 /// Whether a packet may end its way through the chain at a rule with this target.
 pub(super) fn is_terminal(target: &str) -> bool {
-    !PASSING.contains(&target)
+    PASSING.iter().all(|module| module.name != target)
 }
 
 /// Whether POSTROUTING cannot have a rule with this target.

@@ -20,7 +20,9 @@ pub(super) fn parse(words: &[Cow<'_, str>], family: Family, is_dump: bool) -> Co
         loads_protocol: true,
     };
     parser.read();
-    parser.builder.finish(&parser.modules)
+    let Parser { builder, given, modules, .. } = parser;
+    let has_options = |at: usize| given.iter().any(|(of, _)| *of == Some(at));
+    builder.finish(modules.iter().enumerate().map(|(at, module)| (*module, has_options(at))))
 }
 
 struct Parser<'a> {

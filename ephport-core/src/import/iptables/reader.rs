@@ -324,13 +324,8 @@ impl<'a> Reader<'a> {
 
 /// Whether it is a line as iptables-save and `iptables -S` print it, or options without a program.
 fn is_dump_line(text: &str) -> bool {
-    let rest = match text.strip_prefix('[') {
-        Some(counters) => {
-            counters.find([']', ' ']).map_or("", |at| &counters[at + 1..]).trim_start()
-        }
-        None => text,
-    };
-    rest.starts_with('-')
+    let counters = text.strip_prefix('[').and_then(|text| text.split_once([']', ' ']));
+    counters.map_or(text, |(_, rest)| rest.trim_start()).starts_with('-')
 }
 
 fn mentions_iptables(text: &str) -> bool {

@@ -166,17 +166,17 @@ impl Rule {
     }
 
     /// What iptables and the kernel refuse when they have all of the rule.
-    pub(super) fn check(&mut self, modules: &[&'static Module]) {
-        // iptables-nft compares these two itself, and does not see the `!`.
+    pub(super) fn check(&mut self, mut modules: impl Iterator<Item = (&'static Module, bool)>) {
+        // iptables-nft compares the options of these two itself, and does not see the `!`.
         let is_native =
             |number| number == Protocol::Tcp.number() || number == Protocol::Udp.number();
-        let wrong = modules.iter().find(|module| {
+        let wrong = modules.find(|(module, has_options)| {
             module.protocol.is_some_and(|number| {
                 self.protocol != NamedProtocol::Number(number)
-                    || (self.is_protocol_negated && !is_native(number))
+                    || (self.is_protocol_negated && !(is_native(number) && *has_options))
             })
         });
-        if let Some(module) = wrong {
+        if let Some((module, _)) = wrong {
             self.refuse(Invalid::WrongMatch { name: module.name.into() });
         }
     }

@@ -80,7 +80,7 @@ impl<'a> Tables<'a> {
     }
 
     pub(super) fn skip_at(&mut self, location: &Location<'_>, reason: SkipReason) {
-        let (line, rule) = (location.line, location.text.as_ref().into());
+        let (line, rule) = (location.line, location.text.trim().into());
         self.skipped.push(Skipped { line, rule, reason, shadows: Shadows::default() });
     }
 

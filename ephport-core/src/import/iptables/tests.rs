@@ -94,7 +94,7 @@ fn masquerade_cases_of_iptables() {
         ),
         (
             "-p udp -j MASQUERADE --to-ports -1",
-            "--to-ports `-1`: `` is not a port: expected a number from 1 to 65535",
+            "--to-ports `-1`: `-1` is not a port: expected a number from 1 to 65535",
         ),
     ];
     for (text, expected) in cases {

@@ -110,6 +110,7 @@ fn number(option: &'static str, text: &str, part: &str) -> Result<u16, SkipReaso
             Ok(number) => return Ok(number),
             Err(_) => PortError::TooLarge { text: part.into() },
         },
+        None if part.is_empty() => PortError::NotANumber { text: text.into() },
         None => PortError::NotANumber { text: part.into() },
     };
     Err(Invalid::Ports { option, text: text.into(), error }.into())
@@ -144,7 +145,7 @@ pub(super) fn mark(option: &'static str, text: &str) -> Result<Option<Mark>, Ski
     if mask == 0 && value == 0 {
         return Ok(None);
     }
-    Ok(Some(Mark::new(value, mask).map_err(|error| Unsupported::Mark { option, error })?))
+    Mark::new(value, mask).map(Some).map_err(|error| Unsupported::Mark { option, error }.into())
 }
 
 /// A rule number of a chain, from 1.
@@ -166,12 +167,8 @@ impl NamedProtocol {
     /// The protocol with this name or number.
     pub(super) fn parse(text: &str) -> Result<Self, Invalid> {
         let number = if let Some(number) = c_number(text) {
-            if let Ok(number) = u8::try_from(number) {
-                Some(number)
-            } else {
-                let error = ProtocolError::Unknown { text: text.into() };
-                return Err(Invalid::Protocol(error));
-            }
+            let unknown = |_| ProtocolError::Unknown { text: text.into() };
+            Some(u8::try_from(number).map_err(unknown).map_err(Invalid::Protocol)?)
         } else {
             let name = text.to_ascii_lowercase();
             let known = name.parse().ok().map(Protocol::number);

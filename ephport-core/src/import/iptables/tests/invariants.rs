@@ -493,8 +493,8 @@ fn cost_grows_with_the_text() {
     assert!(is_linear(|count| repeat(count, &|n| rule(n, "-A", ""))));
     let same = "-m comment --comment same";
     assert!(is_linear(|count| repeat(count, &|n| rule(n, "-I", same))));
-    let statistic = "-m statistic --mode nth --every 3";
-    let both = |n| rule(n, "-A", statistic) + &rule(n, "-I", "-s 10.0.0.1");
+    let unsupported = "-m statistic --mode nth --every 3";
+    let both = |n| rule(n, "-A", unsupported) + &rule(n, "-I", "-s 10.0.0.1");
     assert!(is_linear(|count| repeat(count / 2, &both)));
     let removed = |n| rule(n, "-A", "") + &rule(n, "-D", "");
     assert!(is_linear(|count| repeat(count / 2, &removed)));
