@@ -18,8 +18,8 @@ fn every_constant_equals_the_headers() {
         .collect();
     assert!(names.len() > 100, "{}", names.len());
     let mut program = String::from(
-        "#include <sys/socket.h>\n#include <linux/capability.h>\n#include <linux/netlink.h>\n#include <linux/rtnetlink.h>\n\
-         #include <linux/if_arp.h>\n#include <linux/if_link.h>\n#include <linux/nexthop.h>\n#include <netinet/in.h>\n#include <linux/veth.h>\n\
+        "#include <netinet/in.h>\n#include <sys/socket.h>\n#include <linux/capability.h>\n#include <linux/netlink.h>\n#include <linux/rtnetlink.h>\n\
+         #include <linux/if_arp.h>\n#include <linux/if_link.h>\n#include <linux/nexthop.h>\n#include <linux/veth.h>\n\
          #include <linux/netfilter.h>\n#include <linux/netfilter_ipv4.h>\n\
          #include <linux/netfilter/nfnetlink.h>\n#include <linux/netfilter/nf_tables.h>\n\
          #include <linux/netfilter/nf_nat.h>\n\
