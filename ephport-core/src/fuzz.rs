@@ -1,4 +1,4 @@
-//! Bodies of the fuzz targets (feature `fuzz`): each takes any text, and panics when a promise is
+//! Bodies of the fuzz targets (feature `fuzz`): each accepts any text, and panics when a promise is
 //! broken. What reads a text reads what it prints as the same value; an error has a message.
 
 use std::fmt::{Debug, Display};

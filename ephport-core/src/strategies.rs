@@ -244,7 +244,7 @@ fn policies_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = 
 }
 
 fn specs_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = PolicySpec> {
-    let moved = prop_oneof![
+    let source_ports = prop_oneof![
         3 => Just(PortSet::from(PortRange::EPHEMERAL)),
         3 => port_ranges().prop_map(PortSet::from),
         1 => port_sets(),
@@ -252,7 +252,7 @@ fn specs_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = Pol
     let exempt = prop_oneof![3 => Just(PortSet::EMPTY), 1 => port_sets()];
     let except = prop_oneof![3 => Just(PortSet::EMPTY), 1 => port_ranges().prop_map(PortSet::from)];
     let pick_up = prop::sample::select(vec![PickUp::Opening, PickUp::Any]);
-    let ports = (moved, exempt, targets(), except);
+    let ports = (source_ports, exempt, targets(), except);
     let rest = (selections(), addresses(), pick_up, any::<bool>());
     (scopes, ports, rest).prop_map(|(scope, ports, rest)| {
         let (source_ports, exempt, target, except_ports) = ports;

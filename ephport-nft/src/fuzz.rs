@@ -1,4 +1,4 @@
-//! Bodies of the fuzz targets (feature `fuzz`): each takes any bytes, and panics when a promise is
+//! Bodies of the fuzz targets (feature `fuzz`): each accepts any bytes, and panics when a promise is
 //! broken.
 
 use ephport_core::decision::{CtState, Effect, evaluate, permits};
@@ -29,7 +29,7 @@ pub type Body = fn(&[u8]);
 pub const TARGETS: [(&str, Body); 3] =
     [("meaning", meaning), ("netlink", netlink), ("object", object)];
 
-/// What an object's body holds is written and read again as the same.
+/// An object's body is written and read again as the same.
 macro_rules! round_trip {
     ($type:ty, $body:expr) => {
         <$type>::decode($body).ok().inspect(|value| {
@@ -107,7 +107,7 @@ pub fn netlink(bytes: &[u8]) {
     }
 }
 
-/// The table that the messages speak of.
+/// The table that the messages describe.
 fn gathered(bytes: &[u8]) -> TableState {
     let table = Table::new(FAMILY, TABLE);
     let mut ruleset = TableState::empty(table);
@@ -190,8 +190,8 @@ pub fn compiled(document: &Document) -> Option<(TableState, Vec<ResolvedPolicy>)
     Some((compile(&policies).expect("a program"), policies))
 }
 
-/// Why program and policies do not agree on the connections, each with a port that it might leave
-/// by; if they do not.
+/// Why program and policies do not agree on the connections, each with a port that it might be
+/// sent with; if they do not.
 #[must_use]
 pub fn disagreement(
     ruleset: &TableState,
@@ -219,7 +219,7 @@ fn aimed(policies: &[ResolvedPolicy], flow: &Flow, at: usize) -> Flow {
     flow.clone().with_source_port(ends[at / 2 % ends.len()])
 }
 
-/// Without ports: its echoes have an identifier where a port would stand.
+/// Without ports: its echoes have an identifier in place of a port.
 const IPPROTO_ICMP: u8 = 1;
 
 fn on_one(
@@ -230,7 +230,7 @@ fn on_one(
 ) -> Option<String> {
     let opening = Packet::opening(flow);
     let echo = opening.clone().with_protocol(IPPROTO_ICMP);
-    // Each state of conntrack has its turn.
+    // Each state of conntrack in turn.
     let state = CtState::ALL[at % CtState::ALL.len()];
     let gate = |port, state| {
         let packet = Packet::leaving(flow, port).with_state(state);
@@ -260,8 +260,8 @@ pub fn mistranslated(
     }
 }
 
-/// Why the program lets a packet like `flow` out that must not leave by the port `leaving`, or does
-/// not let one out that may, if so.
+/// Why the program permits a packet like `flow` that must not be sent with the port `leaving`, or
+/// drops one that may be sent; if so.
 #[must_use]
 pub fn misjudged(
     ruleset: &TableState,

@@ -9,7 +9,7 @@ use ephport_core::policy::keys::KEYS;
 use ephport_tests::tool::{binary, nft_load, ok};
 use ephport_tests::{CommandOutput, Host, ephport, ephport_ok};
 
-/// A host with a policy and somebody else's table on it.
+/// A host with a policy and another tool's table on it.
 fn host() -> Host {
     let host = Host::new("host").unwrap();
     nft_load(&host, "table ip other {\n chain c {\n counter\n }\n}");
@@ -264,7 +264,7 @@ fn without_a_socket_for_the_routes_it_says_so() {
                     (EMFILE: Too many open files): this process has too many open files; close some, \
                     or raise the limit with `ulimit -n`";
     let err = String::from_utf8_lossy(&output.stderr);
-    // A program whose coverage is measured cannot write that either, and says so.
+    // A program whose coverage is measured cannot write that either, and reports it.
     let err: Vec<_> = err.lines().filter(|line| !line.starts_with("LLVM Profile")).collect();
     assert_eq!((output.status.code(), err), (Some(1), vec![expected]));
 }

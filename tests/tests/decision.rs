@@ -172,7 +172,7 @@ fn source_port(policies: &[ResolvedPolicy], drawn: &Drawn) -> Port {
 /// Counts, to see that each case came up.
 #[derive(Debug, Default)]
 struct Seen {
-    moved: u32,
+    translated: u32,
     kept: u32,
     untouched: u32,
     dropped: u32,
@@ -218,7 +218,7 @@ fn check(
         Some(translation) => (translation.ports.clone(), translation.keep),
         None => (port.into(), Some(port)),
     };
-    // An earlier connection's port must not stand in the way of this one's.
+    // An earlier connection's port must not collide with this one's.
     assert!(tool(&net.router, "conntrack", &["-F"], "").success);
     let result = host.run(|| connect_within(TIMEOUT, protocol, from, to));
     let Ok(connection) = result else {
@@ -233,7 +233,7 @@ fn check(
     assert!(permits(policies, &flow, CtState::New, left), "{flow} left by {left}: {policies:#?}");
     assert_eq!(connection.seen.ip(), sent_address(translation, source, router), "{flow}");
     match translation {
-        Some(_) => seen.moved += 1,
+        Some(_) => seen.translated += 1,
         None => seen.untouched += 1,
     }
     seen.kept += u32::from(translation.is_some() && own.is_some());
@@ -256,6 +256,6 @@ fn two_thousand_random_connections_under_a_hundred_random_documents() {
             check(&net, (&policies, &ruleset), drawn, &mut seen);
         }
     }
-    let Seen { moved, kept, untouched, dropped } = seen;
-    assert!(moved > 300 && kept > 50 && untouched > 300 && dropped > 50, "{seen:?}");
+    let Seen { translated, kept, untouched, dropped } = seen;
+    assert!(translated > 300 && kept > 50 && untouched > 300 && dropped > 50, "{seen:?}");
 }

@@ -1,4 +1,4 @@
-//! Enforcement: what would still leave by another port is dropped and counted, and nothing else.
+//! Enforcement: what would still be sent with another port is dropped and counted, and nothing else.
 
 use std::net::SocketAddr;
 use std::time::Duration;

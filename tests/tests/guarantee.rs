@@ -75,7 +75,7 @@ fn hostile(from: [IpAddr; 2]) -> Vec<Raw> {
     all
 }
 
-/// The same in fragments, behind options and extension headers, and behind an AH.
+/// The same in fragments, after options and extension headers, and after an AH.
 fn wrapped(from: IpAddr, to: IpAddr, protocol: u8, header: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let padded = [header, &[0; 32]].concat();
     let ah = [&[protocol, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1][..], &[0; 12], header].concat();
@@ -84,16 +84,16 @@ fn wrapped(from: IpAddr, to: IpAddr, protocol: u8, header: &[u8]) -> Vec<(&'stat
         return vec![
             ("in a first fragment", ipv4(from, to, protocol, 0x2000, &[], &padded[..24])),
             ("in a later fragment", ipv4(from, to, protocol, 0x0005, &[], &padded)),
-            ("behind an option", ipv4(from, to, protocol, 0, &option, header)),
-            ("behind an AH", ipv4(from, to, AH, 0, &[], &ah)),
+            ("after an option", ipv4(from, to, protocol, 0, &option, header)),
+            ("after an AH", ipv4(from, to, AH, 0, &[], &ah)),
         ];
     }
     let extended = |kind: u8, extension: &[u8]| ipv6(from, to, kind, &[extension, header].concat());
     vec![
         ("in a first fragment", extended(44, &[protocol, 0, 0, 1, 0, 0, 0, 9])),
         ("in a later fragment", extended(44, &[protocol, 0, 0, 40, 0, 0, 0, 9])),
-        ("behind destination options", extended(60, &[protocol, 0, 1, 4, 0, 0, 0, 0])),
-        ("behind an AH", ipv6(from, to, AH, &ah)),
+        ("after destination options", extended(60, &[protocol, 0, 1, 4, 0, 0, 0, 0])),
+        ("after an AH", ipv6(from, to, AH, &ah)),
     ]
 }
 
@@ -226,7 +226,7 @@ fn a3_policies_shield_only_what_they_translate() {
     ephport_ok(&net.router, &format!("apply {}", file.path()));
     let _server = Server::start(&net.server, PORT).unwrap();
     let server = SocketAddr::new(SERVER_V4, PORT);
-    // Another table binds both; only what `dns` could translate may leave so.
+    // Another table binds both; only what `dns` could translate may be sent so.
     let port = seen(&net.client, Protocol::Udp, 5353, server).port();
     assert!((2_000..3_000).contains(&port), "{port}");
     let result = net.client.run(|| connect_within(SHORT, Protocol::Udp, 5354, server));

@@ -62,7 +62,7 @@ fn import_accepts_and_refuses_like_both_iptables() {
             .skipped
             .iter()
             .find(|skipped| matches!(skipped.reason, SkipReason::Invalid(_)));
-        // Where they differ, neither answer is wrong, but it must not be said that iptables refuses.
+        // Where they differ, neither answer is wrong, but no message claims that iptables refuses.
         let is_wrong = (*nft || *legacy) == refused.is_some();
         if is_wrong {
             let reason = refused.map(|skipped| skipped.reason.to_string());

@@ -12,7 +12,7 @@ fn compiled(document: &Document) -> TableState {
     compile(&document.resolve(&HostFacts::default()).unwrap()).unwrap()
 }
 
-/// What stands on `host`, which must be ours and intact.
+/// The table on `host`, which must be ours and intact.
 fn installed(host: &Host) -> TableState {
     match host.run(|| Client::open()?.installed()).unwrap() {
         Installed::Ours { ruleset, intact: true, .. } => ruleset,
@@ -64,7 +64,7 @@ fn counters_of_untouched_rules_survive() {
         ruleset.rules.iter().filter_map(|rule| rule.counter()).map(|c| c.packets).sum::<u64>()
     };
     assert_eq!((counted(&before), counted(&after)), (1, 1));
-    // All that was there is there still, but for the rule that holds the fingerprint.
+    // Every rule is still there, except the rule with the fingerprint.
     let (old, new) = (handles(&before), handles(&after));
     assert_eq!(old.iter().filter(|handle| !new.contains(handle)).count(), 1);
 }

@@ -77,7 +77,7 @@ fn n3_pods_leave_inside_the_range_whatever_their_network_plugin_masquerades() {
          ip saddr 10.77.1.0/24 masquerade fully-random\n }\n}\n",
     );
     all_inside(&ports(&net.client, Protocol::Tcp, 41_000..41_100), 32_768..=40_000);
-    // Towards the pods nothing is moved.
+    // Towards the pods nothing is translated.
     let _pod = Server::start(&net.client, PORT).unwrap();
     let pod = SocketAddr::new(CLIENT_V4, PORT);
     let seen = sources(&net.server, Protocol::Tcp, [50_000], pod);
@@ -223,7 +223,7 @@ fn n12_the_routers_own_services_keep_their_ports() {
     }
     all_inside(&ports(&net.router, Protocol::Udp, [4501]), 49_152..=61_000);
 
-    // A server behind a published port sees who asks.
+    // A server that is reached by a published port sees its client.
     publish(&net.router, 8080, PORT);
     let _published = Server::start(&net.client, PORT).unwrap();
     let asker = SocketAddr::new(SERVER_V4, 40_000);

@@ -67,8 +67,8 @@ fn it_lets_other_source_ports_out_as_they_are() {
         seen(&net.client, Protocol::Tcp, 20_000, SocketAddr::new(SERVER_V4, PORT))
     }
     assert_eq!(after(one_liner, low_port), SocketAddr::new(CLIENT_V4, 20_000));
-    let moved = after(ephport, low_port);
-    assert!(moved.ip() == ROUTER_V4 && INSIDE.contains(&moved.port()), "{moved}");
+    let translated = after(ephport, low_port);
+    assert!(translated.ip() == ROUTER_V4 && INSIDE.contains(&translated.port()), "{translated}");
 }
 
 #[test]
@@ -89,15 +89,15 @@ fn it_leaves_udp_and_ipv6_alone() {
 
 #[test]
 fn it_loses_against_a_masquerade_that_comes_first() {
-    fn behind_another(net: &Routed) -> SocketAddr {
+    fn after_another(net: &Routed) -> SocketAddr {
         // As a container engine that restarts puts its own rule in front.
         ok(&net.router, "iptables-nft -t nat -I POSTROUTING -s 10.77.1.0/24 -j MASQUERADE");
         let _server = Server::start(&net.server, PORT).unwrap();
         seen(&net.client, Protocol::Tcp, 40_000, SocketAddr::new(SERVER_V4, PORT))
     }
-    assert_eq!(after(one_liner, behind_another), SocketAddr::new(ROUTER_V4, 40_000));
-    let moved = after(ephport, behind_another);
-    assert!(moved.ip() == ROUTER_V4 && INSIDE.contains(&moved.port()), "{moved}");
+    assert_eq!(after(one_liner, after_another), SocketAddr::new(ROUTER_V4, 40_000));
+    let translated = after(ephport, after_another);
+    assert!(translated.ip() == ROUTER_V4 && INSIDE.contains(&translated.port()), "{translated}");
 }
 
 #[test]

@@ -40,13 +40,13 @@ fn every_connection_arrives_from_inside_and_keeps_its_port_where_it_can() {
             }
         }
         for host in [&net.client, &net.router] {
-            let moved = open(host, protocol, &outside, to);
-            for connection in &moved {
+            let translated = open(host, protocol, &outside, to);
+            for connection in &translated {
                 assert!(INSIDE.contains(&connection.seen.port()), "{protocol} {}", connection.seen);
                 assert_eq!(connection.seen.ip(), router);
             }
             // Payload went in both directions when they opened, and it still does.
-            for connection in kept.iter().chain(&moved) {
+            for connection in kept.iter().chain(&translated) {
                 assert_eq!(connection.exchange(b"more"), Ok(connection.seen));
             }
         }

@@ -2,7 +2,7 @@
 //! (tests/py, masquerade and snat), google/nftables (`TestMasq`) and the kernel (`nft_nat.sh`).
 //!
 //! Those of iptables (`libipt_MASQUERADE.t`, `libip6t_MASQUERADE.t`, `libipt_SNAT.t`, `libip6t_SNAT.t`)
-//! stand in ephport-core, at `import/iptables/tests.rs`; the bytes of 548 ranges and flags are in `bytes`.
+//! are in ephport-core, at `import/iptables/tests.rs`; the bytes of 548 ranges and flags are in `bytes`.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -128,7 +128,7 @@ fn instructions(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// What nft makes of one statement for TCP, behind the match of the protocol: its own instructions,
+/// What nft makes of one statement for TCP, after the match of the protocol: its own instructions,
 /// and what is read back of them from the kernel.
 fn judged(statement: &str) -> (String, Rule) {
     let host = Host::new("judge").unwrap();
@@ -227,7 +227,7 @@ fn ports_that_all_peers_refuse() {
     }
 }
 
-/// The kernel translates sources in nat chains of postrouting and input alone, and looks through jumps.
+/// The kernel translates sources in nat chains of postrouting and input only, and looks through jumps.
 #[test]
 fn elsewhere_than_in_postrouting_the_kernel_refuses_and_we_say_so() {
     let direct = "[[policy]]\nname = \"a\"\nprotocols = [\"udp\"]\nout-interfaces = [\"eth0\"]\n\
@@ -288,7 +288,7 @@ fn masquerade_of_the_kernels_selftest() {
     look(false, "removed");
 }
 
-/// `nft_nat.sh`, its port shadow. A client behind the router speaks from the port of a service on
+/// `nft_nat.sh`, its port shadow. A client of the router sends from the port of a service on
 /// the router; who gets what the other end then sends to that port?
 fn shadowed(install: impl FnOnce(&Host)) -> &'static str {
     const SERVICE: u16 = 1405;
@@ -312,7 +312,7 @@ fn shadowed(install: impl FnOnce(&Host)) -> &'static str {
             .into_iter()
             .find_map(|(socket, name)| Some((socket, name, socket.recv_from(&mut [0; 16]).ok()?.1)))
     });
-    let (socket, name, asked) = answer.expect("somebody is asked");
+    let (socket, name, asked) = answer.expect("one of them is asked");
     socket.send_to(name.as_bytes(), asked).unwrap();
     let mut reply = [0; 16];
     let replied = (0..timeout).find_map(|_| peer.recv_from(&mut reply).ok());
@@ -345,7 +345,7 @@ fn port_shadow_of_the_kernels_selftest() {
         }),
         "router"
     );
-    // Behind our policy another tool's masquerade sees nothing of it any more.
+    // After our policy another tool's masquerade sees nothing of it any more.
     assert_eq!(
         shadowed(|router| {
             masquerade("masquerade")(router);

@@ -36,7 +36,7 @@ fn sctp_checksum(packet: &[u8]) -> [u8; 4] {
     Crc::<u32>::new(&CRC_32_ISCSI).checksum(&zeroed).to_le_bytes()
 }
 
-/// A UDP-Lite packet whose checksum covers its header alone (RFC 3828 §3.1, RFC 1071).
+/// A UDP-Lite packet whose checksum covers only its header (RFC 3828 §3.1, RFC 1071).
 fn udplite(source: IpAddr, to: IpAddr) -> Vec<u8> {
     let header = [OWN, PORT, HEADER_LEN, 0].map(u16::to_be_bytes).concat();
     let payload = b"hello";

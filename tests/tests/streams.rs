@@ -46,7 +46,7 @@ fn run(host: &Host, line: &str, out: Fate, err: Fate) -> (Option<i32>, String) {
     (status.code(), ok(host, "nft list table inet ephport"))
 }
 
-/// Installs the policy from which each command starts, and keeps a table behind it that shows when
+/// Installs the policy from which each command starts, and keeps a later table that shows when
 /// ours is removed.
 fn prepare(host: &Host) {
     ephport_ok(host, "apply --to-ports 49152-61000 -o any");

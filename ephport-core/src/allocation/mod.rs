@@ -1,7 +1,7 @@
 //! Which ports belong to whom, when one address is shared.
 //!
 //! [`psid`] and [`map_e`] work out the ports that a provider left to this host (RFC 7597);
-//! [`blocks`] and [`block_table`] give each source behind this host its own ports (RFC 7422).
+//! [`blocks`] and [`block_table`] give each source that this host translates its own ports (RFC 7422).
 
 pub mod block_table;
 pub mod blocks;

@@ -23,7 +23,7 @@ pub enum CtState {
     Expected,
     /// A packet that conntrack cannot assign to a connection (`ct state invalid`). NAT skips it.
     Invalid,
-    /// A packet that conntrack was told to skip (`notrack`), or a copy (`dup`). NAT skips it.
+    /// A packet that a rule excluded from conntrack (`notrack`), or a copy (`dup`). NAT skips it.
     Untracked,
 }
 

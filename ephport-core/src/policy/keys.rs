@@ -303,7 +303,7 @@ pub const KEYS: [Key; 28] = [
         words: &[
             ("both", "This host and other hosts"),
             ("local", "Sockets of this host"),
-            ("forwarded", "Other hosts: containers, pods and networks behind this host"),
+            ("forwarded", "Other hosts: containers, pods and the networks that this host routes"),
         ],
         placeholder: "ORIGIN",
         default: "both",

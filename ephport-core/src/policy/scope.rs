@@ -107,8 +107,8 @@ pub enum Origin {
     Both,
     /// At a socket of this network namespace.
     Local,
-    /// Another host: it came in by an interface, from a container, a pod or a network behind this
-    /// host.
+    /// Another host, received on an input interface: a container, a pod or a network that this host
+    /// routes.
     Forwarded,
 }
 

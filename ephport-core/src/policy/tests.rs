@@ -143,7 +143,7 @@ fn keys_without_effect_are_warnings() {
 
 #[test]
 fn policies_behind_another_are_warnings() {
-    let behind =
+    let expected =
         "policy b has no effect: policy a before it matches every connection that it matches\n";
     for (first, second) in [
         ("", ""),
@@ -158,7 +158,7 @@ fn policies_behind_another_are_warnings() {
         ("ipsec = \"match\"", ""),
         ("sources = [\"10.0.0.0/8\"]", "blocks = \"10.0.0.0/30=64@1024-65535\""),
     ] {
-        assert_eq!(warnings(&[first, second]), behind, "{first} before {second}");
+        assert_eq!(warnings(&[first, second]), expected, "{first} before {second}");
     }
     for (first, second) in [
         ("protocols = [\"tcp\"]", ""),

@@ -100,9 +100,9 @@ impl Program {
             let compared = patterns.map(|pattern| interface(NFT_META_IIFNAME, CmpOp::Eq, pattern));
             conditions.push(compared.map(Vec::from).collect());
         }
-        // nft lists `ip daddr` alone for family and address, and reads it as one after the other:
-        // only in this order, with what it does not take for the family's sign behind both
-        // (`ct original ip saddr`), is a listing of nft's the same again when it is loaded.
+        // nft lists only `ip daddr` for family and address, and reads that as family, then address.
+        // `ct original ip saddr` implies no family for nft, so it is last: only in this order does
+        // nft load its own listing as the same rule.
         if let Some(family) = packets.family {
             conditions.push(vec![self::family(family).into()]);
             conditions.extend(self.addresses(policy, family, source));

@@ -86,7 +86,7 @@ impl Program {
         if policy.per_source_stable {
             let in_scope = |family: &Family| policy.families.contains(*family);
             for of in [Family::Ipv4, Family::Ipv6].into_iter().filter(in_scope) {
-                // nft lists an address by name where the rule itself says of which family it is.
+                // nft lists an address by name only where the rule matches its family.
                 let mut exprs = family(of).to_vec();
                 exprs.extend(source_hash(of, ports.count()));
                 self.by_weight(all, chain, exprs);
@@ -97,15 +97,15 @@ impl Program {
             let draw = vec![Numgen::random(ports.count()).into()];
             self.by_weight(all, chain, draw);
         }
-        // A map leads everywhere but for a packet that is under way while another policy takes its
-        // place: the kernel takes the rules it began with, and the maps of now. It must not leave
-        // by its own port.
+        // The map has a verdict for each number, except for a packet in flight while a commit
+        // replaces the policy: the kernel then evaluates the old rules with the new maps. That packet
+        // must not be sent with its own port.
         if let Some(first) = ranges.first() {
             self.rule(chain, vec![Immediate::verdict(all.goto(*first)).into()]);
         }
     }
 
-    /// Picks by a number below the count of ranges, which `number` leaves in register 1.
+    /// Picks by a number below the count of ranges, which `number` loads into register 1.
     fn one_each(&mut self, ranges: &Ranges<'_>, chain: &str, mut number: Vec<Expr>) {
         let all = ranges.ports.ranges().iter();
         let verdicts: Vec<_> = all.map(|range| ranges.goto(*range)).collect();
@@ -114,7 +114,7 @@ impl Program {
         self.rule(chain, number);
     }
 
-    /// Picks by a number below the count of all ports, which `number` leaves in register 1.
+    /// Picks by a number below the count of all ports, which `number` loads into register 1.
     fn by_weight(&mut self, ranges: &Ranges<'_>, chain: &str, mut number: Vec<Expr>) {
         let all = ranges.ports.ranges();
         if all.iter().all(|range| range.count() == 1) {
@@ -129,8 +129,8 @@ impl Program {
     }
 }
 
-/// A hash of source address and port, below `modulus`. The port stands in the slot after the
-/// address, as nft lays them out.
+/// A hash of source address and port, below `modulus`. The port is in the slot after the
+/// address, as nft orders them.
 fn source_hash(family: Family, modulus: u32) -> [Expr; 3] {
     let (slot, len) = match family {
         Family::Ipv4 => (Register(13), 8),

@@ -20,7 +20,7 @@ use crate::nftables::{SetSpec, value};
 use crate::table::{Set, SetName, layout};
 use crate::uapi::{NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET, RTN_LOCAL};
 
-/// The second 4-byte slot of register 1 (`NFT_REG32_01`), where a map leaves its second value.
+/// The second 4-byte slot of register 1 (`NFT_REG32_01`), where a map writes its second value.
 const SECOND_SLOT: Register = Register(9);
 
 /// The policy with the address that [`Address::Auto`] is for every connection in its scope, if it is one.
@@ -74,7 +74,7 @@ impl Program {
         chain
     }
 
-    /// What becomes of the source address under [`Address::Auto`]: the first condition that matches
+    /// What happens to the source address under [`Address::Auto`]: the first condition that matches
     /// decides, and the last always does.
     fn auto(&mut self, policy: &ResolvedPolicy, families: Families) -> Vec<(Vec<Expr>, Address)> {
         let has_local = policy.origin != Origin::Forwarded && policy.in_interfaces.is_empty();
@@ -164,7 +164,7 @@ impl Program {
         }
     }
 
-    /// Looks the source's block up; a source without one goes on to the next policy.
+    /// Looks the source's block up; the next policy decides on a source without one.
     fn block(
         &mut self,
         policy: &ResolvedPolicy,

@@ -65,7 +65,7 @@ impl Destinations {
         self.counts.insert(pool, 1);
     }
 
-    /// Takes the median from each counter, and removes those at zero: at least half of them.
+    /// Subtracts the median from each counter, and removes those at zero: at least half of them.
     fn shrink(&mut self) {
         let mut counts: Vec<u32> = self.counts.values().copied().collect();
         let middle = counts.len() / 2;

@@ -33,7 +33,7 @@ pub struct Connection {
     pub timeout: Option<u32>,
     /// The connection mark; 0 is none.
     pub mark: u32,
-    /// The number that tells the entry from a later one with the same tuples.
+    /// The number that distinguishes the entry from a later one with the same tuples.
     pub id: Option<u32>,
 }
 

@@ -14,7 +14,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The kernel holds no lock over a dump: a connection that begins or ends during the dump may be
+//! The kernel locks nothing over a dump: a connection that begins or ends during the dump may be
 //! absent, and one may occur twice when an entry beside it ends.
 
 mod destinations;

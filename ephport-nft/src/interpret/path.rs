@@ -69,7 +69,7 @@ pub enum InterpretError {
         "the rules do different things to the same connection, depending on a generated number"
     )]
     Undecided,
-    /// Ranges whose shares are not their sizes, or a distribution that is none of
+    /// Ranges whose shares are not their sizes, or a distribution that is not one of
     /// [`Distribution`](ephport_core::Distribution).
     #[error(
         "the rules do not distribute connections over the ranges by size: \

@@ -13,7 +13,7 @@ pub const INET_SERVICE: u32 = 13;
 /// An interface's name.
 pub const IFNAME: u32 = 41;
 
-/// Each type of a concatenation takes six bits, the first the highest.
+/// Each type of a concatenation has six bits, the first the highest.
 #[must_use]
 pub const fn concatenation(first: u32, second: u32) -> u32 {
     first << 6 | second

@@ -355,7 +355,7 @@ macro_rules! attributes {
                         $( $crate::uapi::$attribute => set(&mut $field, attr, $object)?, )*
                         $( $crate::uapi::$pad => {} )*
                         $( _ => $other.push(attr.into()), )?
-                        #[allow(unreachable_patterns, reason = "where `other` takes the rest")]
+                        #[allow(unreachable_patterns, reason = "where `other` matches the rest")]
                         attribute => {
                             return Err($crate::netlink::CodecError::Unknown {
                                 object: $object,

@@ -11,7 +11,7 @@ const MAX_LEN: usize = 127;
 pub struct Comment(String);
 
 impl Comment {
-    /// The comment with this text; what would not fit or not print is left out.
+    /// The comment with this text; what does not fit or does not print is skipped.
     #[must_use]
     pub fn new(text: &str) -> Self {
         let printable = |c: &char| !c.is_control() && *c != '"' && *c != '\\';

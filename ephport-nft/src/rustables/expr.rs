@@ -75,8 +75,8 @@ fn counter(expr: &Counter) -> RawExpression {
     to::Counter::default().with_nb_bytes(expr.bytes).with_nb_packets(expr.packets).into()
 }
 
-/// A register and a number, as `payload` has them; of the keys rustables has but two. A direction
-/// is a single byte behind them, as nothing else has it.
+/// A register and a number, as `payload` has them; rustables has only two of the keys. A direction
+/// is a single byte after them, which no other expression has.
 fn ct(expr: &Ct) -> Result<RawExpression, Lack> {
     if expr.direction.is_some() {
         return Err(Lack::CtAddress);
@@ -129,7 +129,7 @@ fn lookup(expr: &Lookup) -> Result<RawExpression, Lack> {
 }
 
 /// Four bytes and two registers, as `lookup` has them. rustables' own `Masquerade` is without
-/// ports: sent in its place it would let every connection leave by any.
+/// ports: sent in its place, it would permit every port.
 fn masq(expr: &Masq) -> Result<RawExpression, Lack> {
     let mut data = to::Lookup::default();
     if let Some(flags) = expr.flags {
@@ -157,7 +157,7 @@ fn meta(expr: &Meta) -> Result<RawExpression, Lack> {
     })
 }
 
-/// One address and one port; nothing else has attributes where the ends of ranges would stand.
+/// One address and one port; no other expression has attributes with the numbers of the ends of ranges.
 fn nat(expr: &Nat) -> Result<RawExpression, Lack> {
     if expr.addr_max.is_some() || expr.proto_max.is_some() {
         return Err(Lack::NatRange);

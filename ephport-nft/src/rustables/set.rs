@@ -8,7 +8,7 @@ use crate::nftables::expr::Data;
 use crate::nftables::{Element, Elements};
 use crate::table::Set;
 
-/// A set of single keys, and its elements in messages that netlink can hold. The kernel asks for the
+/// A set of single keys, and its elements in messages of a size that netlink allows. The kernel asks for the
 /// set's number in the transaction; rules look it up by its name.
 pub(super) fn set(
     filled: &Set,

@@ -50,7 +50,7 @@ impl<'a> NatStatement<'a> {
     /// The statement of a `masq` expression; `None` for arguments or flags that no policy needs.
     pub(crate) fn from_masq(masq: &Masq, contents: Contents<'_, 'a>) -> Option<Self> {
         let bits = masq.flags.unwrap_or(0);
-        // With the flag and without registers the kernel takes the range 0-0.
+        // With the flag and without registers the kernel uses the range 0-0.
         if masq.proto_min.is_none() && bits & NF_NAT_RANGE_PROTO_SPECIFIED != 0 {
             return None;
         }
@@ -127,7 +127,7 @@ impl<'a> NatStatement<'a> {
                     Family::Ipv6 => format!("snat ip6 to [{address}]{ports}{flags}"),
                 })
             }
-            // nft 1.0.6 takes the wrong registers for IPv6.
+            // nft 1.0.6 reads the wrong registers for IPv6.
             (Argument::Map(ends), Some(Family::Ipv4)) => {
                 Some(format!("snat ip to {}{flags}", self.block(ends)?))
             }

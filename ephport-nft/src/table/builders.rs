@@ -50,7 +50,7 @@ enum Order {
     Network = 2,
 }
 
-/// How nft's user data says what (libnftnl/udata.h).
+/// Types of nft's user data of a set (libnftnl/udata.h).
 const NFTNL_UDATA_SET_KEYBYTEORDER: u8 = 0;
 const NFTNL_UDATA_SET_DATABYTEORDER: u8 = 1;
 const NFTNL_UDATA_SET_DATA_INTERVAL: u8 = 6;
@@ -69,7 +69,7 @@ impl Kind {
     }
 }
 
-/// User data that says these numbers.
+/// User data with these numbers, each under its type.
 fn userdata(notes: &[(u8, u32)]) -> Vec<u8> {
     let note = |(kind, value): &(u8, u32)| [&[*kind, 4][..], &value.to_ne_bytes()].concat();
     notes.iter().flat_map(note).collect()
@@ -144,8 +144,8 @@ fn listed(set: SetSpec, ranges: Vec<Range>) -> Set {
     hashed(SetSpec { flags, ..set }, elements.collect())
 }
 
-/// A hash set or map, which declares its size: the kernel then makes its table once. The power of
-/// two leaves room for others without another table.
+/// A hash set or map, which declares its size: the kernel then makes its table once. A power of
+/// two has room for more elements without another table.
 fn hashed(set: SetSpec, elements: Vec<Element>) -> Set {
     let size = u32::try_from(elements.len().next_power_of_two()).ok();
     Set { spec: set.with_size(size), elements }
@@ -284,7 +284,7 @@ impl Set {
         hashed(empty_map(name, Kind::address(family), 0, ports, Some(8)), elements.collect())
     }
 
-    /// The outside address and range of ports of each source of `family`, as `nat` takes them:
+    /// The outside address and range of ports of each source of `family`, as `nat` reads them:
     /// the address, the lowest port, the address again, the highest port. Loaded into register 1,
     /// they are where [`Nat::source_block`](crate::nftables::expr::Nat::source_block) looks for them.
     #[must_use]
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(single.elements.len(), 2);
         let ranges = Set::ports(SetName::Anonymous(0), &"500-501,4500".parse().unwrap());
         assert!(ranges.spec.is_interval());
-        // The declaration of a named set says that it is one.
+        // The declaration of a named set marks it as one.
         let named = Set::ports(SetName::Named("n"), &"500,4500".parse().unwrap());
         assert!(named.spec.is_interval());
     }

@@ -93,7 +93,7 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// The fingerprint in the comment of a rule: it says nothing about what the rule does.
+/// The fingerprint in the comment of a rule: it does not describe what the rule does.
 pub(crate) fn fingerprint_of(rule: &Rule) -> Option<Fingerprint> {
     Fingerprint::parse(rule.comment()?.as_str())
 }

@@ -45,7 +45,7 @@ pub(super) enum Kind {
     Policy(usize),
 }
 
-/// The chains, and what has become of each line.
+/// The chains, and what happened to each line.
 #[derive(Default)]
 pub(super) struct Tables<'a> {
     at: Location<'a>,

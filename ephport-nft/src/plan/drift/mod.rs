@@ -1,8 +1,8 @@
 //! Drift: the differences between the installed table and the table of a policy, in the policy's terms.
 //!
 //! The table contains a checksum of what was applied, not a copy: the checksum shows *that* the table
-//! drifted, only the policy shows *how*. The user data of rules could not: a deleted rule takes its record
-//! along, a record of all others has no room (`NFT_USERDATA_MAXLEN` is 256 bytes), and nft drops unknown
+//! drifted, only the policy shows *how*. The user data of rules could not: the record of a deleted rule is
+//! deleted with it, a record of all others has no room (`NFT_USERDATA_MAXLEN` is 256 bytes), and nft drops unknown
 //! user data when a listing is loaded. Without a policy, [`evident`] finds what no policy ever makes.
 //!
 //! ```

@@ -79,7 +79,7 @@ pub(super) fn rules<'a>(
         longest_common(&old_numbers, &new_numbers).into_iter().unzip();
     let mut old = candidates(old, &kept_old, found);
     let mut new = candidates(new, &kept_new, expected);
-    let mut drifts = moved(&mut old, &mut new);
+    let mut drifts = reordered(&mut old, &mut new);
     drifts.extend(changed(&mut old, &mut new));
     drifts.extend(new.iter().map(|rule| rule.location().differs(missing(rule.to_nft()))));
     drifts.extend(old.iter().map(|rule| rule.location().differs(unexpected(rule.to_nft()))));
@@ -101,7 +101,7 @@ fn candidates<'a>(
 }
 
 /// Remove the rules that are in both chains at different places.
-fn moved(found: &mut Vec<Candidate<'_>>, expected: &mut Vec<Candidate<'_>>) -> Vec<Drift> {
+fn reordered(found: &mut Vec<Candidate<'_>>, expected: &mut Vec<Candidate<'_>>) -> Vec<Drift> {
     let mut places: HashMap<_, Vec<usize>> = HashMap::new();
     for rule in expected.iter().rev() {
         places.entry(rule.bytes.clone()).or_default().push(rule.at);
