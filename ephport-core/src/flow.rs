@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn words_after_the_interface_come_in_any_order() {
+    fn flow_attributes_parse_in_any_order() {
         let text = "tcp 10.0.0.1:1 -> 10.0.0.255:2 oif eth0 ipsec broadcast mark 16 mid-stream iif docker0";
         let flow: Flow = text.parse().unwrap();
         assert_eq!(
@@ -489,7 +489,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_parses_back(flow in flows()) {
+        fn printed_values_parse_back(flow in flows()) {
             prop_assert_eq!(flow.to_string().parse(), Ok(flow));
         }
 

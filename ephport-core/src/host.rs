@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_is_known_if_an_interface_is_like_it() {
+    fn wildcard_is_known_if_an_interface_matches() {
         let interfaces = vec!["eth0".parse().unwrap(), "wg1".parse().unwrap()];
         let host = HostFacts { interfaces, ..HostFacts::default() };
         for (pattern, is_known) in [("wg*", true), ("eth0", true), ("eth1", false), ("v*", false)] {

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn privileged_and_exempt_ports_may_leave_unless_they_are_moved() {
+    fn privileged_and_exempt_ports_are_permitted_unless_translated() {
         let spec = PolicySpec {
             source_ports: "500-65535".parse().unwrap(),
             exempt: "4500".parse().unwrap(),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn every_message_says_what_to_do() {
+    fn errors_name_the_next_step() {
         let local = |except: &str| {
             let except_ports = except.parse().unwrap();
             let scope =

@@ -49,7 +49,7 @@ mod tests {
     use crate::{Address, Origin, PickUp, WordError};
 
     #[test]
-    fn each_word_is_read_as_it_is_printed() {
+    fn each_keyword_parses_as_printed() {
         for origin in Origin::ALL {
             assert_eq!(origin.to_string().parse(), Ok(origin));
         }
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_list_the_words() {
+    fn errors_list_the_keywords() {
         let message = |error: Result<(), WordError>| error.unwrap_err().to_string();
         assert_eq!(
             message("here".parse::<Origin>().map(drop)),

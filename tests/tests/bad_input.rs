@@ -23,7 +23,7 @@ fn message(ended: &CommandOutput) -> &str {
 }
 
 #[test]
-fn every_wrong_argument_has_its_message_and_changes_nothing() {
+fn wrong_arguments_are_named_and_change_nothing() {
     let host = host();
     let before = ok(&host, "nft list ruleset");
     let cases = [
@@ -97,7 +97,7 @@ fn each_is_wrong_usage(host: &Host, cases: &[(&str, &str)]) {
 }
 
 #[test]
-fn arguments_that_do_not_go_together_have_their_message() {
+fn contradictory_arguments_are_named() {
     let cases = [
         (
             "apply --to-ports 1024 --map-e psid=52,psid-len=8,offset=4",
@@ -253,7 +253,7 @@ fn lost_output_of_show_is_an_error_unless_unread() {
 }
 
 #[test]
-fn without_a_socket_for_the_routes_it_says_so() {
+fn missing_route_socket_is_reported() {
     // With standard input closed and three files at most, none is left when the program runs.
     let output = Command::new("sh")
         .args(["-c", "exec <&-; ulimit -n 3; exec \"$0\" show --to-ports 1024"])
@@ -270,7 +270,7 @@ fn without_a_socket_for_the_routes_it_says_so() {
 }
 
 #[test]
-fn without_an_uplink_it_says_what_to_name() {
+fn missing_uplink_error_names_the_flag() {
     let host = host();
     let before = ok(&host, "nft list ruleset");
     let ended = ephport(&host, "apply --to-ports 1024");
@@ -284,7 +284,7 @@ fn without_an_uplink_it_says_what_to_name() {
 }
 
 #[test]
-fn an_interface_that_does_not_exist_is_taken_with_a_warning() {
+fn missing_interface_is_accepted_with_a_warning() {
     let host = Host::new("host").unwrap();
     let ended = ephport(&host, "apply --to-ports 1024 -o absent0");
     assert_eq!(ended.exit, Exit::Success);
@@ -296,7 +296,7 @@ fn an_interface_that_does_not_exist_is_taken_with_a_warning() {
 }
 
 #[test]
-fn a_table_made_by_hand_is_neither_replaced_nor_removed() {
+fn foreign_table_is_neither_replaced_nor_removed() {
     let host = Host::new("host").unwrap();
     nft_load(&host, "table inet ephport {\n comment \"mine\"\n chain c {\n counter\n }\n}");
     let before = ok(&host, "nft list ruleset");
@@ -314,7 +314,7 @@ fn a_table_made_by_hand_is_neither_replaced_nor_removed() {
 }
 
 #[test]
-fn without_the_capability_it_says_which_one() {
+fn missing_capability_is_named() {
     let host = host();
     let before = ok(&host, "nft list ruleset");
     for line in ["apply --to-ports 1024 -o any", "remove", "status"] {

@@ -383,7 +383,7 @@ fn status_prints_json() {
 }
 
 #[test]
-fn status_is_void_behind_an_earlier_nat_chain() {
+fn status_is_void_after_earlier_nat_chain() {
     let (host, _peer) = host_with_uplink();
     ephport_ok(&host, "apply --to-ports 49152-61000 -p udp");
     // Chains that come later, that have no rules, or that are no nat chains of postrouting.
@@ -450,7 +450,7 @@ fn status_marks_rules_that_nft_cannot_list() {
 }
 
 #[test]
-fn diff_shows_only_what_apply_would_change() {
+fn diff_shows_only_changes() {
     let (host, _peer) = host_with_uplink();
     let (old, new) = ("-p udp --to-ports 49152-61000", "-p udp --to-ports 1024-2047");
     let absent = ephport(&host, &format!("diff {old}"));

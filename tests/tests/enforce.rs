@@ -24,7 +24,7 @@ fn somebody_first(router: &Host) {
 }
 
 #[test]
-fn what_another_tool_sends_out_by_other_ports_is_dropped_and_counted() {
+fn other_tools_translations_outside_are_dropped() {
     for (flags, expected) in [("", true), ("--enforce", false)] {
         let net = Routed::new().unwrap();
         let _server = Server::start(&net.server, PORT).unwrap();
@@ -46,7 +46,7 @@ fn what_another_tool_sends_out_by_other_ports_is_dropped_and_counted() {
 }
 
 #[test]
-fn connections_that_were_open_before_leave_no_more() {
+fn connections_open_before_are_dropped() {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, PORT).unwrap();
     let open = net.client.run(|| connect_within(SHORT, Protocol::Tcp, 40_000, SERVER)).unwrap();
@@ -57,7 +57,7 @@ fn connections_that_were_open_before_leave_no_more() {
 }
 
 #[test]
-fn what_the_policy_moves_or_exempts_leaves() {
+fn translated_and_exempt_ports_are_permitted() {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, PORT).unwrap();
     ephport_ok(&net.router, "apply --to-ports 49152-61000 --exempt-sport 4500 --enforce");
@@ -75,7 +75,7 @@ fn what_the_policy_moves_or_exempts_leaves() {
 }
 
 #[test]
-fn replies_to_connections_from_outside_leave_by_any_port() {
+fn replies_are_permitted_on_any_port() {
     let net = Routed::new().unwrap();
     ephport_ok(&net.router, "apply --to-ports 49152-61000 --enforce");
     let _here = Server::start(&net.router, 8080).unwrap();
@@ -91,7 +91,7 @@ fn replies_to_connections_from_outside_leave_by_any_port() {
 }
 
 #[test]
-fn what_is_out_of_scope_is_not_enforced() {
+fn packets_out_of_scope_are_not_enforced() {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, PORT).unwrap();
     let scope = "-p udp --except-destination 203.0.113.9 --enforce";

@@ -234,7 +234,7 @@ fn a3_policies_shield_only_what_they_translate() {
 }
 
 #[test]
-fn a4_sources_leave_by_their_own_block_only() {
+fn a4_sources_use_only_their_block() {
     let net = prepared("");
     for address in ["10.77.1.10/24", "10.77.1.11/24", "10.77.1.99/24"] {
         net.client.address("eth0", address).unwrap();

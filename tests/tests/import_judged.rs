@@ -124,7 +124,7 @@ fn without_past_end(mut script: Vec<Vec<String>>) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn commands_leave_the_chain_that_iptables_leaves() {
+fn imported_chain_equals_that_of_iptables() {
     let count = if is_long() { SCRIPTS * 5 } else { SCRIPTS };
     let scripts = samples(&iptables_commands(), count);
     let scripts: Vec<_> = scripts.into_iter().map(without_past_end).collect();

@@ -70,7 +70,7 @@ fn counters_of_untouched_rules_survive() {
 }
 
 #[test]
-fn what_was_changed_by_hand_is_mended_alone() {
+fn only_manual_changes_are_restored() {
     let host = Host::new("host").unwrap();
     let line = "apply --to-ports 1024-2047,4096-5119 -o any";
     ephport_ok(&host, line);

@@ -165,7 +165,7 @@ fn link_that_stays_down_is_named() {
 }
 
 #[test]
-fn port_in_use_is_named_by_server_and_client() {
+fn server_and_client_name_port_in_use() {
     let (net, _server) = network();
     let error = Server::start(&net.server, PORT).map(drop).unwrap_err();
     assert!(matches!(error, LabError::Serve { port: PORT, .. }), "{error}");

@@ -47,7 +47,7 @@ fn all_inside(ports: &[u16], range: RangeInclusive<u16>) {
 }
 
 #[test]
-fn n1_the_hosts_own_range_rules_its_containers_too() {
+fn n1_containers_use_the_hosts_range() {
     // moby/moby#51667, docker/for-linux#1552
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, PORT).unwrap();
@@ -59,7 +59,7 @@ fn n1_the_hosts_own_range_rules_its_containers_too() {
 }
 
 #[test]
-fn n2_builds_behind_network_acls() {
+fn n2_builds_pass_network_acls() {
     // The original post: its ports, its policy.
     let (net, _server) = lab("--sport 32768-61000 --to-ports 49152-61000");
     let from = (32_768..=61_000).step_by(97);
@@ -67,7 +67,7 @@ fn n2_builds_behind_network_acls() {
 }
 
 #[test]
-fn n3_pods_leave_inside_the_range_whatever_their_network_plugin_masquerades() {
+fn n3_pods_stay_inside_despite_plugin_masquerade() {
     // k3s-io/k3s#6719, projectcalico/felix#1838
     let (net, _server) = lab("--to-ports 32768-40000");
     nft_load(
@@ -85,7 +85,7 @@ fn n3_pods_leave_inside_the_range_whatever_their_network_plugin_masquerades() {
 }
 
 #[test]
-fn n4_node_ports_are_never_used_as_source_ports() {
+fn n4_node_ports_are_never_source_ports() {
     // cilium/cilium#23604, #33723, kubernetes/kubernetes#139276, aws/amazon-vpc-cni-k8s#3174
     let (net, _server) = lab("--to-ports 1024-65535 --except-ports 30000-32767 -p udp");
     // Each port twice, by client and router, so that every second one collides; a third of them is
@@ -142,7 +142,7 @@ fn n6_every_port_set_of_the_psid_is_used() {
 }
 
 #[test]
-fn n7_a_servers_own_ports_stay_out_of_the_map_e_set() {
+fn n7_servers_ports_are_excluded_from_map_e() {
     // fakemanhk/openwrt-jp-ipoe#12
     let own = map_e_ports().ranges()[3];
     let (net, _server) = lab(&format!("--map-e {MAP_E} --except-ports {own}"));
@@ -152,7 +152,7 @@ fn n7_a_servers_own_ports_stay_out_of_the_map_e_set() {
 }
 
 #[test]
-fn n8_each_subscriber_leaves_by_its_own_block() {
+fn n8_each_subscriber_uses_its_block() {
     // vyos/vyos-1x#2694, #3274, FDio/vpp#1968; RFC 7422
     let (net, _server) = lab("--blocks 10.78.0.0/22=63@1024-65535");
     net.router.route("10.78.0.0/22", "10.77.1.2").unwrap();
@@ -170,7 +170,7 @@ fn n8_each_subscriber_leaves_by_its_own_block() {
 }
 
 #[test]
-fn n9_one_range_on_a_dynamic_address_for_ipv4_only() {
+fn n9_dynamic_address_ipv4_only() {
     // openwrt/firewall4#79
     let (net, _server) = lab("--ipv4 --to-ports 2000-3999");
     all_inside(&ports(&net.client, Protocol::Udp, 40_000..40_050), 2_000..=3_999);
@@ -269,7 +269,7 @@ fn n14_persistent_is_passed_on() {
 }
 
 #[test]
-fn n15_the_policy_comes_before_every_other_tools_nat() {
+fn n15_policy_precedes_other_tools_nat() {
     // moby/moby#33726
     let other = |priority: u32| {
         format!(
@@ -298,7 +298,7 @@ fn n15_the_policy_comes_before_every_other_tools_nat() {
 }
 
 #[test]
-fn n23_a_second_range_is_used_as_well_as_the_first() {
+fn n23_second_range_is_used_equally() {
     // cilium/cilium#47301
     let (net, _server) = lab("--to-ports 2000-2063,3000-3063 -p udp");
     let seen: BTreeSet<u16> =

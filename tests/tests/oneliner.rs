@@ -49,7 +49,7 @@ fn it_rewrites_connections_on_loopback() {
 }
 
 #[test]
-fn it_hides_the_client_from_a_server_behind_a_published_port() {
+fn it_hides_clients_of_published_ports() {
     fn published(net: &Routed) -> SocketAddr {
         publish(&net.router, 8080, PORT);
         let _server = Server::start(&net.client, PORT).unwrap();
@@ -61,7 +61,7 @@ fn it_hides_the_client_from_a_server_behind_a_published_port() {
 }
 
 #[test]
-fn it_lets_other_source_ports_out_as_they_are() {
+fn it_ignores_other_source_ports() {
     fn low_port(net: &Routed) -> SocketAddr {
         let _server = Server::start(&net.server, PORT).unwrap();
         seen(&net.client, Protocol::Tcp, 20_000, SocketAddr::new(SERVER_V4, PORT))
@@ -72,7 +72,7 @@ fn it_lets_other_source_ports_out_as_they_are() {
 }
 
 #[test]
-fn it_leaves_udp_and_ipv6_alone() {
+fn it_ignores_udp_and_ipv6() {
     fn udp(net: &Routed) -> SocketAddr {
         let _server = Server::start(&net.server, PORT).unwrap();
         seen(&net.client, Protocol::Udp, 40_000, SocketAddr::new(SERVER_V4, PORT))
@@ -101,7 +101,7 @@ fn it_loses_against_a_masquerade_that_comes_first() {
 }
 
 #[test]
-fn it_stands_twice_when_it_is_loaded_twice() {
+fn it_is_duplicated_when_loaded_twice() {
     let net = Routed::new().unwrap();
     one_liner(&net.router);
     one_liner(&net.router);

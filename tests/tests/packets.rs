@@ -19,7 +19,7 @@ fn open(host: &Host, protocol: Protocol, from: &[u16], to: SocketAddr) -> Vec<Co
 }
 
 #[test]
-fn every_connection_arrives_from_inside_and_keeps_its_port_where_it_can() {
+fn connections_arrive_from_inside_ports() {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, PORT).unwrap();
     ephport_ok(&net.router, "apply --to-ports 49152-61000");
@@ -54,7 +54,7 @@ fn every_connection_arrives_from_inside_and_keeps_its_port_where_it_can() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_moved_inside_the_range() {
+fn port_in_use_is_replaced_inside_range() {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, PORT).unwrap();
     ephport_ok(&net.router, "apply --to-ports 50000-50009");
@@ -85,7 +85,7 @@ fn open_connections_survive_the_first_apply() {
 }
 
 #[test]
-fn open_connections_break_when_the_original_line_is_loaded() {
+fn original_line_breaks_open_connections() {
     let alive = survivors(|router| {
         ok(
             router,
@@ -97,7 +97,7 @@ fn open_connections_break_when_the_original_line_is_loaded() {
 }
 
 #[test]
-fn picking_up_any_segment_breaks_them_as_iptables_does() {
+fn pick_up_any_breaks_open_connections() {
     let alive = survivors(|router| {
         let line = "--sport 32768-61000 --to-ports 49152-61000 -o any --pick-up any";
         ephport_ok(router, &format!("apply {line}"));
@@ -106,7 +106,7 @@ fn picking_up_any_segment_breaks_them_as_iptables_does() {
 }
 
 #[test]
-fn what_is_removed_moves_nothing_any_more() {
+fn removed_policy_translates_nothing() {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, PORT).unwrap();
     let to = SocketAddr::new(SERVER_V4, PORT);

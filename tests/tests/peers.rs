@@ -229,7 +229,7 @@ fn ports_that_all_peers_refuse() {
 
 /// The kernel translates sources in nat chains of postrouting and input only, and looks through jumps.
 #[test]
-fn elsewhere_than_in_postrouting_the_kernel_refuses_and_we_say_so() {
+fn masquerade_outside_postrouting_is_refused() {
     let direct = "[[policy]]\nname = \"a\"\nprotocols = [\"udp\"]\nout-interfaces = [\"eth0\"]\n\
                   to-ports = \"1024-2048\"\n";
     // Its translations are in chains that the base chain leads to.

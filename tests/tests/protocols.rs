@@ -125,7 +125,7 @@ fn assert_moved(
 }
 
 #[test]
-fn sctp_is_moved_and_its_checksum_made_anew() {
+fn sctp_is_translated_with_correct_checksum() {
     let net = Routed::new().unwrap();
     ephport_ok(&net.router, "apply -p sctp --to-ports 49152-61000");
     for to in SERVERS {
@@ -138,7 +138,7 @@ fn sctp_is_moved_and_its_checksum_made_anew() {
 }
 
 #[test]
-fn udplite_of_the_host_is_moved() {
+fn local_udplite_is_translated() {
     let net = Routed::new().unwrap();
     ephport_ok(&net.router, "apply -p udplite --to-ports 49152-61000 --enforce");
     for to in SERVERS {
@@ -151,7 +151,7 @@ fn udplite_of_the_host_is_moved() {
 /// Conntrack calls forwarded UDP-Lite invalid, so that no NAT rule sees it: only enforcement can
 /// keep it from leaving as it is.
 #[test]
-fn forwarded_udplite_leaves_as_it_is_unless_enforced() {
+fn forwarded_udplite_is_untranslated_unless_enforced() {
     for enforced in [false, true] {
         let net = Routed::new().unwrap();
         let flags = if enforced { "--enforce" } else { "" };

@@ -43,7 +43,7 @@ fn words(line: &str) -> Vec<&str> {
 }
 
 #[test]
-fn every_command_prints_what_is_shown() {
+fn shown_commands_print_the_shown_output() {
     let mut count = 0;
     for (path, page) in pages() {
         let (host, _peer) = host_with_uplink();
@@ -97,7 +97,7 @@ fn unsigned(line: &str) -> String {
 }
 
 #[test]
-fn every_policy_is_one_and_is_printed_as_the_same() {
+fn shown_policies_roundtrip() {
     let host = Host::new("host").unwrap();
     let mut count = 0;
     for (path, page) in pages() {

@@ -96,7 +96,7 @@ fn verdicts_and_changes_survive_lost_streams() {
 }
 
 #[test]
-fn commands_of_output_only_fail_where_it_is_lost() {
+fn output_only_commands_fail_on_lost_output() {
     let (host, _peer) = host_with_uplink();
     let lines = [
         "show --to-ports 2000-2999 -o any",

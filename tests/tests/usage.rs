@@ -243,7 +243,7 @@ fn pictures_are_plain_and_narrow() {
 }
 
 #[test]
-fn watch_repeats_until_nobody_reads() {
+fn watch_repeats_until_its_pipe_closes() {
     struct Three(u32);
     impl std::io::Write for Three {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

@@ -245,7 +245,7 @@ fn an_owned_foreign_table_is_no_obstacle() {
 }
 
 #[test]
-fn two_programs_with_their_own_tables_do_not_disturb_each_other() {
+fn two_owners_keep_separate_tables() {
     let host = Host::new("host").unwrap();
     let id = TableId::new("nodes", "node agent").unwrap().with_priority(95).unwrap();
     let agent = compiled(POLICY).in_table(&id).unwrap();

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_name_policies_and_what_is_expected() {
+    fn show_errors_name_policy_and_accepted_values() {
         let name = |name: &str| name.parse::<PolicyName>().unwrap();
         let cases = [
             (

@@ -281,7 +281,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_printed_parses_back(table in block_tables()) {
+        fn printed_values_parse_back(table in block_tables()) {
             prop_assert_eq!(table.to_string().parse(), Ok(table));
         }
 

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn every_message_says_what_was_expected() {
+    fn errors_name_the_accepted_values() {
         let cases = [
             ((16, 0, 0), "offset 16 is too large: expected 0 to 15"),
             (
@@ -219,7 +219,7 @@ mod tests {
         }
 
         #[test]
-        fn port_sets_are_disjoint_and_cover_the_usable_ports(offset in 0..=15u8, len in 0..=10u8) {
+        fn port_sets_partition_the_usable_ports(offset in 0..=15u8, len in 0..=10u8) {
             let len = len.min(16 - offset);
             let sets = (0..1u32 << len).map(|psid| {
                 PsidRule::new(offset, len, u16::try_from(psid).unwrap()).unwrap().ports()

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn unenforced_policies_shield_what_they_could_translate() {
+    fn unenforced_policies_shield_their_own_connections() {
         let dns = policy("dns", "to-ports = \"6000\"\nsource-ports = \"5353\"");
         let blocks = policy("dns", "blocks = [\"10.0.0.2=6000-6009\"]");
         let rest = enforced("");

@@ -19,7 +19,7 @@ fn reason(policy: &ResolvedPolicy, flow: &str) -> Option<Reason> {
 }
 
 #[test]
-fn each_condition_alone_keeps_a_policy_from_a_connection() {
+fn each_single_condition_excludes_a_connection() {
     const FLOW: &str = "tcp 10.0.0.1:2000 -> 192.0.2.1:80 oif eth0";
     let cases = [
         ("", FLOW, None),
@@ -78,7 +78,7 @@ fn translated(policy: &ResolvedPolicy, port: u16) -> (String, Option<u16>, Addre
 }
 
 #[test]
-fn a_port_stays_in_its_range_if_that_is_the_only_one_or_large() {
+fn in_range_ports_are_kept() {
     let all = "1024,2000-2062,3000-3063";
     let several = policy(&format!("to-ports = \"{all}\""));
     for (port, ports, kept) in [
@@ -100,7 +100,7 @@ fn a_port_stays_in_its_range_if_that_is_the_only_one_or_large() {
 }
 
 #[test]
-fn a_source_leaves_by_its_block_and_from_the_address_of_it() {
+fn sources_use_their_block_and_address() {
     let blocks = policy("blocks = [\"10.0.0.1=192.0.2.9:2000-2009\"]");
     let outside = Address::Fixed("192.0.2.9".parse().unwrap());
     assert_eq!(translated(&blocks, 2005), ("2000-2009".into(), Some(2005), outside));
@@ -112,7 +112,7 @@ fn a_source_leaves_by_its_block_and_from_the_address_of_it() {
 }
 
 #[test]
-fn ranges_take_turns_or_are_drawn_or_named_by_the_source() {
+fn each_distribution_selects_its_ranges() {
     let selection = |lines: &str, port: u16| {
         let flow = format!("tcp 10.0.0.1:{port} -> 192.0.2.1:80 oif eth0").parse().unwrap();
         match policy(lines).decide(&flow) {

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_is_a_network_prints_as_one() {
+    fn network_ranges_print_as_cidr() {
         let cases = [
             ("10.0.0.0-10.0.3.255", "10.0.0.0/22"),
             ("10.0.1.7/22", "10.0.0.0/22"),
@@ -232,19 +232,19 @@ mod tests {
     }
 
     #[test]
-    fn all_of_ipv6_is_counted_as_far_as_possible() {
+    fn count_of_all_ipv6_saturates() {
         assert_eq!("::/0".parse::<AddressRange>().unwrap().count(), u128::MAX);
         assert_eq!("0.0.0.0/0".parse::<AddressRange>().unwrap().count(), 1 << 32);
     }
 
     proptest! {
         #[test]
-        fn what_is_printed_parses_back(range in address_ranges()) {
+        fn printed_values_parse_back(range in address_ranges()) {
             prop_assert_eq!(range.to_string().parse(), Ok(range));
         }
 
         #[test]
-        fn an_index_leads_back_to_its_address(range in address_ranges(), index in any::<u128>()) {
+        fn address_index_is_invertible(range in address_ranges(), index in any::<u128>()) {
             let index = index % range.count();
             let address = range.nth(index).unwrap();
             prop_assert_eq!(range.index_of(address), Some(index));

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_everything_without_everything() {
+    fn everything_minus_everything_is_empty() {
         for family in Family::ALL {
             let all = AddressSet::all(family);
             assert!(all.difference(&all).is_empty());

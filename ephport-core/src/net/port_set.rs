@@ -227,7 +227,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_printed_parses_back(set in port_sets()) {
+        fn printed_values_parse_back(set in port_sets()) {
             prop_assert_eq!(set.to_string().parse(), Ok(set));
         }
 

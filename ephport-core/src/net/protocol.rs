@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_holds_what_it_is_made_of() {
+    fn protocol_set_contains_its_members() {
         let none: Protocols = [].into_iter().collect();
         assert!(none.is_empty() && !Protocols::DEFAULT.is_empty());
         let twice = [Protocol::Udp, Protocol::Udp].into_iter().collect::<Protocols>();

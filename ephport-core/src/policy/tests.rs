@@ -142,7 +142,7 @@ fn keys_without_effect_are_warnings() {
 }
 
 #[test]
-fn policies_behind_another_are_warnings() {
+fn shadowed_policies_are_warnings() {
     let expected =
         "policy b has no effect: policy a before it matches every connection that it matches\n";
     for (first, second) in [

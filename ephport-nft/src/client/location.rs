@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_of_chain_set_and_elements_has_a_location() {
+    fn every_encoded_byte_has_a_location() {
         let chain = Chain {
             hook: Some(Hook::new(4, 90)),
             policy: Some(NF_ACCEPT),

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_flag_nothing_is_read_after_the_header() {
+    fn without_flag_header_ends_the_ack() {
         let expected = Ack { seq: 7, errno: None, message: None, offset: None };
         assert_eq!(read(&answer(0, 0, &[])), Ok(expected));
     }

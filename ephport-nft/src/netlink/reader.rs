@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_below_its_own_header_is_an_error() {
+    fn attribute_shorter_than_header_is_error() {
         let mut attrs = Reader::new(&[3, 0, 1, 0, 9, 9, 9, 9]).attrs();
         let error = CodecError::Truncated { what: "nlattr", need: 4, have: 3 };
         assert_eq!(attrs.next(), Some(Err(error)));

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_attribute_is_padded_but_its_length_is_not() {
+    fn padding_is_not_in_attribute_length() {
         let mut writer = Writer::new();
         writer.string(1, "inet!");
         let mut expected = 10u16.to_ne_bytes().to_vec();

@@ -61,7 +61,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(text in ".{0,200}") {
+        fn userdata_roundtrips(text in ".{0,200}") {
             let comment = Comment::new(&text);
             prop_assert_eq!(Comment::from_userdata(&comment.to_userdata()), Some(comment));
         }
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_is_found_behind_other_user_data() {
+    fn comment_is_found_after_other_userdata() {
         // `nft add rule ... comment "foo"` gives 00 04 66 6f 6f 00.
         let bytes = [1, 2, 9, 9, 0, 4, b'f', b'o', b'o', 0];
         assert_eq!(Comment::from_userdata(&bytes), Some(Comment::new("foo")));

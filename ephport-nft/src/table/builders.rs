@@ -319,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_but_single_keys_is_no_interval_set_where_nft_makes_none() {
+    fn single_keys_make_no_interval_set() {
         let single = Set::ports(SetName::Anonymous(0), &"500,4500".parse().unwrap());
         assert!(!single.spec.is_interval());
         assert_eq!(single.elements.len(), 2);

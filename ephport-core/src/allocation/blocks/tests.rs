@@ -58,7 +58,7 @@ fn sources_fill_one_outside_address_after_the_other() {
 }
 
 #[test]
-fn a_colon_between_ports_is_none_after_an_address() {
+fn colon_between_ports_ends_no_address() {
     let colon = plan("10.0.0.0/30=64@1024:2047");
     assert_eq!(colon, plan("10.0.0.0/30=64@1024-2047"));
     assert_eq!(colon.outside(), None);
@@ -113,7 +113,7 @@ fn errors_of_block_plans() {
 
 proptest! {
     #[test]
-    fn what_is_printed_parses_back(plan in block_plans()) {
+    fn printed_values_parse_back(plan in block_plans()) {
         prop_assert_eq!(plan.to_string().parse(), Ok(plan.clone()));
         for block in plan.iter().take(20) {
             prop_assert_eq!(block.to_string().parse(), Ok(block));
@@ -121,7 +121,7 @@ proptest! {
     }
 
     #[test]
-    fn each_port_of_a_block_leads_back_to_its_source_alone(plan in block_plans()) {
+    fn each_port_maps_back_to_one_source(plan in block_plans()) {
         let mut last = None;
         for block in plan.iter().take(300) {
             prop_assert_eq!(block.ports.count(), u32::from(plan.size()));

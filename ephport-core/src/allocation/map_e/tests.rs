@@ -74,7 +74,7 @@ fn psid_beside_ea_bits_may_agree_with_them() {
 
 /// RFC 7597 §5.2: EA bits that just complete the address, and fewer.
 #[test]
-fn few_ea_bits_give_an_address_or_a_prefix() {
+fn short_ea_bits_give_address_or_prefix() {
     for (ea_len, ipv4) in [(8, "192.0.2.18/32"), (4, "192.0.2.16/28"), (0, "192.0.2.0/24")] {
         let customer = allocation(&EXAMPLE.replace("ea-len=16", &format!("ea-len={ea_len}")));
         assert_eq!((customer.ipv4().to_string(), customer.psid()), (ipv4.into(), None));
@@ -93,7 +93,7 @@ fn an_offset_of_4_gives_fifteen_ranges() {
 }
 
 #[test]
-fn a_rule_has_the_prefix_that_it_was_made_of() {
+fn rule_prefix_is_recovered() {
     let ipv6 = "2001:db8::/40".parse().unwrap();
     let rule = BasicMappingRule::new(ipv6, "192.0.2.0/24".parse().unwrap(), 16, 6).unwrap();
     assert_eq!((rule.ipv6_prefix(), rule.ea_len()), (ipv6, 16));
@@ -117,7 +117,7 @@ fn the_longest_and_shortest_prefixes_work() {
 }
 
 #[test]
-fn every_message_about_the_text_says_what_was_expected() {
+fn text_errors_name_the_accepted_values() {
     let cases = [
         ("", "`` is not KEY=VALUE: expected for example psid=52,psid-len=8,offset=6"),
         (
@@ -154,7 +154,7 @@ fn every_message_about_the_text_says_what_was_expected() {
 }
 
 #[test]
-fn every_message_about_the_rule_says_what_was_expected() {
+fn rule_errors_name_the_accepted_values() {
     let cases = [
         ("ea-len=49", "ea-len `49`: expected a number from 0 to 48"),
         (
@@ -203,7 +203,7 @@ fn every_message_about_the_rule_says_what_was_expected() {
 
 proptest! {
     #[test]
-    fn what_is_printed_parses_back(map_e in map_es()) {
+    fn printed_values_parse_back(map_e in map_es()) {
         prop_assert_eq!(map_e.to_string().parse(), Ok(map_e));
         prop_assert!(!map_e.ports().is_empty());
     }

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_those_of_a_shell() {
+    fn arguments_split_as_in_a_shell() {
         assert_eq!(words("  a 'b c' \"d \\\" e\" f\\ g # h"), ["a", "b c", "d \" e", "f g"]);
         assert_eq!(words("a '$b' x#y ''"), ["a", "$b", "x#y", ""]);
         assert_eq!(words("a 'b"), ["a quote is not closed: expected a closing one on the line"]);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn redirections_are_no_words() {
+    fn redirections_are_not_arguments() {
         for text in
             ["a b 2>/dev/null", "a >f b", "a b 2>&1", "a b &>/dev/null", "a b <<EOF", "a 2>> f b"]
         {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_a_dump_have_double_quotes_only() {
+    fn dump_arguments_use_only_double_quotes() {
         let cut = |text| dump_words(text).map(|words| words.join("|"));
         assert_eq!(cut("-o $x #y"), Ok("-o|$x|#y".into()));
         assert_eq!(cut("a \"b \\\" ' c\" it's \"\""), Ok("a|b \" ' c|it's|".into()));

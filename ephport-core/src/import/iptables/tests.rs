@@ -267,7 +267,7 @@ fn rules_that_become_policies() {
 }
 
 #[test]
-fn every_refusal_of_a_match_says_why() {
+fn skipped_matches_have_a_reason() {
     let cases = [
         ("-p tcp ! --syn", "policies do not support `! --syn`"),
         ("-p tcp ! -s 192.0.2.1", "policies do not support `! -s`"),
@@ -342,7 +342,7 @@ fn every_refusal_of_a_match_says_why() {
 }
 
 #[test]
-fn every_refusal_of_a_target_says_why() {
+fn skipped_targets_have_a_reason() {
     let cases = [
         ("-j MASQUERADE --to-ports 0", "--to-ports `0`: port 0 is not a port: expected 1 to 65535"),
         ("-j MASQUERADE --to-ports 9-5", "--to-ports `9-5`: range 9-5 is reversed: write 5-9"),
@@ -405,7 +405,7 @@ fn every_refusal_of_a_target_says_why() {
 }
 
 #[test]
-fn every_refusal_of_a_command_says_why() {
+fn skipped_commands_have_a_reason() {
     let cases = [
         (
             "iptables -t nat -D POSTROUTING 1",
@@ -490,14 +490,14 @@ fn dumps_keep_their_order() {
 
 /// `iptables -t nat -S` prints no table.
 #[test]
-fn counters_that_do_not_end_are_not_passed_over() {
+fn unterminated_counters_are_errors() {
     let dump = "*nat\n[5:6 -A POSTROUTING -p tcp -j MASQUERADE --to-ports 9\nCOMMIT\n";
     let shown = shown(&Imported::parse(dump, None));
     assert_eq!(shown, "`[5:6` is not understood here: expected an option of iptables");
 }
 
 #[test]
-fn what_is_done_to_other_chains_is_passed_over() {
+fn other_chains_are_skipped() {
     for text in ["iptables -t nat -D DOCKER 1", "iptables -D DOCKER 1 -t nat"] {
         let imported = Imported::parse(text, None);
         assert!(imported.policies.is_empty() && imported.skipped.is_empty(), "{imported:?}");
@@ -514,7 +514,7 @@ fn rules_without_a_table_are_of_nat() {
 }
 
 #[test]
-fn commands_are_put_where_they_go_in_the_chain() {
+fn commands_insert_at_their_chain_position() {
     let commands = [
         "#!/bin/sh",
         "iptables -t nat -A POSTROUTING -p tcp -j MASQUERADE --to-ports 1 # last but one",

@@ -92,7 +92,7 @@ fn example_of_the_aws_cli() {
 }
 
 #[test]
-fn the_lowest_number_wins_wherever_it_stands() {
+fn lowest_rule_number_wins_in_any_order() {
     let entries = ["200 allow 6 1024-65535 0.0.0.0/0", "100 deny 6 30000-32767 0.0.0.0/0"];
     let acls = parse(&[acl("acl-1", &entries)]);
     assert_eq!(ports(&acls, Protocol::Tcp, EVERYBODY), "1024-29999,32768-65535");
@@ -125,7 +125,7 @@ fn remote_that_no_port_can_reach_is_disregarded() {
 
 /// A denial of some ports counts for all, because other ports can reach the address.
 #[test]
-fn denial_of_some_ports_for_one_address_counts_for_all() {
+fn ports_denied_for_one_address_are_excluded() {
     let entries = ["100 deny 17 1024-2047 198.51.100.7/32", "200 allow 17 1024-65535 0.0.0.0/0"];
     let acls = parse(&[acl("acl-1", &entries)]);
     assert_eq!(ports(&acls, Protocol::Udp, EVERYBODY), "2048-65535");
@@ -159,7 +159,7 @@ fn two_halves_make_a_whole() {
 }
 
 #[test]
-fn an_entry_that_tells_some_remotes_from_others_is_noted() {
+fn entries_for_some_remotes_are_noted() {
     let remotes = ["192.0.2.64-192.0.2.127".parse().unwrap()];
     let cases = [
         ("6 1-2 192.0.2.0/26", false),
@@ -258,7 +258,7 @@ fn arrays_are_no_objects() {
 }
 
 #[test]
-fn other_protocols_match_neither_and_port_0_is_no_port() {
+fn other_protocols_and_port_zero_match_nothing() {
     let entries = [
         "90 deny 1 all 0.0.0.0/0",
         "95 deny 50 1-65535 0.0.0.0/0",
@@ -279,7 +279,7 @@ fn other_protocols_match_neither_and_port_0_is_no_port() {
 }
 
 #[test]
-fn every_message_says_where_and_what_was_expected() {
+fn errors_name_place_and_accepted_values() {
     let good = entry_json("100 allow 6 1-2 10.0.0.0/8", false);
     let cases = [
         (good.replace(r#""RuleNumber": 100,"#, ""), "RuleNumber is missing"),
@@ -319,7 +319,7 @@ fn every_message_says_where_and_what_was_expected() {
 }
 
 #[test]
-fn every_message_about_the_document_says_what_was_expected() {
+fn document_errors_name_the_accepted_values() {
     let cases = [
         (
             "{\n  \"NetworkAcls\": [,",
@@ -374,7 +374,7 @@ proptest! {
     /// The networks of the strategy are in and around these eight addresses, and only at the ends of
     /// ranges can a port differ from the next, so that the sample is complete.
     #[test]
-    fn ports_are_those_that_get_through_from_each_address(acl in network_acls()) {
+    fn ports_are_the_intersection_over_remotes(acl in network_acls()) {
         for remotes in ["10.0.0.8/29", "2001:db8::8/125"] {
             let remotes: AddressRange = remotes.parse().unwrap();
             let ports = acl.reply_ports(Protocol::Tcp, &[remotes]);

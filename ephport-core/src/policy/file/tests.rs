@@ -649,7 +649,7 @@ fn other_ways_to_write_values_are_understood() {
 }
 
 #[test]
-fn map_e_parameters_and_blocks_are_printed_as_written() {
+fn map_e_and_blocks_print_as_written() {
     for target in [
         "map-e = \"psid=52,psid-len=8,offset=1\"",
         "blocks = \"10.0.0.0/22=63@1024-65535\"",
