@@ -14,9 +14,9 @@ use ephport_core::{
 };
 
 use super::Program;
+use super::networks::Source;
 use super::scope::{
-    Packets, Source, family, is_local, l4proto, product, protocol, source_address, unconnected,
-    within,
+    Packets, family, is_local, l4proto, product, protocol, source_address, unconnected, within,
 };
 use crate::nftables::SetSpec;
 use crate::nftables::expr::{

@@ -36,7 +36,8 @@ use crate::table::layout::{FAMILY, POSTROUTING, PRIORITY, TABLE};
 use crate::table::{Set, SetName, TableState};
 use crate::uapi::{NF_ACCEPT, NF_INET_POST_ROUTING};
 
-use scope::{Packets, Source};
+use networks::Source;
+use scope::Packets;
 
 /// The table that does what `policies` mean; the first that matches a connection decides.
 pub fn compile(policies: &[ResolvedPolicy]) -> Result<TableState, CompileError> {

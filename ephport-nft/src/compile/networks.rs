@@ -10,10 +10,18 @@ use ephport_core::Family;
 use ipnet::IpNet;
 
 use super::Program;
-use super::scope::Source;
 use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Ct, Expr, Lookup, Payload};
 use crate::nftables::value;
 use crate::table::Set;
+
+/// The place of the source address that the connection had before translation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The packet: before translation, and of packets without a connection.
+    Packet,
+    /// The connection, after translation.
+    Connection,
+}
 
 /// The address that is compared.
 #[derive(Clone, Copy)]

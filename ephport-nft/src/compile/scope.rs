@@ -6,7 +6,7 @@ use ephport_core::{
 };
 
 use super::Program;
-use super::networks::Of;
+use super::networks::{Of, Source};
 use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Ct, Expr, Lookup, Meta, Payload, Register, Rt};
 use crate::nftables::value;
 use crate::table::Set;
@@ -63,15 +63,6 @@ fn families(policy: &ResolvedPolicy) -> Vec<Option<Family>> {
         return vec![None];
     }
     policy.families.iter().map(Some).collect()
-}
-
-/// The place of the source address that the connection had before translation.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
-    /// The packet: before translation, and of packets without a connection.
-    Packet,
-    /// The connection, after translation.
-    Connection,
 }
 
 impl Program {

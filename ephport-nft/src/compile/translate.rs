@@ -11,8 +11,8 @@ use ephport_core::{
 use ipnet::IpNet;
 
 use super::Program;
-use super::networks::Of;
-use super::scope::{Packets, Source, family, is_local, protocol, source_address};
+use super::networks::{Of, Source};
+use super::scope::{Packets, family, is_local, protocol, source_address};
 use crate::nftables::expr::{
     Cmp, CmpOp, Counter, Data, Expr, Fib, Immediate, Lookup, Masq, Nat, Register, Verdict,
 };
