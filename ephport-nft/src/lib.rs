@@ -83,8 +83,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![deny(unsafe_code)] // Only `netlink::sys` allows it.
+#![cfg_attr(
+    not(feature = "internals"),
+    allow(
+        dead_code,
+        unused_imports,
+        unreachable_pub,
+        clippy::struct_field_names,
+        reason = "used with the feature `internals`"
+    )
+)]
 
 pub mod client;
+#[cfg(not(feature = "internals"))]
+mod compile;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod compile;
 pub mod conntrack;
@@ -92,10 +105,19 @@ pub mod conntrack;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod host;
+#[cfg(not(feature = "internals"))]
+mod interpret;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod interpret;
+#[cfg(not(feature = "internals"))]
+mod netlink;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod netlink;
+#[cfg(not(feature = "internals"))]
+mod nftables;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod nftables;
 pub mod plan;
@@ -105,13 +127,20 @@ pub mod sock_diag;
 #[cfg(any(test, feature = "proptest"))]
 #[doc(hidden)]
 pub mod strategies;
+#[cfg(not(feature = "internals"))]
+mod syntax;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod syntax;
 pub mod table;
+#[cfg(not(feature = "internals"))]
+mod uapi;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod uapi;
 
 pub use client::{Applied, Client, Error, Installed, Status};
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub use compile::compile;
 pub use ephport_core::Warning;

@@ -10,6 +10,7 @@ mod request;
 mod status;
 mod verdict;
 
+pub use crate::netlink::Transport;
 pub use earlier_nat::EarlierNat;
 pub use error::{Cause, Error, Rejection};
 pub use events::{Event, Events};
@@ -20,7 +21,7 @@ pub use status::{State, Status};
 
 use verdict::{CommitResult, verdict};
 
-use crate::netlink::{NetlinkError, Socket, Transport, exchange};
+use crate::netlink::{NetlinkError, Socket, exchange};
 use crate::nftables::{Generation, Table};
 use crate::plan::drift::{Drift, absent, drift};
 use crate::plan::transaction::Batch;
@@ -79,7 +80,7 @@ impl Client<Socket> {
     }
 
     /// The port id of its socket, which identifies its transactions in
-    /// [`Commit`](crate::nftables::Commit).
+    /// [`Commit`](crate::table::Commit).
     pub fn port_id(&self) -> Result<u32, Error> {
         Ok(self.transport.port_id()?)
     }

@@ -10,7 +10,7 @@
 //!
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
 //! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
-//! let ruleset = ephport_nft::compile(&[policy.resolve(&host)?])?;
+//! let ruleset = ephport_nft::Plan::new(&[policy], &host)?.table;
 //! assert!(ruleset.to_nft().to_string().contains(
 //!     "oifname \"eth0\" meta l4proto udp th sport 1024-65535 \
 //!      counter packets 0 bytes 0 masquerade to :49152-61000 comment \"default\""

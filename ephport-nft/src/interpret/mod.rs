@@ -5,16 +5,15 @@
 //! paths: all that are possible.
 //!
 //! ```
-//! use ephport_core::{Effect, Flow, HostFacts, Policy, PolicySpec, Protocol, Target};
-//! use ephport_nft::interpret::effect;
+//! use ephport_core::{Flow, HostFacts, Policy, PolicySpec, Protocol, Target};
+//! use ephport_nft::Plan;
 //!
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
 //! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
-//! let ruleset = ephport_nft::compile(&[policy.resolve(&host)?])?;
+//! let plan = Plan::new(&[policy], &host)?;
 //! let (from, to) = ("172.17.0.2:40000".parse()?, "203.0.113.9:443".parse()?);
 //! let flow = Flow::new(Protocol::Udp, from, to, "eth0".parse()?)?;
-//! let Effect::Translated(found) = effect(&ruleset, &flow)? else { panic!("untouched") };
-//! assert_eq!(found.ports.to_string(), "49152-61000");
+//! assert!(plan.explain(&flow)?.agrees, "the program does what the policy means");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

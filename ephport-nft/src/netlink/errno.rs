@@ -6,7 +6,7 @@ use std::io;
 /// An `errno`, positive, as errno(3) names it.
 ///
 /// ```
-/// use ephport_nft::netlink::Errno;
+/// use ephport_nft::Errno;
 ///
 /// assert_eq!(Errno::EMFILE.to_string(), "EMFILE: Too many open files");
 /// assert_eq!(std::io::Error::from(Errno::EPERM).kind(), std::io::ErrorKind::PermissionDenied);

@@ -9,6 +9,7 @@ use super::{ATTR_HEADER, CodecError, Header, align};
 /// truncated.
 ///
 /// ```
+/// # #[cfg(feature = "internals")] {
 /// use ephport_nft::netlink::{Reader, Writer};
 ///
 /// let mut writer = Writer::new();
@@ -16,7 +17,8 @@ use super::{ATTR_HEADER, CodecError, Header, align};
 /// let bytes = writer.finish()?;
 /// let outer = Reader::new(&bytes).attrs().next().unwrap()?;
 /// assert_eq!(outer.nested().next().unwrap()?.u32_be()?, 0x0102_0304);
-/// # Ok::<(), ephport_nft::netlink::CodecError>(())
+/// # }
+/// # Ok::<(), ephport_nft::CodecError>(())
 /// ```
 #[derive(Debug, Default)]
 pub struct Writer {

@@ -21,7 +21,7 @@ pub struct Commit {
     /// The generation that it began.
     pub generation: Generation,
     /// The port id of the netlink socket that sent it, which identifies its author:
-    /// [`Socket::port_id`](crate::netlink::Socket::port_id) of that socket.
+    /// [`Client::port_id`](crate::Client::port_id) of that client.
     pub port_id: u32,
     /// The thread that sent it, as the initial pid namespace numbers it; since Linux 4.14. It is the
     /// process only if the process has one thread.

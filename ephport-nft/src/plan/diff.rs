@@ -6,12 +6,12 @@
 //!
 //! ```
 //! use ephport_core::{HostFacts, Policy, PolicySpec, Target};
-//! use ephport_nft::compile;
+//! use ephport_nft::Plan;
 //! use ephport_nft::plan::diff;
 //!
 //! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
-//! let table = compile(&[policy.resolve(&host)?])?;
+//! let table = Plan::new(&[policy], &host)?.table;
 //! assert_eq!(diff::changes(&table, &table), Some(Vec::new()));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

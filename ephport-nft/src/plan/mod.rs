@@ -30,6 +30,7 @@ use ephport_core::policy::warning;
 use ephport_core::{HostFacts, Policy, PolicyName, ResolveError, ResolvedPolicy, Warning};
 use thiserror::Error;
 
+pub use crate::interpret::InterpretError;
 pub use explain::{Enforcement, Explanation, Step};
 
 use crate::compile::{CompileError, compile};

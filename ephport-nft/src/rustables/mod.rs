@@ -17,11 +17,11 @@
 //! ```no_run
 //! use ephport_core::{Policy, PolicySpec, Target};
 //! use ephport_nft::rustables::Values;
-//! use ephport_nft::{compile, host};
+//! use ephport_nft::{Plan, host};
 //! use rustables::{Batch, MsgType};
 //!
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
-//! let values = Values::of(&compile(&[policy.resolve(&host::facts()?)?])?)?;
+//! let values = Values::of(&Plan::new(&[policy], &host::facts()?)?.table)?;
 //! let mut batch = Batch::new();
 //! batch.add(&values.table, MsgType::Add); // Deleting what does not exist is an error.
 //! batch.add(&values.table, MsgType::Del);

@@ -160,7 +160,7 @@ impl TableState {
         Bytecode(self)
     }
 
-    /// Each rule as a line of the [`Listing`], in the order of `rules`.
+    /// Each rule as a line of [`to_nft`](Self::to_nft), in the order of `rules`.
     #[must_use]
     pub fn rule_listings(&self) -> Vec<String> {
         let view = self.normalized();
@@ -177,7 +177,7 @@ impl<'a> Normalized<'a> {
     }
 }
 
-/// A line of a [`Listing`], without the contents of sets.
+/// A line of [`TableState::to_nft`], without the contents of sets.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let empty = TableState::empty(Table::new(self.family, &self.table));

@@ -216,7 +216,7 @@ impl Set {
     }
 
     /// Each verdict for as many numbers as its weight, from 0 on, for a number in network order
-    /// ([`Byteorder::TO_NETWORK`](crate::nftables::expr::Byteorder::TO_NETWORK)). The modulus is the sum of
+    /// (`byteorder`). The modulus is the sum of
     /// the weights.
     #[must_use]
     pub fn weighted_verdicts(name: SetName<'_>, verdicts: &[(u32, Verdict)]) -> Self {
@@ -286,7 +286,7 @@ impl Set {
 
     /// The outside address and range of ports of each source of `family`, as `nat` reads them:
     /// the address, the lowest port, the address again, the highest port. Loaded into register 1,
-    /// they are where [`Nat::source_block`](crate::nftables::expr::Nat::source_block) looks for them.
+    /// they are where `Nat::source_block` looks for them.
     #[must_use]
     pub fn source_blocks(
         name: SetName<'_>,

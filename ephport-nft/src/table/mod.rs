@@ -14,7 +14,7 @@ pub use normalized::Normalized;
 pub(crate) use set::KeyRange;
 pub use set::{NormalizedSet, Set};
 
-use crate::nftables::{Chain, Rule, Table, UnknownObject};
+pub use crate::nftables::{Chain, Commit, Element, Elements, Rule, SetSpec, Table, UnknownObject};
 
 /// A table with its chains, sets and rules.
 #[derive(Clone, Debug, PartialEq, Eq)]

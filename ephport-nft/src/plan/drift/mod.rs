@@ -7,12 +7,12 @@
 //!
 //! ```
 //! use ephport_core::{HostFacts, Policy, PolicySpec, Target};
-//! use ephport_nft::compile;
+//! use ephport_nft::Plan;
 //! use ephport_nft::plan::drift;
 //!
 //! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
-//! let desired = compile(&[policy.resolve(&host)?])?;
+//! let desired = Plan::new(&[policy], &host)?.table;
 //! let mut installed = desired.clone();
 //! installed.chains[0].hook.as_mut().unwrap().priority = 100;
 //! assert_eq!(
