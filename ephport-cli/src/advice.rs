@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ephport_nft::client::Cause;
+use ephport_nft::conntrack::ConntrackError;
 use ephport_nft::{Errno, Error, NetlinkError};
 
 /// An error of the library with its advice.
@@ -52,6 +53,17 @@ pub(crate) fn netlink(error: &NetlinkError) -> Option<&'static str> {
         }
         _ => return None,
     })
+}
+
+/// The advice after a failure to read the connection tracking table; empty if there is none.
+pub(crate) fn conntrack(error: &ConntrackError) -> &'static str {
+    match error {
+        ConntrackError::NoCtnetlink => "; load it with `modprobe nf_conntrack_netlink`",
+        ConntrackError::NotPermitted => {
+            "; run as root, or in a user and network namespace of your own"
+        }
+        _ => "",
+    }
 }
 
 #[cfg(test)]

@@ -51,17 +51,23 @@ impl SocketState {
 pub enum SockDiagError {
     /// The conversation with the kernel failed.
     #[error("cannot list the sockets: {0}")]
-    Netlink(#[from] NetlinkError),
+    Netlink(NetlinkError),
     /// The kernel has no sock_diag for a protocol.
     #[error(
-        "the kernel cannot list {protocol} sockets: load the module with `modprobe {}`, \
-         or use a kernel with CONFIG_INET_DIAG and CONFIG_INET_UDP_DIAG",
+        "the kernel cannot list {protocol} sockets (module {}, CONFIG_INET_DIAG and \
+         CONFIG_INET_UDP_DIAG)",
         module(*protocol)
     )]
     NoModule {
         /// The protocol.
         protocol: Protocol,
     },
+}
+
+impl From<NetlinkError> for SockDiagError {
+    fn from(error: NetlinkError) -> Self {
+        Self::Netlink(error)
+    }
 }
 
 fn module(protocol: Protocol) -> &'static str {
@@ -168,8 +174,8 @@ mod tests {
             ),
             (
                 SockDiagError::NoModule { protocol: Protocol::Udp },
-                "the kernel cannot list udp sockets: load the module with `modprobe udp_diag`, \
-                 or use a kernel with CONFIG_INET_DIAG and CONFIG_INET_UDP_DIAG",
+                "the kernel cannot list udp sockets (module udp_diag, CONFIG_INET_DIAG and \
+                 CONFIG_INET_UDP_DIAG)",
             ),
         ];
         for (error, message) in cases {
@@ -240,8 +246,8 @@ mod tests {
         let error = SockDiagError::NoModule { protocol: Protocol::Udp };
         assert_eq!(
             error.to_string(),
-            "the kernel cannot list udp sockets: load the module with `modprobe udp_diag`, \
-             or use a kernel with CONFIG_INET_DIAG and CONFIG_INET_UDP_DIAG"
+            "the kernel cannot list udp sockets (module udp_diag, CONFIG_INET_DIAG and \
+             CONFIG_INET_UDP_DIAG)"
         );
     }
 }

@@ -24,7 +24,7 @@ use ephport_nft::interpret::InterpretError;
 use ephport_nft::netlink::NetlinkError;
 use ephport_nft::{Plan, PlanError, host};
 
-use crate::advice::Advised;
+use crate::advice::{self, Advised};
 use crate::args::SourceArgs;
 use crate::demo::DemoError;
 use crate::output::Output;
@@ -55,7 +55,7 @@ pub(crate) enum Failure {
     Host(NetlinkError),
     #[error("{}", Advised(.0))]
     Kernel(ephport_nft::Error),
-    #[error(transparent)]
+    #[error("{}{}", .0, advice::conntrack(.0))]
     Conntrack(#[from] ConntrackError),
     #[error("cannot read standard input: {0}")]
     Input(#[source] io::Error),
@@ -190,7 +190,10 @@ mod tests {
             (Failure::Policy(policy()), policy().to_string()),
             (
                 Failure::Conntrack(ConntrackError::NotPermitted),
-                ConntrackError::NotPermitted.to_string(),
+                format!(
+                    "{}; run as root, or in a user and network namespace of your own",
+                    ConntrackError::NotPermitted
+                ),
             ),
             (
                 Failure::File { path: "a.toml".into(), source: document },

@@ -104,10 +104,7 @@ pub enum ConntrackError {
     #[error("permission denied: reading the connection tracking table requires CAP_NET_ADMIN")]
     NotPermitted,
     /// The kernel has no ctnetlink.
-    #[error(
-        "the kernel has no ctnetlink: load it with `modprobe nf_conntrack_netlink`, \
-         or use a kernel with CONFIG_NF_CT_NETLINK"
-    )]
+    #[error("the kernel has no ctnetlink (CONFIG_NF_CT_NETLINK)")]
     NoCtnetlink,
 }
 
