@@ -163,7 +163,7 @@ fn ranges(ports: &PortSet) -> String {
 /// What happens to the source address.
 pub(crate) fn address(address: Address) -> String {
     match address {
-        Address::Auto => "auto: not changed if it is valid outside, else masquerade".into(),
+        Address::Auto => "auto: kept if valid outside, else masquerade".into(),
         Address::Masquerade => "masquerade: an address of the output interface".into(),
         Address::Keep => "keep: not changed".into(),
         Address::Fixed(address) => format!("becomes {address}"),

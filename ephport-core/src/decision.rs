@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::flow::{AddressType, Flow, SourceType, TcpOpening};
+use crate::net::address_set::AddressSet;
 use crate::net::family::Family;
 use crate::net::port::{Port, PortRange};
 use crate::net::port_set::PortSet;
@@ -220,6 +221,24 @@ impl ResolvedPolicy {
             Address::Auto => Address::Masquerade,
             address => address,
         }
+    }
+
+    /// The part of [`PRIVATE_NETWORKS`] in which sources of the policy can be, and whether every source is
+    /// in it.
+    #[must_use]
+    pub fn private_sources(&self) -> (Vec<IpNet>, bool) {
+        let (mut private, mut is_all) = (Vec::new(), true);
+        for family in self.families.iter() {
+            let mut sources = AddressSet::within(family, &self.sources);
+            if let PermittedPorts::Blocks(blocks) = &self.permitted {
+                sources = sources.intersection(&AddressSet::new(family, blocks.sources()));
+            }
+            let meets =
+                |net: &&IpNet| !AddressSet::of(family, &[**net]).intersection(&sources).is_empty();
+            private.extend(PRIVATE_NETWORKS.iter().filter(meets));
+            is_all &= sources.is_subset(&AddressSet::of(family, &PRIVATE_NETWORKS));
+        }
+        (private, is_all)
     }
 
     /// Whether [`Address::Auto`] keeps the source address of `flow`: it is valid outside.

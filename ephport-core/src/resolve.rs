@@ -110,8 +110,13 @@ impl Policy {
         let translated = spec.translated();
         let privileged = PortSet::from(PortRange::PRIVILEGED).difference(&translated);
         let untranslated = privileged.union(&spec.exempt);
-        let kept_sources = match spec.address {
-            Address::Auto => host.kept_sources.clone(),
+        let address = match (spec.address, &spec.target) {
+            // The border relay accepts no other source than the customer's address.
+            (Address::Auto, Target::MapE(_)) => Address::Masquerade,
+            (address, _) => address,
+        };
+        let kept_sources = match address {
+            Address::Auto => kept_sources(&spec.scope.sources, host),
             Address::Masquerade | Address::Keep | Address::Fixed(_) => Vec::new(),
         };
         Ok(ResolvedPolicy {
@@ -136,7 +141,7 @@ impl Policy {
             permitted,
             flags: spec.flags,
             per_source_stable: spec.per_source_stable,
-            address: spec.address,
+            address,
             kept_sources,
             pick_up: spec.pick_up,
             enforce: spec.enforce,
@@ -144,6 +149,13 @@ impl Policy {
             expected_connections: spec.expected_connections,
         })
     }
+}
+
+/// The addresses of this host that `auto` keeps among these networks; none means all.
+fn kept_sources(sources: &[IpNet], host: &HostFacts) -> Vec<IpAddr> {
+    let is_source =
+        |address: &&IpAddr| sources.is_empty() || sources.iter().any(|net| net.contains(*address));
+    host.kept_sources.iter().filter(is_source).copied().collect()
 }
 
 fn permitted(spec: &PolicySpec, host: &HostFacts) -> Result<PermittedPorts, ResolveError> {

@@ -35,11 +35,11 @@ fn tamper(ruleset: &mut TableState, kind: u8, at: Index, to: Index) -> Option<()
             rules.insert(to.index(rules.len() + 1), rule);
         }
         3 => {
-            let exprs = &mut pick(rules, at)?.exprs;
+            let exprs = &mut pick(rules, at).filter(|rule| !rule.exprs.is_empty())?.exprs;
             drop(exprs.remove(to.index(exprs.len())));
         }
         4 => {
-            let exprs = &mut pick(rules, at)?.exprs;
+            let exprs = &mut pick(rules, at).filter(|rule| !rule.exprs.is_empty())?.exprs;
             let at = to.index(exprs.len());
             exprs.swap(0, at);
         }
@@ -111,6 +111,7 @@ fn sentences(installed: &TableState, desired: &TableState) -> Vec<String> {
     drift(installed, desired).iter().map(ToString::to_string).collect()
 }
 
+const MASQUERADE: &str = "to-ports = \"49152-61000\"\naddress = \"masquerade\"\n";
 const UDP: &str = "protocols = [\"udp\"]\nout-interfaces = [\"eth0\"]\n";
 
 /// The sentences for a table of this policy where the policy has been changed to `desired`.
@@ -123,14 +124,15 @@ fn changed(installed: &str, desired: &str) -> String {
 fn policies_differ_in_attributes_of_policies() {
     let eth1 = "protocols = [\"udp\"]\nout-interfaces = [\"eth1\"]\n";
     let udplite = "protocols = [\"udplite\"]\nout-interfaces = [\"eth0\"]\n";
-    let base = "to-ports = \"49152-61000\"\n";
+    let base = MASQUERADE;
     let cases = [
         format!("{eth1}{base}"),
         format!("{udplite}{base}"),
-        format!("{UDP}to-ports = \"1024-2047\"\n"),
-        format!("{UDP}to-ports = \"1024\"\n"),
+        format!("{UDP}to-ports = \"1024-2047\"\naddress = \"masquerade\"\n"),
+        format!("{UDP}to-ports = \"1024\"\naddress = \"masquerade\"\n"),
         format!("{UDP}{base}random = true\npersistent = true\n"),
-        format!("{UDP}{base}address = \"keep\"\n"),
+        format!("{UDP}to-ports = \"49152-61000\"\naddress = \"keep\"\n"),
+        format!("{UDP}to-ports = \"49152-61000\"\norigin = \"local\"\n"),
         format!("{UDP}{base}source-ports = \"2000-2999\"\n"),
         format!("{UDP}{base}families = [\"ipv6\"]\n"),
         format!("{UDP}{base}origin = \"local\"\n"),
@@ -143,6 +145,12 @@ fn policies_differ_in_attributes_of_policies() {
         policy p, rule 5 of postrouting: ports 1024, expected 49152-61000
         policy p, rule 5 of postrouting: port selection random,persistent, expected default
         policy p, rule 5 of postrouting: address keep, expected masquerade
+        policy p, rule 5 of postrouting: translation none, expected `masquerade to :49152-61000`
+        policy p, rule 5 of postrouting: origin `iif 0`, expected none
+        policy p, rule 5 of postrouting: verdict `goto p/address`, expected none
+        chain p/address belongs to no policy
+        chain p/keep belongs to no policy
+        chain p/masquerade belongs to no policy
         policy p, rule 5 of postrouting: source ports `th sport 2000-2999`, expected `th sport 1024-65535`
         policy p, rule 5 of postrouting: address family `meta nfproto ipv6`, expected none
         policy p, rule 5 of postrouting: origin `iif 0`, expected none
@@ -157,7 +165,7 @@ fn policies_differ_in_attributes_of_policies() {
 
 #[test]
 fn evident_drift_needs_no_policy() {
-    let desired = parsed(&format!("{UDP}to-ports = \"49152-61000\"\nenforce = true\n"));
+    let desired = parsed(&format!("{UDP}{MASQUERADE}enforce = true\n"));
     let mut installed = desired.clone();
     installed.table.flags = Some(1);
     installed.chains[1].hook.as_mut().unwrap().priority = -300;
@@ -175,7 +183,7 @@ fn evident_drift_needs_no_policy() {
 
 #[test]
 fn other_rule_is_not_a_changed_rule() {
-    let desired = parsed(&format!("{UDP}to-ports = \"49152-61000\"\n"));
+    let desired = parsed(&format!("{UDP}{MASQUERADE}"));
     let mut installed = desired.clone();
     let exprs = vec![Immediate::verdict(Verdict::Accept).into()];
     *installed.rules.last_mut().unwrap() = Rule::new(FAMILY, TABLE, "postrouting", exprs);
@@ -187,7 +195,7 @@ fn other_rule_is_not_a_changed_rule() {
 
 #[test]
 fn fingerprint_is_reported_only_without_other_drift() {
-    let desired = parsed(&format!("{UDP}to-ports = \"49152-61000\"\n"));
+    let desired = parsed(&format!("{UDP}{MASQUERADE}"));
     let mut installed = desired.clone();
     installed.rules[0].userdata = None;
     let reported = sentences(&installed, &desired);

@@ -64,12 +64,62 @@ fn one_range_and_its_enforcement() {
     assert_eq!(unsigned(&listing(policy)), expected);
 }
 
+/// The chain of the default address for a policy with these lines, where 198.51.100.1 is on loopback.
+fn address_chain(lines: &str) -> Option<String> {
+    let text = format!(
+        "[[policy]]\nname = \"a\"\nout-interfaces = \"any\"\nto-ports = \"49152-61000\"\n{lines}"
+    );
+    let document: Document = text.parse().unwrap();
+    let kept_sources = vec!["198.51.100.1".parse().unwrap()];
+    let host = HostFacts { kept_sources, ..HostFacts::default() };
+    let listing = compile(&document.resolve(&host).unwrap()).unwrap().to_nft().to_string();
+    let (_, chain) = listing.split_once("chain a/address {\n")?;
+    Some(chain.split_once("\t}").unwrap().0.replace("\t\t", ""))
+}
+
+#[test]
+fn auto_has_a_rule_for_each_kind_of_source() {
+    expect_test::expect![[r#"
+        iif 0 fib saddr . oif type local goto a/keep
+        iif 0 meta nfproto ipv4 ip saddr 198.51.100.1 goto a/keep
+        iif 0 goto a/masquerade
+        meta nfproto ipv4 ip saddr 10.0.0.0/8 goto a/masquerade
+        meta nfproto ipv4 ip saddr 172.16.0.0/12 goto a/masquerade
+        meta nfproto ipv4 ip saddr 192.168.0.0/16 goto a/masquerade
+        meta nfproto ipv4 ip saddr 100.64.0.0/10 goto a/masquerade
+        meta nfproto ipv4 ip saddr 169.254.0.0/16 goto a/masquerade
+        meta nfproto ipv6 ip6 saddr fc00::/7 goto a/masquerade
+        meta nfproto ipv6 ip6 saddr fe80::/10 goto a/masquerade
+        goto a/keep
+    "#]]
+    .assert_eq(&address_chain("").unwrap());
+}
+
+#[test]
+fn auto_has_no_rule_for_sources_out_of_scope() {
+    expect_test::expect![[r#"
+        iif 0 fib saddr . oif type local goto a/keep
+        goto a/masquerade
+    "#]]
+    .assert_eq(&address_chain("sources = [\"172.17.0.0/16\"]").unwrap());
+    expect_test::expect![[r#"
+        meta nfproto ipv4 ip saddr 10.0.0.0/8 goto a/masquerade
+        goto a/keep
+    "#]]
+    .assert_eq(&address_chain("origin = \"forwarded\"\nsources = [\"0.0.0.0/4\"]").unwrap());
+    for lines in ["sources = [\"10.0.0.0/8\"]", "sources = [\"203.0.113.0/24\", \"2001:db8::/32\"]"]
+    {
+        assert_eq!(address_chain(&format!("origin = \"forwarded\"\n{lines}")), None, "{lines}");
+    }
+}
+
 #[test]
 fn several_ranges_by_the_source() {
     let policy = r#"
         protocols = ["udp"]
         to-ports = "1024-2047,4096-4103"
         per-source-stable = true
+        address = "masquerade"
     "#;
     let expected = r#"table inet ephport {
 	comment "ephport-nft"

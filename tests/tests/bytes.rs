@@ -1,8 +1,8 @@
 //! What the kernel holds after `apply` is what it holds after nft's own command, byte for byte.
 
 use ephport_cli::Exit;
+use ephport_core::{Address, NatFlags, Policy, PolicySpec, PortRange, Protocols, Scope, Target};
 use ephport_core::{HostFacts, OutInterfaces, PickUp};
-use ephport_core::{NatFlags, Policy, PolicySpec, PortRange, Protocols, Scope, Target};
 use ephport_nft::netlink::Writer;
 use ephport_nft::nftables::Rule;
 use ephport_nft::nftables::expr::Expr;
@@ -59,6 +59,7 @@ fn policy(case: &Case) -> Policy {
         scope,
         source_ports: case.sport.into(),
         flags: case.flags,
+        address: Address::Masquerade,
         pick_up: PickUp::Any,
         ..PolicySpec::to(Target::Ports(case.to.into()))
     })
@@ -109,7 +110,7 @@ fn five_hundred_ranges_and_all_flag_sets() {
 #[test]
 fn the_original_line_is_listed_by_nft_as_it_was_asked_for() {
     let host = Host::new("host").unwrap();
-    let line = "-p tcp --sport 32768-61000 --to-ports 49152-61000 -o any --pick-up any";
+    let line = "-p tcp --sport 32768-61000 --to-ports 49152-61000 -o any --pick-up any --address masquerade";
     let ended = ephport(&host, &format!("apply {line}"));
     assert_eq!((ended.exit, ended.err.as_str()), (Exit::Success, ""));
     let listed = tool(&host, "nft", &["list", "ruleset"], "");

@@ -67,28 +67,28 @@ fn policies_of_a_file_are_applied_in_order() {
         &on_three(&host, "apply"),
         Exit::Success,
         &expect![[r#"
-        installed table inet ephport
+            installed table inet ephport
 
-        policy builds
-          protocols       tcp, udp
-          out-interfaces  eth0
-          sources         172.16.0.0/12
-          source ports    1024-65535 -> 49152-61000
-          source address  masquerade: an address of the output interface
-          enforcement     packets with other source ports are dropped
+            policy builds
+              protocols       tcp, udp
+              out-interfaces  eth0
+              sources         172.16.0.0/12
+              source ports    1024-65535 -> 49152-61000
+              source address  auto: kept if valid outside, else masquerade
+              enforcement     packets with other source ports are dropped
 
-        policy subscribers
-          protocols       tcp, udp
-          out-interfaces  eth0, wg*
-          source ports    1024-65535 -> a block for each of 4 sources
-          source address  masquerade: an address of the output interface
+            policy subscribers
+              protocols       tcp, udp
+              out-interfaces  eth0, wg*
+              source ports    1024-65535 -> a block for each of 4 sources
+              source address  auto: kept if valid outside, else masquerade
 
-        policy rest
-          protocols       tcp, udp
-          out-interfaces  any but loopback
-          source ports    1024-65535 -> 1024-29999, 32768-65535
-          source address  masquerade: an address of the output interface
-    "#]],
+            policy rest
+              protocols       tcp, udp
+              out-interfaces  any but loopback
+              source ports    1024-65535 -> 1024-29999, 32768-65535
+              source address  auto: kept if valid outside, else masquerade
+        "#]],
         &absent,
     );
     // A command that only reads prints the same warning.
@@ -103,7 +103,7 @@ fn policies_of_a_file_are_applied_in_order() {
             policy builds
               out-interfaces          eth0
               source ports            1024-65535 -> 49152-61000
-              source address          masquerade: an address of the output interface
+              source address          auto: kept if valid outside, else masquerade
               enforcement             packets with other source ports are dropped
               translations attempted  0
               enforcement drops       0
@@ -111,13 +111,13 @@ fn policies_of_a_file_are_applied_in_order() {
             policy subscribers
               out-interfaces          eth0, wg*
               source ports            1024-65535 -> a block for each source
-              source address          masquerade: an address of the output interface
+              source address          auto: kept if valid outside, else masquerade
               translations attempted  0
 
             policy rest
               out-interfaces          any but loopback
               source ports            1024-65535 -> 1024-29999, 32768-65535
-              source address          masquerade: an address of the output interface
+              source address          auto: kept if valid outside, else masquerade
               translations attempted  0
         "#]],
         &expect![[""]],
@@ -361,7 +361,7 @@ fn status_prints_json() {
     let rules = json["rules"].as_array().unwrap();
     let rule = rules.iter().find(|rule| rule["policy"] == "default").unwrap();
     assert_eq!((&rule["packets"], &rule["bytes"]), (&json!(0), &json!(0)));
-    ok(&host, "nft flush chain inet ephport postrouting");
+    ok(&host, "nft flush table inet ephport");
     let (exit, json) = status();
     assert_eq!(
         (exit, &json["state"], &json["rules"]),
@@ -403,15 +403,15 @@ fn status_is_void_after_earlier_nat_chain() {
         &ephport(&host, "status"),
         Exit::Differs,
         &expect![[r#"
-        void: table inet ephport, ephport-nft 0.1.0, fingerprint CHECKSUM
-          chain c of table ip first (nat, postrouting, priority 50) comes before ephport's: connections that it translates keep the port that it selects
+            void: table inet ephport, ephport-nft 0.1.0, fingerprint CHECKSUM
+              chain c of table ip first (nat, postrouting, priority 50) comes before ephport's: connections that it translates keep the port that it selects
 
-        policy default
-          out-interfaces          eth0
-          source ports            1024-65535 -> 49152-61000
-          source address          masquerade: an address of the output interface
-          translations attempted  0
-    "#]],
+            policy default
+              out-interfaces          eth0
+              source ports            1024-65535 -> 49152-61000
+              source address          auto: kept if valid outside, else masquerade
+              translations attempted  0
+        "#]],
         &expect![[""]],
     );
     let json = parsed(&ephport(&host, "status --json"));
@@ -452,7 +452,8 @@ fn status_marks_rules_that_nft_cannot_list() {
 #[test]
 fn diff_shows_only_changes() {
     let (host, _peer) = host_with_uplink();
-    let (old, new) = ("-p udp --to-ports 49152-61000", "-p udp --to-ports 1024-2047");
+    let flags = "-p udp --address masquerade --to-ports";
+    let (old, new) = (format!("{flags} 49152-61000"), format!("{flags} 1024-2047"));
     let absent = ephport(&host, &format!("diff {old}"));
     check(
         &absent,

@@ -18,17 +18,20 @@ const POLICIES: &str = r#"
 name = "builds"
 sources = ["172.16.0.0/12"]
 to-ports = "49152-61000"
+address = "masquerade"
 enforce = true
 
 [[policy]]
 name = "subscribers"
 protocols = ["udp"]
 blocks = ["10.0.0.1=1024-2047", "10.0.0.2=2048-3071", "10.0.0.5=5120-6143"]
+address = "masquerade"
 
 [[policy]]
 name = "rest"
 protocols = ["udp"]
 to-ports = "1024-2047,4096-5119"
+address = "masquerade"
 "#;
 
 /// What the rules of `postrouting` say, from the third on.
@@ -381,7 +384,7 @@ fn counters_that_count_or_are_reset_are_no_drift() {
 #[test]
 fn without_what_was_applied_only_the_evident_is_told() {
     let (host, _peer) = host_with_uplink();
-    ephport_ok(&host, "apply --to-ports 49152-61000");
+    ephport_ok(&host, "apply --to-ports 49152-61000 --address masquerade");
     nft(&host, "add rule inet ephport postrouting drop");
     tamper(&host, |ruleset| masq_flags(ruleset, 5, |_| None));
     let name = "to see all changes, name the policy: `ephport-nft diff FILE`";
@@ -406,13 +409,13 @@ fn without_what_was_applied_only_the_evident_is_told() {
     }]);
     assert_eq!(json["drift"], drift);
     // The flags that were applied tell all.
-    let all = ephport(&host, "diff --to-ports 49152-61000");
+    let all = ephport(&host, "diff --to-ports 49152-61000 --address masquerade");
     assert_eq!(all.exit, Exit::Differs);
     let added = "rule 7 of postrouting belongs to no policy: drop";
     let sentences: Vec<_> = all.out.lines().skip(1).take(2).map(str::trim).collect();
     assert_eq!(sentences, [lost, added]);
     ok(&host, "nft delete table inet ephport");
-    let gone = ephport(&host, "diff --to-ports 49152-61000").out;
+    let gone = ephport(&host, "diff --to-ports 49152-61000 --address masquerade").out;
     assert!(
         gone.starts_with("would install table inet ephport\n  the table is missing\n"),
         "{gone}"

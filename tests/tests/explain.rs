@@ -14,6 +14,7 @@ out-interfaces = ["eth0"]
 sources = ["172.16.0.0/12"]
 source-ports = "1024-29999"
 to-ports = "49152-50000"
+address = "masquerade"
 enforce = true
 
 [[policy]]
@@ -21,6 +22,7 @@ name = "tcp"
 out-interfaces = "any"
 protocols = ["tcp"]
 to-ports = "49152-49999,60000-61000"
+address = "masquerade"
 
 [[policy]]
 name = "rest"
@@ -28,6 +30,7 @@ out-interfaces = "any"
 except-destinations = ["198.51.100.0/24"]
 exempt-source-ports = "4500"
 to-ports = "1024-65535"
+address = "masquerade"
 "#;
 
 /// Explains a flow with the policies above, on a host that has `eth0`.

@@ -24,7 +24,8 @@ fn import(what: &str, input: &str) -> CommandOutput {
 fn the_one_liner_is_one_policy() {
     let policy = "[[policy]]\nname = \"imported-1\"\nprotocols = [\"tcp\"]\n\
                   out-interfaces = \"any\"\nfamilies = [\"ipv4\"]\n\
-                  ipsec = \"match\"\nsource-ports = \"32768-61000\"\nto-ports = \"49152-61000\"\npick-up = \"any\"\n";
+                  ipsec = \"match\"\nsource-ports = \"32768-61000\"\nto-ports = \"49152-61000\"\n\
+                  address = \"masquerade\"\npick-up = \"any\"\n";
     let ended = import(&format!("iptables -- {ONE_LINER}"), "");
     assert_eq!((ended.exit, ended.out.as_str(), ended.err.as_str()), (Exit::Success, policy, ""));
     let listed = applied(policy);

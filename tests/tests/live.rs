@@ -9,7 +9,7 @@ use ephport_core::{Port, PortSet};
 use ephport_nft::{Applied, Client, TableState};
 use ephport_tests::tool::nft_load;
 use ephport_tests::{
-    Connection, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, Server, apply, compiled, connect,
+    CLIENT_V6, Connection, Host, Protocol, ROUTER_V4, Routed, Server, apply, compiled, connect,
     connect_within, is_long, of_family, protocols_and_servers,
 };
 
@@ -70,10 +70,11 @@ fn replace(work: &Work) -> Vec<ephport_nft::Error> {
 
 /// What is wrong with a connection, if anything.
 fn fault(allowed: &PortSet, protocol: Protocol, from: u16, to: SocketAddr) -> Option<String> {
-    let router = of_family(to.ip(), ROUTER_V4, ROUTER_V6);
+    // A public address of the client is not changed.
+    let source = of_family(to.ip(), ROUTER_V4, CLIENT_V6);
     match connect_within(TIMEOUT, protocol, from, to) {
         Ok(Connection { seen, .. })
-            if seen.ip() == router
+            if seen.ip() == source
                 && Port::new(seen.port()).is_ok_and(|port| allowed.contains(port)) =>
         {
             None

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use ephport_tests::tool::ok;
 use ephport_tests::{
-    CLIENT_V4, Connection, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, Server,
-    connect, ephport_ok, of_family, protocols_and_servers,
+    CLIENT_V4, CLIENT_V6, Connection, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4,
+    Server, connect, ephport_ok, of_family, protocols_and_servers,
 };
 
 const PORT: u16 = 443;
@@ -29,21 +29,23 @@ fn connections_arrive_from_inside_ports() {
         (0..100).map(|i| 1024 + i * 400).chain((0..100).map(|i| 61_001 + i)).collect();
     for (protocol, server) in protocols_and_servers() {
         let to = SocketAddr::new(server, PORT);
-        let router = of_family(server, ROUTER_V4, ROUTER_V6);
         // First those whose ports are inside, other ports for each host: all of them are free.
         let mut kept = Vec::new();
-        for (host, offset) in [(&net.client, 0), (&net.router, 1)] {
+        // A public address of the client is not changed.
+        let client = of_family(server, ROUTER_V4, CLIENT_V6);
+        let hosts = [(&net.client, client), (&net.router, of_family(server, ROUTER_V4, ROUTER_V6))];
+        for ((host, address), offset) in hosts.iter().zip(0..) {
             let inside: Vec<u16> = (0..200).map(|i| 49_152 + i * 59 + offset).collect();
             kept.extend(open(host, protocol, &inside, to));
             for (connection, port) in kept.iter().rev().zip(inside.iter().rev()) {
-                assert_eq!(connection.seen, SocketAddr::new(router, *port), "{protocol}");
+                assert_eq!(connection.seen, SocketAddr::new(*address, *port), "{protocol}");
             }
         }
-        for host in [&net.client, &net.router] {
+        for (host, address) in hosts {
             let translated = open(host, protocol, &outside, to);
             for connection in &translated {
                 assert!(INSIDE.contains(&connection.seen.port()), "{protocol} {}", connection.seen);
-                assert_eq!(connection.seen.ip(), router);
+                assert_eq!(connection.seen.ip(), address);
             }
             // Payload went in both directions when they opened, and it still does.
             for connection in kept.iter().chain(&translated) {

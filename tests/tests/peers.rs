@@ -38,7 +38,7 @@ const STATEMENTS: [Statement; 19] = [
     (
         "masquerade to :1024",
         &["immediate reg 1 0x00000004", "masq proto_min reg 1 flags 0x2"],
-        Some("--to-ports 1024"),
+        Some("--to-ports 1024 --address masquerade"),
     ),
     (
         "masquerade to :1024-2048",
@@ -47,7 +47,7 @@ const STATEMENTS: [Statement; 19] = [
             "immediate reg 2 0x00000008",
             "masq proto_min reg 1 proto_max reg 2 flags 0x2",
         ],
-        Some("--to-ports 1024-2048"),
+        Some("--to-ports 1024-2048 --address masquerade"),
     ),
     (
         "masquerade to :1024-2048 random",
@@ -56,12 +56,12 @@ const STATEMENTS: [Statement; 19] = [
             "immediate reg 2 0x00000008",
             "masq proto_min reg 1 proto_max reg 2 flags 0x6",
         ],
-        Some("--to-ports 1024-2048 --random"),
+        Some("--to-ports 1024-2048 --address masquerade --random"),
     ),
     (
         "masquerade to :1024 fully-random,persistent",
         &["immediate reg 1 0x00000004", "masq proto_min reg 1 flags 0x1a"],
-        Some("--to-ports 1024 --fully-random --persistent"),
+        Some("--to-ports 1024 --address masquerade --fully-random --persistent"),
     ),
     // inet/snat.t
     ("snat ip to 192.168.3.2", &["immediate reg 1 0x0203a8c0", "nat snat ip addr_min reg 1"], None),
@@ -231,7 +231,7 @@ fn ports_that_all_peers_refuse() {
 #[test]
 fn masquerade_outside_postrouting_is_refused() {
     let direct = "[[policy]]\nname = \"a\"\nprotocols = [\"udp\"]\nout-interfaces = [\"eth0\"]\n\
-                  to-ports = \"1024-2048\"\n";
+                  to-ports = \"1024-2048\"\naddress = \"masquerade\"\n";
     // Its translations are in chains that the base chain leads to.
     let reached = direct.replace("1024-2048", "1024-2048,4096-5000");
     for (kind, number) in
@@ -281,7 +281,10 @@ fn masquerade_of_the_kernels_selftest() {
     };
     look(false, "without");
     for flags in ["", "--random", "--fully-random", "--persistent", "--random --persistent"] {
-        ephport_ok(&net.router, &format!("apply --to-ports 50000-59999 {flags}"));
+        ephport_ok(
+            &net.router,
+            &format!("apply --to-ports 50000-59999 --address masquerade {flags}"),
+        );
         look(true, flags);
     }
     ephport_ok(&net.router, "remove");

@@ -229,7 +229,8 @@ fn masquerade_keeps_its_ports() {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, 443).unwrap();
     let ruleset = compiled(
-        "[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\nto-ports = \"50000-50099\"\n",
+        "[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\nto-ports = \"50000-50099\"\n\
+         address = \"masquerade\"\n",
     );
     let port = || seen(&net.client, Protocol::Tcp, 40_000, SocketAddr::new(SERVER_V4, 443)).port();
     let found = sent(&net.router, &ruleset);

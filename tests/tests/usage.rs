@@ -39,7 +39,7 @@ fn open(net: &Routed, protocol: Protocol, count: u16, to: SocketAddr) -> Vec<Con
 fn real_connections_are_counted_by_destination() {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, PORT).unwrap();
-    let enforced = format!("{POLICY} --enforce");
+    let enforced = format!("{POLICY} --address masquerade --enforce");
     ephport_ok(&net.router, &format!("apply {enforced}"));
     let ways = [
         (Protocol::Tcp, SERVER_V4, ROUTER_V4, 5),

@@ -48,14 +48,14 @@ fn words(event: &Event) -> String {
 fn policy(ports: &str) -> TableState {
     compiled(&format!(
         "[[policy]]\nname = \"p\"\nprotocols = [\"udp\"]\nout-interfaces = \"any\"\n\
-         to-ports = \"{ports}\"\n"
+         to-ports = \"{ports}\"\naddress = \"masquerade\"\n"
     ))
 }
 
 fn blocks(last: u16) -> TableState {
     compiled(&format!(
         "[[policy]]\nname = \"b\"\nprotocols = [\"udp\"]\nout-interfaces = \"any\"\n\
-         blocks = [\"10.0.0.1=1024-2047\", \"10.0.0.2=2048-{last}\"]\n"
+         blocks = [\"10.0.0.1=1024-2047\", \"10.0.0.2=2048-{last}\"]\naddress = \"masquerade\"\n"
     ))
 }
 

@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::allocation::blocks::{Block, BlockError, BlockPlan};
+use crate::net::address_range::AddressRange;
 use crate::net::port::Port;
 use crate::net::port_set::PortSet;
 
@@ -55,6 +56,17 @@ impl BlockTable {
         match self {
             Self::Plan(plan) => plan.source_of(outside, port),
             Self::Explicit(blocks) => blocks.source_of(outside, port),
+        }
+    }
+
+    /// The sources that have a block.
+    #[must_use]
+    pub fn sources(&self) -> Vec<AddressRange> {
+        match self {
+            Self::Plan(plan) => vec![plan.sources()],
+            Self::Explicit(blocks) => {
+                blocks.by_source.iter().map(|block| block.source.into()).collect()
+            }
         }
     }
 

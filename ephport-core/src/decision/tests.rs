@@ -88,14 +88,14 @@ fn in_range_ports_are_kept() {
         (3063, "3000-3063", Some(3063)),
         (4000, all, None),
     ] {
-        assert_eq!(translated(&several, port), (ports.into(), kept, Address::Masquerade), "{port}");
+        assert_eq!(translated(&several, port), (ports.into(), kept, Address::Keep), "{port}");
     }
     let only = policy("to-ports = \"1024\"\naddress = \"keep\"");
     assert_eq!(translated(&only, 1024), ("1024".into(), Some(1024), Address::Keep));
     assert_eq!(translated(&only, 1025), ("1024".into(), None, Address::Keep));
     for shuffles in ["random = true", "fully-random = true"] {
         let random = policy(&format!("to-ports = \"3000-3063\"\n{shuffles}"));
-        assert_eq!(translated(&random, 3000), ("3000-3063".into(), None, Address::Masquerade));
+        assert_eq!(translated(&random, 3000), ("3000-3063".into(), None, Address::Keep));
     }
 }
 
@@ -108,7 +108,57 @@ fn sources_use_their_block_and_address() {
     let other = "tcp 10.0.0.2:2005 -> 192.0.2.1:80 oif eth0";
     assert_eq!(reason(&blocks, other), Some(Reason::NoBlock));
     let random = policy("blocks = [\"10.0.0.1=2000-2009\"]\nrandom = true");
-    assert_eq!(translated(&random, 2005), ("2000-2009".into(), None, Address::Masquerade));
+    assert_eq!(translated(&random, 2005), ("2000-2009".into(), None, Address::Keep));
+}
+
+#[test]
+fn auto_keeps_sources_that_are_valid_outside() {
+    let text = "[[policy]]\nname = \"a\"\nout-interfaces = \"any\"\nto-ports = \"1\"\n";
+    let document: Document = text.parse().unwrap();
+    let kept_sources = vec!["10.9.9.9".parse().unwrap(), "2001:db8:9::9".parse().unwrap()];
+    let host = HostFacts { kept_sources, ..HostFacts::default() };
+    let policy = document.resolve(&host).unwrap().remove(0);
+    let cases = [
+        ("192.0.2.2", SourceType::OutInterface, "", Address::Keep),
+        ("10.0.0.1", SourceType::OutInterface, "", Address::Keep),
+        ("10.9.9.9", SourceType::OtherInterface, "", Address::Keep),
+        ("2001:db8:9::9", SourceType::OtherInterface, "", Address::Keep),
+        ("192.0.2.3", SourceType::OtherInterface, "", Address::Masquerade),
+        ("10.0.0.1", SourceType::OtherInterface, "", Address::Masquerade),
+        ("203.0.113.1", SourceType::NotLocal, " iif in0", Address::Keep),
+        ("2001:db8::1", SourceType::NotLocal, " iif in0", Address::Keep),
+        ("9.255.255.255", SourceType::NotLocal, " iif in0", Address::Keep),
+        ("10.0.0.0", SourceType::NotLocal, " iif in0", Address::Masquerade),
+        ("172.31.255.255", SourceType::NotLocal, " iif in0", Address::Masquerade),
+        ("172.32.0.0", SourceType::NotLocal, " iif in0", Address::Keep),
+        ("192.168.1.1", SourceType::NotLocal, " iif in0", Address::Masquerade),
+        ("100.64.0.1", SourceType::NotLocal, " iif in0", Address::Masquerade),
+        ("169.254.1.1", SourceType::NotLocal, " iif in0", Address::Masquerade),
+        ("fd00::1", SourceType::NotLocal, " iif in0", Address::Masquerade),
+        ("fe80::1", SourceType::NotLocal, " iif in0", Address::Masquerade),
+    ];
+    for (source, source_type, iif, expected) in cases {
+        let (source, to) = if source.contains(':') {
+            (format!("[{source}]"), "[2001:db8:1::1]:80")
+        } else {
+            (source.to_string(), "198.51.100.1:80")
+        };
+        let flow: Flow = format!("tcp {source}:2000 -> {to} oif eth0{iif}").parse().unwrap();
+        let Decision::Translated(translation) = policy.decide(&flow.with_source_type(source_type))
+        else {
+            panic!("{source}");
+        };
+        assert_eq!(translation.address, expected, "{source} {source_type:?}");
+    }
+}
+
+#[test]
+fn auto_masquerades_all_with_map_e_ports_of_ipv4() {
+    let policy = policy("map-e = \"psid=52,psid-len=8,offset=4\"");
+    assert_eq!(policy.address, Address::Masquerade);
+    assert_eq!(policy.families, crate::Families::Ipv4);
+    let flow = "udp [2001:db8::1]:2000 -> [2001:db8::2]:80 oif eth0";
+    assert_eq!(reason(&policy, flow), Some(Reason::Family));
 }
 
 #[test]

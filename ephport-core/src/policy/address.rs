@@ -12,11 +12,12 @@ pub enum Address {
     /// A source that is valid outside stays, the rest is masqueraded. Valid outside are: an address of the
     /// output interface; an address of a loopback or dummy interface of this host, and a global one of
     /// another interface without a default route; a forwarded source outside
-    /// [`PRIVATE_NETWORKS`](crate::decision::PRIVATE_NETWORKS).
+    /// [`PRIVATE_NETWORKS`](crate::decision::PRIVATE_NETWORKS). With MAP-E ports no other address than the
+    /// customer's is valid outside: every source is masqueraded.
+    #[default]
     Auto,
     /// It becomes an address of the output interface: in IPv4 the primary one, in IPv6 the one that
     /// source address selection finds (RFC 6724).
-    #[default]
     Masquerade,
     /// It stays.
     Keep,

@@ -133,32 +133,37 @@ impl PolicySpec {
         Ok(())
     }
 
-    /// The families in scope; a fixed address has only one.
+    /// The families in scope; a fixed address has only one, and MAP-E ports are those of IPv4 (RFC 7597).
     pub(crate) fn families(&self) -> Families {
-        match self.address {
-            Address::Fixed(address) if self.scope.families.contains(Family::of(address)) => {
-                Family::of(address).into()
-            }
+        let only = match (self.address, &self.target) {
+            (Address::Fixed(address), _) => Some(Family::of(address)),
+            (_, Target::MapE(_)) => Some(Family::Ipv4),
+            _ => None,
+        };
+        match only {
+            Some(family) if self.scope.families.contains(family) => family.into(),
             _ => self.scope.families,
         }
     }
 
+    /// Whether the policy translates no connection of a family, whatever its scope.
+    fn excludes(&self, family: Family) -> bool {
+        let is_other = |address| Family::of(address) != family;
+        matches!(self.address, Address::Fixed(address) if is_other(address))
+            || matches!(self.target, Target::MapE(_)) && family != Family::Ipv4
+            || !self.scope.families.contains(family)
+    }
+
     /// The source addresses of a family that the policy translates.
     pub(super) fn source_set(&self, family: Family) -> AddressSet {
-        let is_other =
-            matches!(self.address, Address::Fixed(address) if Family::of(address) != family);
-        if is_other || !self.scope.families.contains(family) {
+        if self.excludes(family) {
             return AddressSet::new(family, []);
         }
         let sources =
             AddressSet::within(family, &self.scope.sources).intersection(&unicast(family));
         match &self.target {
-            Target::Blocks(BlockTable::Plan(plan)) => {
-                sources.intersection(&AddressSet::new(family, [plan.sources()]))
-            }
-            Target::Blocks(table @ BlockTable::Explicit(_)) => {
-                let inside = table.iter().map(|block| AddressRange::from(block.source));
-                sources.intersection(&AddressSet::new(family, inside))
+            Target::Blocks(blocks) => {
+                sources.intersection(&AddressSet::new(family, blocks.sources()))
             }
             Target::Ports(_) | Target::Local | Target::MapE(_) => sources,
         }

@@ -506,9 +506,9 @@ pub const KEYS: [Key; 28] = [
         name: "address",
         flag: Flag::Name("address"),
         placeholder: "ADDRESS",
-        default: "masquerade",
+        default: "auto",
         group: Group::Selection,
-        help: "Translate the source address: `auto`, `masquerade`, `keep` or an address",
+        help: "Translate the source address: `auto` keeps one that is valid outside and masquerades the rest, `masquerade`, `keep` or an address",
         example: "\"keep\"",
         get: |spec| Some(Value::text(spec.address)),
         set: |spec, input| {

@@ -67,7 +67,7 @@ impl Policy {
         &self.0.name
     }
 
-    /// The families in scope; a fixed address has only one.
+    /// The families in scope; a fixed address has only one, and MAP-E ports are those of IPv4.
     #[must_use]
     pub fn families(&self) -> Families {
         self.0.families()

@@ -76,7 +76,7 @@ impl fmt::Display for Module {
 
 #[cfg(test)]
 mod tests {
-    use ephport_core::{HostFacts, OutInterfaces, Policy, PolicySpec, Scope, Target};
+    use ephport_core::{Address, HostFacts, OutInterfaces, Policy, PolicySpec, Scope, Target};
     use expect_test::expect;
 
     use crate::client::{Batch, Error};
@@ -87,7 +87,8 @@ mod tests {
     fn error(number: u32, errno: Errno, offset: Option<u32>) -> Error {
         let scope = Scope { out_interfaces: OutInterfaces::Any, ..Scope::default() };
         let spec = PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()));
-        let policy = Policy::new(PolicySpec { scope, ..spec }).unwrap();
+        let spec = PolicySpec { scope, address: Address::Masquerade, ..spec };
+        let policy = Policy::new(spec).unwrap();
         let policy = policy.resolve(&HostFacts::default()).unwrap();
         let batch = Batch::replace(&compile(&[policy]).unwrap());
         let refusal = Ack { seq: number, errno: Some(errno), message: None, offset };

@@ -2,13 +2,15 @@
 //!
 //! Connections are translated in the base chain `postrouting`, before every other known tool: each
 //! policy has one rule there for each way out, family and protocol of its scope. Several ranges
-//! of ports have a chain each, and a chain of the policy's own to pick one of them. Enforcing
+//! of ports have a chain each, and a chain of the policy's own to pick one of them; an address that
+//! depends on the source, too. Enforcing
 //! policies have their rules in a second base chain, which sees the ports after translation.
 //!
 //! ```
-//! use ephport_core::{HostFacts, Policy, PolicySpec, Target};
+//! use ephport_core::{Address, HostFacts, Policy, PortRange};
 //!
-//! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
+//! let range: PortRange = "49152-61000".parse()?;
+//! let policy = Policy::to(range).address(Address::Masquerade).build()?;
 //! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
 //! let ruleset = ephport_nft::Plan::new(&[policy], &host)?.table;
 //! assert!(ruleset.to_nft().to_string().contains(
@@ -26,7 +28,7 @@ mod translate;
 
 use std::collections::{HashMap, HashSet};
 
-use ephport_core::{Ipsec, PermittedPorts, PolicyName, ResolvedPolicy};
+use ephport_core::{Ipsec, PolicyName, ResolvedPolicy};
 use thiserror::Error;
 
 use crate::netlink::CodecError;
@@ -160,11 +162,7 @@ impl Program {
     }
 
     fn policy(&mut self, policy: &ResolvedPolicy) {
-        let policy = &*translate::settled(policy);
-        let then = match &policy.permitted {
-            PermittedPorts::Set(ports) => self.chains_of(policy, ports),
-            PermittedPorts::Blocks(_) => None,
-        };
+        let action = self.action(policy);
         for packets in Packets::of(policy).iter().filter(|packets| packets.have_ports(policy)) {
             for protocol in policy.protocols.iter() {
                 let conditions = vec![
@@ -175,8 +173,8 @@ impl Program {
                     self.ports(&Payload::SOURCE_PORT.into(), &policy.translated),
                 ];
                 for exprs in scope::product(conditions) {
-                    for action in self.actions(policy, packets, then.as_deref()) {
-                        self.rule_of(policy, POSTROUTING, [exprs.as_slice(), &action].concat());
+                    for end in self.ends(policy, packets, &action) {
+                        self.rule_of(policy, POSTROUTING, [exprs.as_slice(), &end].concat());
                     }
                 }
             }

@@ -1,9 +1,8 @@
 //! What happens to a connection in scope.
 
-use std::borrow::Cow;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
-use ephport_core::decision::PRIVATE_NETWORKS;
 use ephport_core::{
     Address, BlockTable, Families, Family, Origin, PermittedPorts, Port, PortRange, PortSet,
     ResolvedPolicy,
@@ -23,43 +22,61 @@ use crate::uapi::{NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET, RTN_LOCAL};
 /// The second 4-byte slot of register 1 (`NFT_REG32_01`), where a map writes its second value.
 const SECOND_SLOT: Register = Register(9);
 
-/// The policy with the address that [`Address::Auto`] is for every connection in its scope, if it is one.
-pub(super) fn settled(policy: &ResolvedPolicy) -> Cow<'_, ResolvedPolicy> {
-    let is_forwarded = policy.origin == Origin::Forwarded || !policy.in_interfaces.is_empty();
-    let is_private = |net: &IpNet| PRIVATE_NETWORKS.iter().any(|private| private.contains(net));
-    let is_global = |net: &IpNet| {
-        PRIVATE_NETWORKS.iter().all(|private| !private.contains(net) && !net.contains(private))
-    };
-    if policy.address != Address::Auto || !is_forwarded || policy.sources.is_empty() {
-        return Cow::Borrowed(policy);
-    }
-    let address = match &policy.sources {
-        sources if sources.iter().all(is_private) => Address::Masquerade,
-        sources if sources.iter().all(is_global) => Address::Keep,
-        _ => return Cow::Borrowed(policy),
-    };
-    Cow::Owned(ResolvedPolicy { address, ..policy.clone() })
+/// The source address after translation, by conditions of which the first that matches decides; the last
+/// always matches.
+type Cases = Vec<(Vec<Expr>, Address)>;
+
+/// What the rules of the base chain do with the connections of a policy.
+pub(super) enum Action {
+    /// They translate to one range.
+    Range(PortRange, Address),
+    /// They send them to a chain.
+    Goto(String),
+    /// They translate to the block of the source, by family.
+    Blocks(HashMap<Family, Cases>),
 }
 
 impl Program {
-    /// Adds the chains in which a policy translates; the name of the one to go to. None if one expression
-    /// does it.
-    pub(super) fn chains_of(&mut self, policy: &ResolvedPolicy, ports: &PortSet) -> Option<String> {
-        if policy.address == Address::Auto {
-            return Some(self.by_address(policy, ports));
+    /// The action of a policy, after its chains are added.
+    pub(super) fn action(&mut self, policy: &ResolvedPolicy) -> Action {
+        let ports = match &policy.permitted {
+            PermittedPorts::Set(ports) => ports,
+            PermittedPorts::Blocks(_) => {
+                let families = policy.families.iter();
+                let each = families.map(|family| (family, self.cases(policy, family.into())));
+                return Action::Blocks(each.collect());
+            }
+        };
+        match (self.cases(policy, policy.families).as_slice(), ports.ranges()) {
+            ([(_, address)], [range]) => Action::Range(*range, *address),
+            ([(_, address)], _) => Action::Goto(self.spread(policy, ports, *address, None)),
+            (cases, _) => Action::Goto(self.by_address(policy, ports, cases)),
         }
-        let has_many = ports.ranges().len() > 1;
-        has_many.then(|| self.spread(policy, ports, policy.address, None))
+    }
+
+    fn cases(&mut self, policy: &ResolvedPolicy, families: Families) -> Cases {
+        match (&policy.permitted, policy.address) {
+            (PermittedPorts::Blocks(blocks), _) if has_addresses(blocks) => {
+                vec![(Vec::new(), policy.address)]
+            }
+            (_, Address::Auto) => self.auto(policy, families),
+            (_, address) => vec![(Vec::new(), address)],
+        }
     }
 
     /// Adds the chain that keeps the source addresses that are valid outside and masquerades the rest.
-    fn by_address(&mut self, policy: &ResolvedPolicy, ports: &PortSet) -> String {
+    fn by_address(
+        &mut self,
+        policy: &ResolvedPolicy,
+        ports: &PortSet,
+        cases: &[(Vec<Expr>, Address)],
+    ) -> String {
         let chain = layout::address_chain(&policy.name);
         self.chain(&chain);
-        for (condition, address) in self.auto(policy, policy.families) {
-            let to = layout::branch_chain(&policy.name, branch(address));
+        for (condition, address) in cases {
+            let to = layout::branch_chain(&policy.name, branch(*address));
             let goto = Immediate::verdict(Verdict::Goto(to)).into();
-            self.rule(&chain, condition.into_iter().chain([goto]).collect());
+            self.rule(&chain, condition.iter().cloned().chain([goto]).collect());
         }
         for address in [Address::Keep, Address::Masquerade] {
             let branch = branch(address);
@@ -75,8 +92,8 @@ impl Program {
     }
 
     /// What happens to the source address under [`Address::Auto`]: the first condition that matches
-    /// decides, and the last always does.
-    fn auto(&mut self, policy: &ResolvedPolicy, families: Families) -> Vec<(Vec<Expr>, Address)> {
+    /// decides, and the last always does. Sources that the policy does not match have none.
+    fn auto(&mut self, policy: &ResolvedPolicy, families: Families) -> Cases {
         let has_local = policy.origin != Origin::Forwarded && policy.in_interfaces.is_empty();
         let has_forwarded = policy.origin != Origin::Local;
         let mut conditions = Vec::new();
@@ -89,18 +106,19 @@ impl Program {
             for (family, inside) in self.each_inside(families, &kept) {
                 conditions.push(([&local, family.as_slice(), &inside].concat(), Address::Keep));
             }
-            if !has_forwarded {
-                conditions.push((Vec::new(), Address::Masquerade));
-                return conditions;
-            }
             conditions.push((local.to_vec(), Address::Masquerade));
         }
-        for network in PRIVATE_NETWORKS {
-            for (family, inside) in self.each_inside(families, &[network]) {
-                conditions.push(([family.as_slice(), &inside].concat(), Address::Masquerade));
+        if has_forwarded {
+            let (private, is_all) = policy.private_sources();
+            for network in private {
+                for (family, inside) in self.each_inside(families, &[network]) {
+                    conditions.push(([family.as_slice(), &inside].concat(), Address::Masquerade));
+                }
             }
+            let rest = if is_all { Address::Masquerade } else { Address::Keep };
+            conditions.push((Vec::new(), rest));
         }
-        conditions.push((Vec::new(), Address::Keep));
+        without_conditions(&mut conditions);
         conditions
     }
 
@@ -128,57 +146,44 @@ impl Program {
         }
     }
 
-    /// What a rule of the base chain does with a connection: one action, or several with a condition each.
-    /// It counts the connection, and translates it or sends it where that happens.
-    pub(super) fn actions(
+    /// The end of a rule of the base chain: it counts the connection and does the action. There is one, or
+    /// one for each condition on the source.
+    pub(super) fn ends(
         &mut self,
         policy: &ResolvedPolicy,
         packets: &Packets<'_>,
-        then: Option<&str>,
+        action: &Action,
     ) -> Vec<Vec<Expr>> {
-        let counter = Counter::default().into();
-        match (&policy.permitted, then) {
-            (PermittedPorts::Blocks(blocks), _) => {
+        let counter = || Counter::default().into();
+        match action {
+            Action::Blocks(by_family) => {
                 // One rule is for one family where the target is a table of blocks.
                 let family = packets.family.unwrap_or(Family::Ipv4);
-                let is_addressed = blocks.iter().next().is_some_and(|b| b.outside.is_some());
-                let cases = match policy.address {
-                    Address::Auto if !is_addressed => self.auto(policy, family.into()),
-                    address => vec![(Vec::new(), address)],
-                };
-                let each = cases.into_iter().map(|(mut exprs, address)| {
-                    exprs.push(Counter::default().into());
-                    exprs.extend(self.block(policy, blocks, family, address));
-                    exprs
+                let cases = by_family.get(&family).into_iter().flatten();
+                let each = cases.map(|(condition, address)| {
+                    let block = self.block(policy, family, *address);
+                    condition.iter().cloned().chain([counter()]).chain(block).collect()
                 });
                 each.collect()
             }
-            (PermittedPorts::Set(_), Some(chain)) => {
-                vec![vec![counter, Immediate::verdict(Verdict::Goto(chain.into())).into()]]
+            Action::Goto(chain) => {
+                vec![vec![counter(), Immediate::verdict(Verdict::Goto(chain.clone())).into()]]
             }
-            (PermittedPorts::Set(ports), None) => {
-                let ranges = ports.ranges().iter();
-                let translated = ranges.flat_map(|range| translate(*range, policy, policy.address));
-                vec![[counter].into_iter().chain(translated).collect()]
+            Action::Range(range, address) => {
+                vec![[counter()].into_iter().chain(translate(*range, policy, *address)).collect()]
             }
         }
     }
 
     /// Looks the source's block up; the next policy decides on a source without one.
-    fn block(
-        &mut self,
-        policy: &ResolvedPolicy,
-        blocks: &BlockTable,
-        family: Family,
-        address: Address,
-    ) -> Vec<Expr> {
+    fn block(&mut self, policy: &ResolvedPolicy, family: Family, address: Address) -> Vec<Expr> {
+        let PermittedPorts::Blocks(blocks) = &policy.permitted else { return Vec::new() };
         let map = self.block_map(policy, blocks, family);
         let flags = NF_NAT_RANGE_PROTO_SPECIFIED | value::nat_flag_bits(policy.flags);
-        let is_addressed = blocks.iter().next().is_some_and(|block| block.outside.is_some());
         let load =
             [source_address(family, Register::R1), Lookup::value(&map.name, Register::R1).into()];
         let (min, max) = (Some(Register::R1), Some(SECOND_SLOT));
-        let nat: Vec<Expr> = if is_addressed {
+        let nat: Vec<Expr> = if has_addresses(blocks) {
             vec![Nat { flags: Some(flags), ..Nat::source_block(family) }.into()]
         } else {
             match address {
@@ -216,8 +221,7 @@ impl Program {
             return known.clone();
         }
         let named = SetName::Named(&name);
-        let is_addressed = blocks.iter().next().is_some_and(|block| block.outside.is_some());
-        let filled = if is_addressed {
+        let filled = if has_addresses(blocks) {
             let of = blocks.iter().filter_map(|b| Some((b.source, b.outside?, b.ports)));
             Set::source_blocks(named, family, of)
         } else {
@@ -261,6 +265,18 @@ fn translate(range: PortRange, policy: &ResolvedPolicy, address: Address) -> Vec
         }
     });
     exprs
+}
+
+/// Removes what the last of the alternatives decides in the same way: it needs no condition.
+fn without_conditions(alternatives: &mut Cases) {
+    let Some((_, last)) = alternatives.pop() else { return };
+    while alternatives.pop_if(|(_, address)| *address == last).is_some() {}
+    alternatives.push((Vec::new(), last));
+}
+
+/// Whether the blocks name outside addresses.
+fn has_addresses(blocks: &BlockTable) -> bool {
+    blocks.iter().next().is_some_and(|block| block.outside.is_some())
 }
 
 /// The name of the chains for connections with this address.

@@ -55,6 +55,7 @@ impl TableState {
                 policy.add(rule, &table);
             }
         }
+        policies.iter_mut().for_each(InstalledPolicy::merge_addresses);
         policies
     }
 }
@@ -102,6 +103,15 @@ impl InstalledPolicy {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// A policy that keeps some addresses and masquerades others has the address `auto`.
+    fn merge_addresses(&mut self) {
+        let of_auto = [Address::Keep, Address::Masquerade];
+        if of_auto.iter().all(|address| self.addresses.contains(address)) {
+            self.addresses.retain(|address| !of_auto.contains(address));
+            self.addresses.push(Address::Auto);
         }
     }
 
@@ -168,7 +178,7 @@ mod tests {
         assert_eq!((one.name.as_str(), one.to_ports.to_string()), ("one", "49152-61000".into()));
         assert_eq!(one.out_interfaces, ["eth0", "wg*"]);
         assert_eq!(one.source_ports, ["1024-65535"]);
-        assert_eq!((&*one.addresses, one.enforces), (&[Address::Masquerade][..], true));
+        assert_eq!((&*one.addresses, one.enforces), (&[Address::Auto][..], true));
         assert_eq!(two.to_ports.to_string(), "1024-2047,4096-5119");
         assert_eq!(two.source_ports.join(", "), "2000-2999, 4000");
         assert_eq!(two.addresses, [Address::Fixed("192.0.2.1".parse().unwrap())]);

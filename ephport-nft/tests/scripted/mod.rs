@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use ephport_core::{HostFacts, Policy, PolicySpec, Target};
+use ephport_core::{Address, HostFacts, Policy, PolicySpec, Target};
 use ephport_nft::Errno;
 use ephport_nft::netlink::{Header, Message, Messages, NfGenMsg, Reader, Writer};
 use ephport_nft::netlink::{NetlinkError, Transport};
@@ -338,7 +338,8 @@ impl Transport for &mut Kernel {
 
 /// A policy of one range, compiled.
 pub(crate) fn ruleset(range: &str) -> TableState {
-    let policy = Policy::new(PolicySpec::to(Target::Ports(range.parse().unwrap()))).unwrap();
+    let spec = PolicySpec::to(Target::Ports(range.parse().unwrap()));
+    let policy = Policy::new(PolicySpec { address: Address::Masquerade, ..spec }).unwrap();
     let uplinks = vec!["eth0".parse().unwrap()];
     compile(&[policy.resolve(&HostFacts { uplinks, ..HostFacts::default() }).unwrap()]).unwrap()
 }

@@ -25,6 +25,7 @@ fn shown(imported: &Imported) -> String {
         "families",
         "pick-up = \"any\"",
         "ipsec = \"match\"",
+        "address = \"masquerade\"",
     ];
     let usual = |line: &&str| {
         *line != "source-ports = \"1-65535\"" && !usual.iter().any(|usual| line.starts_with(usual))
@@ -51,6 +52,7 @@ fn the_original_one_liner() {
             ..Scope::default()
         },
         source_ports: "32768-61000".parse().unwrap(),
+        address: Address::Masquerade,
         pick_up: PickUp::Any,
         ..PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()))
     });

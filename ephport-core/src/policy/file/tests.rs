@@ -87,7 +87,7 @@ fn defaults_are_not_printed() {
     let text = r#"
         policy = [{ name = "a", to-ports = "49152:61000", out-interfaces = "uplinks",
                     origin = "both", families = ["ipv6", "ipv4"], protocols = ["udp", "tcp"],
-                    address = "masquerade", pick-up = "opening", enforce = false,
+                    address = "auto", pick-up = "opening", enforce = false,
                     destination-ports = "1-65535", ipsec = "skip", open-connections = "keep" }]"#;
     let document: Document = text.parse().unwrap();
     assert_eq!(document, policy("a").into());
@@ -669,7 +669,7 @@ fn policies_are_json_with_numbers() {
     expect![[r#"
         [
           {
-            "address": "masquerade",
+            "address": "auto",
             "blocks": null,
             "destination_ports": [
               {
