@@ -243,6 +243,7 @@ pub enum ResolveError {
 mod tests {
     use super::*;
     use crate::net::interface::InterfaceName;
+    use expect_test::expect;
 
     fn policy() -> Policy {
         Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()))).unwrap()
@@ -308,24 +309,16 @@ mod tests {
             Policy::new(spec).unwrap()
         };
         let nothing = HostFacts::default();
-        let cases = [
-            (
-                policy().resolve(&nothing),
-                "no uplink found: no interface has a default route; \
-                 name the interfaces, or use `any` for all of them",
-            ),
-            (
-                local("none").resolve(&nothing),
-                "the host's own range, net.ipv4.ip_local_port_range, cannot be read: \
-                 name the ports instead, like 32768-60999",
-            ),
-            (
-                local("1024-65535").resolve(&host()),
-                "no port of 32771-60999 is left without 1024-65535: permit others",
-            ),
+        let results = [
+            policy().resolve(&nothing),
+            local("none").resolve(&nothing),
+            local("1024-65535").resolve(&host()),
         ];
-        for (result, message) in cases {
-            assert_eq!(result.unwrap_err().to_string(), message);
-        }
+        let messages = results.map(|result| format!("{}\n", result.unwrap_err()));
+        expect![[r#"
+            no uplink found: no interface has a default route; name the interfaces, or use `any` for all of them
+            the host's own range, net.ipv4.ip_local_port_range, cannot be read: name the ports instead, like 32768-60999
+            no port of 32771-60999 is left without 1024-65535: permit others
+        "#]].assert_eq(&messages.concat());
     }
 }

@@ -144,6 +144,7 @@ pub enum PsidError {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
     use proptest::prelude::*;
 
     use super::*;
@@ -186,23 +187,18 @@ mod tests {
 
     #[test]
     fn errors_name_the_accepted_values() {
-        let cases = [
-            ((16, 0, 0), "offset 16 is too large: expected 0 to 15"),
-            (
-                (6, 11, 0),
-                "offset 6 and psid-len 11 make 17 bits: a port has 16, \
-                 so psid-len is at most 10 here",
-            ),
-            ((6, 8, 256), "psid 256 does not fit in 8 bits: expected 0 to 255"),
-            ((6, 0, 1), "psid 1 does not fit in 0 bits: expected 0 to 0"),
-            (
-                (0, 16, 0),
-                "psid 0 of 16 bits has only port 0, which is not a port: expected 1 to 65535",
-            ),
-        ];
-        for ((offset, len, psid), message) in cases {
-            assert_eq!(PsidRule::new(offset, len, psid).unwrap_err().to_string(), message);
-        }
+        let cases = [(16, 0, 0), (6, 11, 0), (6, 8, 256), (6, 0, 1), (0, 16, 0)];
+        let messages = cases.map(|(offset, len, psid)| {
+            let error = PsidRule::new(offset, len, psid).unwrap_err();
+            format!("{offset} {len} {psid} => {error}\n")
+        });
+        expect![[r#"
+            16 0 0 => offset 16 is too large: expected 0 to 15
+            6 11 0 => offset 6 and psid-len 11 make 17 bits: a port has 16, so psid-len is at most 10 here
+            6 8 256 => psid 256 does not fit in 8 bits: expected 0 to 255
+            6 0 1 => psid 1 does not fit in 0 bits: expected 0 to 0
+            0 16 0 => psid 0 of 16 bits has only port 0, which is not a port: expected 1 to 65535
+        "#]].assert_eq(&messages.concat());
     }
 
     proptest! {

@@ -1,3 +1,4 @@
+use expect_test::expect;
 use proptest::prelude::*;
 
 use super::*;
@@ -119,81 +120,64 @@ fn the_longest_and_shortest_prefixes_work() {
 #[test]
 fn text_errors_name_the_accepted_values() {
     let cases = [
-        ("", "`` is not KEY=VALUE: expected for example psid=52,psid-len=8,offset=6"),
-        (
-            "psid-length=8",
-            "unknown key `psid-length`: expected \
-             psid, psid-len, offset, ipv6-prefix, ipv4-prefix, ea-len, delegated",
-        ),
-        ("psid=1,psid=1", "`psid` is given twice: expected once"),
-        (
-            "psid=52",
-            "`psid-len` is missing: expected psid=52,psid-len=8,offset=6, or \
-             ipv6-prefix=2001:db8::/40,ipv4-prefix=192.0.2.0/24,ea-len=16,offset=6,\
-             delegated=2001:db8:12:3400::/56",
-        ),
-        ("psid=x,psid-len=8", "psid `x`: expected a number from 0 to 65535"),
-        ("psid=+5,psid-len=8", "psid `+5`: expected a number from 0 to 65535"),
-        ("psid=0x+5,psid-len=8", "psid `0x+5`: expected a number from 0 to 65535"),
-        ("psid=0x,psid-len=8", "psid `0x`: expected a number from 0 to 65535"),
-        ("psid=1,psid-len=17", "psid-len `17`: expected a number from 0 to 16"),
-        ("psid=1,psid-len=8,offset=16", "offset `16`: expected a number from 0 to 15"),
-        ("psid=256,psid-len=8", "psid 256 does not fit in 8 bits: expected 0 to 255"),
-        (
-            "ipv6-prefix=192.0.2.0/24",
-            "ipv6-prefix `192.0.2.0/24`: expected a prefix like 2001:db8::/40",
-        ),
-        (
-            "ipv6-prefix=2001:db8::/40,ipv4-prefix=192.0.2.0/33",
-            "ipv4-prefix `192.0.2.0/33`: expected a prefix like 192.0.2.0/24",
-        ),
+        "",
+        "psid-length=8",
+        "psid=1,psid=1",
+        "psid=52",
+        "psid=x,psid-len=8",
+        "psid=+5,psid-len=8",
+        "psid=0x+5,psid-len=8",
+        "psid=0x,psid-len=8",
+        "psid=1,psid-len=17",
+        "psid=1,psid-len=8,offset=16",
+        "psid=256,psid-len=8",
+        "ipv6-prefix=192.0.2.0/24",
+        "ipv6-prefix=2001:db8::/40,ipv4-prefix=192.0.2.0/33",
     ];
-    for (text, message) in cases {
-        assert_eq!(text.parse::<MapE>().unwrap_err().to_string(), message);
-    }
+    let messages = cases.map(|text| format!("{text} => {}\n", text.parse::<MapE>().unwrap_err()));
+    expect![[r#"
+         => `` is not KEY=VALUE: expected for example psid=52,psid-len=8,offset=6
+        psid-length=8 => unknown key `psid-length`: expected psid, psid-len, offset, ipv6-prefix, ipv4-prefix, ea-len, delegated
+        psid=1,psid=1 => `psid` is given twice: expected once
+        psid=52 => `psid-len` is missing: expected psid=52,psid-len=8,offset=6, or ipv6-prefix=2001:db8::/40,ipv4-prefix=192.0.2.0/24,ea-len=16,offset=6,delegated=2001:db8:12:3400::/56
+        psid=x,psid-len=8 => psid `x`: expected a number from 0 to 65535
+        psid=+5,psid-len=8 => psid `+5`: expected a number from 0 to 65535
+        psid=0x+5,psid-len=8 => psid `0x+5`: expected a number from 0 to 65535
+        psid=0x,psid-len=8 => psid `0x`: expected a number from 0 to 65535
+        psid=1,psid-len=17 => psid-len `17`: expected a number from 0 to 16
+        psid=1,psid-len=8,offset=16 => offset `16`: expected a number from 0 to 15
+        psid=256,psid-len=8 => psid 256 does not fit in 8 bits: expected 0 to 255
+        ipv6-prefix=192.0.2.0/24 => ipv6-prefix `192.0.2.0/24`: expected a prefix like 2001:db8::/40
+        ipv6-prefix=2001:db8::/40,ipv4-prefix=192.0.2.0/33 => ipv4-prefix `192.0.2.0/33`: expected a prefix like 192.0.2.0/24
+    "#]].assert_eq(&messages.concat());
 }
 
 #[test]
 fn rule_errors_name_the_accepted_values() {
     let cases = [
-        ("ea-len=49", "ea-len `49`: expected a number from 0 to 48"),
-        (
-            "ea-len=19",
-            "offset 6 and psid-len 11 make 17 bits: a port has 16, so psid-len is at most 10 here",
-        ),
-        (
-            "ea-len=16,psid-len=6,delegated=2001:db8:12:3400::/56",
-            "psid-len 6 disagrees with ea-len 16 and ipv4-prefix 192.0.2.0/24, \
-             which have 8 bits for the PSID: expected one of the two numbers to change",
-        ),
-        (
-            "ea-len=16,psid=1,psid-len=8,delegated=2001:db8:12:3400::/56",
-            "psid 1 disagrees with the delegated prefix, which has PSID 52: omit psid",
-        ),
-        (
-            "ea-len=0,psid=1,psid-len=8",
-            "psid is given beside ea-len 0 and ipv4-prefix 192.0.2.0/24: \
-             expected ea-len=0 and one address (/32), or no psid",
-        ),
-        (
-            "ea-len=0,psid=1",
-            "`psid-len` is missing: expected psid=52,psid-len=8,offset=6, or \
-             ipv6-prefix=2001:db8::/40,ipv4-prefix=192.0.2.0/24,ea-len=16,offset=6,\
-             delegated=2001:db8:12:3400::/56",
-        ),
-        (
-            "ea-len=16,delegated=2001:db9::/56",
-            "delegated prefix 2001:db9::/56 is not of this rule: expected one inside 2001:db8::/40",
-        ),
-        (
-            "ea-len=16,delegated=2001:db8::/48",
-            "delegated prefix 2001:db8::/48 ends among the EA bits: expected /56 or longer",
-        ),
+        "ea-len=49",
+        "ea-len=19",
+        "ea-len=16,psid-len=6,delegated=2001:db8:12:3400::/56",
+        "ea-len=16,psid=1,psid-len=8,delegated=2001:db8:12:3400::/56",
+        "ea-len=0,psid=1,psid-len=8",
+        "ea-len=0,psid=1",
+        "ea-len=16,delegated=2001:db9::/56",
+        "ea-len=16,delegated=2001:db8::/48",
     ];
-    for (rest, message) in cases {
+    let messages = cases.map(|rest| {
         let text = format!("ipv6-prefix=2001:db8::/40,ipv4-prefix=192.0.2.0/24,{rest}");
-        assert_eq!(text.parse::<MapE>().unwrap_err().to_string(), message);
-    }
+        format!("{rest} => {}\n", text.parse::<MapE>().unwrap_err())
+    });
+    expect![[r#"
+        ea-len=49 => ea-len `49`: expected a number from 0 to 48
+        ea-len=19 => offset 6 and psid-len 11 make 17 bits: a port has 16, so psid-len is at most 10 here
+        ea-len=16,psid-len=6,delegated=2001:db8:12:3400::/56 => psid-len 6 disagrees with ea-len 16 and ipv4-prefix 192.0.2.0/24, which have 8 bits for the PSID: expected one of the two numbers to change
+        ea-len=16,psid=1,psid-len=8,delegated=2001:db8:12:3400::/56 => psid 1 disagrees with the delegated prefix, which has PSID 52: omit psid
+        ea-len=0,psid=1,psid-len=8 => psid is given beside ea-len 0 and ipv4-prefix 192.0.2.0/24: expected ea-len=0 and one address (/32), or no psid
+        ea-len=0,psid=1 => `psid-len` is missing: expected psid=52,psid-len=8,offset=6, or ipv6-prefix=2001:db8::/40,ipv4-prefix=192.0.2.0/24,ea-len=16,offset=6,delegated=2001:db8:12:3400::/56
+        ea-len=16,delegated=2001:db9::/56 => delegated prefix 2001:db9::/56 is not of this rule: expected one inside 2001:db8::/40
+        ea-len=16,delegated=2001:db8::/48 => delegated prefix 2001:db8::/48 ends among the EA bits: expected /56 or longer
+    "#]].assert_eq(&messages.concat());
     let (long, ipv4) = ("2001:db8::/120".parse().unwrap(), "192.0.2.0/24".parse().unwrap());
     assert_eq!(
         BasicMappingRule::new(long, ipv4, 16, 6).unwrap_err().to_string(),
