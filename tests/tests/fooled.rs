@@ -12,6 +12,7 @@ use ephport_nft::nftables::expr::{Masq, Opaque, Register};
 use ephport_nft::nftables::{Chain, Hook, Rule, Table};
 use ephport_nft::uapi::NFNL_MSG_BATCH_BEGIN;
 use ephport_nft::{Applied, Client, Error, Installed, TableState};
+use ephport_tests::markdown::code_spans;
 use ephport_tests::tool::binary;
 use ephport_tests::{Host, PolicyFile, apply, compiled, installed};
 use nix::errno::Errno;
@@ -259,8 +260,7 @@ fn every_row_of_the_table_names_existing_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let page = fs::read_to_string(root.join("docs/client.md")).expect("docs/client.md");
     let mut count = 0;
-    let spans = page.split('`').skip(1).step_by(2);
-    for name in spans.filter(|words| words.contains(": ")) {
+    for name in code_spans(&page).iter().filter(|span| span.contains(": ")) {
         let (place, test) = name.split_once(": ").expect("both");
         let path = match place.split_once('/') {
             None => format!("tests/tests/{place}.rs"),

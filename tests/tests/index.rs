@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use ephport_tests::markdown::first_cells;
 use serde_json::Value;
 
 /// The source file of each test target of the workspace, as cargo knows them.
@@ -25,13 +26,10 @@ fn test_files(root: &Path) -> BTreeSet<String> {
     tests.map(|target| path(target).expect("a path in the workspace")).collect()
 }
 
-/// The first column of the rows whose first column is the path of a Rust file.
+/// The rows whose first column is the path of a Rust file.
 fn rows(page: &str) -> BTreeSet<String> {
-    let first = |line: &str| Some(line.strip_prefix("| `")?.split_once("` |")?.0.to_string());
-    page.lines()
-        .filter_map(first)
-        .filter(|path| Path::new(path).extension().is_some_and(|e| e == "rs"))
-        .collect()
+    let is_rust = |path: &String| Path::new(path).extension().is_some_and(|e| e == "rs");
+    first_cells(page).into_iter().filter(is_rust).collect()
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ephport_core::Document;
 use ephport_core::policy::keys::KEYS;
+use ephport_tests::markdown::blocks;
 use ephport_tests::{Host, PolicyFile, ephport_args, ephport_ok, host_with_uplink};
 
 /// Path and text of README.md and of each file in docs.
@@ -23,12 +24,6 @@ fn pages() -> Vec<(PathBuf, String)> {
         (path, text)
     };
     paths.into_iter().map(page).collect()
-}
-
-/// Language and text of each block, in order.
-fn blocks(page: &str) -> Vec<(&str, &str)> {
-    let fenced = page.split("```").skip(1).step_by(2);
-    fenced.map(|block| block.split_once('\n').expect("a language")).collect()
 }
 
 /// Splits at spaces, but not between double quotes.
@@ -49,8 +44,8 @@ fn shown_commands_print_the_shown_output() {
         let (host, _peer) = host_with_uplink();
         let (mut policy, mut renewed) = (None, page.clone());
         for (language, block) in blocks(&page) {
-            match language {
-                "toml" => policy = Some(PolicyFile::new(block)),
+            match language.as_str() {
+                "toml" => policy = Some(PolicyFile::new(&block)),
                 "console" => {
                     let (command, shown) = block.split_once('\n').expect("a command");
                     let line = command.strip_prefix("# ephport-nft ").expect("a command of ours");
@@ -101,11 +96,11 @@ fn shown_policies_roundtrip() {
     let host = Host::new("host").unwrap();
     let mut count = 0;
     for (path, page) in pages() {
-        for (_, block) in blocks(&page).into_iter().filter(|(language, _)| *language == "toml") {
-            let file = PolicyFile::new(&whole(block));
+        for (_, block) in blocks(&page).into_iter().filter(|(language, _)| language == "toml") {
+            let file = PolicyFile::new(&whole(&block));
             let printed = ephport_ok(&host, &format!("show --format toml {}", file.path()));
             let parse = |text: &str| text.parse::<Document>().expect("a document");
-            assert_eq!(parse(&printed), parse(&whole(block)), "{}:\n{block}", path.display());
+            assert_eq!(parse(&printed), parse(&whole(&block)), "{}:\n{block}", path.display());
             count += 1;
         }
     }

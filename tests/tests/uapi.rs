@@ -4,18 +4,23 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use quote::ToTokens as _;
+use syn::{Expr, Item};
+
+/// The expression without the separators of digits.
+fn c_expression(expr: &Expr) -> String {
+    expr.to_token_stream().to_string().replace('_', "")
+}
+
 #[test]
 fn every_constant_equals_the_headers() {
     let source = include_str!("../../ephport-nft/src/uapi.rs");
-    let names: Vec<_> = source
-        .lines()
-        .filter_map(|line| line.strip_prefix("pub const ")?.strip_suffix(';'))
-        .map(|line| {
-            let (name, rest) = line.split_once(": ").expect("a type");
-            let (_, value) = rest.split_once(" = ").expect("a value");
-            (name, value.replace('_', ""))
-        })
-        .collect();
+    let file = syn::parse_file(source).expect("Rust");
+    let constant = |item| match item {
+        Item::Const(item) => Some((item.ident.to_string(), c_expression(&item.expr))),
+        _ => None,
+    };
+    let names: Vec<_> = file.items.into_iter().filter_map(constant).collect();
     assert!(names.len() > 100, "{}", names.len());
     let mut program = String::from(
         "#include <netinet/in.h>\n#include <sys/socket.h>\n#include <linux/capability.h>\n#include <linux/netlink.h>\n#include <linux/rtnetlink.h>\n\

@@ -11,6 +11,7 @@ use ephport_nft::uapi::{
     IPCTNL_MSG_CT_GET, NFNL_SUBSYS_CTNETLINK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE,
 };
 use ephport_tests::conntrack::{Entry, insert};
+use ephport_tests::markdown::code_spans;
 use ephport_tests::tool::{binary, nft_load, ok, tool};
 use ephport_tests::{
     CLIENT_V4, Connection, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, SERVER_V6,
@@ -220,9 +221,10 @@ fn metrics_follow_the_exposition_format() {
             assert!(samples <= 10, "{line}");
         }
     }
-    for name in include_str!("../../docs/metrics.md").split('`').filter(|word| {
-        word.starts_with("ephport_") && word.bytes().all(|b| b == b'_' || b.is_ascii_lowercase())
-    }) {
+    let is_metric = |span: &&String| {
+        span.starts_with("ephport_") && span.bytes().all(|b| b == b'_' || b.is_ascii_lowercase())
+    };
+    for name in code_spans(include_str!("../../docs/metrics.md")).iter().filter(is_metric) {
         assert!(
             name == "ephport_restores_total" || text.contains(&format!("# TYPE {name} ")),
             "{name}"
@@ -275,7 +277,7 @@ fn without_privilege_the_error_names_the_capability() {
     let error = String::from_utf8(printed.stderr).unwrap();
     assert_eq!(printed.status.code(), Some(1), "{error}");
     let expected = "error: permission denied: reading the connection tracking table requires \
-                    CAP_NET_ADMIN\n";
+                    CAP_NET_ADMIN; run as root, or in a user and network namespace of your own\n";
     assert_eq!(error, expected);
 }
 
