@@ -140,7 +140,7 @@ mod uapi;
 pub mod uapi;
 
 pub use client::{Applied, Client, Error, Installed, Status};
-#[cfg(feature = "internals")]
+#[cfg(any(test, feature = "internals"))]
 #[doc(hidden)]
 pub use compile::compile;
 pub use ephport_core::Warning;
