@@ -204,7 +204,7 @@ fn blocks_of_sources_are_said_with_nat_and_not_with_masq() {
         [
             "map blocks {",
             "type ipv4_addr : inet_service . inet_service",
-            "size 1",
+            "size 64",
             "elements = { 10.0.0.1 : 1024 . 1087 }",
             "}"
         ]

@@ -7,6 +7,7 @@
 pub mod conntrack;
 pub mod docker;
 pub mod markdown;
+pub mod outcome;
 pub mod random;
 pub mod strace;
 pub mod tool;

@@ -31,6 +31,21 @@ impl Capture {
 
     /// The packets that have arrived and arrive until none does for 60 ms.
     pub fn packets(&mut self) -> Vec<Packet> {
+        self.read()
+    }
+
+    /// The packets that have arrived.
+    ///
+    /// # Panics
+    /// When the socket cannot be read without waiting.
+    pub fn ready(&mut self) -> Vec<Packet> {
+        self.0.set_nonblocking(true).expect("a mode");
+        let packets = self.read();
+        self.0.set_nonblocking(false).expect("a mode");
+        packets
+    }
+
+    fn read(&mut self) -> Vec<Packet> {
         let mut packets = Vec::new();
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -220,11 +235,12 @@ pub fn plain(from: IpAddr, to: IpAddr, protocol: u8, data: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A TCP header (RFC 9293 §3.1) with its checksum.
+/// A TCP segment (RFC 9293 §3.1) with its checksum.
 #[must_use]
-pub fn tcp(from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<u8> {
+pub fn tcp(from: SocketAddr, to: SocketAddr, flags: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     bytes.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
+    bytes.extend(payload);
     let sum = checksum(from.ip(), to.ip(), 6, &bytes);
     bytes[16..18].copy_from_slice(&sum);
     bytes

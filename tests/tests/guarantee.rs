@@ -49,7 +49,7 @@ fn hostile(from: [IpAddr; 2]) -> Vec<Raw> {
             for flags in FLAGS {
                 add(
                     format!("tcp {source} {flags:#x}"),
-                    plain(from, to, TCP, &tcp(source, server, flags)),
+                    plain(from, to, TCP, &tcp(source, server, flags, &[])),
                 );
             }
             let datagram = udp(source, server, b"hostile");
@@ -59,14 +59,14 @@ fn hostile(from: [IpAddr; 2]) -> Vec<Raw> {
                 wrong[at] ^= 0x55;
                 add(format!("udp {source} with a wrong {name}"), plain(from, to, UDP, &wrong));
             }
-            let segment = tcp(source, server, 0x02);
+            let segment = tcp(source, server, 0x02, &[]);
             for (protocol, header) in [(TCP, &segment), (UDP, &datagram)] {
                 for (name, bytes) in wrapped(from, to, protocol, header) {
                     add(format!("{protocol} {source} {name}"), bytes);
                 }
             }
         }
-        let segment = tcp(SocketAddr::new(from, 40_000), SocketAddr::new(to, PORT), 0x02);
+        let segment = tcp(SocketAddr::new(from, 40_000), SocketAddr::new(to, PORT), 0x02, &[]);
         for (protocol, len) in [TCP, UDP].into_iter().flat_map(|p| (0..8).map(move |len| (p, len)))
         {
             add(format!("{protocol} of {len} bytes"), plain(from, to, protocol, &segment[..len]));
@@ -291,7 +291,7 @@ fn a9_invalid_packets_out_of_scope_pass() {
     let mut capture = Capture::start(&net.server);
     let sender = Sender::new(&net.client);
     let (from, to) = (SocketAddr::new(CLIENT_V4, 40_000), SocketAddr::new(SERVER_V4, PORT));
-    let bytes = plain(from.ip(), to.ip(), TCP, &tcp(from, to, 0x10));
+    let bytes = plain(from.ip(), to.ip(), TCP, &tcp(from, to, 0x10, &[]));
     sender.send(&Raw { name: String::new(), to: to.ip(), bytes }).unwrap();
     let passed =
         capture.packets().iter().filter(|packet| packet.source_port == Some(40_000)).count();

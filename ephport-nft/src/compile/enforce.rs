@@ -15,8 +15,9 @@ use ephport_core::{
 
 use super::Program;
 use super::networks::Source;
+use super::ports::within;
 use super::scope::{
-    Packets, family, is_local, l4proto, product, protocol, source_address, unconnected, within,
+    Packets, family, is_local, l4proto, product, protocol, source_address, unconnected,
 };
 use crate::nftables::SetSpec;
 use crate::nftables::expr::{

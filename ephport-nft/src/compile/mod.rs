@@ -22,6 +22,7 @@
 
 mod enforce;
 mod networks;
+mod ports;
 mod scope;
 mod spread;
 mod translate;

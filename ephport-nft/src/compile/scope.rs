@@ -7,9 +7,8 @@ use ephport_core::{
 
 use super::Program;
 use super::networks::{Of, Source};
-use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Ct, Expr, Lookup, Meta, Payload, Register, Rt};
+use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Ct, Expr, Meta, Payload, Register, Rt};
 use crate::nftables::value;
-use crate::table::Set;
 use crate::uapi::{
     ARPHRD_LOOPBACK, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_UNTRACKED_BIT, NFT_META_IIF,
     NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_MARK, NFT_META_NFPROTO, NFT_META_OIFNAME,
@@ -19,10 +18,6 @@ use crate::uapi::{
 /// TCP's FIN, SYN, RST and ACK bits (RFC 9293 §3.1).
 const TCP_STATE_FLAGS: u8 = 0x17;
 const TCP_SYN: u8 = 0x02;
-
-/// So many ranges of ports are compared by a rule each. An interval set of a rule that replaces another is
-/// empty for an instant of the commit.
-pub(super) const MAX_COMPARED: usize = 4;
 
 /// One output interface and one family, where a rule must know which.
 pub(super) struct Packets<'a> {
@@ -127,17 +122,6 @@ impl Program {
         }
         self.ports(&Payload::DESTINATION_PORT.into(), ports)
     }
-
-    /// Whether the port that `load` loads is one of these, as alternatives of which one matches.
-    pub(super) fn ports(&mut self, load: &Expr, ports: &PortSet) -> Vec<Vec<Expr>> {
-        let ranges = ports.ranges();
-        let is_hash = ranges.len() > 1 && ranges.iter().all(|range| range.count() == 1);
-        if ranges.len() <= MAX_COMPARED && !is_hash {
-            return ranges.iter().map(|range| within(load, *range)).collect();
-        }
-        let set = self.anonymous_set(|name| Set::ports(name, ports));
-        vec![vec![load.clone(), Lookup::within(&set.name).into()]]
-    }
 }
 
 /// Every choice of one alternative for each condition.
@@ -149,18 +133,6 @@ pub(super) fn product(conditions: Vec<Vec<Vec<Expr>>>) -> Vec<Vec<Expr>> {
         };
         chosen.iter().flat_map(append).collect()
     })
-}
-
-/// Whether the port that `load` loads is in a range.
-pub(super) fn within(load: &Expr, range: PortRange) -> Vec<Expr> {
-    let [first, last] = [range.first(), range.last()].map(|port| port.get().to_be_bytes());
-    let mut exprs = vec![load.clone()];
-    if first == last {
-        exprs.push(Cmp::new(CmpOp::Eq, &first).into());
-    } else {
-        exprs.extend([Cmp::new(CmpOp::Gte, &first).into(), Cmp::new(CmpOp::Lte, &last).into()]);
-    }
-    exprs
 }
 
 fn load_meta(key: u32) -> Expr {

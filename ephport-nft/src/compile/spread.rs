@@ -8,12 +8,16 @@ use ephport_core::decision::{HASH_SEED, kept_range};
 use ephport_core::{Address, Family, PortRange, PortSet, ResolvedPolicy};
 
 use super::Program;
-use super::scope::{MAX_COMPARED, family, source_address, within};
+use super::ports::within;
+use super::scope::{family, source_address};
 use crate::nftables::expr::{
     Byteorder, Expr, Hash, Immediate, Lookup, Numgen, Payload, Register, Verdict,
 };
 use crate::table::Set;
 use crate::table::layout::{branch_chain, ports_chain, range_chain};
+
+/// Up to so many ranges are compared one by one: a map would miss for an instant of the commit that adds it.
+const MAX_COMPARED: usize = 16;
 
 /// The several ranges of a policy, and the names of their chains.
 pub(super) struct Ranges<'a> {

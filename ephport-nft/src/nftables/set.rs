@@ -117,14 +117,11 @@ impl SetSpec {
     }
 
     /// The set without the kernel's own numbers and without the user data, which only affects how nft
-    /// prints it. The size of an anonymous set is that of its elements, the length of a verdict the
-    /// kernel's own.
+    /// prints it. The size only limits the count of elements; the length of a verdict is the kernel's own.
     #[must_use]
     pub fn normalized(&self) -> Self {
-        let description = self.description.clone().map(|described| SetDescription {
-            size: described.size.filter(|_| !self.is_anonymous()),
-            ..described
-        });
+        let description =
+            self.description.clone().map(|described| SetDescription { size: None, ..described });
         Self {
             handle: None,
             id: None,

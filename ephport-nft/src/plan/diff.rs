@@ -100,7 +100,11 @@ fn named_sets(
             operations.extend(Operation::fill(&after.to_set(), names.id()));
             continue;
         };
-        if before.spec.normalized() != after.spec.normalized() || after.spec.is_interval() {
+        let has_room = before.spec.size().is_none_or(|size| {
+            u32::try_from(after.elements.len()).is_ok_and(|count| count <= size)
+        });
+        let is_same = before.spec.normalized() == after.spec.normalized();
+        if !is_same || !has_room || after.spec.is_interval() {
             return None;
         }
         let (gone, new) = differing(before, after);

@@ -41,7 +41,11 @@ fn matched(operand: &Operand<'_>, is_inverted: bool, value: &MatchValue<'_>) -> 
     match (operand, value) {
         (Operand::Masked(inner, mask), MatchValue::Set(set)) => {
             let op = if is_inverted { "!=" } else { "==" };
-            Some(format!("{} & {} {op} {}", inner.key(*set)?, value::address(mask)?, set.to_nft()?))
+            let mask = match **inner {
+                Operand::Payload { .. } => port(mask)?,
+                _ => value::address(mask)?.to_string(),
+            };
+            Some(format!("{} & {mask} {op} {}", inner.key(*set)?, set.to_nft()?))
         }
         (_, MatchValue::Set(set)) => Some(format!("{} {op}{}", operand.key(*set)?, set.to_nft()?)),
         (Operand::Masked(inner, mask), MatchValue::Bytes(bytes)) => {
@@ -67,8 +71,15 @@ fn masked(inner: &Operand<'_>, mask: &[u8], is_inverted: bool, bytes: &[u8]) -> 
     match inner {
         Operand::Payload { base, offset, len } => {
             let load = Payload { base: *base, offset: *offset, len: *len, ..Payload::TCP_FLAGS };
-            let ([mask], [flags]) = (mask, bytes) else { return None };
             let op = if is_inverted { "!=" } else { "==" };
+            let ([mask], [flags]) = (mask, bytes) else {
+                return Some(format!(
+                    "{} & {} {op} {}",
+                    inner.to_nft()?,
+                    port(mask)?,
+                    port(bytes)?
+                ));
+            };
             (load == Payload::TCP_FLAGS)
                 .then(|| format!("tcp flags & ({}) {op} {}", tcp_flags(*mask), tcp_flags(*flags)))
         }

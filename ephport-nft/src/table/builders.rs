@@ -144,10 +144,14 @@ fn listed(set: SetSpec, ranges: Vec<Range>) -> Set {
     hashed(SetSpec { flags, ..set }, elements.collect())
 }
 
-/// A hash set or map, which declares its size: the kernel then makes its table once. A power of
-/// two has room for more elements without another table.
+/// The least size of a named set: below it, other elements never require another set.
+const MIN_SIZE: usize = 64;
+
+/// A hash set or map, which declares its size: the kernel then makes its table once. A named one has room for
+/// others, see [`MIN_SIZE`].
 fn hashed(set: SetSpec, elements: Vec<Element>) -> Set {
-    let size = u32::try_from(elements.len().next_power_of_two()).ok();
+    let least = if set.is_anonymous() { 1 } else { MIN_SIZE };
+    let size = u32::try_from(elements.len().next_power_of_two().max(least)).ok();
     Set { spec: set.with_size(size), elements }
 }
 
@@ -190,6 +194,13 @@ impl Set {
             (first, last, None)
         });
         listed(empty(name, Kind::PORT, NFT_SET_INTERVAL), ranges.collect())
+    }
+
+    /// A hash set of these ports, as bytes in network order.
+    #[must_use]
+    pub fn port_keys(name: SetName<'_>, ports: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let elements = ports.into_iter().map(|port| Element::new(port, None)).collect();
+        hashed(empty(name, Kind::PORT, 0), elements)
     }
 
     /// A verdict for each of some ranges of ports that do not overlap, for a 2-byte port in a
