@@ -44,7 +44,7 @@ pub(crate) fn command() -> clap::Command {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success, or yes      2  wrong arguments
-  1  failure              3  no: different, drifted, void or absent";
+  1  failure              3  no: different, drifted, void, outdated or absent";
 
 /// Choose the source ports of this host's outgoing connections, containers included.
 #[derive(Debug, Parser)]
@@ -79,7 +79,7 @@ Exit codes: 0 removed, or absent; 1 failure; 2 wrong arguments")]
     #[command(after_help = "\
 Example: ephport-nft status
 
-Exit codes: 0 intact; 1 failure; 2 wrong arguments; 3 drifted, void or absent")]
+Exit codes: 0 intact; 1 failure; 2 wrong arguments; 3 drifted, void, outdated or absent")]
     Status(StatusArgs),
     /// Show what `apply` would change
     #[command(after_help = "\

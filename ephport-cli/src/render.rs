@@ -1,6 +1,8 @@
 //! Policies as text for people: one block a policy, no line longer than 80 columns unless a single
 //! word of the user is.
 
+use std::collections::BTreeSet;
+
 use ephport_core::{
     Address, Families, Interfaces, Ipsec, OpenConnections, Origin, PermittedPorts, PickUp,
     PortRange, PortSet, Protocol, ResolvedPolicy, Target,
@@ -109,7 +111,7 @@ fn scope(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
         Families::Ipv4 => rows.push(("families", "ipv4".into())),
         Families::Ipv6 => rows.push(("families", "ipv6".into())),
     }
-    rows.push(("out-interfaces", interfaces(&policy.out_interfaces)));
+    rows.push(("out-interfaces", out_interfaces(policy)));
     match policy.origin {
         Origin::Both => {}
         Origin::Local => rows.push(("origin", "local: this host's sockets".into())),
@@ -175,6 +177,23 @@ pub(crate) fn interfaces(interfaces: &Interfaces) -> String {
         Interfaces::Any => "any but loopback".into(),
         Interfaces::Matching(patterns) => listed(patterns),
     }
+}
+
+/// The output interfaces; uplinks with what differs from a default route of the main table.
+fn out_interfaces(policy: &ResolvedPolicy) -> String {
+    let Interfaces::Matching(patterns) = &policy.out_interfaces else {
+        return interfaces(&policy.out_interfaces);
+    };
+    let named = patterns.iter().map(|pattern| {
+        let routes = policy.default_routes.iter();
+        let routes = routes.filter(|route| pattern.matches(&route.interface));
+        let reasons: BTreeSet<_> = routes.map(ToString::to_string).collect();
+        if reasons.is_empty() || reasons.contains("") {
+            return pattern.to_string();
+        }
+        format!("{pattern} ({})", listed(&reasons))
+    });
+    listed(named)
 }
 
 fn listed(items: impl IntoIterator<Item = impl ToString>) -> String {

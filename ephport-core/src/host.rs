@@ -1,7 +1,11 @@
 //! The facts of a host on which a policy depends.
 
+use std::fmt;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
+use crate::net::family::Family;
 use crate::net::interface::{InterfaceName, InterfacePattern};
 use crate::net::port::PortRange;
 use crate::net::port_set::PortSet;
@@ -31,6 +35,58 @@ pub struct HostFacts {
     /// and dummy interfaces, and those of other interfaces without a default route that are not in
     /// [`PRIVATE_NETWORKS`](crate::decision::PRIVATE_NETWORKS); sorted.
     pub kept_sources: Vec<IpAddr>,
+    /// The default routes that make interfaces uplinks; sorted.
+    pub default_routes: Vec<DefaultRoute>,
+    /// Networks of private addresses with a route of their own by an interface other than loopback; sorted.
+    /// Networks of the interfaces themselves and routes of DHCP and router advertisements are none.
+    pub routed_networks: Vec<(IpNet, InterfaceName)>,
+    /// The addresses of this host, as local routes have them; sorted.
+    pub local_networks: Vec<IpNet>,
+    /// The VRF devices; sorted.
+    pub vrfs: Vec<InterfaceName>,
+    /// The bridges whose frames pass netfilter (`bridge-nf-call-iptables`, `bridge-nf-call-ip6tables`);
+    /// sorted.
+    pub filtered_bridges: Vec<InterfaceName>,
+    /// Whether the host forwards packets, IPv4 or IPv6; `None` if that is unknown.
+    pub forwarding: Option<bool>,
+    /// The ports of the UDP sockets without a remote address.
+    pub udp_listeners: PortSet,
+    /// The ports among them that WireGuard devices listen on.
+    pub wireguard_ports: PortSet,
+}
+
+/// A default route, or two routes to both halves of all addresses.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DefaultRoute {
+    /// The output interface.
+    pub interface: InterfaceName,
+    /// The routing table (`RT_TABLE_*` of linux/rtnetlink.h).
+    pub table: u32,
+    /// The address family.
+    pub family: Family,
+    /// The VRF device of the table.
+    pub vrf: Option<InterfaceName>,
+    /// Whether it is two routes, 0.0.0.0/1 and 128.0.0.0/1 or their like of IPv6.
+    pub halves: bool,
+}
+
+impl DefaultRoute {
+    /// The table in which routes are unless they name another (`RT_TABLE_MAIN`).
+    pub const MAIN_TABLE: u32 = 254;
+}
+
+/// What differs from one default route of the main table; empty for that.
+impl fmt::Display for DefaultRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = match &self.vrf {
+            Some(vrf) => Some(format!("VRF {vrf}")),
+            None if self.table == Self::MAIN_TABLE => None,
+            None => Some(format!("table {}", self.table)),
+        };
+        let halves = self.halves.then(|| "two half routes".to_string());
+        let parts: Vec<_> = table.into_iter().chain(halves).collect();
+        f.write_str(&parts.join(", "))
+    }
 }
 
 impl HostFacts {
@@ -45,6 +101,18 @@ impl HostFacts {
             found.map_or_else(|| pattern.clone(), |(_, name)| InterfacePattern::Name(name.clone()))
         };
         patterns.iter().map(named).collect()
+    }
+
+    /// The ports of the host's own sockets: `local_ports` less `reserved_ports`.
+    #[must_use]
+    pub fn own_ports(&self) -> Option<PortSet> {
+        Some(PortSet::from(self.local_ports?).difference(&self.reserved_ports))
+    }
+
+    /// Whether this host has the address.
+    #[must_use]
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.local_networks.iter().any(|network| network.contains(&address))
     }
 
     /// Whether `pattern` covers an interface that exists.

@@ -84,7 +84,7 @@ pub use decision::{
     permits,
 };
 pub use flow::{AddressType, Flow, FlowError, SourceType, TcpOpening};
-pub use host::HostFacts;
+pub use host::{DefaultRoute, HostFacts};
 pub use import::iptables::{Imported, SkipReason, Skipped};
 pub use import::nacl::{NaclError, NetworkAcl, NetworkAcls};
 pub use net::address_range::{AddressRange, AddressRangeError};

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use crate::allocation::block_table::BlockTable;
-use crate::host::HostFacts;
+use crate::host::{DefaultRoute, HostFacts};
 use crate::net::family::Families;
 use crate::net::interface::{InterfacePattern, InterfacePatterns, Interfaces};
 use crate::net::mark::Mark;
@@ -28,6 +28,8 @@ pub struct ResolvedPolicy {
     pub name: PolicyName,
     /// The output interfaces.
     pub out_interfaces: Interfaces,
+    /// The default routes that make the output interfaces uplinks; none if the policy names interfaces.
+    pub default_routes: Vec<DefaultRoute>,
     /// Output interfaces that are out of scope.
     pub except_interfaces: Vec<InterfacePattern>,
     /// The input interfaces; none means every interface and this host.
@@ -54,6 +56,8 @@ pub struct ResolvedPolicy {
     pub translated: PortSet,
     /// The ports to which they are translated.
     pub permitted: PermittedPorts,
+    /// The host's own ports, if the policy translates to them.
+    pub local_ports: Option<PortSet>,
     /// The source ports that connections in scope may be sent with when the policy is enforced: the
     /// permitted and the exempt ports, and the privileged ports that are not translated.
     pub permitted_source_ports: PortSet,
@@ -116,13 +120,17 @@ impl Policy {
             (address, _) => address,
         };
         let kept_sources = match address {
-            Address::Auto => kept_sources(&spec.scope.sources, host),
+            Address::Auto => host.kept_sources.clone(),
             Address::Masquerade | Address::Keep | Address::Fixed(_) => Vec::new(),
         };
         Ok(ResolvedPolicy {
             policy: self.clone(),
             name: spec.name.clone(),
             out_interfaces: out_interfaces(&spec.scope, host)?,
+            default_routes: match spec.scope.out_interfaces {
+                OutInterfaces::Uplinks => host.default_routes.clone(),
+                OutInterfaces::Any | OutInterfaces::Matching(_) => Vec::new(),
+            },
             except_interfaces: host.named(&spec.scope.except_interfaces),
             in_interfaces: host.named(&spec.scope.in_interfaces),
             families: self.families(),
@@ -139,6 +147,7 @@ impl Policy {
             untranslated,
             translated,
             permitted,
+            local_ports: host.own_ports().filter(|_| spec.target == Target::Local),
             flags: spec.flags,
             per_source_stable: spec.per_source_stable,
             address,
@@ -151,22 +160,12 @@ impl Policy {
     }
 }
 
-/// The addresses of this host that `auto` keeps among these networks; none means all.
-fn kept_sources(sources: &[IpNet], host: &HostFacts) -> Vec<IpAddr> {
-    let is_source =
-        |address: &&IpAddr| sources.is_empty() || sources.iter().any(|net| net.contains(*address));
-    host.kept_sources.iter().filter(is_source).copied().collect()
-}
-
 fn permitted(spec: &PolicySpec, host: &HostFacts) -> Result<PermittedPorts, ResolveError> {
     let ports = match &spec.target {
         Target::Blocks(blocks) => return Ok(PermittedPorts::Blocks(blocks.clone())),
         Target::Ports(ports) => ports.clone(),
         Target::MapE(map_e) => map_e.ports(),
-        Target::Local => {
-            let range = host.local_ports.ok_or(ResolveError::NoLocalPorts)?;
-            PortSet::from(range).difference(&host.reserved_ports)
-        }
+        Target::Local => host.own_ports().ok_or(ResolveError::NoLocalPorts)?,
     };
     let left = ports.difference(&spec.except_ports);
     if left.is_empty() {

@@ -42,6 +42,8 @@ pub const NFNLGRP_NFTABLES: u32 = 7;
 pub const NFPROTO_UNSPEC: u8 = 0;
 pub const NFPROTO_INET: u8 = 1;
 pub const NFPROTO_IPV4: u8 = 2;
+pub const NFPROTO_NETDEV: u8 = 5;
+pub const NF_NETDEV_EGRESS: u32 = 1;
 pub const NFPROTO_IPV6: u8 = 10;
 pub const NF_INET_FORWARD: u32 = 2;
 pub const NF_INET_LOCAL_OUT: u32 = 3;
@@ -203,6 +205,7 @@ pub const NFTA_PAYLOAD_DREG: u16 = 1;
 pub const NFTA_PAYLOAD_BASE: u16 = 2;
 pub const NFTA_PAYLOAD_OFFSET: u16 = 3;
 pub const NFTA_PAYLOAD_LEN: u16 = 4;
+pub const NFTA_PAYLOAD_SREG: u16 = 5;
 pub const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 pub const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 
@@ -418,7 +421,11 @@ pub const RTN_BROADCAST: u8 = 3;
 pub const RTN_MULTICAST: u8 = 5;
 pub const RTA_OIF: u16 = 4;
 pub const RTA_MULTIPATH: u16 = 9;
+pub const RTA_TABLE: u16 = 15;
 pub const RTA_NH_ID: u16 = 30;
+pub const RTPROT_KERNEL: u8 = 2;
+pub const RTPROT_RA: u8 = 9;
+pub const RTPROT_DHCP: u8 = 16;
 pub const RTM_NEWNEXTHOP: u16 = 104;
 pub const RTM_GETNEXTHOP: u16 = 106;
 
@@ -431,6 +438,9 @@ pub const NHA_OIF: u16 = 5;
 pub const IFLA_PROP_LIST: u16 = 52;
 pub const IFLA_ALT_IFNAME: u16 = 53;
 pub const IFLA_IFNAME: u16 = 3;
+pub const IFLA_VRF_TABLE: u16 = 1;
+pub const IFLA_BR_NF_CALL_IPTABLES: u16 = 36;
+pub const IFLA_BR_NF_CALL_IP6TABLES: u16 = 37;
 
 // The lab's own networks.
 
@@ -468,3 +478,19 @@ pub const RTN_LOCAL: u8 = 2;
 pub const RT_TABLE_MAIN: u8 = 254;
 pub const RT_SCOPE_UNIVERSE: u8 = 0;
 pub const RTPROT_STATIC: u8 = 4;
+
+// linux/genetlink.h
+pub const GENL_ID_CTRL: u16 = 16;
+pub const CTRL_CMD_GETFAMILY: u8 = 3;
+pub const CTRL_ATTR_FAMILY_ID: u16 = 1;
+pub const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+
+// linux/wireguard.h
+pub const WG_CMD_GET_DEVICE: u8 = 0;
+pub const WGDEVICE_A_IFNAME: u16 = 2;
+pub const WGDEVICE_A_LISTEN_PORT: u16 = 6;
+
+// linux/netfilter/nf_tables_compat.h, linux/netfilter/xt_CT.h
+pub const NFTA_TARGET_NAME: u16 = 1;
+pub const NFTA_TARGET_INFO: u16 = 3;
+pub const XT_CT_NOTRACK: u16 = 1;

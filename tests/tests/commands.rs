@@ -323,8 +323,9 @@ fn apply_and_remove_print_json() {
     for (dry_run, result) in results {
         let more = if dry_run { "--dry-run" } else { "" };
         let ended = ephport(&host, &format!("apply {flags} {more}"));
-        let expected =
-            json!({ "version": 1, "result": result, "dry_run": dry_run, "policies": policies });
+        let expected = json!({
+            "version": 1, "result": result, "dry_run": dry_run, "policies": policies, "warnings": [],
+        });
         assert_eq!((ended.exit, parsed(&ended)), (Exit::Success, expected));
     }
     for result in ["removed", "absent"] {
@@ -345,7 +346,7 @@ fn status_prints_json() {
     let empty = |state| {
         json!({
             "version": 1, "state": state, "written_by": null, "fingerprint": null,
-            "policy_file": null, "void": [], "drift": [], "policies": [], "rules": [],
+            "policy_file": null, "void": [], "outdated": [], "drift": [], "policies": [], "rules": [],
         })
     };
     assert_eq!(status(), (Exit::Differs, empty("absent")));

@@ -4,8 +4,9 @@ use ephport_nft::Client;
 
 use super::{Failure, document, plan};
 use crate::Exit;
+use crate::advice::Advised;
 use crate::args::ApplyArgs;
-use crate::document::{Apply, ApplyResult, VERSION};
+use crate::document::{Apply, ApplyResult, Level, VERSION, Warning};
 use crate::output::Output;
 use crate::render::Block;
 
@@ -13,10 +14,22 @@ pub(crate) fn run(args: ApplyArgs, output: &mut Output<'_>) -> Result<Exit, Fail
     let plan = plan(&document(args.source)?, output)?;
     let mut client = Client::open()?;
     let applied = if args.dry_run { client.dry_run(&plan)? } else { client.apply(&plan)? };
+    // The kernel is as desired by now, whatever happens here.
+    let others = client.interferences().unwrap_or_else(|error| {
+        let message = format!("cannot read the rules of other tables: {}", Advised(&error));
+        output.message(Level::Warning, "kernel", None, &message);
+        Vec::new()
+    });
+    for other in &others {
+        output.message(Level::Warning, other.name(), None, &other.to_string());
+    }
     let result = ApplyResult::new(applied, args.dry_run);
     if args.output.json {
         let policies = plan.resolved.iter().map(Into::into).collect();
-        output.document(&Apply { version: VERSION, result, dry_run: args.dry_run, policies });
+        let of_others = others.iter().map(|other| Warning::new(other.name(), None, other));
+        let warnings = plan.warnings.iter().map(Into::into).chain(of_others).collect();
+        let (version, dry_run) = (VERSION, args.dry_run);
+        output.document(&Apply { version, result, dry_run, policies, warnings });
     } else {
         writeln!(output, "{} table inet ephport", result.name());
         for policy in &plan.resolved {

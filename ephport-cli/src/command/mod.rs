@@ -18,7 +18,7 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use ephport_core::import::map_e::MapEInputError;
-use ephport_core::{Document, DocumentError, NaclError, PolicyError, PolicyFileError};
+use ephport_core::{Document, DocumentError, HostFacts, NaclError, PolicyError, PolicyFileError};
 use ephport_nft::conntrack::ConntrackError;
 use ephport_nft::interpret::InterpretError;
 use ephport_nft::netlink::NetlinkError;
@@ -138,7 +138,16 @@ fn read_document(path: PathBuf) -> Result<Document, Failure> {
 
 /// The plan of a document on this host, after its warnings.
 fn plan(document: &Document, output: &mut Output<'_>) -> Result<Plan, Failure> {
-    let plan = Plan::new(document.policies(), &host::facts().map_err(Failure::Host)?)?;
+    plan_on(document, &host::facts().map_err(Failure::Host)?, output)
+}
+
+/// The plan of a document on a host with these facts, after its warnings.
+fn plan_on(
+    document: &Document,
+    facts: &HostFacts,
+    output: &mut Output<'_>,
+) -> Result<Plan, Failure> {
+    let plan = Plan::new(document.policies(), facts)?;
     plan.warnings.iter().for_each(|warning| output.warn(warning));
     Ok(plan)
 }
@@ -168,7 +177,6 @@ fn read_text(input: &mut dyn Read) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use ephport_core::HostFacts;
     use ephport_nft::compile::CompileError;
 
     use super::*;

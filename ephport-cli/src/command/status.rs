@@ -6,28 +6,38 @@
 
 use std::path::Path;
 
-use ephport_core::ResolveError;
-use ephport_nft::client::{EarlierNat, State};
-use ephport_nft::{Client, Installed, InstalledPolicy, Plan, PlanError, Status, TableState};
+use ephport_core::{Address, HostFacts, ResolveError};
+use ephport_nft::client::{Interference, State};
+use ephport_nft::table::ChangedFact;
+use ephport_nft::{
+    Client, Installed, InstalledPolicy, Plan, PlanError, Status, TableState, Warning, host,
+};
 
-use super::{DEFAULT_FILE, Failure, plan, read_document};
+use super::{DEFAULT_FILE, Failure, plan_on, read_document};
 use crate::Exit;
 use crate::args::StatusArgs;
-use crate::document::{self, Level, PolicyStatus, VERSION, Void, ports, rules};
+use crate::document::{self, Level, PolicyStatus, Reason, VERSION, ports, rules};
 use crate::output::Output;
 use crate::render::Block;
 
 pub(crate) fn run(args: &StatusArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let mut client = Client::open()?;
     let installed = client.installed()?;
-    let policy = policy(&installed, output);
+    let facts = host::facts().map_err(Failure::Host)?;
+    let policy = policy(&installed, &facts, output);
     let plan = policy.plan();
     let status = installed.status(plan.map(|plan| &plan.table));
     let report = Report {
-        void: void(&status, &policy, client.earlier_nat()?),
+        void: void(&status, &facts, client.interferences()?),
+        outdated: outdated(&status, &policy, &facts),
         status: &status,
         policy: &policy,
     };
+    if plan.is_none() {
+        for warning in &absent_addresses(&status, &facts) {
+            output.warn(warning);
+        }
+    }
     if args.output.json {
         output.document(&report.document());
     } else {
@@ -38,18 +48,72 @@ pub(crate) fn run(args: &StatusArgs, output: &mut Output<'_>) -> Result<Exit, Fa
 }
 
 /// The reasons why an intact table has no effect.
-fn void(status: &Status, policy: &Policy, earlier_nat: Vec<EarlierNat>) -> Vec<Void> {
+fn void(status: &Status, facts: &HostFacts, others: Vec<Interference>) -> Vec<Reason> {
     if status.state != State::Intact {
         return Vec::new();
     }
-    let earlier =
-        |chain: EarlierNat| Void { kind: "earlier-nat".into(), message: chain.to_string() };
-    let mut reasons: Vec<_> = earlier_nat.into_iter().map(earlier).collect();
-    if matches!(policy, Policy::NoUplink) {
+    let mut reasons: Vec<_> =
+        others.into_iter().map(|other| Reason::new(other.name(), &other)).collect();
+    let needs_uplinks = status.facts().is_some_and(|facts| facts.has_uplinks());
+    if needs_uplinks && facts.uplinks.is_empty() {
         let message = "no interface has a default route, and a policy applies to the uplinks";
-        reasons.push(Void { kind: "no-uplink".into(), message: message.into() });
+        reasons.push(Reason::new("no-uplink", &message));
     }
     reasons
+}
+
+/// The facts of the host that are not those for which an intact table was applied.
+fn outdated(status: &Status, policy: &Policy, facts: &HostFacts) -> Vec<Reason> {
+    // The policy makes the same table of both.
+    if status.state != State::Intact || policy.plan().is_some() {
+        return Vec::new();
+    }
+    let changed = status.facts().map(|then| then.changed(facts)).unwrap_or_default();
+    let reason = |fact: ChangedFact| match fact {
+        ChangedFact::Uplinks if facts.uplinks.is_empty() => None,
+        ChangedFact::Uplinks => Some(differs("uplinks-changed", "the uplinks", &facts.uplinks)),
+        ChangedFact::LocalPorts => {
+            Some(differs("local-ports-changed", "the host's own ports", &facts.own_ports()))
+        }
+        ChangedFact::KeptSources => Some(differs(
+            "kept-sources-changed",
+            "the addresses that `auto` keeps on every output interface",
+            &facts.kept_sources,
+        )),
+        _ => None,
+    };
+    changed.into_iter().filter_map(reason).collect()
+}
+
+fn differs<'a, T: ToString + 'a>(
+    kind: &str,
+    what: &str,
+    now: impl IntoIterator<Item = &'a T>,
+) -> Reason {
+    let now: Vec<_> = now.into_iter().map(ToString::to_string).collect();
+    let now = if now.is_empty() { "none".into() } else { now.join(", ") };
+    Reason::new(
+        kind,
+        &format!(
+            "{what} are now {now}, and were others when the table was applied; apply it again"
+        ),
+    )
+}
+
+/// The addresses that connections get and that no interface has.
+fn absent_addresses(status: &Status, facts: &HostFacts) -> Vec<Warning> {
+    let Installed::Ours { ruleset: table, .. } = &status.installed else { return Vec::new() };
+    let mut warnings = Vec::new();
+    for InstalledPolicy { name, addresses, .. } in table.policies() {
+        for address in addresses {
+            if let Address::Fixed(address) = address
+                && !facts.has_address(address)
+            {
+                warnings.push(Warning::NoAddress { policy: name.clone(), address });
+            }
+        }
+    }
+    warnings
 }
 
 /// The policy to compare with.
@@ -74,12 +138,13 @@ impl Policy {
     }
 }
 
-fn policy(installed: &Installed, output: &mut Output<'_>) -> Policy {
+fn policy(installed: &Installed, facts: &HostFacts, output: &mut Output<'_>) -> Policy {
     let Installed::Ours { fingerprint, .. } = installed else { return Policy::Unknown };
     if !Path::new(DEFAULT_FILE).exists() {
         return Policy::Unknown;
     }
-    match read_document(DEFAULT_FILE.into()).and_then(|document| plan(&document, output)) {
+    match read_document(DEFAULT_FILE.into()).and_then(|document| plan_on(&document, facts, output))
+    {
         // Without a fingerprint, nothing contradicts the file.
         Ok(plan) if fingerprint.is_none() || installed.is_from(&plan.table) => Policy::File(plan),
         Ok(_) => Policy::Other,
@@ -97,7 +162,8 @@ fn policy(installed: &Installed, output: &mut Output<'_>) -> Policy {
 struct Report<'a> {
     status: &'a Status,
     policy: &'a Policy,
-    void: Vec<Void>,
+    void: Vec<Reason>,
+    outdated: Vec<Reason>,
 }
 
 impl Report<'_> {
@@ -105,15 +171,17 @@ impl Report<'_> {
         match self.status.state {
             State::Absent => document::State::Absent,
             State::Foreign => document::State::Foreign,
-            State::Intact if self.void.is_empty() => document::State::Intact,
-            State::Intact => document::State::Void,
+            State::Intact if !self.void.is_empty() => document::State::Void,
+            State::Intact if !self.outdated.is_empty() => document::State::Outdated,
+            State::Intact => document::State::Intact,
             _ => document::State::Drifted,
         }
     }
 
     fn print(&self, with_rules: bool, output: &mut Output<'_>) {
         writeln!(output, "{}: {}", self.state().name(), self.table());
-        self.void.iter().for_each(|reason| writeln!(output, "  {}", reason.message));
+        let reasons = self.void.iter().chain(&self.outdated);
+        reasons.for_each(|reason| writeln!(output, "  {}", reason.message));
         if self.status.state == State::Drifted {
             self.print_drift(output);
         }
@@ -179,6 +247,7 @@ impl Report<'_> {
             fingerprint: fingerprint.map(|fingerprint| fingerprint.checksum.to_string()),
             policy_file: matches!(policy, Policy::File(_)).then(|| DEFAULT_FILE.into()),
             void: self.void.clone(),
+            outdated: self.outdated.clone(),
             drift: status.drift.iter().map(Into::into).collect(),
             policies: table.map(|table| self.policies(table)).unwrap_or_default(),
             rules: table.map(rules).unwrap_or_default(),

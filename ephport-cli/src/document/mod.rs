@@ -85,6 +85,31 @@ pub(crate) struct Apply {
     pub(crate) dry_run: bool,
     /// The policies, in order of precedence.
     pub(crate) policies: Vec<PolicyDocument>,
+    /// What the policies do not do, or do without being asked, on this host.
+    pub(crate) warnings: Vec<Warning>,
+}
+
+/// A warning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Warning {
+    /// The stable name of this kind of warning.
+    kind: String,
+    /// The policy that it concerns.
+    policy: Option<String>,
+    /// The warning as a sentence.
+    message: String,
+}
+
+impl Warning {
+    pub(crate) fn new(kind: &str, policy: Option<String>, message: &impl ToString) -> Self {
+        Self { kind: kind.into(), policy, message: message.to_string() }
+    }
+}
+
+impl From<&ephport_core::Warning> for Warning {
+    fn from(warning: &ephport_core::Warning) -> Self {
+        Self::new(warning.name(), Some(warning.policy().to_string()), warning)
+    }
 }
 
 /// A change of the table.
@@ -174,7 +199,9 @@ pub(crate) struct Status {
     /// The policy file from which the table was applied.
     pub(crate) policy_file: Option<String>,
     /// The reasons why the policies have no effect although the table is intact.
-    pub(crate) void: Vec<Void>,
+    pub(crate) void: Vec<Reason>,
+    /// The facts of the host that are not those for which the table was applied.
+    pub(crate) outdated: Vec<Reason>,
     /// The differences from what was applied, as far as they are known.
     pub(crate) drift: Vec<Difference>,
     /// The policies in the table, in order of precedence.
@@ -195,6 +222,8 @@ pub(crate) enum State {
     Drifted,
     /// The table is as applied, but something else makes it ineffective.
     Void,
+    /// The table is as applied, but the host has other uplinks, ports or addresses now.
+    Outdated,
     /// The table is as applied.
     Intact,
 }
@@ -206,18 +235,25 @@ impl State {
             Self::Foreign => "foreign",
             Self::Drifted => "drifted",
             Self::Void => "void",
+            Self::Outdated => "outdated",
             Self::Intact => "intact",
         }
     }
 }
 
-/// A reason why a policy has no effect.
+/// A reason why a policy has not the desired effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub(crate) struct Void {
+pub(crate) struct Reason {
     /// The stable name of the reason.
-    pub(crate) kind: String,
+    kind: String,
     /// The reason as a sentence.
     pub(crate) message: String,
+}
+
+impl Reason {
+    pub(crate) fn new(kind: &str, message: &impl ToString) -> Self {
+        Self { kind: kind.into(), message: message.to_string() }
+    }
 }
 
 /// The difference between the installed table and the policies.

@@ -1,6 +1,8 @@
 //! Parts of several documents.
 
-use ephport_core::{Families, Interfaces, PolicyName, PortSet, Protocol, ResolvedPolicy};
+use ephport_core::{
+    DefaultRoute, Families, Interfaces, PolicyName, PortSet, Protocol, ResolvedPolicy,
+};
 use ephport_nft::nftables::Rule;
 use ephport_nft::plan::drift::Location;
 use ephport_nft::table::layout::policy_of;
@@ -42,6 +44,8 @@ pub(crate) struct PolicyDocument {
     protocols: Vec<String>,
     /// The output interfaces: names, and prefixes like `wg*`; null is every interface but loopback.
     out_interfaces: Option<Vec<String>>,
+    /// The default routes that make the output interfaces uplinks; none if the policy names interfaces.
+    uplinks: Vec<UplinkDocument>,
     /// The output interfaces out of scope.
     except_interfaces: Vec<String>,
     /// The input interfaces; none is all, and this host.
@@ -91,6 +95,34 @@ pub(crate) struct PolicyDocument {
     kept_sources: Vec<String>,
 }
 
+/// A default route that makes an interface an uplink.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct UplinkDocument {
+    /// The interface.
+    interface: String,
+    /// The number of the routing table; 254 is the main table.
+    table: u32,
+    /// `ipv4` or `ipv6`.
+    family: String,
+    /// The VRF device of the table.
+    vrf: Option<String>,
+    /// Whether it is two routes to half of all addresses each.
+    halves: bool,
+}
+
+impl From<&DefaultRoute> for UplinkDocument {
+    fn from(route: &DefaultRoute) -> Self {
+        let DefaultRoute { interface, table, family, vrf, halves } = route;
+        Self {
+            interface: interface.to_string(),
+            table: *table,
+            family: family_names((*family).into()).concat(),
+            vrf: vrf.as_ref().map(ToString::to_string),
+            halves: *halves,
+        }
+    }
+}
+
 /// The mark of a packet.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct PacketMark {
@@ -107,6 +139,7 @@ impl From<&ResolvedPolicy> for PolicyDocument {
             policy: written,
             name,
             out_interfaces,
+            default_routes,
             except_interfaces,
             in_interfaces,
             families,
@@ -120,6 +153,7 @@ impl From<&ResolvedPolicy> for PolicyDocument {
             ipsec,
             translated,
             permitted,
+            local_ports: _,
             permitted_source_ports,
             untranslated: _,
             flags,
@@ -139,6 +173,7 @@ impl From<&ResolvedPolicy> for PolicyDocument {
                 Interfaces::Any => None,
                 Interfaces::Matching(patterns) => Some(texts(patterns.iter())),
             },
+            uplinks: default_routes.iter().map(Into::into).collect(),
             except_interfaces: texts(except_interfaces),
             in_interfaces: texts(in_interfaces),
             families: family_names(*families),

@@ -43,6 +43,7 @@ pub use self::error::{
 pub use super::value::ValueError;
 use crate::host::HostFacts;
 use crate::policy::Policy;
+use crate::policy::host_warnings;
 use crate::policy::warning::{self, Warning};
 use crate::resolve::ResolvedPolicy;
 
@@ -91,7 +92,7 @@ impl Document {
     /// What the policies do not do on a host with these facts as it is now.
     #[must_use]
     pub fn host_warnings(&self, host: &HostFacts) -> Vec<Warning> {
-        warning::host_warnings(&self.0, host)
+        host_warnings::host_warnings(&self.0, host)
     }
 
     /// The TOML text: the name and the target of each policy, and what differs from the defaults.

@@ -13,6 +13,7 @@
 pub mod address;
 pub mod check;
 pub mod file;
+pub mod host_warnings;
 pub mod key;
 pub mod keys;
 pub mod name;

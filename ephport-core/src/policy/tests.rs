@@ -195,6 +195,63 @@ fn absent_interfaces_are_warnings() {
     assert_eq!(warnings[0].name(), "no-interface");
 }
 
+/// A host with what the kernels of most test machines lack.
+fn unusual_host() -> HostFacts {
+    let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+    HostFacts {
+        uplinks: names(&["eth0"]),
+        interfaces: names(&["br0", "eth0", "eth1", "red", "red-b"]),
+        vrfs: names(&["red", "red-b"]),
+        filtered_bridges: names(&["br0"]),
+        alternative_names: vec![("tenants".parse().unwrap(), "red".parse().unwrap())],
+        local_networks: vec!["192.0.2.2/32".parse().unwrap(), "203.0.113.0/28".parse().unwrap()],
+        routed_networks: (0..11)
+            .map(|i| (format!("10.{i}.0.0/16").parse().unwrap(), "eth0".parse().unwrap()))
+            .collect(),
+        udp_listeners: "500,4500,5000,51999".parse().unwrap(),
+        wireguard_ports: "51999".parse().unwrap(),
+        ..HostFacts::default()
+    }
+}
+
+#[test]
+fn warnings_of_a_host_name_cause_and_key() {
+    let warnings = |lines: &str| -> String {
+        let text = format!("[[policy]]\nname = \"a\"\n{lines}");
+        let warnings = text.parse::<Document>().unwrap().host_warnings(&unusual_host());
+        let lines = warnings.iter().map(|warning| format!("{}: {warning}\n", warning.name()));
+        lines.collect::<Vec<_>>().concat()
+    };
+    let cases = [
+        "to-ports = \"1024-2047\"\nout-interfaces = [\"red\", \"tenants\", \"red*\", \"eth1\"]\nprotocols = \"tcp\"",
+        "to-ports = \"1024-2047\"\nout-interfaces = \"eth1\"",
+        "to-ports = \"1024-2047\"\nprotocols = \"tcp\"",
+        "to-ports = \"1024-2047\"\nprotocols = \"tcp\"\nenforce = true\nout-interfaces = \"any\"\norigin = \"local\"",
+        "to-ports = \"1024-2047\"\nprotocols = \"tcp\"\naddress = \"203.0.113.16\"\norigin = \"local\"",
+        "blocks = [\"10.0.0.1=203.0.113.15:1024-2047\", \"10.0.0.2=203.0.113.16:1024-2047\"]\n\
+         out-interfaces = \"eth1\"\nprotocols = \"tcp\"",
+        "to-ports = \"1024-2047\"\nprotocols = \"tcp\"\naddress = \"keep\"",
+    ];
+    expect![[r#"
+        vrf-device: policy a: `red` is a VRF device, which sends nothing itself: name the interfaces in the VRF
+        vrf-device: policy a: `red` is a VRF device, which sends nothing itself: name the interfaces in the VRF
+        vrf-device: policy a: `red*` is a VRF device, which sends nothing itself: name the interfaces in the VRF
+
+        server-port: policy a: IPsec NAT traversal of this host uses UDP port 4500, which is translated when this host sends first: exempt-source-ports = "4500" keeps it
+        server-port: policy a: WireGuard of this host uses UDP port 51999, which is translated when this host sends first: exempt-source-ports = "51999" keeps it
+
+        routed-networks: policy a: connections from other hosts to 10.0.0.0/16, 10.1.0.0/16, 10.2.0.0/16, 10.3.0.0/16, 10.4.0.0/16, 10.5.0.0/16, 10.6.0.0/16, 10.7.0.0/16, 3 more (own route by eth0) get an address of this host: except-destinations excludes networks that know the way back
+
+        filtered-bridge: policy a: the frames of bridge br0 pass netfilter (bridge-nf-call-iptables): a frame that another tool's NAT translates to a port that is not permitted is dropped
+
+        no-address: policy a: no interface of this host has the address 203.0.113.16: replies arrive only if other hosts route it to this one
+
+        no-address: policy a: no interface of this host has the address 203.0.113.16: replies arrive only if other hosts route it to this one
+
+        private-sources: policy a: address = "keep" applies to private sources of other hosts too, and replies to these do not arrive from outside: use auto or masquerade, or origin = "local"
+    "#]].assert_eq(&cases.map(warnings).join("\n"));
+}
+
 proptest! {
     #[test]
     fn every_policy_translates_its_example(policy in wide_policies()) {

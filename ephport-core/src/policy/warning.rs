@@ -1,15 +1,16 @@
-//! What correct policies do not do: keys without effect, policies that no connection reaches, and
-//! interfaces that do not exist.
+//! What correct policies do not do: keys without effect, and policies that no connection reaches. What they
+//! do not do on one host is in [`host_warnings`](crate::policy::host_warnings).
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::host::HostFacts;
 use crate::net::address_set::AddressSet;
 use crate::net::family::Family;
 use crate::net::interface::{InterfaceName, InterfacePattern};
+use crate::net::port::Port;
 use crate::net::port_set::PortSet;
 use crate::net::protocol::Protocol;
 use crate::policy::Policy;
@@ -63,6 +64,85 @@ pub enum Warning {
         /// The policy.
         policy: PolicyName,
     },
+    /// Networks that the host routes by an uplink beside its default route, as those of other nodes.
+    #[error(
+        "policy {policy}: connections from other hosts to {} (own route by {interface}) get an address of \
+         this host: except-destinations excludes networks that know the way back",
+        listed(networks)
+    )]
+    RoutedNetworks {
+        /// The policy.
+        policy: PolicyName,
+        /// The networks.
+        networks: Vec<IpNet>,
+        /// The output interface.
+        interface: InterfaceName,
+    },
+    /// Private sources of other hosts that no NAT translates.
+    #[error(
+        "policy {policy}: address = \"keep\" applies to private sources of other hosts too, and replies \
+         to these do not arrive from outside: use auto or masquerade, or origin = \"local\""
+    )]
+    PrivateSources {
+        /// The policy.
+        policy: PolicyName,
+    },
+    /// A bridge whose frames are enforced where another tool's NAT translates them.
+    #[error(
+        "policy {policy}: the frames of bridge {bridge} pass netfilter (bridge-nf-call-iptables): a frame \
+         that another tool's NAT translates to a port that is not permitted is dropped"
+    )]
+    FilteredBridge {
+        /// The policy.
+        policy: PolicyName,
+        /// The bridge.
+        bridge: InterfaceName,
+    },
+    /// A VRF device as output interface.
+    #[error(
+        "policy {policy}: `{pattern}` is a VRF device, which sends nothing itself: name the interfaces in \
+         the VRF"
+    )]
+    VrfDevice {
+        /// The policy.
+        policy: PolicyName,
+        /// The pattern.
+        pattern: InterfacePattern,
+    },
+    /// An address that this host does not have.
+    #[error(
+        "policy {policy}: no interface of this host has the address {address}: replies arrive only if \
+         other hosts route it to this one"
+    )]
+    NoAddress {
+        /// The policy.
+        policy: PolicyName,
+        /// The address.
+        address: IpAddr,
+    },
+    /// A server of this host that opens connections from its own port.
+    #[error(
+        "policy {policy}: {service} of this host uses UDP port {port}, which is translated when this host \
+         sends first: exempt-source-ports = \"{port}\" keeps it"
+    )]
+    ServerPort {
+        /// The policy.
+        policy: PolicyName,
+        /// The name of the protocol.
+        service: &'static str,
+        /// The port.
+        port: Port,
+    },
+}
+
+/// The most networks in a message.
+const MAX_LISTED: usize = 8;
+
+fn listed(networks: &[IpNet]) -> String {
+    let some = networks.iter().take(MAX_LISTED).map(ToString::to_string);
+    let more = networks.len().saturating_sub(MAX_LISTED);
+    let more = (more > 0).then(|| format!("{more} more"));
+    some.chain(more).collect::<Vec<_>>().join(", ")
 }
 
 impl Warning {
@@ -74,6 +154,12 @@ impl Warning {
             Self::Unreachable { .. } => "unreachable",
             Self::NoInterface { .. } => "no-interface",
             Self::NoUdpLite { .. } => "no-udplite",
+            Self::RoutedNetworks { .. } => "routed-networks",
+            Self::PrivateSources { .. } => "private-sources",
+            Self::FilteredBridge { .. } => "filtered-bridge",
+            Self::VrfDevice { .. } => "vrf-device",
+            Self::NoAddress { .. } => "no-address",
+            Self::ServerPort { .. } => "server-port",
         }
     }
 
@@ -84,7 +170,13 @@ impl Warning {
             Self::NoEffect { policy, .. }
             | Self::Unreachable { policy, .. }
             | Self::NoInterface { policy, .. }
-            | Self::NoUdpLite { policy } => policy,
+            | Self::NoUdpLite { policy }
+            | Self::RoutedNetworks { policy, .. }
+            | Self::PrivateSources { policy }
+            | Self::FilteredBridge { policy, .. }
+            | Self::VrfDevice { policy, .. }
+            | Self::NoAddress { policy, .. }
+            | Self::ServerPort { policy, .. } => policy,
         }
     }
 }
@@ -137,29 +229,6 @@ impl Earlier {
         }
         candidates
     }
-}
-
-/// The warnings about a host with these facts as it is now.
-#[must_use]
-pub fn host_warnings(policies: &[Policy], host: &HostFacts) -> Vec<Warning> {
-    let of_policy = |policy: &Policy| {
-        let scope = &policy.spec().scope;
-        let out = match &scope.out_interfaces {
-            OutInterfaces::Matching(patterns) => patterns.as_slice(),
-            OutInterfaces::Uplinks | OutInterfaces::Any => &[],
-        };
-        let absent = out.iter().chain(&scope.in_interfaces).filter(|pattern| !host.knows(pattern));
-        let name = policy.name();
-        let warning = |pattern: &InterfacePattern| Warning::NoInterface {
-            policy: name.clone(),
-            pattern: pattern.clone(),
-        };
-        let needs_udplite = scope.protocols.contains(Protocol::UdpLite);
-        let no_udplite = (host.udplite == Some(false) && needs_udplite)
-            .then(|| Warning::NoUdpLite { policy: name.clone() });
-        absent.map(warning).chain(no_udplite).collect::<Vec<_>>()
-    };
-    policies.iter().flat_map(of_policy).collect()
 }
 
 fn no_effects(policy: &Policy) -> Vec<Warning> {

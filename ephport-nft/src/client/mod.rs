@@ -1,8 +1,8 @@
 //! Reading the table from the kernel, and changing it in one transaction.
 
-mod earlier_nat;
 mod error;
 mod events;
+mod interference;
 mod location;
 mod module;
 mod readback;
@@ -11,9 +11,9 @@ mod status;
 mod verdict;
 
 pub use crate::netlink::Transport;
-pub use earlier_nat::EarlierNat;
 pub use error::{Cause, Error, Rejection};
 pub use events::{Event, Events};
+pub use interference::{Interference, InterferingEffect};
 pub use location::{Item, RequestLocation};
 pub use module::Module;
 pub use request::{Object, Request};
@@ -267,8 +267,9 @@ impl Installed {
             Self::Foreign(found) => return Err(foreign(found)),
             Self::Ours { ruleset, .. } => ruleset,
         };
-        let checksum = |table: &TableState| table.fingerprint().map(|found| found.checksum);
-        let is_signed = checksum(ruleset) == checksum(desired);
+        let signature =
+            |table: &TableState| table.fingerprint().map(|found| (found.checksum, found.facts));
+        let is_signed = signature(ruleset) == signature(desired);
         if is_signed && ruleset.normalized() == desired.normalized() {
             return Ok((Applied::Unchanged, None));
         }

@@ -3,7 +3,7 @@
 use super::{Client, Error, Installed};
 use crate::netlink::Transport;
 use crate::plan::drift::{self, Drift};
-use crate::table::TableState;
+use crate::table::{FactChecksums, TableState};
 
 /// What is installed under the name of ephport's table, compared with a plan where one is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,17 @@ pub enum State {
     Drifted,
     /// The table is the one that was applied.
     Intact,
+}
+
+impl Status {
+    /// The checksums of the facts of the host for which ephport's table was applied.
+    #[must_use]
+    pub fn facts(&self) -> Option<FactChecksums> {
+        match &self.installed {
+            Installed::Ours { fingerprint, .. } => Some(fingerprint.as_ref()?.facts),
+            _ => None,
+        }
+    }
 }
 
 impl State {

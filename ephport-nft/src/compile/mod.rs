@@ -56,7 +56,7 @@ pub fn compile(policies: &[ResolvedPolicy]) -> Result<TableState, CompileError> 
         program.policy(policy);
     }
     program.enforce(policies);
-    Ok(program.finish().signed()?)
+    Ok(program.finish().signed_for(policies)?)
 }
 
 /// Why policies make no program.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use ephport_core::InterfaceName;
 
 use super::list;
-use crate::netlink::{CodecError, NetlinkError, Reader, Socket};
+use crate::netlink::{Attr, CodecError, NetlinkError, Reader, Socket};
 use crate::uapi::{
-    ARPHRD_LOOPBACK, IFLA_ALT_IFNAME, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_PROP_LIST,
+    ARPHRD_LOOPBACK, IFLA_ALT_IFNAME, IFLA_BR_NF_CALL_IP6TABLES, IFLA_BR_NF_CALL_IPTABLES,
+    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_PROP_LIST, IFLA_VRF_TABLE,
     RTM_GETLINK, RTM_NEWLINK,
 };
 
@@ -23,8 +24,26 @@ pub(super) struct Link {
     pub(super) alternative_names: Vec<InterfaceName>,
     /// Whether it is loopback.
     pub(super) is_loopback: bool,
-    /// Whether it is a dummy interface.
-    pub(super) is_dummy: bool,
+    /// Its kind, where policies depend on it.
+    pub(super) kind: Kind,
+}
+
+/// The kind of an interface (`IFLA_INFO_KIND`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A dummy interface.
+    Dummy,
+    /// A VRF device, with its table.
+    Vrf(Option<u32>),
+    /// A bridge.
+    Bridge {
+        /// Whether its frames pass netfilter, whatever the sysctl.
+        is_filtered: bool,
+    },
+    /// A WireGuard device.
+    WireGuard,
+    /// Any other.
+    Other,
 }
 
 /// The interfaces by index.
@@ -47,18 +66,12 @@ fn link(body: &[u8]) -> Result<Option<(u32, Link)>, CodecError> {
     let device_type = u16::from_ne_bytes([low, high]);
     let index = reader.u32_ne(WHAT)?;
     reader.slice(WHAT, IFINFOMSG_LEN - 8)?;
-    let (mut name, mut alternative_names, mut is_dummy) = (None, Vec::new(), false);
+    let (mut name, mut alternative_names, mut kind) = (None, Vec::new(), Kind::Other);
     for attr in reader.attrs() {
         let attr = attr?;
         match attr.attribute_type {
             IFLA_IFNAME => name = Some(written(attr.value)),
-            IFLA_LINKINFO => {
-                for attr in attr.nested() {
-                    let attr = attr?;
-                    is_dummy |= attr.attribute_type == IFLA_INFO_KIND
-                        && attr.value.strip_suffix(b"\0").unwrap_or(attr.value) == b"dummy";
-                }
-            }
+            IFLA_LINKINFO => kind = link_kind(&attr)?,
             IFLA_PROP_LIST => {
                 for attr in attr.nested() {
                     let attr = attr?;
@@ -71,7 +84,39 @@ fn link(body: &[u8]) -> Result<Option<(u32, Link)>, CodecError> {
         }
     }
     let is_loopback = device_type == ARPHRD_LOOPBACK;
-    Ok(name.map(|name| (index, Link { name, alternative_names, is_loopback, is_dummy })))
+    Ok(name.map(|name| (index, Link { name, alternative_names, is_loopback, kind })))
+}
+
+/// The kind in an `IFLA_LINKINFO`.
+fn link_kind(info: &Attr<'_>) -> Result<Kind, CodecError> {
+    let (mut name, mut data) = (&b""[..], None);
+    for attr in info.nested() {
+        let attr = attr?;
+        match attr.attribute_type {
+            IFLA_INFO_KIND => name = attr.value.strip_suffix(b"\0").unwrap_or(attr.value),
+            IFLA_INFO_DATA => data = Some(attr),
+            _ => {}
+        }
+    }
+    let mut attrs = Vec::new();
+    for attr in data.into_iter().flat_map(Attr::nested) {
+        attrs.push(attr?);
+    }
+    Ok(match name {
+        b"dummy" => Kind::Dummy,
+        b"wireguard" => Kind::WireGuard,
+        b"vrf" => {
+            let table = attrs.iter().find(|attr| attr.attribute_type == IFLA_VRF_TABLE);
+            Kind::Vrf(table.copied().map(Attr::u32_ne).transpose()?)
+        }
+        b"bridge" => {
+            let calls = [IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES];
+            let is_call =
+                |attr: &Attr<'_>| calls.contains(&attr.attribute_type) && attr.value == [1];
+            Kind::Bridge { is_filtered: attrs.iter().any(is_call) }
+        }
+        _ => Kind::Other,
+    })
 }
 
 /// A name as a policy has it, or escaped.

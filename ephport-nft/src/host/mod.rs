@@ -2,21 +2,24 @@
 
 mod link;
 mod route;
+mod wireguard;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
 use ephport_core::decision::PRIVATE_NETWORKS;
-use ephport_core::{HostFacts, InterfaceName, PortRange, PortSet};
+use ephport_core::{DefaultRoute, HostFacts, InterfaceName, Port, PortRange, PortSet, Protocol};
+use ipnet::IpNet;
 
 use crate::netlink::{CodecError, Header, Reader, Writer};
 use crate::netlink::{NetlinkError, Socket, Transport, dump};
+use crate::sock_diag::{self, SocketState};
 use crate::uapi::{
     IFA_ADDRESS, IFA_BROADCAST, IFA_LOCAL, NLM_F_DUMP, NLM_F_REQUEST, RTM_GETADDR, RTM_NEWADDR,
 };
 
-use link::{Link, links};
+use link::{Kind, Link, links};
 use route::Routes;
 
 /// Length of `struct ifaddrmsg` (linux/if_addr.h).
@@ -28,7 +31,8 @@ pub fn facts() -> Result<HostFacts, NetlinkError> {
     let links = links(&mut socket)?;
     let routes = Routes::read(&mut socket)?;
     let named = |index: &u32| links.get(index).filter(|link| !link.is_loopback);
-    let uplinks: Vec<_> = routes.uplinks.iter().filter_map(named).collect();
+    let uplinks = routes.uplinks();
+    let uplinks: Vec<_> = uplinks.iter().filter_map(named).collect();
     let by_name = links.values().filter_map(|link| Some((link.name.clone().ok()?, link)));
     let by_name: BTreeMap<_, _> = by_name.collect();
     let alternative_names = by_name.iter().flat_map(|(name, link)| {
@@ -36,6 +40,19 @@ pub fn facts() -> Result<HostFacts, NetlinkError> {
     });
     let unnamed = uplinks.iter().filter_map(|link| link.name.clone().err());
     let written: BTreeSet<_> = uplinks.iter().filter_map(|link| link.name.clone().ok()).collect();
+    let of_kind = |is_kind: &dyn Fn(Kind) -> bool| {
+        let of_kind = by_name.iter().filter(|(_, link)| is_kind(link.kind));
+        of_kind.map(|(name, _)| name.clone()).collect()
+    };
+    let is_filtering = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"]
+        .iter()
+        .any(|name| is_set(&format!("net/bridge/{name}")) == Some(true));
+    let local: BTreeSet<_> = routes.local.iter().map(|(network, _)| *network).collect();
+    let networks = routes.networks.iter();
+    let networks =
+        networks.filter_map(|(network, index)| Some((*network, named(index)?.name.clone().ok()?)));
+    let wireguards = by_name.iter().filter(|(_, link)| link.kind == Kind::WireGuard);
+    let wireguards: Vec<_> = wireguards.map(|(name, _)| name.as_str()).collect();
     Ok(HostFacts {
         uplinks: written.into_iter().collect(),
         unnamed_uplinks: unnamed.collect(),
@@ -46,20 +63,86 @@ pub fn facts() -> Result<HostFacts, NetlinkError> {
         kept_sources: kept_sources(&links, &routes),
         udplite: Some(knows_udplite()),
         ipsec: Some(knows_ipsec()),
+        default_routes: default_routes(&links, &routes),
+        routed_networks: networks.collect(),
+        local_networks: IpNet::aggregate(&local.into_iter().collect()),
+        vrfs: of_kind(&|kind| matches!(kind, Kind::Vrf(_))),
+        filtered_bridges: of_kind(
+            &|kind| matches!(kind, Kind::Bridge { is_filtered } if is_filtered || is_filtering),
+        ),
+        forwarding: forwarding(),
+        udp_listeners: udp_listeners(),
+        wireguard_ports: wireguard_ports(wireguards),
     })
+}
+
+/// The default routes of interfaces other than loopback whose names policies can express.
+fn default_routes(links: &BTreeMap<u32, Link>, routes: &Routes) -> Vec<DefaultRoute> {
+    let vrf_of = |table: u32| {
+        let vrf = links.values().find(|link| link.kind == Kind::Vrf(Some(table)));
+        vrf.and_then(|vrf| vrf.name.clone().ok())
+    };
+    let named = routes.defaults.iter().filter_map(|route| {
+        let link = links.get(&route.interface).filter(|link| !link.is_loopback)?;
+        let &route::DefaultRoute { table, family, halves, .. } = route;
+        let interface = link.name.clone().ok()?;
+        Some(DefaultRoute { interface, table, family, vrf: vrf_of(table), halves })
+    });
+    let named: BTreeSet<_> = named.collect();
+    named.into_iter().collect()
 }
 
 /// The local addresses that are valid outside whatever the output interface.
 fn kept_sources(links: &BTreeMap<u32, Link>, routes: &Routes) -> Vec<IpAddr> {
-    let is_kept = |(address, index): &&(IpAddr, u32)| {
+    let uplinks = routes.uplinks();
+    let is_kept = |(network, index): &&(IpNet, u32)| {
+        let address = network.addr();
         let Some(link) = links.get(index) else { return false };
-        let is_private = PRIVATE_NETWORKS.iter().any(|net| net.contains(address));
-        let is_own = link.is_loopback || link.is_dummy;
-        !address.is_loopback() && (is_own || !is_private && !routes.uplinks.contains(index))
+        let is_private = PRIVATE_NETWORKS.iter().any(|net| net.contains(&address));
+        let is_own = link.is_loopback || link.kind == Kind::Dummy;
+        network.prefix_len() == network.max_prefix_len()
+            && !address.is_loopback()
+            && (is_own || !is_private && !uplinks.contains(index))
     };
     let kept: BTreeSet<_> =
-        routes.local.iter().filter(is_kept).map(|(address, _)| *address).collect();
+        routes.local.iter().filter(is_kept).map(|(network, _)| network.addr()).collect();
     kept.into_iter().collect()
+}
+
+/// Whether the sysctl is other than 0, in this thread's network namespace; `None` if it cannot be read.
+fn is_set(name: &str) -> Option<bool> {
+    let text = std::fs::read_to_string(format!("/proc/sys/{name}")).ok()?;
+    Some(text.trim() != "0")
+}
+
+/// Whether the host forwards packets of either family.
+fn forwarding() -> Option<bool> {
+    let all = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"].map(is_set);
+    let known: Vec<bool> = all.into_iter().flatten().collect();
+    (!known.is_empty()).then(|| known.contains(&true))
+}
+
+/// The ports that these WireGuard devices listen on; none where the kernel does not give them.
+fn wireguard_ports(devices: Vec<&str>) -> PortSet {
+    if devices.is_empty() {
+        return PortSet::EMPTY;
+    }
+    let ports = Socket::generic().and_then(|mut socket| wireguard::ports(&mut socket, devices));
+    ports.unwrap_or(PortSet::EMPTY)
+}
+
+/// The ports of the UDP sockets without a remote address; none where the kernel does not list sockets.
+fn udp_listeners() -> PortSet {
+    let mut ports = Vec::new();
+    if let Ok(mut socket) = Socket::sock_diag() {
+        let listed = sock_diag::visit(&mut socket, Protocol::Udp, |socket| {
+            if socket.state == SocketState::CLOSE {
+                ports.extend(Port::new(socket.local.port()).map(PortRange::from));
+            }
+        });
+        drop(listed);
+    }
+    ports.into_iter().collect()
 }
 
 /// Whether the kernel has IPsec (CONFIG_XFRM): without it no packet is protected, and `rt ipsec` is unknown.

@@ -1,13 +1,18 @@
 //! Routes (linux/rtnetlink.h) and next hop objects (linux/nexthop.h).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ephport_core::Family;
+use ephport_core::decision::PRIVATE_NETWORKS;
+use ipnet::IpNet;
 
 use super::{ip, list};
 use crate::netlink::{CodecError, NetlinkError, Reader, Socket};
 use crate::uapi::{
-    NHA_GROUP, NHA_ID, NHA_OIF, RTA_DST, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF, RTM_GETNEXTHOP,
-    RTM_GETROUTE, RTM_NEWNEXTHOP, RTM_NEWROUTE, RTN_LOCAL, RTN_UNICAST,
+    AF_INET, AF_INET6, NHA_GROUP, NHA_ID, NHA_OIF, RTA_DST, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF,
+    RTA_TABLE, RTM_GETNEXTHOP, RTM_GETROUTE, RTM_NEWNEXTHOP, RTM_NEWROUTE, RTN_LOCAL, RTN_UNICAST,
+    RTPROT_DHCP, RTPROT_KERNEL, RTPROT_RA,
 };
 
 /// Length of `struct rtmsg` and of `struct nhmsg`.
@@ -17,17 +22,31 @@ const NHMSG_LEN: usize = 8;
 /// The routes of every table, as far as policies depend on them.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
-    /// The interfaces with a default route, or with routes to both halves of all addresses.
-    pub(super) uplinks: BTreeSet<u32>,
+    /// The default routes, and the routes to both halves of all addresses.
+    pub(super) defaults: BTreeSet<DefaultRoute>,
+    /// The networks of private addresses with a route of their own, each with its interface.
+    pub(super) networks: BTreeSet<(IpNet, u32)>,
     /// The local addresses, each with its interface.
-    pub(super) local: Vec<(IpAddr, u32)>,
+    pub(super) local: Vec<(IpNet, u32)>,
+}
+
+/// A default route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DefaultRoute {
+    pub(super) interface: u32,
+    pub(super) table: u32,
+    pub(super) family: Family,
+    /// Whether it is two routes to half of all addresses each.
+    pub(super) halves: bool,
 }
 
 /// A route.
 struct Route {
-    family: u8,
+    family: Family,
     len: u8,
-    /// `RTN_*` (linux/rtnetlink.h).
+    table: u32,
+    /// `RTPROT_*` and `RTN_*` (linux/rtnetlink.h).
+    protocol: u8,
     kind: u8,
     destination: Option<IpAddr>,
     interfaces: Vec<u32>,
@@ -40,12 +59,12 @@ impl Routes {
         let mut routes = Vec::new();
         list(socket, 2, RTM_GETROUTE, RTMSG_LEN, |message_type, body| {
             if message_type == RTM_NEWROUTE {
-                routes.push(Route::read(body)?);
+                routes.extend(Route::read(body)?);
             }
             Ok(())
         })?;
         let mut nexthops = BTreeMap::new();
-        if routes.iter().any(|route| route.len <= 1 && route.nexthop.is_some()) {
+        if routes.iter().any(|route| route.nexthop.is_some()) {
             list(socket, 3, RTM_GETNEXTHOP, NHMSG_LEN, |message_type, body| {
                 if message_type == RTM_NEWNEXTHOP {
                     nexthops.extend(nexthop(body)?);
@@ -56,54 +75,91 @@ impl Routes {
         Ok(Self::of(&routes, &nexthops))
     }
 
+    /// The interfaces with a default route.
+    pub(super) fn uplinks(&self) -> BTreeSet<u32> {
+        self.defaults.iter().map(|route| route.interface).collect()
+    }
+
     fn of(routes: &[Route], nexthops: &BTreeMap<u32, Nexthop>) -> Self {
         let mut all = Self::default();
-        let mut halves: BTreeMap<(u8, u32), BTreeSet<IpAddr>> = BTreeMap::new();
+        let mut halves: BTreeMap<DefaultRoute, BTreeSet<IpAddr>> = BTreeMap::new();
         for route in routes {
             let ids = route.nexthop.iter().flat_map(|id| interfaces_of(*id, nexthops));
-            let interfaces = route.interfaces.iter().copied().chain(ids);
-            match (route.kind, route.len, route.destination) {
-                (RTN_UNICAST, 0, _) => all.uplinks.extend(interfaces),
-                (RTN_UNICAST, 1, half) => {
-                    // The kernel lists no destination for the lower half of some families.
-                    let lower = IpAddr::from([0, 0, 0, 0]);
-                    for index in interfaces {
-                        let half = half.filter(|half| !half.is_unspecified()).unwrap_or(lower);
-                        halves.entry((route.family, index)).or_default().insert(half);
+            for interface in route.interfaces.iter().copied().chain(ids) {
+                let Route { table, family, .. } = *route;
+                let default = DefaultRoute { interface, table, family, halves: route.len == 1 };
+                match (route.kind, route.len) {
+                    (RTN_UNICAST, 0) => drop(all.defaults.insert(default)),
+                    (RTN_UNICAST, 1) => {
+                        halves
+                            .entry(default)
+                            .or_default()
+                            .extend(route.network().map(|net| net.addr()));
                     }
+                    (RTN_UNICAST, _) if route.is_private() => {
+                        all.networks.extend(route.network().map(|network| (network, interface)));
+                    }
+                    (RTN_LOCAL, _) => {
+                        all.local.extend(route.network().map(|network| (network, interface)));
+                    }
+                    _ => {}
                 }
-                (RTN_LOCAL, 32 | 128, Some(address)) => {
-                    all.local.extend(interfaces.map(|index| (address, index)));
-                }
-                _ => {}
             }
         }
-        let both = halves.iter().filter(|(_, halves)| halves.len() == 2);
-        all.uplinks.extend(both.map(|((_, index), _)| *index));
+        let both = halves.into_iter().filter(|(_, halves)| halves.len() == 2);
+        all.defaults.extend(both.map(|(route, _)| route));
         all
     }
 }
 
 impl Route {
-    /// Reads the body of an `RTM_NEWROUTE`.
-    fn read(body: &[u8]) -> Result<Self, CodecError> {
+    /// Reads the body of an `RTM_NEWROUTE`; none of a family without source ports.
+    fn read(body: &[u8]) -> Result<Option<Self>, CodecError> {
         const WHAT: &str = "rtmsg";
         let mut reader = Reader::new(body);
-        let [family, len, _src_len, _tos, _table, _protocol, _scope, kind] = reader.array(WHAT)?;
+        let [family, len, _src_len, _tos, table, protocol, _scope, kind] = reader.array(WHAT)?;
         let _flags = reader.u32_ne(WHAT)?;
-        let (destination, interfaces, nexthop) = (None, Vec::new(), None);
-        let mut route = Self { family, len, kind, destination, interfaces, nexthop };
+        let family = match family {
+            AF_INET => Family::Ipv4,
+            AF_INET6 => Family::Ipv6,
+            _ => return Ok(None),
+        };
+        let (table, destination, interfaces, nexthop) = (table.into(), None, Vec::new(), None);
+        let mut route =
+            Self { family, len, table, protocol, kind, destination, interfaces, nexthop };
         for attr in reader.attrs() {
             let attr = attr?;
             match attr.attribute_type {
                 RTA_DST => route.destination = ip(attr.value),
                 RTA_OIF => route.interfaces.push(attr.u32_ne()?),
+                RTA_TABLE => route.table = attr.u32_ne()?,
                 RTA_MULTIPATH => route.interfaces.extend(next_hops(attr.value)?),
                 RTA_NH_ID => route.nexthop = Some(attr.u32_ne()?),
                 _ => {}
             }
         }
-        Ok(route)
+        Ok(Some(route))
+    }
+
+    /// The destination. The kernel lists none for the lower half of all addresses.
+    fn network(&self) -> Option<IpNet> {
+        let all = match self.family {
+            Family::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        IpNet::new(self.destination.unwrap_or(all), self.len).ok()
+    }
+
+    /// Whether it is to private addresses, and not the network of the interface or of its configuration.
+    fn is_private(&self) -> bool {
+        let is_automatic = [RTPROT_KERNEL, RTPROT_RA, RTPROT_DHCP].contains(&self.protocol);
+        let is_link_local = |network: &IpNet| match network {
+            IpNet::V4(network) => network.addr().is_link_local(),
+            IpNet::V6(network) => network.addr().is_unicast_link_local(),
+        };
+        let network = self.network().filter(|network| !is_link_local(network));
+        !is_automatic
+            && network.is_some_and(|net| PRIVATE_NETWORKS.iter().any(|all| all.contains(&net)))
     }
 }
 

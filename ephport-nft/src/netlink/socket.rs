@@ -51,6 +51,11 @@ impl Socket {
         Self::open(SockProtocol::NetlinkSockDiag, 0)
     }
 
+    /// A socket to generic netlink, in the network namespace of this thread.
+    pub fn generic() -> Result<Self, NetlinkError> {
+        Self::open(SockProtocol::NetlinkGeneric, 0)
+    }
+
     /// A socket that receives each change of nf_tables, in the network namespace of this thread.
     pub fn nf_tables_events() -> Result<Self, NetlinkError> {
         let socket = Self::open(SockProtocol::NetlinkNetFilter, 1 << (NFNLGRP_NFTABLES - 1))?;

@@ -150,7 +150,8 @@ const MAX_STEPS: usize = 10_000_000;
 fn digest(rule: &Rule, table: &Normalized<'_>) -> (u64, u64) {
     let bytes = table.rule_bytes(rule);
     // A rule with another fingerprint is another rule to the kernel.
-    let fingerprint = fingerprint_of(rule).map(|fingerprint| fingerprint.checksum);
+    let fingerprint =
+        fingerprint_of(rule).map(|fingerprint| (fingerprint.checksum, fingerprint.facts));
     let hash = |seed: u64| {
         let mut hasher = DefaultHasher::new();
         (seed, &bytes, fingerprint).hash(&mut hasher);

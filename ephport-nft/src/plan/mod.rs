@@ -26,7 +26,7 @@ mod sequence;
 #[doc(hidden)]
 pub mod transaction;
 
-use ephport_core::policy::warning;
+use ephport_core::policy::{host_warnings, warning};
 use ephport_core::{HostFacts, Policy, PolicyName, ResolveError, ResolvedPolicy, Warning};
 use thiserror::Error;
 
@@ -66,7 +66,7 @@ impl Plan {
         let resolved = policies.iter().map(resolve).collect::<Result<Vec<_>, _>>()?;
         let table = compile(&resolved)?;
         let mut warnings = warning::warnings(&policies);
-        warnings.extend(warning::host_warnings(&policies, facts));
+        warnings.extend(host_warnings::host_warnings(&policies, facts));
         Ok(Self { resolved, table, warnings })
     }
 }

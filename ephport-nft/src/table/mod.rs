@@ -9,7 +9,7 @@ mod set;
 
 pub use builders::SetName;
 pub(crate) use fingerprint::fingerprint_of;
-pub use fingerprint::{Checksum, Fingerprint};
+pub use fingerprint::{ChangedFact, Checksum, FactChecksums, Fingerprint};
 pub use normalized::Normalized;
 pub(crate) use set::KeyRange;
 pub use set::{NormalizedSet, Set};

@@ -271,7 +271,7 @@ pub fn evident(installed: &TableState) -> Vec<Drift> {
 /// A fingerprint follows from all else: it is a difference only where there is no other.
 fn fingerprint(installed: &TableState, desired: &TableState) -> Option<Drift> {
     let (found, expected) = (installed.fingerprint(), desired.fingerprint());
-    let checksum = |of: &Option<Fingerprint>| of.as_ref().map(|of| of.checksum);
+    let checksum = |of: &Option<Fingerprint>| of.as_ref().map(|of| (of.checksum, of.facts));
     let text = |of: Option<Fingerprint>| of.map(|of| of.to_string());
     (checksum(&found) != checksum(&expected))
         .then(|| Location::Table.differs((Attribute::Fingerprint, text(found), text(expected))))
