@@ -1,26 +1,27 @@
 //! Tables as values of the crate [rustables](https://docs.rs/rustables/0.9), for a tool that
 //! uses it and sends them in its own batch (feature `rustables`).
 //!
-//! **Licence.** rustables is under the GPL, version 3 or later. ephport stays under its own terms,
+//! **Licence.** rustables is under the GPL, version 3 or later. ephport remains under its own terms,
 //! but a program that is built with this feature contains both, and may be distributed only under
 //! those of the GPL. So no default build has the feature, and neither has the binary
 //! `ephport-nft`. Building it needs libclang and the kernel's headers, from Linux 5.10 on.
 //!
 //! **What it supports.** All that rustables 0.9 can express: masquerading to one range of
 //! ports, translation to a single port at a kept or given address, enforcement for all sources, with
-//! scopes that need no set of ranges. For anything else [`Values::of`] returns the reason
+//! source ports that need no set of ranges. For anything else [`Values::of`] returns the reason
 //! ([`Unsupported`]) and no values at all: rustables' own `Masquerade` has no ports, so a rule made
 //! with it would permit any. The values here contain the ports.
 //!
 //! The table is to be deleted first, in the same batch:
 //!
 //! ```no_run
-//! use ephport_core::{Policy, PolicySpec, Target};
+//! use ephport_core::{Address, Policy, PolicySpec, Target};
 //! use ephport_nft::rustables::Values;
 //! use ephport_nft::{Plan, host};
 //! use rustables::{Batch, MsgType};
 //!
-//! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
+//! let spec = PolicySpec::to(Target::Ports("49152-61000".parse()?));
+//! let policy = Policy::new(PolicySpec { address: Address::Masquerade, ..spec })?;
 //! let values = Values::of(&Plan::new(&[policy], &host::facts()?)?.table)?;
 //! let mut batch = Batch::new();
 //! batch.add(&values.table, MsgType::Add); // Deleting what does not exist is an error.
@@ -84,10 +85,14 @@ impl Values {
         }
         let (mut sets, mut elements) = (Vec::new(), Vec::new());
         for (filled, id) in ruleset.sets.iter().zip(1..) {
-            let (set, lists) = set::set(filled, id, family).map_err(|lack| Unsupported::Set {
-                policy: user_of(ruleset, filled).and_then(policy_of),
-                set: filled.spec.name.clone(),
-                lack,
+            let (set, lists) = set::set(filled, id, family).map_err(|lack| {
+                let user = user_of(ruleset, filled);
+                Unsupported::Set {
+                    chain: user.map(|rule| rule.chain.clone()),
+                    policy: user.and_then(policy_of),
+                    set: filled.spec.name.clone(),
+                    lack,
+                }
             })?;
             sets.push(set);
             elements.extend(lists);

@@ -27,11 +27,13 @@ pub enum Unsupported {
     },
     /// A set or map.
     #[error(
-        "rustables cannot express set {set}{}: {lack}; or apply it with ephport_nft::Client",
-        of(.policy.as_ref())
+        "rustables cannot express set {set}{}{}: {lack}; or apply it with ephport_nft::Client",
+        inside(.chain.as_ref()), of(.policy.as_ref())
     )]
     Set {
-        /// The policy whose rule uses it.
+        /// The chain whose rule uses it, if one does.
+        chain: Option<String>,
+        /// The policy of that rule; the rules that enforce several policies have none.
         policy: Option<PolicyName>,
         /// The set's name.
         set: String,
@@ -48,6 +50,10 @@ pub enum Unsupported {
         /// Its unsupported part.
         part: &'static str,
     },
+}
+
+fn inside(chain: Option<&String>) -> String {
+    chain.map(|chain| format!(" in chain {chain}")).unwrap_or_default()
 }
 
 fn of(policy: Option<&PolicyName>) -> String {
@@ -92,13 +98,12 @@ impl fmt::Display for Lack {
                  or let the address be masquerade"
             }
             Self::LookupFlags => {
-                "its lookup cannot be inverted: except one network of destinations"
+                "its lookup cannot be inverted: except one network of destinations of each prefix length"
             }
             Self::CtAddress => "its ct has no addresses: enforce for all sources",
             Self::Map => "its sets have no values: allow a single range of ports",
             Self::Interval => {
-                "its sets have no ranges: name one range of source ports and one network, \
-                 or single ports and addresses"
+                "its sets have no ranges: name up to four ranges of source ports, or single ports"
             }
             Self::Attribute => "its sets lack an attribute of this one: make it without",
         })
@@ -120,7 +125,12 @@ mod tests {
             expression: "[ x ]".into(),
             lack,
         };
-        let set = |lack, policy| Unsupported::Set { policy, set: "__set0".into(), lack };
+        let set = |lack, policy| Unsupported::Set {
+            chain: Some("enforce".into()),
+            policy,
+            set: "__set0".into(),
+            lack,
+        };
         let errors = [
             expression(Lack::Expression),
             expression(Lack::Register),
@@ -139,11 +149,11 @@ mod tests {
             rustables cannot express `[ x ]` in chain postrouting, of policy default: its registers end at 4: write the policy without it; or apply it with ephport_nft::Client
             rustables cannot express `[ x ]` in chain postrouting, of policy default: its nat has no end of a range: allow a single port, or let the address be masquerade; or apply it with ephport_nft::Client
             rustables cannot express `[ x ]` in chain postrouting, of policy default: its nat has no flags: choose neither random, fully-random nor persistent, or let the address be masquerade; or apply it with ephport_nft::Client
-            rustables cannot express `[ x ]` in chain postrouting, of policy default: its lookup cannot be inverted: except one network of destinations; or apply it with ephport_nft::Client
+            rustables cannot express `[ x ]` in chain postrouting, of policy default: its lookup cannot be inverted: except one network of destinations of each prefix length; or apply it with ephport_nft::Client
             rustables cannot express `[ x ]` in chain postrouting, of policy default: its ct has no addresses: enforce for all sources; or apply it with ephport_nft::Client
-            rustables cannot express set __set0, of policy default: its sets have no values: allow a single range of ports; or apply it with ephport_nft::Client
-            rustables cannot express set __set0, of policy default: its sets have no ranges: name one range of source ports and one network, or single ports and addresses; or apply it with ephport_nft::Client
-            rustables cannot express set __set0: its sets lack an attribute of this one: make it without; or apply it with ephport_nft::Client
+            rustables cannot express set __set0 in chain enforce, of policy default: its sets have no values: allow a single range of ports; or apply it with ephport_nft::Client
+            rustables cannot express set __set0 in chain enforce, of policy default: its sets have no ranges: name up to four ranges of source ports, or single ports; or apply it with ephport_nft::Client
+            rustables cannot express set __set0 in chain enforce: its sets lack an attribute of this one: make it without; or apply it with ephport_nft::Client
             rustables cannot express chain c: its hook is unsupported"#]].assert_eq(&messages);
     }
 }
