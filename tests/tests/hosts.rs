@@ -111,51 +111,6 @@ fn b12_alternative_names_are_resolved() {
     assert!((49_152..=61_000).contains(&port), "{port}");
 }
 
-/// The sources of a table: their host, their address, and the address that the server sees.
-#[test]
-fn b5_auto_keeps_addresses_that_are_valid_outside() {
-    let net = Routed::new().unwrap();
-    let _server = Server::start(&net.server, 443).unwrap();
-    ok(&net.router, "ip address add 198.51.100.1/32 dev lo");
-    ok(&net.router, "ip address add 10.99.0.1/32 dev lo");
-    ok(&net.router, "ip address add 203.0.113.7/24 dev wan0");
-    ok(&net.client, "ip address add 198.51.100.77/32 dev eth0");
-    ok(&net.router, "ip route add 198.51.100.77/32 via 10.77.1.2");
-    for line in ["198.51.100.0/24", "10.99.0.0/24"] {
-        ok(&net.server, &format!("ip route add {line} via 203.0.113.1"));
-    }
-    ephport_ok(&net.router, &format!("apply {LINE} --address auto --enforce"));
-    let router = ROUTER_V4.to_string();
-    for (host, source, expected) in [
-        (&net.router, "203.0.113.1", "203.0.113.1"),
-        (&net.router, "203.0.113.7", "203.0.113.7"),
-        (&net.router, "198.51.100.1", "198.51.100.1"),
-        (&net.router, "10.99.0.1", "10.99.0.1"),
-        (&net.router, "10.77.1.1", router.as_str()),
-        (&net.client, "198.51.100.77", "198.51.100.77"),
-        (&net.client, "10.77.1.2", router.as_str()),
-    ] {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let from = std::net::SocketAddr::new(source.parse().unwrap(), 40_000);
-            let seen = seen(host, protocol, from, (SERVER_V4, 443).into());
-            assert_eq!(seen.ip().to_string(), expected, "{source}");
-            assert!((49_152..=61_000).contains(&seen.port()), "{source}: {seen}");
-        }
-    }
-}
-
-#[test]
-fn b3_routed_ipv6_containers_keep_their_address() {
-    let net = Routed::new().unwrap();
-    let _server = Server::start(&net.server, 443).unwrap();
-    ephport_ok(&net.router, &format!("apply {LINE} --address auto"));
-    let (client, server) = (ephport_tests::CLIENT_V6, ephport_tests::SERVER_V6);
-    let seen = seen(&net.client, Protocol::Udp, 40_000, (server, 443).into());
-    assert_eq!(seen.ip(), client);
-    assert!((49_152..=61_000).contains(&seen.port()), "{seen}");
-}
-
-/// Bridged frames come through postrouting where `bridge-nf-call-iptables` is on.
 #[test]
 fn b2_transparent_sockets_are_never_touched() {
     let net = Routed::new().unwrap();
@@ -189,4 +144,30 @@ fn b2_transparent_sockets_are_never_touched() {
             .any(|packet| packet.source == CLIENT_V4 && packet.source_port == Some(40_000)),
         "{packets:?}"
     );
+}
+
+#[test]
+fn b12_forms_of_other_tools_name_the_right_one() {
+    let (host, _peer) = ephport_tests::host_with_uplink();
+    for (flag, expected) in [
+        ("eth+", "expected a prefix with `*`, like wg*"),
+        ("!lo", "expected the interfaces to except in except-interfaces"),
+    ] {
+        let ended = ephport(&host, &format!("apply {LINE} -o {flag}"));
+        assert_eq!(ended.exit, Exit::Usage, "{flag}");
+        assert!(ended.err.contains(expected), "{}", ended.err);
+    }
+    let file = ephport_tests::PolicyFile::new(
+        "[[policy]]\nname = \"a\"\nto-ports = \"1024-2047\"\nout-interfaces = [\"eth0,eth1\"]\n",
+    );
+    let shown = ephport_ok(&host, &format!("show {} --format summary", file.path()));
+    assert!(shown.contains("  out-interfaces  eth0, eth1\n"), "{shown}");
+}
+
+#[test]
+fn b14_loopback_is_refused() {
+    let (host, _peer) = ephport_tests::host_with_uplink();
+    let ended = ephport(&host, &format!("apply {LINE} -o lo"));
+    assert_eq!(ended.exit, Exit::Usage);
+    assert!(ended.err.contains("no policy applies to the loopback interface"), "{}", ended.err);
 }
