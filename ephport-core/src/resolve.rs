@@ -162,7 +162,7 @@ impl Policy {
 
 fn permitted(spec: &PolicySpec, host: &HostFacts) -> Result<PermittedPorts, ResolveError> {
     let ports = match &spec.target {
-        Target::Blocks(blocks) => return Ok(PermittedPorts::Blocks(blocks.clone())),
+        Target::Blocks(blocks) => return Ok(PermittedPorts::Blocks((**blocks).clone())),
         Target::Ports(ports) => ports.clone(),
         Target::MapE(map_e) => map_e.ports(),
         Target::Local => host.own_ports().ok_or(ResolveError::NoLocalPorts)?,

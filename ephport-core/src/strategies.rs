@@ -10,6 +10,8 @@ use ipnet::IpNet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::allocation::block_table::BlockTable;
+use crate::allocation::map_e::MapE;
 use crate::flow::{Flow, SourceType, TcpOpening};
 use crate::net::family::Families;
 use crate::net::interface::{InterfaceName, InterfacePattern, InterfacePatterns};
@@ -188,14 +190,14 @@ pub fn targets() -> impl Strategy<Value = Target> {
         "2001:db8::/126=1000@49152-61000",
         "192.0.2.1 = 1024-2047\n2001:db8::2 = 5000-5063",
     ])
-    .prop_filter_map("never", |text| text.parse().ok().map(Target::Blocks));
+    .prop_filter_map("never", |text| text.parse::<BlockTable>().ok().map(Target::from));
     // At most 15 ranges: a program has a chain for each.
     let map_es = prop::sample::select(vec![
         "psid=52,psid-len=8,offset=0",
         "psid=1,psid-len=4,offset=2",
         "psid=52,psid-len=8,offset=4",
     ])
-    .prop_filter_map("never", |text| text.parse().ok().map(Target::MapE));
+    .prop_filter_map("never", |text| text.parse::<MapE>().ok().map(Target::from));
     prop_oneof![
         3 => port_ranges().prop_map(|range| Target::Ports(range.into())),
         3 => port_sets().prop_map(Target::Ports),

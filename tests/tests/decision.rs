@@ -76,7 +76,7 @@ fn targets() -> impl Strategy<Value = Target> {
         "10.77.1.2 = 1024-2047\n2001:db8:2::1 = 5000-5063",
     ];
     let blocks = prop::sample::select(blocks.to_vec())
-        .prop_map(|text| Target::Blocks(text.parse().expect("blocks")));
+        .prop_map(|text| text.parse::<BlockTable>().expect("blocks").into());
     let ports = port_sets().prop_filter_map("empty", |set| (!set.is_empty()).then_some(set));
     prop_oneof![
         3 => port_ranges().prop_map(|range| Target::Ports(range.into())),

@@ -39,7 +39,7 @@ pub fn target(text: &str) -> Result<Target, MapEInputError> {
     }
     let mut lines = lines();
     match (lines.next(), lines.next()) {
-        (line, None) => Ok(Target::MapE(line.unwrap_or_default().parse()?)),
+        (line, None) => Ok(line.unwrap_or_default().parse::<MapE>()?.into()),
         (_, Some(_)) => Err(MapEInputError::SeveralLines),
     }
 }
@@ -60,7 +60,7 @@ fn of_rules<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Target, MapEInpu
         None => return Err(MapEInputError::NoPortSets { rule: rule.into() }),
     };
     let map_e = parameters(value).filter(|map_e| map_e.ports() == ports);
-    Ok(map_e.map_or(Target::Ports(ports), Target::MapE))
+    Ok(map_e.map_or(ports.into(), Target::from))
 }
 
 /// The parameters of a rule, if all are there.
@@ -231,7 +231,7 @@ mod tests {
         let rules = RULES.replace("1232-1235 2256-2259 3280-3283", &all.replace(',', " "));
         let example = "ipv6-prefix=2001:db8::/40,ipv4-prefix=192.0.2.0/24,ea-len=16,offset=6,\
                        delegated=2001:db8:12:3400::/56";
-        assert_eq!(target(&rules), Ok(Target::MapE(example.parse().unwrap())));
+        assert_eq!(target(&rules), Ok(Target::from(example.parse::<MapE>().unwrap())));
         let whole = RULES.replace("PSIDLEN=8", "PSIDLEN=0");
         let whole: Vec<_> = whole.lines().filter(|line| !line.contains("PORTSETS")).collect();
         assert_eq!(shown(&whole.join("\n")), "1-65535");

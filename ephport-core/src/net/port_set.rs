@@ -17,29 +17,67 @@ use crate::net::port::{Port, PortError, PortRange};
 /// A set of ports; its ranges are sorted, disjoint, and merged where they are adjacent.
 ///
 /// Two sets are equal exactly when they contain the same ports.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct PortSet(Vec<PortRange>);
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PortSet(Ranges);
+
+/// Ranges in the least memory: most sets have only one, and a document has several sets a policy.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Ranges {
+    UpToOne(Option<PortRange>),
+    /// Two or more.
+    Several(Box<[PortRange]>),
+}
+
+impl Default for PortSet {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+impl Ranges {
+    fn as_slice(&self) -> &[PortRange] {
+        match self {
+            Self::UpToOne(range) => range.as_slice(),
+            Self::Several(ranges) => ranges,
+        }
+    }
+}
+
+impl fmt::Debug for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().fmt(f)
+    }
+}
 
 impl PortSet {
     /// The set without ports.
-    pub const EMPTY: Self = Self(Vec::new());
+    pub const EMPTY: Self = Self(Ranges::UpToOne(None));
 
     /// The maximal ranges, ascending.
     #[must_use]
     pub fn ranges(&self) -> &[PortRange] {
-        &self.0
+        self.0.as_slice()
+    }
+
+    /// The set of ranges that are sorted, disjoint and not adjacent.
+    fn of_sorted(ranges: Vec<PortRange>) -> Self {
+        Self(match ranges.as_slice() {
+            [] => Ranges::UpToOne(None),
+            [range] => Ranges::UpToOne(Some(*range)),
+            _ => Ranges::Several(ranges.into()),
+        })
     }
 
     /// Whether there is no port in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.ranges().is_empty()
     }
 
     /// How many ports, 0 to 65535.
     #[must_use]
     pub fn count(&self) -> u32 {
-        self.0.iter().map(|range| range.count()).sum()
+        self.ranges().iter().map(|range| range.count()).sum()
     }
 
     /// Whether `port` is in the set.
@@ -51,25 +89,26 @@ impl PortSet {
     /// The maximal range that contains `port`, if it is in the set.
     #[must_use]
     pub fn range_of(&self, port: Port) -> Option<PortRange> {
-        let at = self.0.partition_point(|range| range.last() < port);
-        self.0.get(at).copied().filter(|range| range.contains(port))
+        let ranges = self.ranges();
+        let at = ranges.partition_point(|range| range.last() < port);
+        ranges.get(at).copied().filter(|range| range.contains(port))
     }
 
     /// Each port, in ascending order.
     pub fn ports(&self) -> impl Iterator<Item = Port> {
-        self.0.iter().flat_map(|range| range.ports())
+        self.ranges().iter().flat_map(|range| range.ports())
     }
 
     /// The ports of either set.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        self.0.iter().chain(&other.0).copied().collect()
+        self.ranges().iter().chain(other.ranges()).copied().collect()
     }
 
     /// The ports of both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let (mut left, mut right) = (self.0.as_slice(), other.0.as_slice());
+        let (mut left, mut right) = (self.ranges(), other.ranges());
         let mut common = Vec::new();
         while let ([a, rest_a @ ..], [b, rest_b @ ..]) = (left, right) {
             common.extend(a.intersection(*b));
@@ -79,7 +118,7 @@ impl PortSet {
                 right = rest_b;
             }
         }
-        Self(common)
+        Self::of_sorted(common)
     }
 
     /// The ports of this set that are not in `other`.
@@ -91,15 +130,16 @@ impl PortSet {
     /// The ports from 1 to 65535 that are not in this set.
     #[must_use]
     pub fn complement(&self) -> Self {
-        let mut gaps = Vec::with_capacity(self.0.len() + 1);
+        let ranges = self.ranges();
+        let mut gaps = Vec::with_capacity(ranges.len() + 1);
         let mut from = Some(Port::MIN);
-        for range in &self.0 {
+        for range in ranges {
             let gap = from.zip(range.first().previous());
             gaps.extend(gap.and_then(|(first, last)| PortRange::new(first, last).ok()));
             from = range.last().next();
         }
         gaps.extend(from.and_then(|first| PortRange::new(first, Port::MAX).ok()));
-        Self(gaps)
+        Self::of_sorted(gaps)
     }
 
     /// Whether every port of this set is in `other`.
@@ -111,7 +151,7 @@ impl PortSet {
 
 impl From<PortRange> for PortSet {
     fn from(range: PortRange) -> Self {
-        Self(vec![range])
+        Self(Ranges::UpToOne(Some(range)))
     }
 }
 
@@ -136,7 +176,7 @@ impl FromIterator<PortRange> for PortSet {
                 _ => merged.push(range),
             }
         }
-        Self(merged)
+        Self::of_sorted(merged)
     }
 }
 
@@ -157,7 +197,7 @@ impl fmt::Display for PortSet {
         if self.is_empty() {
             return f.write_str("none");
         }
-        for (i, range) in self.0.iter().enumerate() {
+        for (i, range) in self.ranges().iter().enumerate() {
             let comma = if i == 0 { "" } else { "," };
             write!(f, "{comma}{range}")?;
         }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
 
 use ipnet::IpNet;
 use thiserror::Error;
@@ -105,15 +106,13 @@ impl PolicySpec {
         if let Address::Fixed(address) = self.address {
             check("address", address.into())?;
         }
-        match &self.target {
-            Target::Blocks(BlockTable::Plan(plan)) => {
-                plan.outside().map_or(Ok(()), |range| check("blocks", range))
-            }
-            Target::Blocks(table @ BlockTable::Explicit(_)) => {
+        let Target::Blocks(table) = &self.target else { return Ok(()) };
+        match &**table {
+            BlockTable::Plan(plan) => plan.outside().map_or(Ok(()), |range| check("blocks", range)),
+            BlockTable::Explicit(_) => {
                 let outside = table.iter().filter_map(|block| block.outside);
                 outside.map(AddressRange::from).try_for_each(|range| check("blocks", range))
             }
-            Target::Ports(_) | Target::Local | Target::MapE(_) => Ok(()),
         }
     }
 
@@ -159,8 +158,7 @@ impl PolicySpec {
         if self.excludes(family) {
             return AddressSet::new(family, []);
         }
-        let sources =
-            AddressSet::within(family, &self.scope.sources).intersection(&unicast(family));
+        let sources = AddressSet::within(family, &self.scope.sources).intersection(unicast(family));
         match &self.target {
             Target::Blocks(blocks) => {
                 sources.intersection(&AddressSet::new(family, blocks.sources()))
@@ -173,7 +171,7 @@ impl PolicySpec {
     pub(super) fn destination_set(&self, family: Family) -> AddressSet {
         AddressSet::within(family, &self.scope.destinations)
             .difference(&AddressSet::of(family, &self.scope.except_destinations))
-            .intersection(&unicast(family))
+            .intersection(unicast(family))
     }
 
     /// The source ports that are translated.
@@ -251,9 +249,17 @@ impl PolicySpec {
 }
 
 /// The addresses of a family that are the source or destination of a packet to one host.
-fn unicast(family: Family) -> AddressSet {
-    let never: Vec<IpNet> = NEVER_UNICAST.iter().filter_map(|text| text.parse().ok()).collect();
-    AddressSet::all(family).difference(&AddressSet::of(family, &never))
+fn unicast(family: Family) -> &'static AddressSet {
+    fn of(family: Family) -> AddressSet {
+        let never: Vec<IpNet> = NEVER_UNICAST.iter().filter_map(|text| text.parse().ok()).collect();
+        AddressSet::all(family).difference(&AddressSet::of(family, &never))
+    }
+    static IPV4: LazyLock<AddressSet> = LazyLock::new(|| of(Family::Ipv4));
+    static IPV6: LazyLock<AddressSet> = LazyLock::new(|| of(Family::Ipv6));
+    match family {
+        Family::Ipv4 => &IPV4,
+        Family::Ipv6 => &IPV6,
+    }
 }
 
 /// The first address of the range that no packet on a link to another network has as its source.

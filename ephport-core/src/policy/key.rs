@@ -1,5 +1,7 @@
 //! The type of a policy's keys.
 
+use std::sync::LazyLock;
+
 use crate::net::port::PortRange;
 use crate::policy::spec::{PolicySpec, Target};
 use crate::policy::value::{Input, InputError, Value, ValueError};
@@ -144,8 +146,9 @@ impl Key {
 
     /// The value in this policy if it differs from the default.
     pub(super) fn given(&self, spec: &PolicySpec) -> Option<Value> {
+        static DEFAULT: LazyLock<PolicySpec> = LazyLock::new(|| PolicySpec::to(Target::Local));
         let value = self.get(spec)?;
-        let default = self.get(&PolicySpec::to(Target::Local));
+        let default = self.get(&DEFAULT);
         (self.group == Group::Target || Some(&value) != default.as_ref()).then_some(value)
     }
 

@@ -129,11 +129,11 @@ fn map_e(spec: &PolicySpec) -> Option<Value> {
 }
 
 fn blocks(spec: &PolicySpec) -> Option<Value> {
-    match &spec.target {
-        Target::Blocks(BlockTable::Plan(plan)) => Some(Value::text(plan)),
-        Target::Blocks(table @ BlockTable::Explicit(_)) => Some(Value::list(table)),
-        _ => None,
-    }
+    let Target::Blocks(table) = &spec.target else { return None };
+    Some(match &**table {
+        BlockTable::Plan(plan) => Value::text(plan),
+        table @ BlockTable::Explicit(_) => Value::list(table),
+    })
 }
 
 fn set_blocks(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {

@@ -68,6 +68,11 @@ impl Policy {
         &self.0.name
     }
 
+    /// Gives the policy another name.
+    pub fn rename(&mut self, name: PolicyName) {
+        Arc::make_mut(&mut self.0).name = name;
+    }
+
     /// The families in scope; a fixed address has only one, and MAP-E ports are those of IPv4.
     #[must_use]
     pub fn families(&self) -> Families {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Arc, LazyLock};
 
 use thiserror::Error;
 
@@ -11,9 +12,9 @@ use crate::text::quoted;
 pub const MAX_NAME_LEN: usize = 32;
 
 /// The name of a policy in comments, chains and messages: a letter, then letters, digits, `_`, `-` and
-/// `.`, at most 32 bytes, so that nft reads it as an identifier.
+/// `.`, at most 32 bytes, so that nft reads it as an identifier. A clone shares the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PolicyName(Box<str>);
+pub struct PolicyName(Arc<str>);
 
 impl PolicyName {
     /// The name.
@@ -26,7 +27,8 @@ impl PolicyName {
 impl Default for PolicyName {
     /// The name of a policy for which no name is given: `default`.
     fn default() -> Self {
-        Self("default".into())
+        static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| "default".into());
+        Self(DEFAULT.clone())
     }
 }
 

@@ -73,9 +73,9 @@ pub enum Target {
     /// policy is applied.
     Local,
     /// The port set of a MAP-E customer.
-    MapE(MapE),
+    MapE(Box<MapE>),
     /// A block for each source.
-    Blocks(BlockTable),
+    Blocks(Box<BlockTable>),
 }
 
 impl From<PortSet> for Target {
@@ -92,13 +92,13 @@ impl From<PortRange> for Target {
 
 impl From<MapE> for Target {
     fn from(map_e: MapE) -> Self {
-        Self::MapE(map_e)
+        Self::MapE(Box::new(map_e))
     }
 }
 
 impl From<BlockTable> for Target {
     fn from(blocks: BlockTable) -> Self {
-        Self::Blocks(blocks)
+        Self::Blocks(Box::new(blocks))
     }
 }
 

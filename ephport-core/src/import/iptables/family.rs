@@ -83,12 +83,16 @@ pub(super) struct DumpRule<'a> {
     pub(super) is_translation: bool,
 }
 
+/// The most rules of a chunk.
+const CHUNK: usize = 1024;
+
 /// The rules of one dump, and the families that they name.
 #[derive(Default)]
 pub(super) struct Section<'a> {
     tables: Vec<Rc<str>>,
     table: Option<Rc<str>>,
-    rules: Vec<DumpRule<'a>>,
+    /// In chunks, so that memory is free again for the policies as they are made.
+    chunks: Vec<Vec<DumpRule<'a>>>,
     has_ipv4: bool,
     has_ipv6: bool,
     /// Whether a rule has come after the policies of the chains.
@@ -131,7 +135,10 @@ impl<'a> Section<'a> {
             None => {}
         }
         if rule.is_translation || rule.table.as_deref().is_none_or(|table| table == "nat") {
-            self.rules.push(rule);
+            match self.chunks.last_mut().filter(|chunk| chunk.len() < CHUNK) {
+                Some(chunk) => chunk.push(rule),
+                None => self.chunks.push(vec![rule]),
+            }
         }
     }
 
@@ -144,7 +151,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    pub(super) fn rules(self) -> Vec<DumpRule<'a>> {
-        self.rules
+    pub(super) fn rules(self) -> impl Iterator<Item = DumpRule<'a>> {
+        self.chunks.into_iter().flatten()
     }
 }

@@ -19,9 +19,8 @@ const MAX_COMPARISONS: usize = 10_000_000;
 
 /// A rule that is no policy and that ends the chain for packets that it matches.
 struct Match {
-    /// Its index among what was skipped.
-    skipped: usize,
-    matched: Box<Matched>,
+    /// Its index among what was skipped, and the packets.
+    skipped: Box<(usize, Matched)>,
     /// The policies of its family after it.
     policies: std::ops::Range<usize>,
 }
@@ -37,6 +36,8 @@ impl Tables<'_> {
                 winner.policies.end = order.len();
             }
         }
+        // The largest part of what is not needed any more.
+        self.records = Vec::new();
         self.sort(order);
         self.name();
         self.find_shadows(winners);
@@ -61,9 +62,8 @@ impl Tables<'_> {
             let Some(record) = self.records.get_mut(entry.rule) else { continue };
             match std::mem::replace(&mut record.kind, Kind::Passing) {
                 Kind::Passing => {}
-                Kind::Skipped { index, matched } => {
-                    let policies = order.len()..order.len();
-                    winners.push(Match { skipped: index, matched, policies });
+                Kind::Skipped(skipped) => {
+                    winners.push(Match { skipped, policies: order.len()..order.len() });
                 }
                 Kind::Policy(index) if parts.len() == record.total => order.push(index),
                 Kind::Policy(index) => {
@@ -120,10 +120,7 @@ impl Tables<'_> {
         let mut free = (1..).filter_map(numbered).filter(|name| !taken.contains(name));
         let unnamed = self.policies.iter_mut().zip(&self.are_named).filter(|(_, named)| !**named);
         for ((policy, _), name) in unnamed.zip(free.by_ref()) {
-            let renamed = Policy::new(PolicySpec { name, ..policy.spec().clone() });
-            if let Ok(renamed) = renamed {
-                *policy = renamed;
-            }
+            policy.rename(name);
         }
     }
 
@@ -131,12 +128,13 @@ impl Tables<'_> {
     fn find_shadows(&mut self, winners: Vec<Match>) {
         let mut budget = MAX_COMPARISONS;
         for winner in winners {
-            let Some(skipped) = self.skipped.get_mut(winner.skipped) else { continue };
+            let (index, matched) = *winner.skipped;
+            let Some(skipped) = self.skipped.get_mut(index) else { continue };
             let after = self.policies.get(winner.policies).unwrap_or_default();
             let mut compared = 0;
             let meets = |policy: &&Policy| {
                 compared += 1;
-                winner.matched.meets(policy.spec())
+                matched.meets(policy.spec())
             };
             let mut met = after.iter().take(budget).filter(meets);
             let shadows = &mut skipped.shadows;

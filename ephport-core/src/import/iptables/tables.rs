@@ -37,11 +37,9 @@ pub(super) struct Record<'a> {
 pub(super) enum Kind {
     /// A rule without effect on source ports.
     Passing,
-    /// A rule that is no policy, and the packets that it may keep from the rules after it.
-    Skipped {
-        index: usize,
-        matched: Box<Matched>,
-    },
+    /// A rule that is no policy, with the packets that it may keep from the rules after it; boxed
+    /// because most records are policies.
+    Skipped(Box<(usize, Matched)>),
     Policy(usize),
 }
 
@@ -192,8 +190,7 @@ impl<'a> Tables<'a> {
             Outcome::Passing => Kind::Passing,
             Outcome::Skipped(reason) => {
                 self.skip(reason.into());
-                let matched = Box::new(Matched::from(rule));
-                Kind::Skipped { index: self.skipped.len() - 1, matched }
+                Kind::Skipped(Box::new((self.skipped.len() - 1, Matched::from(rule))))
             }
             Outcome::Policy(policy, is_named) => {
                 self.is_named = true;

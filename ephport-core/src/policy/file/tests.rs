@@ -803,7 +803,7 @@ fn printable_policies() -> impl Strategy<Value = Policy> {
         }
         match (local, blocks) {
             (true, _) => spec.target = Target::Local,
-            (false, true) => spec.target = Target::Blocks(table),
+            (false, true) => spec.target = table.into(),
             (false, false) => {}
         }
         Policy::new(spec).ok()
