@@ -292,6 +292,9 @@ pub(crate) enum Import {
         /// The command, after `--`
         #[arg(last = true, value_name = "COMMAND")]
         command: Vec<String>,
+
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Convert AWS network ACLs
     ///
@@ -309,6 +312,9 @@ pub(crate) enum Import {
         /// Only the network ACL of this subnet
         #[arg(long, value_name = "ID")]
         subnet: Option<String>,
+
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Convert MAP-E parameters
     ///
@@ -320,6 +326,9 @@ pub(crate) enum Import {
         /// The parameters [default: standard input]
         #[arg(value_name = "PARAMETERS", value_parser = ephport_core::import::map_e::target)]
         target: Option<ephport_core::Target>,
+
+        #[command(flatten)]
+        output: OutputArgs,
     },
 }
 

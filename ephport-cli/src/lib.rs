@@ -79,10 +79,7 @@ pub fn run(
         Command::Status(args) => command::status::run(&args, &mut output),
         Command::Diff(args) => command::diff::run(args, &mut output),
         Command::Explain(args) => command::explain::run(args, &mut output),
-        Command::Import(args) => {
-            let (out, err) = output.streams();
-            command::import::run(args, input, out, err)
-        }
+        Command::Import(args) => command::import::run(args, input, &mut output),
         Command::Show(args) => command::show::run(args, &mut output),
         Command::Usage(args) => command::usage::run(args, &mut output),
         Command::Whose(args) => command::whose::run(args, &mut output),

@@ -1,8 +1,9 @@
 //! `import`: other people's rules as a policy file.
 
 use ephport_cli::Exit;
-use ephport_tests::tool::ok;
+use ephport_tests::tool::{binary, ok, tool};
 use ephport_tests::{CommandOutput, Host, PolicyFile, ephport, ephport_ok, ephport_with_input};
+use serde_json::{Value, json};
 
 const ONE_LINER: &str = "iptables -t nat -I POSTROUTING -p tcp -m tcp --sport 32768:61000 \
                          -j MASQUERADE --to-ports 49152-61000";
@@ -97,6 +98,59 @@ fn without_ports_there_is_nothing_to_import() {
     let skipped = "skipped: line 1: no ports: expected --to-ports, or --to-source with ports: \
                    `iptables -t nat -A POSTROUTING -o eth0 -j MASQUERADE`\n";
     assert_eq!((ended.exit, ended.err), (Exit::Failure, format!("{skipped}{none}")));
+}
+
+#[test]
+fn json_has_policies_reasons_and_notes() {
+    let input = "-A POSTROUTING -o eth0 -j MASQUERADE\n\
+                 # -A POSTROUTING -p udp -j MASQUERADE --to-ports 8\n\
+                 -A POSTROUTING -j MASQUERADE --to-ports 8\n\
+                 -A POSTROUTING -p tcp -m comment --comment web -j MASQUERADE --to-ports 9\n";
+    let ended = import("iptables --json", input);
+    assert_eq!((ended.exit, ended.err.as_str()), (Exit::Success, ""));
+    let document: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(document["policies"][0]["name"], "web");
+    assert_eq!(document["policies"][0]["to_ports"], json!([{ "first": 9, "last": 9 }]));
+    let skipped: Vec<_> = document["skipped"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|skipped| json!([skipped["line"], skipped["kind"], skipped["shadows"]]))
+        .collect();
+    let expected =
+        json!([[1, "unsupported", ["web"]], [2, "not-installed", []], [3, "invalid", []]]);
+    assert_eq!(json!(skipped), expected);
+    let note = &document["notes"][0];
+    assert_eq!(note["kind"], "assumed-family");
+    assert_eq!(note["lines"], json!({ "first": 1, "last": 4 }));
+    // Without a policy the document is whole, and the failure is a message in JSON.
+    let ended = import("iptables --json", "");
+    assert_eq!(ended.exit, Exit::Failure);
+    let document: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(document["policies"], json!([]));
+    let message: Value = serde_json::from_str(&ended.err).unwrap();
+    assert_eq!((&message["level"], &message["kind"]), (&json!("error"), &json!("input")));
+    let document: Value = serde_json::from_str(&import("nacl --json", &acls("")).out).unwrap();
+    assert_eq!(document["policies"][0]["name"], "ipv4-tcp-replies");
+    assert_eq!(document["notes"][0]["lines"], Value::Null);
+}
+
+/// The peak memory in KiB and the seconds of an import of 100,000 rules.
+#[test]
+fn imports_of_100_000_rules_need_little_memory() {
+    let rule = |n: u32| {
+        let (address, port) = (std::net::Ipv4Addr::from(0x0a00_0000 + n), 1024 + n % 60_000);
+        format!("-A POSTROUTING -s {address} -p tcp -j MASQUERADE --to-ports {port}\n")
+    };
+    let text: String = (0..100_000).map(rule).collect();
+    let host = Host::new("host").unwrap();
+    let program = binary();
+    let program = program.to_str().unwrap();
+    let command = ["-f", "%M", program, "import", "iptables", "--ipv4"];
+    let ended = tool(&host, "/usr/bin/time", &command, &text);
+    assert!(ended.success && ended.out.matches("[[policy]]").count() == 100_000);
+    let peak: u32 = ended.err.trim().parse().unwrap();
+    assert!(peak < 64 << 10, "{peak} KiB");
 }
 
 /// As `aws ec2 describe-network-acls` prints it: the custom network ACL of the *Amazon VPC User

@@ -53,6 +53,12 @@ out-interfaces = "any"
 to-ports = "local"
 "#;
 
+/// Rules with a note, reasons of each kind and a policy that another rule wins over.
+const IPTABLES: &[u8] = b"iptables -t nat -A POSTROUTING -o eth0 -j MASQUERADE\n\
+    # iptables -t nat -A POSTROUTING -p tcp -j MASQUERADE --to-ports 9\n\
+    iptables -t nat -A POSTROUTING -j MASQUERADE --to-ports 9\n\
+    ip netns exec n iptables -t nat -A POSTROUTING -p tcp -j MASQUERADE --to-ports 9\n";
+
 /// Documents of every command, each with the name of its schema.
 fn documents(host: &Host) -> Vec<(&'static str, Value)> {
     let file = PolicyFile::new(POLICIES);
@@ -79,11 +85,13 @@ fn documents(host: &Host) -> Vec<(&'static str, Value)> {
         ("diff", vec!["diff", "--json", path]),
         ("remove", vec!["remove", "--json"]),
         ("remove", vec!["remove", "--json"]),
+        ("import", vec!["import", "iptables", "--json"]),
+        ("import", vec!["import", "map-e", "psid=52,psid-len=8,offset=6", "--json"]),
         ("demo", vec!["demo", "--json"]),
     ];
     let mut documents = Vec::new();
     for (name, words) in steps {
-        let ended = ephport_args(host, words.clone(), b"");
+        let ended = ephport_args(host, words.clone(), IPTABLES);
         let document = serde_json::from_str(&ended.out);
         documents
             .push((name, document.unwrap_or_else(|error| panic!("{error}: {words:?}: {ended:?}"))));
@@ -119,7 +127,7 @@ fn every_document_conforms_to_its_schema() {
         }
     }
     let names: std::collections::BTreeSet<_> = documents.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names.len(), 11, "{names:?}");
+    assert_eq!(names.len(), 12, "{names:?}");
     for ((_, document), error) in pairs.iter().zip(errors(&host, &pairs)) {
         let is_whole = documents.iter().any(|(_, whole)| whole == document);
         assert_eq!(error.is_none(), is_whole, "{error:?}: {document:#}");

@@ -1,8 +1,8 @@
 //! `ephport-nft import`
 
-use std::io::{Read, Write};
+use std::io::Read;
 
-use ephport_core::import::iptables::{Imported, Note};
+use ephport_core::import::iptables::{Imported, Skipped};
 use ephport_core::import::map_e::target;
 use ephport_core::import::nacl::Action;
 use ephport_core::{
@@ -13,15 +13,16 @@ use ephport_core::{
 use super::{Failure, read_bytes, read_input};
 use crate::Exit;
 use crate::args::Import;
+use crate::document::{ImportDocument, ImportNote};
+use crate::output::Output;
 
 pub(crate) fn run(
     args: Import,
     input: &mut dyn Read,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
+    output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
     match args {
-        Import::Iptables { ipv4, ipv6, command } => {
+        Import::Iptables { ipv4, ipv6, command, output: format } => {
             let named = [(ipv4, Family::Ipv4), (ipv6, Family::Ipv6)];
             let family =
                 named.into_iter().find(|(is_named, _)| *is_named).map(|(_, family)| family);
@@ -30,9 +31,11 @@ pub(crate) fn run(
             } else {
                 Imported::from_args(&command, family)
             };
-            iptables(imported, out, err)
+            let notes = imported.notes.iter().map(ImportNote::from).collect();
+            let found = Found { policies: imported.policies, skipped: imported.skipped, notes };
+            found.print(format.json, Failure::NoTranslation, output)
         }
-        Import::Nacl { remote, acl, subnet } => {
+        Import::Nacl { remote, acl, subnet, output: format } => {
             let mut acls: NetworkAcls = read_input(input)?.parse()?;
             if let Some(id) = acl {
                 acls = acls.of_id(&id)?;
@@ -40,42 +43,52 @@ pub(crate) fn run(
             if let Some(id) = subnet {
                 acls = acls.of_subnet(&id)?;
             }
-            nacl(&acls, &remote, out, err)
+            nacl(&acls, &remote)?.print(format.json, Failure::NoReplyPorts, output)
         }
-        Import::MapE { target: given } => {
+        Import::MapE { target: given, output: format } => {
             let target = match given {
                 Some(target) => target,
                 None => target(&read_input(input)?)?,
             };
             let scope = Scope { families: Families::Ipv4, ..Scope::default() };
             let spec = PolicySpec { scope, name: name("map-e")?, ..PolicySpec::to(target) };
-            print(&Policy::new(spec)?.into(), out)
+            let policies = vec![Policy::new(spec)?];
+            let found = Found { policies, skipped: Vec::new(), notes: Vec::new() };
+            found.print(format.json, Failure::NoTranslation, output)
         }
     }
 }
 
-/// Prints the policies; what is skipped goes to standard error, and fails if it is all.
-fn iptables(imported: Imported, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Failure> {
-    for note in &imported.notes {
-        let hint = match note {
-            Note::AssumedFamily { .. } => "; name it with --ipv4 or --ipv6",
-            _ => "",
-        };
-        writeln!(err, "note: {note}{hint}")?;
+/// What the input became.
+struct Found {
+    policies: Vec<Policy>,
+    skipped: Vec<Skipped>,
+    notes: Vec<ImportNote>,
+}
+
+impl Found {
+    /// Prints the policies; what is skipped goes to standard error unless it is in the JSON document.
+    /// `none` is the failure without policies.
+    fn print(self, json: bool, none: Failure, output: &mut Output<'_>) -> Result<Exit, Failure> {
+        let is_empty = self.policies.is_empty();
+        if json {
+            output.document(&ImportDocument::new(&self.policies, &self.skipped, self.notes));
+        } else {
+            let (out, err) = output.streams();
+            for note in &self.notes {
+                writeln!(err, "note: {}", note.message)?;
+            }
+            for skipped in &self.skipped {
+                writeln!(err, "skipped: {skipped}")?;
+            }
+            // One by one: the text of all of them needs as much memory as the policies.
+            for (at, policy) in self.policies.into_iter().enumerate() {
+                let separator = if at == 0 { "" } else { "\n" };
+                write!(out, "{separator}{}", Document::from(policy).to_toml())?;
+            }
+        }
+        if is_empty { Err(none) } else { Ok(Exit::Success) }
     }
-    for skipped in &imported.skipped {
-        writeln!(err, "skipped: {skipped}")?;
-    }
-    if imported.policies.is_empty() {
-        writeln!(err, "error: no rule was found that names the ports to masquerade to")?;
-        return Ok(Exit::Failure);
-    }
-    // One by one: the text of all of them needs as much memory as the policies.
-    for (at, policy) in imported.policies.into_iter().enumerate() {
-        let separator = if at == 0 { "" } else { "\n" };
-        write!(out, "{separator}{}", Document::from(policy).to_toml())?;
-    }
-    Ok(Exit::Success)
 }
 
 /// The source ports whose replies get through, by protocol.
@@ -87,30 +100,22 @@ struct Replies {
 
 /// A policy for each family and protocol whose replies get through somewhere; one for those that
 /// agree.
-fn nacl(
-    acls: &NetworkAcls,
-    remote: &[AddressRange],
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> Result<Exit, Failure> {
+fn nacl(acls: &NetworkAcls, remote: &[AddressRange]) -> Result<Found, Failure> {
     let mut found = Vec::new();
     let families = families(acls, remote);
-    for note in acls.document_notes() {
-        writeln!(err, "note: {note}")?;
-    }
+    let note = |note| ImportNote::nacl("", &note);
+    let mut notes: Vec<_> = acls.document_notes().into_iter().map(note).collect();
     for (family, remotes) in &families {
         let over = match family {
             _ if families.len() == 1 => "",
             Family::Ipv4 => "over IPv4: ",
             Family::Ipv6 => "over IPv6: ",
         };
-        for note in acls.notes(remotes) {
-            writeln!(err, "note: {over}{note}")?;
-        }
+        notes.extend(acls.notes(remotes).iter().map(|note| ImportNote::nacl(over, note)));
         let ports = |protocol| client_ports(&acls.reply_ports(protocol, remotes));
         found.push((*family, Replies { tcp: ports(Protocol::Tcp), udp: ports(Protocol::Udp) }));
     }
-    let policies: Vec<_> = match found.as_slice() {
+    let policies = match found.as_slice() {
         [(_, v4), (_, v6)] if v4 == v6 => reply_policies("", Families::Both, v4)?,
         found => {
             let policies = found.iter().map(|(family, replies)| match family {
@@ -120,10 +125,7 @@ fn nacl(
             policies.collect::<Result<Vec<_>, _>>()?.concat()
         }
     };
-    if policies.is_empty() {
-        return Err(Failure::NoReplyPorts);
-    }
-    print(&Document::new(policies)?, out)
+    Ok(Found { policies, skipped: Vec::new(), notes })
 }
 
 /// The remote networks by family; without any, all of each family that the ACLs allow something in.
@@ -183,9 +185,4 @@ fn name(text: &str) -> Result<ephport_core::PolicyName, Failure> {
     Ok(text
         .parse()
         .map_err(|error| PolicyError::Value { key: "name", error: ValueError::Name(error) })?)
-}
-
-fn print(document: &Document, out: &mut dyn Write) -> Result<Exit, Failure> {
-    write!(out, "{}", document.to_toml())?;
-    Ok(Exit::Success)
 }

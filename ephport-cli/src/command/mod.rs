@@ -63,6 +63,8 @@ pub(crate) enum Failure {
     Nacl(#[from] NaclError),
     #[error(transparent)]
     MapE(#[from] MapEInputError),
+    #[error("no rule was found that names the ports to masquerade to")]
+    NoTranslation,
     #[error(
         "no port from 1024 up is left that all replies get through to: \
          the network ACLs must allow some inbound"
@@ -113,7 +115,11 @@ impl Failure {
             Self::NoFile { .. } | Self::File { .. } => "file",
             Self::Host(_) => "host",
             Self::Kernel(_) | Self::Conntrack(_) => "kernel",
-            Self::Input(_) | Self::Nacl(_) | Self::MapE(_) | Self::NoReplyPorts => "input",
+            Self::Input(_)
+            | Self::Nacl(_)
+            | Self::MapE(_)
+            | Self::NoTranslation
+            | Self::NoReplyPorts => "input",
             Self::Demo(_) => "demo",
             Self::Print(_) => "output",
             Self::Fault(_) => "fault",
@@ -217,6 +223,10 @@ mod tests {
             (Failure::Nacl(NaclError::NoAcl), NaclError::NoAcl.to_string()),
             (Failure::MapE(MapEInputError::NoInterface), MapEInputError::NoInterface.to_string()),
             (Failure::Demo(demo()), demo().to_string()),
+            (
+                Failure::NoTranslation,
+                "no rule was found that names the ports to masquerade to".into(),
+            ),
         ];
         for (failure, message) in cases {
             assert_eq!(failure.to_string(), message);

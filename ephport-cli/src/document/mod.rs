@@ -3,10 +3,12 @@
 //! A document's `version` is incremented when a key is removed or changes its meaning, and not for a
 //! new key.
 
+mod import;
 mod parts;
 mod policy_file;
 mod usage;
 
+pub(crate) use import::{ImportDocument, ImportNote};
 pub(crate) use parts::{
     Difference, PolicyDocument, PolicyStatus, PortRange, RuleDocument, Step, ports, rules,
 };
@@ -30,6 +32,7 @@ pub(crate) fn schema(name: Name) -> Schema {
         Name::Diff => printed::<Diff>(),
         Name::Show => printed::<Show>(),
         Name::Explain => printed::<Explain>(),
+        Name::Import => printed::<ImportDocument>(),
         Name::Demo => printed::<Demo>(),
         Name::Usage => printed::<UsageDocument>(),
         Name::Outside => printed::<OutsideDocument>(),
@@ -60,6 +63,8 @@ pub(crate) enum Name {
     Show,
     /// Output of `explain --json`
     Explain,
+    /// Output of `import NAME --json`
+    Import,
     /// Output of `demo --json`
     Demo,
     /// Output of `usage --json`

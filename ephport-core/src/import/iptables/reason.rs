@@ -23,6 +23,18 @@ pub enum SkipReason {
     NotInstalled(#[from] NotInstalled),
 }
 
+impl SkipReason {
+    /// The stable name of this kind of reason.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::Unsupported(_) => "unsupported",
+            Self::NotInstalled(_) => "not-installed",
+        }
+    }
+}
+
 /// Why a rule has no place in the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

@@ -100,6 +100,30 @@ impl fmt::Display for Skipped {
     }
 }
 
+impl Note {
+    /// The stable name of this kind of note.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::AssumedFamily { .. } => "assumed-family",
+            Self::PastEnd { .. } => "past-end",
+            Self::Elsewhere { .. } => "elsewhere",
+            Self::NotCompared { .. } => "not-compared",
+        }
+    }
+
+    /// The first and the last line that it concerns, from 1.
+    #[must_use]
+    pub const fn lines(&self) -> (usize, usize) {
+        match self {
+            Self::AssumedFamily { first, last } => (*first, *last),
+            Self::PastEnd { line, .. }
+            | Self::Elsewhere { line, .. }
+            | Self::NotCompared { line } => (*line, *line),
+        }
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

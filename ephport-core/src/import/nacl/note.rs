@@ -58,6 +58,22 @@ pub enum Note {
     },
 }
 
+impl Note {
+    /// The stable name of this kind of note.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::MorePages => "more-pages",
+            Self::Several { .. } => "several-acls",
+            Self::SomeRemotes { .. } => "some-remotes",
+            Self::UnknownProtocol { .. } => "unknown-protocol",
+            Self::Unreachable { .. } => "unreachable",
+            Self::NoReplies { .. } => "no-replies",
+            Self::NothingOutbound { .. } => "nothing-outbound",
+        }
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
