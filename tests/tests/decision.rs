@@ -7,9 +7,9 @@ use std::time::Duration;
 use ephport_core::decision::{CtState, evaluate, permits};
 use ephport_core::strategies::{port_ranges, port_sets, ports, protocols, selections};
 use ephport_core::{
-    Address, Document, Families, Flow, HostFacts, Origin, OutInterfaces, PickUp, Policy,
-    PolicyName, PolicySpec, Port, PortRange, PortSet, Protocols, ResolvedPolicy, Scope, Target,
-    Translation,
+    Address, BlockTable, Document, Families, Flow, HostFacts, Origin, OutInterfaces, PickUp,
+    Policy, PolicyName, PolicySpec, Port, PortRange, PortSet, Protocols, ResolvedPolicy, Scope,
+    Target, Translation,
 };
 use ephport_nft::interpret::effect;
 use ephport_nft::{TableState, compile};
