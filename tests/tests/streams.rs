@@ -87,6 +87,19 @@ fn verdicts_and_changes_survive_lost_streams() {
              --flow 'udp 10.0.0.7:40000 -> 203.0.113.9:53 oif eth0'",
             Some(0),
         ),
+        (
+            "explain --json --to-ports 2000-2999 -o any \
+             --flow 'udp 10.0.0.7:40000 -> 203.0.113.9:53 oif eth0'",
+            Some(0),
+        ),
+        ("diff --to-ports 49152-61000 -o any --json", Some(0)),
+        ("diff --to-ports 2000-2999 -o any --json", Some(3)),
+        ("status --rules", Some(0)),
+        ("usage --to-ports 49152-61000 -o any", Some(0)),
+        ("usage --to-ports 49152-61000 -o any --json", Some(0)),
+        ("usage --outside --to-ports 49152-61000 -o any", Some(0)),
+        ("whose 192.0.2.2:1100 --blocks 10.0.0.0/30=64@1024-2047 -o any", Some(0)),
+        ("whose 192.0.2.2:1 --blocks 10.0.0.0/30=64@1024-2047 -o any --json", Some(3)),
     ];
     for (line, code) in cases {
         prepare(&host);
@@ -96,11 +109,54 @@ fn verdicts_and_changes_survive_lost_streams() {
 }
 
 #[test]
+fn drifted_verdict_survives_lost_streams() {
+    let host = Host::new("host").unwrap();
+    prepare(&host);
+    ok(&host, "nft flush chain inet ephport postrouting");
+    let before = ok(&host, "nft list table inet ephport");
+    for line in ["status", "status --json", "diff --to-ports 49152-61000 -o any"] {
+        for fate in FATES {
+            for (out, err) in [(fate, Fate::Read), (Fate::Read, fate), (fate, fate)] {
+                let ended = run(&host, line, out, err);
+                assert_eq!(ended, (Some(3), before.clone()), "{line}: {out:?} {err:?}");
+            }
+        }
+    }
+}
+
+/// A new command is to be added to this file.
+#[test]
+fn every_command_loses_its_streams() {
+    let help = ephport_ok(&Host::new("host").unwrap(), "--help");
+    let (_, commands) = help.split_once("Commands:\n").expect("the commands");
+    let names = commands.lines().map_while(|line| line.strip_prefix("  ")?.split(' ').next());
+    let own = include_str!("streams.rs");
+    let is_run = |name: &str| {
+        own.contains(&format!("\"{name} ")) || own.contains(&format!("\\\"$0\\\" {name} "))
+    };
+    let missing: Vec<_> = names.filter(|name| *name != "help" && !is_run(name)).collect();
+    assert_eq!(missing, [""; 0]);
+}
+
+#[test]
 fn output_only_commands_fail_on_lost_output() {
     let (host, _peer) = host_with_uplink();
+    let acls = PolicyFile::new(
+        r#"{ "NetworkAcls": [ { "NetworkAclId": "acl-1", "Entries": [ { "CidrBlock": "0.0.0.0/0",
+             "Egress": false, "Protocol": "-1", "RuleAction": "allow", "RuleNumber": 1 } ] } ] }"#,
+    );
+    let nacl = format!("import nacl <{}", acls.path());
+    let nacl_json = format!("import nacl --json <{}", acls.path());
     let lines = [
         "show --to-ports 2000-2999 -o any",
         "show --to-ports 2000-2999 -o absent0 --json",
+        "show --to-ports 2000-2999 -o any --format toml",
+        "show --to-ports 2000-2999 -o any --format summary",
+        &nacl,
+        &nacl_json,
+        "import map-e psid=52,psid-len=8,offset=6 --json",
+        "import iptables",
+        "schema policy-file",
         "import map-e psid=52,psid-len=8,offset=6",
         "import iptables -- iptables -t nat -A POSTROUTING -p tcp -j MASQUERADE --to-ports 2000",
         "schema status",
@@ -134,12 +190,15 @@ fn removal_survives_lost_streams() {
 fn demo_survives_lost_streams() {
     let host = Host::new("host").unwrap();
     for fate in FATES {
-        let ((closes, stdout), (_, stderr)) = (stream(fate, 1), stream(Fate::Read, 2));
-        let status = host.run(|| {
-            let mut command = Command::new("sh");
-            command.args(["-c", &format!("exec \"$0\" demo {closes}")]).arg(binary());
-            command.stdout(stdout).stderr(stderr).status().expect("a shell")
-        });
-        assert_eq!(status.code(), Some(0), "{fate:?}");
+        for (out, err) in [(fate, Fate::Read), (Fate::Read, fate)] {
+            let ((closes_out, stdout), (closes_err, stderr)) = (stream(out, 1), stream(err, 2));
+            let script = format!("exec \"$0\" demo {closes_out} {closes_err}");
+            let status = host.run(|| {
+                let mut command = Command::new("sh");
+                command.args(["-c", &script]).arg(binary());
+                command.stdout(stdout).stderr(stderr).status().expect("a shell")
+            });
+            assert_eq!(status.code(), Some(0), "{out:?} {err:?}");
+        }
     }
 }

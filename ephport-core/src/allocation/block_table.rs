@@ -40,6 +40,17 @@ impl BlockTable {
         }
     }
 
+    /// The outside addresses that the table names.
+    #[must_use]
+    pub fn outside(&self) -> Vec<AddressRange> {
+        match self {
+            Self::Plan(plan) => plan.outside().into_iter().collect(),
+            Self::Explicit(blocks) => {
+                blocks.by_source.iter().filter_map(|block| block.outside).map(Into::into).collect()
+            }
+        }
+    }
+
     /// The block of `source`, if it has one.
     #[must_use]
     pub fn block_of(&self, source: IpAddr) -> Option<Block> {

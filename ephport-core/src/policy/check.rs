@@ -107,13 +107,7 @@ impl PolicySpec {
             check("address", address.into())?;
         }
         let Target::Blocks(table) = &self.target else { return Ok(()) };
-        match &**table {
-            BlockTable::Plan(plan) => plan.outside().map_or(Ok(()), |range| check("blocks", range)),
-            BlockTable::Explicit(_) => {
-                let outside = table.iter().filter_map(|block| block.outside);
-                outside.map(AddressRange::from).try_for_each(|range| check("blocks", range))
-            }
-        }
+        table.outside().into_iter().try_for_each(|range| check("blocks", range))
     }
 
     fn check_blocks(&self, blocks: &BlockTable) -> Result<(), PolicyError> {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::allocation::block_table::BlockTable;
 use crate::decision::{PRIVATE_NETWORKS, kept_range};
 use crate::host::HostFacts;
 use crate::net::address_range::AddressRange;
@@ -176,10 +175,7 @@ impl Subject<'_> {
     fn new_addresses(&self) -> Vec<AddressRange> {
         match (&self.spec.target, self.spec.address) {
             (_, Address::Fixed(address)) => vec![address.into()],
-            (Target::Blocks(BlockTable::Plan(plan)), _) => plan.outside().into_iter().collect(),
-            (Target::Blocks(blocks), _) => {
-                blocks.iter().filter_map(|block| block.outside).map(Into::into).collect()
-            }
+            (Target::Blocks(blocks), _) => blocks.outside(),
             _ => Vec::new(),
         }
     }
