@@ -128,6 +128,10 @@ pub const NFTA_SET_ID: u16 = 10;
 pub const NFTA_SET_USERDATA: u16 = 13;
 pub const NFTA_SET_PAD: u16 = 14;
 pub const NFTA_SET_HANDLE: u16 = 16;
+/// The kernel's storage of the set, since Linux 6.16; refused as input.
+pub const NFTA_SET_TYPE: u16 = 19;
+/// Its count of elements, since Linux 6.16; refused as input.
+pub const NFTA_SET_COUNT: u16 = 20;
 pub const NFTA_SET_DESC_SIZE: u16 = 1;
 pub const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
 pub const NFT_SET_ELEM_INTERVAL_END: u32 = 0x1;

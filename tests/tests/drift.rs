@@ -288,7 +288,6 @@ fn the_enforcing_chain_is_removed() {
 }
 
 #[test]
-#[ignore = "the kernel refuses the set of a table that was read back and is added again"]
 fn a_chain_gets_another_priority() {
     drifts(
         |host| {

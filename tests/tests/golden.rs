@@ -1,11 +1,11 @@
-//! The goldens of ephport-nft made anew: each command run by nft, and what the kernel then lists.
+//! The goldens of ephport-nft, recorded again: nft runs each command, and the kernel lists the object.
 
 use ephport_nft::netlink::{Header, NfGenMsg, Writer};
 use ephport_nft::netlink::{Socket, dump};
 use ephport_nft::uapi::{
     NFPROTO_INET, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM,
-    NFT_MSG_GETTABLE, NFTA_RULE_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
-    NFTA_SET_TABLE, NLM_F_DUMP, NLM_F_REQUEST,
+    NFT_MSG_GETTABLE, NFTA_RULE_TABLE, NFTA_SET_COUNT, NFTA_SET_ELEM_LIST_SET,
+    NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_TABLE, NFTA_SET_TYPE, NLM_F_DUMP, NLM_F_REQUEST,
 };
 use ephport_tests::Host;
 use ephport_tests::tool::tool;
@@ -15,9 +15,6 @@ const TABLE: &str = "t";
 
 /// `struct nfgenmsg`, whose last two bytes are the generation's low half.
 const FIXED: usize = 4;
-
-/// `NFTA_SET_TYPE` and `NFTA_SET_COUNT` of Linux 6.16.
-const BOOKKEEPING: [u16; 2] = [19, 20];
 
 /// One block of `golden.txt`.
 struct Golden {
@@ -75,7 +72,7 @@ fn last_listed(socket: &mut Socket, golden: &Golden, seq: u32) -> Vec<u8> {
     last
 }
 
-/// Without the generation and, in a set, without the kernel's books.
+/// Without the generation and, in a set, without the kernel's bookkeeping.
 fn comparable(kind: &str, body: &[u8]) -> Vec<u8> {
     let (fixed, mut rest) = body.split_at(FIXED);
     let mut bytes = fixed[..2].to_vec();
@@ -83,7 +80,7 @@ fn comparable(kind: &str, body: &[u8]) -> Vec<u8> {
         let number = |at: usize| u16::from_ne_bytes([rest[at], rest[at + 1]]);
         let len = usize::from(number(0)).next_multiple_of(4);
         let (attr, next) = rest.split_at(len);
-        if !BOOKKEEPING.contains(&number(2)) {
+        if ![NFTA_SET_TYPE, NFTA_SET_COUNT].contains(&number(2)) {
             bytes.extend(attr);
         }
         rest = next;
@@ -93,7 +90,7 @@ fn comparable(kind: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn every_golden_is_what_nft_and_this_kernel_say() {
+fn goldens_equal_nft_and_this_kernel() {
     let host = Host::new("host").unwrap();
     let mut socket = host.run(Socket::netfilter).unwrap();
     let goldens = goldens();

@@ -1,7 +1,7 @@
 //! Chains (`NFTA_CHAIN_*`): lists of rules, entered from a hook or from another chain.
 
-use super::schema::{attributes, without};
-use crate::uapi::{NFT_CHAIN_BASE, NFTA_CHAIN_USE};
+use super::schema::attributes;
+use crate::uapi::NFT_CHAIN_BASE;
 
 attributes! {
     /// A chain.
@@ -20,7 +20,7 @@ attributes! {
         chain_type: Option<String> = NFTA_CHAIN_TYPE,
         /// `NFT_CHAIN_*`.
         flags: Option<u32> = NFTA_CHAIN_FLAGS,
-    } other, padding NFTA_CHAIN_PAD
+    } other, padding NFTA_CHAIN_PAD, bookkeeping NFTA_CHAIN_USE
 }
 
 attributes! {
@@ -70,7 +70,6 @@ impl Chain {
     pub fn normalized(&self) -> Self {
         // The kernel sets NFT_CHAIN_BASE on every base chain.
         let flags = self.flags.map(|flags| flags & !NFT_CHAIN_BASE).filter(|flags| *flags != 0);
-        let other = without(&self.other, &[NFTA_CHAIN_USE]);
-        Self { handle: None, flags, other, ..self.clone() }
+        Self { handle: None, flags, ..self.clone() }
     }
 }

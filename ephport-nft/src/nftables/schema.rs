@@ -3,7 +3,8 @@
 //! [`attributes!`] turns a list of fields and attribute types into a struct with its encoder, its decoder
 //! and the names of its attributes, from which the location of a fault in a request is derived. All
 //! decoders skip padding (`NFTA_*_PAD`, which kernels without efficient unaligned access send before
-//! 64-bit values), accept an attribute at most once, and never drop an attribute: an object keeps
+//! 64-bit values) and the attributes in which the kernel only lists its own bookkeeping (it ignores them as
+//! input, or refuses the object), accept an attribute at most once, and drop no other: an object keeps
 //! attributes that have no field in `other`, an expression with such an attribute is an error, so that
 //! the caller keeps its bytes.
 
@@ -30,11 +31,6 @@ pub(crate) fn encode_other(w: &mut Writer, other: &[RawAttr]) {
     for attr in other {
         w.bytes(attr.attribute_type, &attr.value);
     }
-}
-
-/// The attributes of `other` except `bookkeeping`, in which the kernel only counts.
-pub(crate) fn without(other: &[RawAttr], bookkeeping: &[u16]) -> Vec<RawAttr> {
-    other.iter().filter(|attr| !bookkeeping.contains(&attr.attribute_type)).cloned().collect()
 }
 
 /// An attribute of an object: its type, the kernel's name for it, and what is nested in it.
@@ -252,15 +248,16 @@ macro_rules! schema {
 ///
 /// `message Name("noun", family)` is an object: the body of a message, after `struct nfgenmsg` with its
 /// family. Without `message` the attributes are nested in one attribute. `other` after the fields is the
-/// field that keeps unknown attributes; `padding` names the attribute types that are skipped.
+/// field that keeps unknown attributes. Skipped are the attribute types that `padding` and `bookkeeping`
+/// name: the latter are about the kernel's object, not about the one to add, and are never sent.
 macro_rules! attributes {
     (
         $(#[$meta:meta])*
         message $name:ident($object:literal, $family:ident)
-        { $($fields:tt)* } other $(, padding $pad:ident)*
+        { $($fields:tt)* } other $(, padding $pad:ident)* $(, bookkeeping $own:ident)*
     ) => {
         $crate::nftables::schema::attributes! {
-            @define $(#[$meta])* $name($object) [$family] [other] [$($pad)*] { $($fields)* }
+            @define $(#[$meta])* $name($object) [$family] [other] [$($pad)* $($own)*] { $($fields)* }
         }
 
         impl $name {
@@ -306,7 +303,7 @@ macro_rules! attributes {
     };
     (
         @define $(#[$meta:meta])* $name:ident($object:literal)
-        [$($family:ident)?] [$($other:ident)?] [$($pad:ident)*]
+        [$($family:ident)?] [$($other:ident)?] [$($skipped:ident)*]
         { $( $(#[$field_meta:meta])* $field:ident: $type:ty = $attribute:ident, )* }
     ) => {
         $(#[$meta])*
@@ -353,7 +350,7 @@ macro_rules! attributes {
                     let attr = attr?;
                     match attr.attribute_type {
                         $( $crate::uapi::$attribute => set(&mut $field, attr, $object)?, )*
-                        $( $crate::uapi::$pad => {} )*
+                        $( $crate::uapi::$skipped => {} )*
                         $( _ => $other.push(attr.into()), )?
                         #[allow(unreachable_patterns, reason = "where `other` matches the rest")]
                         attribute => {

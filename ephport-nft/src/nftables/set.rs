@@ -3,16 +3,12 @@
 use std::borrow::Cow;
 
 use super::expr::Data;
-use super::schema::{Inside, Item, attributes, without};
+use super::schema::{Inside, Item, attributes};
 use crate::netlink::{Attr, CodecError, Writer};
 use crate::uapi::{
     NFT_DATA_VERDICT, NFT_SET_ANONYMOUS, NFT_SET_ELEM_INTERVAL_END, NFT_SET_INTERVAL, NFT_SET_MAP,
     NFTA_LIST_ELEM,
 };
-
-/// The kernel's storage of a set and its count of elements: `NFTA_SET_TYPE` and `NFTA_SET_COUNT` of
-/// Linux 6.16, which the headers of most systems do not name yet.
-const BOOKKEEPING: [u16; 2] = [19, 20];
 
 attributes! {
     /// A set, or a map when its keys have values. Its elements are in messages of their own.
@@ -39,7 +35,7 @@ attributes! {
         userdata: Option<Vec<u8>> = NFTA_SET_USERDATA,
         /// Its size and the fields of its concatenation.
         description: Option<SetDescription> = NFTA_SET_DESC,
-    } other, padding NFTA_SET_PAD
+    } other, padding NFTA_SET_PAD, bookkeeping NFTA_SET_TYPE, bookkeeping NFTA_SET_COUNT
 }
 
 attributes! {
@@ -129,7 +125,6 @@ impl SetSpec {
             data_len: self.data_len.filter(|_| self.data_type != Some(NFT_DATA_VERDICT)),
             userdata: None,
             description: description.filter(|described| *described != SetDescription::default()),
-            other: without(&self.other, &BOOKKEEPING),
             ..self.clone()
         }
     }

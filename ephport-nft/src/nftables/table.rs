@@ -1,8 +1,7 @@
 //! Tables (`NFTA_TABLE_*`): containers of chains, sets and rules.
 
-use super::schema::{attributes, without};
+use super::schema::attributes;
 use super::userdata::Comment;
-use crate::uapi::NFTA_TABLE_USE;
 
 attributes! {
     /// A table.
@@ -15,7 +14,7 @@ attributes! {
         handle: Option<u64> = NFTA_TABLE_HANDLE,
         /// User data, at most 256 bytes; since Linux 5.10.
         userdata: Option<Vec<u8>> = NFTA_TABLE_USERDATA,
-    } other, padding NFTA_TABLE_PAD
+    } other, padding NFTA_TABLE_PAD, bookkeeping NFTA_TABLE_USE
 }
 
 impl Table {
@@ -35,11 +34,6 @@ impl Table {
     /// The table without the kernel's own numbers.
     #[must_use]
     pub fn normalized(&self) -> Self {
-        Self {
-            flags: self.flags.filter(|flags| *flags != 0),
-            handle: None,
-            other: without(&self.other, &[NFTA_TABLE_USE]),
-            ..self.clone()
-        }
+        Self { flags: self.flags.filter(|flags| *flags != 0), handle: None, ..self.clone() }
     }
 }
