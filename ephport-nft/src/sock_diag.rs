@@ -9,8 +9,9 @@ use crate::netlink::{
     CodecError, Errno, Header, NetlinkError, Reader, Socket, Transport, Writer, dump,
 };
 use crate::uapi::{
-    AF_INET, AF_INET6, NLM_F_DUMP, NLM_F_REQUEST, SOCK_DIAG_BY_FAMILY, TCP_CLOSE, TCP_ESTABLISHED,
-    TCP_LISTEN,
+    AF_INET, AF_INET6, NLM_F_DUMP, NLM_F_REQUEST, SOCK_DIAG_BY_FAMILY, TCP_CLOSE, TCP_CLOSE_WAIT,
+    TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_LAST_ACK, TCP_LISTEN,
+    TCP_SYN_RECV, TCP_SYN_SENT, TCP_TIME_WAIT,
 };
 
 /// A socket (`struct inet_diag_msg`).
@@ -39,6 +40,22 @@ pub struct SocketState(pub u8);
 impl SocketState {
     /// A connection, or a UDP socket with a remote address.
     pub const ESTABLISHED: Self = Self(TCP_ESTABLISHED);
+    /// A TCP connection whose opening segment is not answered yet.
+    pub const SYN_SENT: Self = Self(TCP_SYN_SENT);
+    /// A TCP connection that the remote side opens.
+    pub const SYN_RECV: Self = Self(TCP_SYN_RECV);
+    /// A TCP connection that this side closed, before the acknowledgement.
+    pub const FIN_WAIT1: Self = Self(TCP_FIN_WAIT1);
+    /// A TCP connection that this side closed.
+    pub const FIN_WAIT2: Self = Self(TCP_FIN_WAIT2);
+    /// A TCP connection that both sides closed, the remote side last.
+    pub const TIME_WAIT: Self = Self(TCP_TIME_WAIT);
+    /// A TCP connection that the remote side closed.
+    pub const CLOSE_WAIT: Self = Self(TCP_CLOSE_WAIT);
+    /// A TCP connection that both sides closed, this side last.
+    pub const LAST_ACK: Self = Self(TCP_LAST_ACK);
+    /// A TCP connection that both sides closed at once.
+    pub const CLOSING: Self = Self(TCP_CLOSING);
     /// A UDP socket without a remote address.
     pub const CLOSE: Self = Self(TCP_CLOSE);
     /// A TCP socket that accepts connections.

@@ -361,6 +361,8 @@ pub const CTA_PROTO_ICMPV6_TYPE: u16 = 8;
 pub const CTA_PROTO_ICMPV6_CODE: u16 = 9;
 pub const CTA_PROTOINFO_TCP: u16 = 1;
 pub const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+pub const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
+pub const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
 pub const CTA_NAT_V4_MINIP: u16 = 1;
 pub const CTA_NAT_V4_MAXIP: u16 = 2;
 pub const CTA_NAT_PROTO: u16 = 3;
@@ -387,6 +389,8 @@ pub const TCP_CONNTRACK_LAST_ACK: u8 = 6;
 pub const TCP_CONNTRACK_TIME_WAIT: u8 = 7;
 pub const TCP_CONNTRACK_CLOSE: u8 = 8;
 pub const TCP_CONNTRACK_SYN_SENT2: u8 = 9;
+pub const IP_CT_TCP_FLAG_SACK_PERM: u8 = 0x2;
+pub const IP_CT_TCP_FLAG_BE_LIBERAL: u8 = 0x8;
 
 // linux/sock_diag.h, netinet/tcp.h, linux/in.h, linux/in6.h
 pub const SOCK_DIAG_BY_FAMILY: u16 = 20;

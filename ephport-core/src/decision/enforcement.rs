@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::flow::Flow;
 use crate::net::port::Port;
 use crate::net::port_set::PortSet;
-use crate::policy::ExpectedConnections;
+use crate::policy::{ExpectedConnections, OpenConnections};
 use crate::resolve::{PermittedPorts, ResolvedPolicy};
 
 /// What conntrack knows of a packet.
@@ -18,6 +18,9 @@ pub enum CtState {
     Established,
     /// A packet in the opposite direction: of a connection that began at the destination.
     Reply,
+    /// A packet, in the direction of the first, of a connection that was open when enforcement was first
+    /// applied.
+    Open,
     /// A packet of a connection that a conntrack helper expected (`ct status expected`). NAT binds such
     /// a connection before any rule.
     Expected,
@@ -29,8 +32,15 @@ pub enum CtState {
 
 impl CtState {
     /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::New, Self::Established, Self::Reply, Self::Expected, Self::Invalid, Self::Untracked];
+    pub const ALL: [Self; 7] = [
+        Self::New,
+        Self::Established,
+        Self::Reply,
+        Self::Open,
+        Self::Expected,
+        Self::Invalid,
+        Self::Untracked,
+    ];
 
     /// Whether the packet belongs to a connection that conntrack knows.
     #[must_use]
@@ -65,12 +75,15 @@ pub fn enforcing_policy<'a>(
 }
 
 /// Whether a packet in `state` may be sent with the source port `sent`; for `flow` see
-/// [`enforcing_policy`]. Connections that were open before the policies were applied are not considered.
+/// [`enforcing_policy`].
 #[must_use]
 pub fn permits(policies: &[ResolvedPolicy], flow: &Flow, state: CtState, sent: Port) -> bool {
     enforcing_policy(policies, flow, state).is_none_or(|policy| {
-        let passes =
-            state == CtState::Expected && policy.expected_connections == ExpectedConnections::Pass;
+        let passes = match state {
+            CtState::Expected => policy.expected_connections == ExpectedConnections::Pass,
+            CtState::Open => policy.open_connections == OpenConnections::Keep,
+            _ => false,
+        };
         passes || policy.permitted_source_ports(flow.source().ip()).contains(sent)
     })
 }
@@ -185,6 +198,15 @@ mod tests {
                 assert_eq!(permitted(&document, &from(source), state, sent), expected, "{source}");
             }
         }
+    }
+
+    #[test]
+    fn open_connections_pass_unless_they_are_dropped() {
+        assert!(permitted(&enforced(""), FLOW, CtState::Open, 8080));
+        assert!(!permitted(&enforced(""), FLOW, CtState::Established, 8080));
+        let drops = enforced("open-connections = \"drop\"");
+        assert!(!permitted(&drops, FLOW, CtState::Open, 8080));
+        assert!(permitted(&drops, FLOW, CtState::Open, 50_001));
     }
 
     #[test]

@@ -9,8 +9,8 @@
 use std::collections::BTreeSet;
 
 use ephport_core::{
-    ExpectedConnections, Family, Ipsec, PermittedPorts, PortRange, PortSet, Protocol,
-    ResolvedPolicy,
+    ExpectedConnections, Family, Ipsec, OpenConnections, PermittedPorts, PortRange, PortSet,
+    Protocol, ResolvedPolicy,
 };
 
 use super::Program;
@@ -27,8 +27,8 @@ use crate::nftables::expr::{
 use crate::table::layout::{self, ENFORCE, ENFORCE_PRIORITY};
 use crate::table::{Set, SetName};
 use crate::uapi::{
-    IP_CT_DIR_REPLY, IPPROTO_AH, IPS_EXPECTED, IPS_SRC_NAT, NFT_META_OIFKIND, RTN_BROADCAST,
-    RTN_LOCAL, RTN_MULTICAST,
+    IP_CT_DIR_REPLY, IPPROTO_AH, IPS_CONFIRMED, IPS_EXPECTED, IPS_SRC_NAT, NFT_META_OIFKIND,
+    RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
 };
 
 impl Program {
@@ -179,6 +179,16 @@ impl Program {
             let expected = Bitwise::mask(&IPS_EXPECTED.to_ne_bytes());
             let mut exprs =
                 vec![Ct::STATUS.into(), expected.into(), Cmp::new(CmpOp::Neq, &[0; 4]).into()];
+            exprs.extend(counted(Verdict::Accept));
+            self.rule(chain, exprs);
+        }
+        if policy.open_connections == OpenConnections::Keep {
+            let set = self.set(Set::connections(&layout::open_set(&policy.name)));
+            // A later connection can get the same number, but its first packet is not confirmed.
+            let confirmed = Bitwise::mask(&IPS_CONFIRMED.to_ne_bytes());
+            let mut exprs =
+                vec![Ct::STATUS.into(), confirmed.into(), Cmp::new(CmpOp::Neq, &[0; 4]).into()];
+            exprs.extend([Ct::ID.into(), Lookup::within(&set.name).into()]);
             exprs.extend(counted(Verdict::Accept));
             self.rule(chain, exprs);
         }

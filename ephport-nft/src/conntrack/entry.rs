@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::netlink::{Attr, CodecError, NfGenMsg, Reader};
+use crate::netlink::{Attr, CodecError, NfGenMsg, Reader, Writer};
 use crate::uapi::{
     CTA_ID, CTA_IP_V4_DST, CTA_IP_V4_SRC, CTA_IP_V6_DST, CTA_IP_V6_SRC, CTA_MARK,
     CTA_PROTO_DST_PORT, CTA_PROTO_ICMP_CODE, CTA_PROTO_ICMP_ID, CTA_PROTO_ICMP_TYPE,
@@ -294,12 +294,51 @@ impl TcpState {
     }
 }
 
+impl Tuple {
+    /// Writes the attributes of a tuple.
+    pub(super) fn write(&self, w: &mut Writer, with_zone: bool) {
+        w.nested(CTA_TUPLE_IP, |w| {
+            write_address(w, [CTA_IP_V4_SRC, CTA_IP_V6_SRC], self.source);
+            write_address(w, [CTA_IP_V4_DST, CTA_IP_V6_DST], self.destination);
+        });
+        w.nested(CTA_TUPLE_PROTO, |w| {
+            w.u8(CTA_PROTO_NUM, self.protocol);
+            match self.layer4 {
+                Layer4::Ports { source, destination } => {
+                    w.bytes(CTA_PROTO_SRC_PORT, &source.to_be_bytes());
+                    w.bytes(CTA_PROTO_DST_PORT, &destination.to_be_bytes());
+                }
+                Layer4::Icmp { id, icmp_type, code } => {
+                    let [id_kind, type_kind, code_kind] = if self.source.is_ipv4() {
+                        [CTA_PROTO_ICMP_ID, CTA_PROTO_ICMP_TYPE, CTA_PROTO_ICMP_CODE]
+                    } else {
+                        [CTA_PROTO_ICMPV6_ID, CTA_PROTO_ICMPV6_TYPE, CTA_PROTO_ICMPV6_CODE]
+                    };
+                    w.bytes(id_kind, &id.to_be_bytes());
+                    w.u8(type_kind, icmp_type);
+                    w.u8(code_kind, code);
+                }
+                Layer4::Other => {}
+            }
+        });
+        if with_zone && self.zone != 0 {
+            w.bytes(CTA_TUPLE_ZONE, &self.zone.to_be_bytes());
+        }
+    }
+}
+
+fn write_address(w: &mut Writer, [v4, v6]: [u16; 2], address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => w.bytes(v4, &address.octets()),
+        IpAddr::V6(address) => w.bytes(v6, &address.octets()),
+    }
+}
+
 /// What the kernel sends, for the tests that read it.
 #[cfg(any(test, feature = "fuzz"))]
 mod encode {
     #[allow(clippy::wildcard_imports, reason = "the same names as for decoding")]
     use super::*;
-    use crate::netlink::Writer;
     use crate::uapi::{AF_INET, AF_INET6};
 
     impl Connection {
@@ -326,46 +365,6 @@ mod encode {
             if let Some(zone) = zone.filter(|zone| *zone != 0) {
                 w.bytes(CTA_ZONE, &zone.to_be_bytes());
             }
-        }
-    }
-
-    impl Tuple {
-        /// Writes the attributes of a tuple.
-        pub fn write(&self, w: &mut Writer, with_zone: bool) {
-            w.nested(CTA_TUPLE_IP, |w| {
-                write_address(w, [CTA_IP_V4_SRC, CTA_IP_V6_SRC], self.source);
-                write_address(w, [CTA_IP_V4_DST, CTA_IP_V6_DST], self.destination);
-            });
-            w.nested(CTA_TUPLE_PROTO, |w| {
-                w.u8(CTA_PROTO_NUM, self.protocol);
-                match self.layer4 {
-                    Layer4::Ports { source, destination } => {
-                        w.bytes(CTA_PROTO_SRC_PORT, &source.to_be_bytes());
-                        w.bytes(CTA_PROTO_DST_PORT, &destination.to_be_bytes());
-                    }
-                    Layer4::Icmp { id, icmp_type, code } => {
-                        let [id_kind, type_kind, code_kind] = if self.source.is_ipv4() {
-                            [CTA_PROTO_ICMP_ID, CTA_PROTO_ICMP_TYPE, CTA_PROTO_ICMP_CODE]
-                        } else {
-                            [CTA_PROTO_ICMPV6_ID, CTA_PROTO_ICMPV6_TYPE, CTA_PROTO_ICMPV6_CODE]
-                        };
-                        w.bytes(id_kind, &id.to_be_bytes());
-                        w.u8(type_kind, icmp_type);
-                        w.u8(code_kind, code);
-                    }
-                    Layer4::Other => {}
-                }
-            });
-            if with_zone && self.zone != 0 {
-                w.bytes(CTA_TUPLE_ZONE, &self.zone.to_be_bytes());
-            }
-        }
-    }
-
-    fn write_address(w: &mut Writer, [v4, v6]: [u16; 2], address: IpAddr) {
-        match address {
-            IpAddr::V4(address) => w.bytes(v4, &address.octets()),
-            IpAddr::V6(address) => w.bytes(v6, &address.octets()),
         }
     }
 }

@@ -17,12 +17,14 @@
 //! The kernel locks nothing over a dump: a connection that begins or ends during the dump may be
 //! absent, and one may occur twice when an entry beside it ends.
 
+mod adopt;
 mod destinations;
 mod entry;
 mod scope;
 mod statistics;
 mod usage;
 
+pub use adopt::{adopt, tracked_ids};
 pub use entry::{Connection, Layer4, Status, TcpState, Tuple};
 pub use scope::{Placement, Scopes, Sent};
 pub use statistics::Statistics;
@@ -106,6 +108,12 @@ pub enum ConntrackError {
     /// The kernel has no ctnetlink.
     #[error("the kernel has no ctnetlink (CONFIG_NF_CT_NETLINK)")]
     NoCtnetlink,
+    /// The kernel refused a new entry.
+    #[error("cannot add a connection to the connection tracking table ({errno})")]
+    Add {
+        /// The error of the answer.
+        errno: Errno,
+    },
 }
 
 impl From<NetlinkError> for ConntrackError {

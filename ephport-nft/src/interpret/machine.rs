@@ -2,7 +2,7 @@
 
 use ephport_core::Family;
 
-use super::packet::{Fact, Facts};
+use super::packet::{Fact, Facts, OPEN_ID};
 use super::path::{By, Draw, InterpretError, Path};
 use super::registers::Registers;
 use super::sets::answers;
@@ -13,6 +13,7 @@ use crate::nftables::expr::{
 use crate::nftables::{Rule, value};
 use crate::syntax::NatTarget;
 use crate::table::TableState;
+use crate::table::layout::is_open_set;
 use crate::uapi::{
     NFT_BITWISE_MASK_XOR, NFT_BYTEORDER_HTON, NFT_BYTEORDER_NTOH, NFT_HASH_JENKINS,
     NFT_LOOKUP_F_INV, NFT_META_NFPROTO, NFT_NG_INCREMENTAL, NFT_NG_RANDOM,
@@ -227,6 +228,14 @@ impl<'a> Machine<'a> {
         let is_fit = lookup.dreg.is_some() == filled.spec.is_map()
             && !(lookup.is_inverted() && filled.spec.is_map())
             && lookup.flags.unwrap_or(0) & !NFT_LOOKUP_F_INV == 0;
+        if is_open_set(&filled.spec) {
+            let id = registers.bytes(lookup.sreg, OPEN_ID.to_ne_bytes().len()).ok_or_else(stuck)?;
+            let is_open = id == OPEN_ID.to_ne_bytes();
+            return match is_open != lookup.is_inverted() {
+                true => self.exprs(rest, registers.clone(), draw.cloned()),
+                false => Ok(vec![(Step::NoMatch, draw.cloned())]),
+            };
+        }
         let answers = answers(filled, lookup, registers).filter(|_| is_fit).ok_or_else(stuck)?;
         let mut steps = Vec::new();
         for (element, drawn) in answers {

@@ -27,7 +27,7 @@ mod sets;
 use ephport_core::{Effect, Flow, Port};
 
 pub use effect::combine;
-pub use packet::{CtState, Fact, Facts, Packet};
+pub use packet::{CtState, Fact, Facts, OPEN_ID, Packet};
 pub use path::{By, Draw, InterpretError, Path};
 
 use crate::table::TableState;

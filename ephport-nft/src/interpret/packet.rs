@@ -9,17 +9,21 @@ use crate::nftables::expr::{Ct, Fib, Meta, Payload, Rt};
 use crate::nftables::value::{self, ct_state_bit};
 use crate::uapi::{
     ARPHRD_ETHER, ARPHRD_LOOPBACK, IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, IP_CT_ESTABLISHED,
-    IP_CT_NEW, IP_CT_RELATED, IPS_EXPECTED, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_UNTRACKED_BIT,
-    NFT_CT_DIRECTION, NFT_CT_PROTO_SRC, NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_CT_STATE, NFT_CT_STATUS,
-    NFT_META_IIF, NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_MARK, NFT_META_NFPROTO,
-    NFT_META_OIFKIND, NFT_META_OIFNAME, NFT_META_OIFTYPE, NFT_PAYLOAD_NETWORK_HEADER,
-    NFT_PAYLOAD_TRANSPORT_HEADER, NFT_RT_XFRM, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
-    RTN_UNICAST,
+    IP_CT_NEW, IP_CT_RELATED, IPS_CONFIRMED, IPS_EXPECTED, NF_CT_STATE_INVALID_BIT,
+    NF_CT_STATE_UNTRACKED_BIT, NFT_CT_DIRECTION, NFT_CT_ID, NFT_CT_PROTO_SRC, NFT_CT_SRC_IP,
+    NFT_CT_SRC_IP6, NFT_CT_STATE, NFT_CT_STATUS, NFT_META_IIF, NFT_META_IIFNAME, NFT_META_L4PROTO,
+    NFT_META_MARK, NFT_META_NFPROTO, NFT_META_OIFKIND, NFT_META_OIFNAME, NFT_META_OIFTYPE,
+    NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER, NFT_RT_XFRM, RTN_BROADCAST,
+    RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST,
 };
 
 /// TCP's SYN, and an acknowledgement in mid-stream (RFC 9293 §3.1).
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
+
+/// The number of the connection of a packet in [`CtState::Open`]: a set of open connections that contains
+/// it contains that connection, and no other.
+pub const OPEN_ID: u32 = 1;
 
 /// The offset of the flags in the header of TCP, and the end of all that a program can load.
 const TCP_FLAGS: usize = 13;
@@ -200,7 +204,9 @@ impl Facts for Packet<'_> {
     fn ct(&self, ct: &Ct) -> Fact {
         let state = match self.state {
             CtState::New => ct_state_bit(IP_CT_NEW),
-            CtState::Established | CtState::Reply => ct_state_bit(IP_CT_ESTABLISHED),
+            CtState::Established | CtState::Reply | CtState::Open => {
+                ct_state_bit(IP_CT_ESTABLISHED)
+            }
             CtState::Expected => ct_state_bit(IP_CT_RELATED),
             CtState::Invalid => NF_CT_STATE_INVALID_BIT,
             CtState::Untracked => NF_CT_STATE_UNTRACKED_BIT,
@@ -210,7 +216,7 @@ impl Facts for Packet<'_> {
         let original = Some(IP_CT_DIR_ORIGINAL);
         match (ct.key, ct.direction, opened_by.ip()) {
             (NFT_CT_STATE, None, _) => Fact::of(state.to_ne_bytes()),
-            (NFT_CT_DIRECTION | NFT_CT_STATUS, None, _)
+            (NFT_CT_DIRECTION | NFT_CT_STATUS | NFT_CT_ID, None, _)
             | (NFT_CT_SRC_IP | NFT_CT_SRC_IP6 | NFT_CT_PROTO_SRC, Some(IP_CT_DIR_ORIGINAL), _)
                 if !self.state.has_connection() =>
             {
@@ -220,8 +226,17 @@ impl Facts for Packet<'_> {
                 Fact::of([if is_reply { IP_CT_DIR_REPLY } else { IP_CT_DIR_ORIGINAL }])
             }
             (NFT_CT_STATUS, None, _) => {
-                let is_expected = self.state == CtState::Expected;
-                Fact::of((if is_expected { IPS_EXPECTED } else { 0 }).to_ne_bytes())
+                let status = match self.state {
+                    CtState::Expected => IPS_EXPECTED,
+                    // The first packet is confirmed after all chains.
+                    CtState::New => 0,
+                    _ => IPS_CONFIRMED,
+                };
+                Fact::of(status.to_ne_bytes())
+            }
+            (NFT_CT_ID, None, _) => {
+                let id = if self.state == CtState::Open { OPEN_ID } else { !OPEN_ID };
+                Fact::of(id.to_ne_bytes())
             }
             (NFT_CT_PROTO_SRC, direction, _) if direction == original => {
                 Fact::of(opened_by.port().to_be_bytes())

@@ -7,6 +7,7 @@ use crate::nftables::datatype::{
 };
 use crate::nftables::expr::{Data, words};
 use crate::nftables::{Element, SetSpec, value};
+use crate::table::layout::is_open_set;
 use crate::table::{KeyRange, Normalized, NormalizedSet};
 use crate::uapi::{NFT_DATA_VERDICT, NFT_SET_CONSTANT, NFT_SET_INTERVAL, NFT_SET_MAP};
 
@@ -76,7 +77,7 @@ pub(super) fn declaration(f: &mut fmt::Formatter<'_>, set: &NormalizedSet<'_>) -
     let Some(((types, flags), elements)) = parts else {
         return writeln!(f, "\t# nft cannot print {noun} {}", spec.name);
     };
-    writeln!(f, "\t{noun} {} {{\n\t\ttype {types}", spec.name)?;
+    writeln!(f, "\t{noun} {} {{\n\t\t{types}", spec.name)?;
     if !flags.is_empty() {
         writeln!(f, "\t\tflags {}", flags.join(","))?;
     }
@@ -89,10 +90,14 @@ pub(super) fn declaration(f: &mut fmt::Formatter<'_>, set: &NormalizedSet<'_>) -
     writeln!(f, "\t}}")
 }
 
+/// The types of a declaration.
 fn types(set: &SetSpec) -> Option<String> {
+    if is_open_set(set) {
+        return Some("typeof ct id".into());
+    }
     let key = datatype::name(set.key_type?)?;
     if !set.is_map() {
-        return Some(key.into());
+        return Some(format!("type {key}"));
     }
     let data = match set.data_type? {
         NFT_DATA_VERDICT => "verdict",
@@ -101,7 +106,7 @@ fn types(set: &SetSpec) -> Option<String> {
         IPV6_BLOCK => "interval ipv6_addr . inet_service",
         _ => return None,
     };
-    Some(format!("{key} : {data}"))
+    Some(format!("type {key} : {data}"))
 }
 
 /// The flags of a declaration; `None` if a named set has another one.

@@ -21,7 +21,7 @@ use crate::nftables::expr::{Data, Verdict};
 use crate::nftables::value::{address_bytes, port_bytes};
 use crate::nftables::{Element, SetSpec};
 use crate::uapi::{
-    NFT_DATA_VERDICT, NFT_SET_ANONYMOUS, NFT_SET_CONSTANT, NFT_SET_INTERVAL, NFT_SET_MAP,
+    NFT_CT_ID, NFT_DATA_VERDICT, NFT_SET_ANONYMOUS, NFT_SET_CONSTANT, NFT_SET_INTERVAL, NFT_SET_MAP,
 };
 
 /// What a set is called.
@@ -53,12 +53,15 @@ enum Order {
 /// Types of nft's user data of a set (libnftnl/udata.h).
 const NFTNL_UDATA_SET_KEYBYTEORDER: u8 = 0;
 const NFTNL_UDATA_SET_DATABYTEORDER: u8 = 1;
+const NFTNL_UDATA_SET_KEY_TYPEOF: u8 = 3;
 const NFTNL_UDATA_SET_DATA_INTERVAL: u8 = 6;
 
 impl Kind {
     const PORT: Self = Self { datatype: INET_SERVICE, len: 2, order: Order::Network };
     const HOST_NUMBER: Self = Self { datatype: INTEGER, len: 4, order: Order::Host };
     const NUMBER: Self = Self { datatype: INTEGER, len: 4, order: Order::Network };
+    /// nft takes the number of a connection for one in network order.
+    const CONNECTION: Self = Self { datatype: INTEGER, len: 4, order: Order::Network };
 
     fn address(family: Family) -> Self {
         let (datatype, len) = match family {
@@ -73,6 +76,16 @@ impl Kind {
 fn userdata(notes: &[(u8, u32)]) -> Vec<u8> {
     let note = |(kind, value): &(u8, u32)| [&[*kind, 4][..], &value.to_ne_bytes()].concat();
     notes.iter().flat_map(note).collect()
+}
+
+/// How nft notes the type of `ct id`: the expression (`EXPR_CT`), and as its data the key and no direction
+/// (`ct_expr_build_udata`).
+fn typeof_ct_id() -> Vec<u8> {
+    const EXPRESSION: u8 = 0;
+    const DATA: u8 = 1;
+    const EXPR_CT: u32 = 12;
+    let data = userdata(&[(0, NFT_CT_ID), (1, u32::MAX)]);
+    [&userdata(&[(EXPRESSION, EXPR_CT)]), &[DATA, 12][..], &data].concat()
 }
 
 /// A set of `key` without elements.
@@ -201,6 +214,16 @@ impl Set {
     pub fn port_keys(name: SetName<'_>, ports: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let elements = ports.into_iter().map(|port| Element::new(port, None)).collect();
         hashed(empty(name, Kind::PORT, 0), elements)
+    }
+
+    /// A set of connections by their numbers, without elements: what [`Ct::ID`](crate::nftables::expr::Ct::ID)
+    /// loads. `nft` prints the type as `typeof ct id`.
+    #[must_use]
+    pub fn connections(name: &str) -> Self {
+        let spec = empty(SetName::Named(name), Kind::CONNECTION, NFT_SET_CONSTANT);
+        let type_of = [&[NFTNL_UDATA_SET_KEY_TYPEOF, 20][..], &typeof_ct_id()].concat();
+        let userdata = spec.userdata.clone().map(|notes| [notes, type_of].concat());
+        Self { spec: SetSpec { userdata, ..spec }, elements: Vec::new() }
     }
 
     /// A verdict for each of some ranges of ports that do not overlap, for a 2-byte port in a

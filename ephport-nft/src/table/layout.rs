@@ -7,13 +7,14 @@
 //! | `POLICY/ports` | regular | the distribution over several ranges |
 //! | `POLICY/FIRST-LAST` | regular | the translation to one range |
 //!
-//! The map of a policy's blocks is `POLICY/blocks4` or `POLICY/blocks6`.
+//! The map of a policy's blocks is `POLICY/blocks4` or `POLICY/blocks6`. The set `POLICY/open` has the numbers
+//! of the connections that were open when enforcement was first applied.
 
 use ephport_core::{Family, PolicyName, PortRange};
 use thiserror::Error;
 
-use crate::nftables::{Comment, Rule, Table};
-use crate::uapi::{NF_IP_PRI_CONNTRACK, NF_IP_PRI_NAT_SRC, NFPROTO_INET};
+use crate::nftables::{Comment, Rule, SetSpec, Table};
+use crate::uapi::{NF_IP_PRI_CONNTRACK, NF_IP_PRI_NAT_SRC, NFPROTO_INET, NFT_SET_CONSTANT};
 
 /// `NFT_NAME_MAXLEN` without the closing NUL (linux/netfilter/nf_tables.h).
 const MAX_NAME: usize = 255;
@@ -80,6 +81,22 @@ pub(crate) fn enforce_map(policy: &PolicyName, family: Family) -> String {
         Family::Ipv4 => format!("{policy}/enforce4"),
         Family::Ipv6 => format!("{policy}/enforce6"),
     }
+}
+
+/// The set of the connections that were open when the enforced policy was first applied.
+pub(crate) fn open_set(policy: &PolicyName) -> String {
+    format!("{policy}{OPEN}")
+}
+
+/// The end of the name of a set of open connections.
+const OPEN: &str = "/open";
+
+/// Whether the set contains open connections. Its elements are a state of the host and no part of a policy,
+/// like the value of a counter. The flag `constant` makes the kernel refuse changes of the elements while a
+/// rule uses the set.
+#[must_use]
+pub fn is_open_set(set: &SetSpec) -> bool {
+    set.name.ends_with(OPEN) && set.flags == Some(NFT_SET_CONSTANT)
 }
 
 /// The map of the blocks of one family.

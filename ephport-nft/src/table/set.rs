@@ -1,5 +1,6 @@
 //! A set with its elements.
 
+use super::layout::is_open_set;
 use crate::netlink::Writer;
 use crate::nftables::{Element, Elements, SetSpec};
 
@@ -56,10 +57,11 @@ pub struct NormalizedSet<'a> {
 }
 
 impl Set {
-    /// The normalized view of the set.
+    /// The normalized view of the set. Open connections are not part of it.
     #[must_use]
     pub fn normalized(&self) -> NormalizedSet<'_> {
-        let mut elements: Vec<_> = self.elements.iter().collect();
+        let elements = self.elements.iter().filter(|_| !is_open_set(&self.spec));
+        let mut elements: Vec<_> = elements.collect();
         // At the same key the end of one range is before the start of the next.
         let rank = |element: &Element| !element.is_end();
         elements

@@ -176,6 +176,7 @@ impl Ct {
             NFT_CT_STATE => Some("state"),
             NFT_CT_DIRECTION => Some("direction"),
             NFT_CT_STATUS => Some("status"),
+            NFT_CT_ID => Some("id"),
             NFT_CT_MARK => Some("mark"),
             NFT_CT_PROTO_SRC => Some("proto_src"),
             NFT_CT_SRC_IP => Some("src_ip"),

@@ -1,0 +1,301 @@
+//! Connections of this host's sockets that conntrack does not know yet.
+//!
+//! Conntrack works in a network namespace only once a rule needs it. Connections that were opened before have no
+//! entry. Conntrack picks one up at its next packet and takes the sender for the side that opened it; a UDP
+//! connection is then translated like a new one. [`adopt`] adds the entry that conntrack would have if it
+//! had seen the connection from its start: not translated, and opened by the right side.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+
+use ephport_core::{Family, Protocol};
+
+use super::{Connections, ConntrackError, Filter, Layer4, Sent, TcpState, Tuple, header};
+use crate::netlink::{Errno, NfGenMsg, Socket, Transport, Writer, exchange};
+use crate::nftables::value;
+use crate::sock_diag::{InetSocket, SocketState};
+use crate::uapi::{
+    CTA_PROTOINFO, CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_FLAGS_ORIGINAL,
+    CTA_PROTOINFO_TCP_FLAGS_REPLY, CTA_PROTOINFO_TCP_STATE, CTA_STATUS, CTA_TIMEOUT,
+    CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, IP_CT_TCP_FLAG_BE_LIBERAL, IP_CT_TCP_FLAG_SACK_PERM,
+    IPCTNL_MSG_CT_NEW, IPS_ASSURED, IPS_SEEN_REPLY, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST,
+};
+
+/// The messages in one datagram: the answers to all of them fit in the socket's receive buffer.
+const MESSAGES: usize = 100;
+
+/// The seconds for which conntrack keeps an idle UDP connection with traffic in both directions
+/// (`nf_conntrack_udp_timeout_stream`). The next packet sets the host's own timeout.
+const UDP_TIMEOUT: u32 = 120;
+
+/// An entry to be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    /// The direction of the packet that opened the connection.
+    original: Tuple,
+    /// The state of a TCP connection.
+    tcp_state: Option<TcpState>,
+}
+
+/// Adds an entry for each connection of `sockets` that has none, and returns the count of new entries.
+///
+/// # Errors
+/// [`ConntrackError`]; some entries may be added then, which are without effect for a host that does not use
+/// conntrack.
+pub fn adopt(sockets: &[InetSocket]) -> Result<usize, ConntrackError> {
+    let mut entries = entries(sockets);
+    if entries.is_empty() {
+        return Ok(0);
+    }
+    let mut known = HashSet::new();
+    for connection in Connections::open(Filter::default())? {
+        let connection = connection?;
+        known.extend([connection.original, connection.reply]);
+    }
+    entries.retain(|entry| {
+        !known.contains(&entry.original) && !known.contains(&entry.original.reversed())
+    });
+    add(&mut Socket::netfilter()?, &entries)
+}
+
+/// The numbers of the TCP, UDP, SCTP and UDP-Lite connections that conntrack knows, without those on loopback.
+///
+/// # Errors
+/// [`ConntrackError`]
+pub fn tracked_ids() -> Result<Vec<u32>, ConntrackError> {
+    let mut ids = Vec::new();
+    for connection in Connections::open(Filter::default())? {
+        let connection = connection?;
+        let has_ports = Sent::from_connection(&connection).is_some();
+        let is_loopback = connection.original.source.is_loopback();
+        ids.extend(connection.id.filter(|_| has_ports && !is_loopback));
+    }
+    Ok(ids)
+}
+
+/// The entries for the connections of `sockets`.
+fn entries(sockets: &[InetSocket]) -> Vec<Entry> {
+    let is_server = |socket: &InetSocket| match socket.protocol {
+        Protocol::Tcp => socket.state == SocketState::LISTEN,
+        _ => socket.remote.is_none(),
+    };
+    let servers: HashSet<_> = sockets
+        .iter()
+        .filter(|socket| is_server(socket))
+        .map(|socket| (socket.protocol, socket.local.port()))
+        .collect();
+    let entry = |socket: &InetSocket| {
+        let (local, remote) = (socket.local, socket.remote?);
+        let is_outside =
+            |ip: IpAddr| !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast();
+        let is_remote =
+            is_outside(local.ip()) && is_outside(remote.ip()) && local.ip() != remote.ip();
+        let is_opened_by_remote = servers.contains(&(socket.protocol, local.port()));
+        let tcp_state = match socket.protocol {
+            Protocol::Tcp => Some(tcp_state(socket.state)?),
+            _ => None,
+        };
+        let sent = Tuple::new(socket.protocol, local, remote);
+        let original = if is_opened_by_remote { sent.reversed() } else { sent };
+        is_remote.then_some(Entry { original, tcp_state })
+    };
+    sockets.iter().filter_map(entry).collect()
+}
+
+/// Conntrack's state for a socket's; `None` for a socket without a connection that continues.
+fn tcp_state(state: SocketState) -> Option<TcpState> {
+    Some(match state {
+        SocketState::ESTABLISHED => TcpState::Established,
+        SocketState::SYN_SENT => TcpState::SynSent,
+        SocketState::SYN_RECV => TcpState::SynRecv,
+        SocketState::FIN_WAIT1 | SocketState::FIN_WAIT2 => TcpState::FinWait,
+        SocketState::CLOSE_WAIT => TcpState::CloseWait,
+        SocketState::CLOSING | SocketState::LAST_ACK => TcpState::LastAck,
+        _ => return None,
+    })
+}
+
+fn add(transport: &mut impl Transport, entries: &[Entry]) -> Result<usize, ConntrackError> {
+    let mut added = 0;
+    for entries in entries.chunks(MESSAGES) {
+        let mut w = Writer::new();
+        for (entry, seq) in entries.iter().zip(1..) {
+            entry.write(&mut w, seq);
+        }
+        added += entries.len();
+        for answer in exchange(transport, &w.finish()?)? {
+            match answer.errno {
+                None => {}
+                // Its next packet was faster.
+                Some(Errno::EEXIST) => added -= 1,
+                Some(Errno::EPERM) => return Err(ConntrackError::NotPermitted),
+                Some(Errno::EINVAL | Errno::EOPNOTSUPP) if added == entries.len() => {
+                    return Err(ConntrackError::NoCtnetlink);
+                }
+                Some(errno) => return Err(ConntrackError::Add { errno }),
+            }
+        }
+    }
+    Ok(added)
+}
+
+impl Entry {
+    /// The seconds until the entry expires without packets: the kernel's default of the state.
+    fn timeout(&self) -> u32 {
+        match self.tcp_state {
+            None => UDP_TIMEOUT,
+            Some(TcpState::Established) => 5 * 24 * 3600,
+            Some(TcpState::SynSent | TcpState::FinWait) => 120,
+            Some(TcpState::LastAck) => 30,
+            Some(_) => 60,
+        }
+    }
+
+    fn write(&self, w: &mut Writer, seq: u32) {
+        let flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL;
+        let family = value::nfproto(Family::of(self.original.source));
+        // An unanswered opening segment is the only packet so far.
+        let status = match self.tcp_state {
+            Some(TcpState::SynSent) => 0,
+            _ => IPS_SEEN_REPLY | IPS_ASSURED,
+        };
+        w.message(header(IPCTNL_MSG_CT_NEW, flags, seq), |w| {
+            w.raw(&NfGenMsg::new(family).to_bytes());
+            w.nested(CTA_TUPLE_ORIG, |w| self.original.write(w, false));
+            w.nested(CTA_TUPLE_REPLY, |w| self.original.reversed().write(w, false));
+            w.u32_be(CTA_STATUS, status);
+            w.u32_be(CTA_TIMEOUT, self.timeout());
+            if let Some(state) = self.tcp_state {
+                // As for a connection that conntrack picks up (`tcp_new`): its windows are unknown.
+                let flags = IP_CT_TCP_FLAG_SACK_PERM | IP_CT_TCP_FLAG_BE_LIBERAL;
+                w.nested(CTA_PROTOINFO, |w| {
+                    w.nested(CTA_PROTOINFO_TCP, |w| {
+                        w.u8(CTA_PROTOINFO_TCP_STATE, state.number());
+                        w.bytes(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &[flags, flags]);
+                        w.bytes(CTA_PROTOINFO_TCP_FLAGS_REPLY, &[flags, flags]);
+                    });
+                });
+            }
+        });
+    }
+}
+
+impl Tuple {
+    /// The packets between two ports, in the default zone.
+    fn new(protocol: Protocol, source: SocketAddr, destination: SocketAddr) -> Self {
+        Self {
+            source: source.ip(),
+            destination: destination.ip(),
+            protocol: protocol.number(),
+            layer4: Layer4::Ports { source: source.port(), destination: destination.port() },
+            zone: 0,
+        }
+    }
+
+    /// The opposite direction without translation.
+    fn reversed(self) -> Self {
+        let layer4 = match self.layer4 {
+            Layer4::Ports { source, destination } => {
+                Layer4::Ports { source: destination, destination: source }
+            }
+            other => other,
+        };
+        Self { source: self.destination, destination: self.source, layer4, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conntrack::Connection;
+    use crate::netlink::Messages;
+
+    fn socket(
+        protocol: Protocol,
+        local: &str,
+        remote: Option<&str>,
+        state: SocketState,
+    ) -> InetSocket {
+        InetSocket {
+            protocol,
+            local: local.parse().unwrap(),
+            remote: remote.map(|remote| remote.parse().unwrap()),
+            state,
+            uid: 0,
+            inode: 1,
+        }
+    }
+
+    /// `SOURCE:PORT -> DESTINATION:PORT` of the original directions.
+    fn originals(sockets: &[InetSocket]) -> Vec<String> {
+        let text = |Entry { original, .. }: &Entry| {
+            let ports = [original.source_port(), original.destination_port()];
+            let [source, destination] = ports.map(Option::unwrap);
+            format!("{}:{source} -> {}:{destination}", original.source, original.destination)
+        };
+        entries(sockets).iter().map(text).collect()
+    }
+
+    #[test]
+    fn listeners_tell_who_opened_a_connection() {
+        use Protocol::{Tcp, Udp};
+        let (established, listen) = (SocketState::ESTABLISHED, SocketState::LISTEN);
+        let sockets = [
+            socket(Tcp, "0.0.0.0:2222", None, listen),
+            socket(Tcp, "192.0.2.1:2222", Some("198.51.100.1:50000"), established),
+            socket(Tcp, "192.0.2.1:40000", Some("198.51.100.1:443"), established),
+            socket(Udp, "[::]:5000", None, SocketState::CLOSE),
+            socket(Udp, "[2001:db8::1]:5000", Some("[2001:db8::2]:6000"), established),
+            socket(Udp, "192.0.2.1:2222", Some("198.51.100.1:53"), established),
+        ];
+        let expected = [
+            "198.51.100.1:50000 -> 192.0.2.1:2222",
+            "192.0.2.1:40000 -> 198.51.100.1:443",
+            "2001:db8::2:6000 -> 2001:db8::1:5000",
+            "192.0.2.1:2222 -> 198.51.100.1:53",
+        ];
+        assert_eq!(originals(&sockets), expected);
+    }
+
+    #[test]
+    fn sockets_without_a_remote_connection_have_no_entry() {
+        use Protocol::{Tcp, Udp};
+        let established = SocketState::ESTABLISHED;
+        let sockets = [
+            socket(Tcp, "127.0.0.1:40000", Some("127.0.0.1:443"), established),
+            socket(Tcp, "192.0.2.1:40000", Some("192.0.2.1:443"), established),
+            socket(Tcp, "192.0.2.1:40000", Some("192.0.2.2:443"), SocketState::TIME_WAIT),
+            socket(Udp, "192.0.2.1:5353", Some("224.0.0.251:5353"), established),
+            socket(Udp, "0.0.0.0:68", None, SocketState::CLOSE),
+        ];
+        assert_eq!(originals(&sockets), [""; 0]);
+    }
+
+    #[test]
+    fn entries_are_read_as_written() {
+        let sockets = [
+            socket(
+                Protocol::Tcp,
+                "192.0.2.1:40000",
+                Some("198.51.100.1:443"),
+                SocketState::SYN_SENT,
+            ),
+            socket(
+                Protocol::Udp,
+                "[2001:db8::1]:40000",
+                Some("[2001:db8::2]:53"),
+                SocketState::ESTABLISHED,
+            ),
+        ];
+        for (entry, status) in entries(&sockets).iter().zip([0, IPS_SEEN_REPLY | IPS_ASSURED]) {
+            let mut w = Writer::new();
+            entry.write(&mut w, 7);
+            let bytes = w.finish().unwrap();
+            let message = Messages::new(&bytes).next().unwrap().unwrap();
+            let read = Connection::read(message.body).unwrap();
+            assert_eq!((read.original, read.tcp_state), (entry.original, entry.tcp_state));
+            assert_eq!(read.reply, entry.original.reversed());
+            assert_eq!((read.status.0, read.timeout), (status, Some(120)));
+        }
+    }
+}
