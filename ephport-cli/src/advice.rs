@@ -29,6 +29,9 @@ fn advice(error: &Error) -> Option<String> {
             Cause::NoMemory => "free some, or raise the limit of the group".into(),
             _ => return None,
         },
+        Error::OpenConnections(_) => {
+            "or do without them: `--open-connections drop`, `open-connections = \"drop\"`".into()
+        }
         Error::Dropped | Error::Busy { .. } => "try again".into(),
         Error::Unconfirmed => "run `ephport-nft status` to see its state".into(),
         Error::Foreign { table } => {
@@ -70,6 +73,8 @@ pub(crate) fn conntrack(error: &ConntrackError) -> &'static str {
 mod tests {
     use expect_test::expect;
 
+    use ephport_nft::conntrack::ConntrackError;
+
     use super::*;
 
     #[test]
@@ -86,6 +91,7 @@ mod tests {
             Error::Unconfirmed,
             Error::Foreign { table: table() },
             Error::Owned { table: table() },
+            Error::OpenConnections(ConntrackError::NoCtnetlink.into()),
             Error::OtherTable { table: "nodes".into(), expected: table() },
         ];
         let errors: Vec<Error> = netlink.into_iter().chain(others).collect();

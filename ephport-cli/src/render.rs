@@ -96,9 +96,11 @@ fn rows(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
     }
     if policy.enforce {
         rows.push(("enforcement", "packets with other source ports are dropped".into()));
-        if policy.open_connections == OpenConnections::Drop {
-            rows.push(("open connections", "dropped too".into()));
-        }
+        let open = match policy.open_connections {
+            OpenConnections::Keep => "those open when first enforced pass until they end",
+            OpenConnections::Drop => "dropped too",
+        };
+        rows.push(("open connections", open.into()));
     }
     rows
 }

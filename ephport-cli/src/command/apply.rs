@@ -23,6 +23,10 @@ pub(crate) fn run(args: ApplyArgs, output: &mut Output<'_>) -> Result<Exit, Fail
     for other in &others {
         output.message(Level::Warning, other.name(), None, &other.to_string());
     }
+    if let Some(error) = client.not_adopted() {
+        let message = format!("open UDP connections of this host may be translated: {error}");
+        output.message(Level::Warning, "open-connections", None, &message);
+    }
     let result = ApplyResult::new(applied, args.dry_run);
     if args.output.json {
         let policies = plan.resolved.iter().map(Into::into).collect();

@@ -1,6 +1,6 @@
 //! `ephport-nft explain`
 
-use ephport_core::{Effect, Port};
+use ephport_core::{Effect, ExpectedConnections, OpenConnections, Port};
 use ephport_nft::Explanation;
 use ephport_nft::plan;
 
@@ -63,7 +63,19 @@ fn enforced(
         true => format!("dropped: only {permitted} are permitted"),
         false => format!("dropped with one of {dropped}: only {permitted} are permitted"),
     };
-    format!("enforcement of policy {name}: {effect}")
+    let mut text = format!("enforcement of policy {name}: {effect}");
+    if !dropped.is_empty() {
+        let excepted = [
+            (policy.expected_connections == ExpectedConnections::Pass, "a helper expected it"),
+            (policy.open_connections == OpenConnections::Keep, "it was open when first enforced"),
+        ];
+        let excepted: Vec<_> =
+            excepted.iter().filter(|(is_excepted, _)| *is_excepted).map(|(_, why)| *why).collect();
+        if !excepted.is_empty() {
+            text += &format!(" (it passes if {})", excepted.join(", or if "));
+        }
+    }
+    text
 }
 
 fn translated(translation: &ephport_core::Translation) -> String {

@@ -4,6 +4,7 @@
 //! changed. The table is compared with the policy file if it was applied from it. A file that was
 //! edited since would make its edits look like changes of the table.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use ephport_core::{Address, HostFacts, ResolveError};
@@ -16,7 +17,9 @@ use ephport_nft::{
 use super::{DEFAULT_FILE, Failure, plan_on, read_document};
 use crate::Exit;
 use crate::args::StatusArgs;
-use crate::document::{self, Level, PolicyStatus, Reason, VERSION, ports, rules};
+use crate::document::{
+    self, Level, OpenConnections, PolicyStatus, Reason, VERSION, ports, rules,
+};
 use crate::output::Output;
 use crate::render::Block;
 
@@ -30,6 +33,7 @@ pub(crate) fn run(args: &StatusArgs, output: &mut Output<'_>) -> Result<Exit, Fa
     let report = Report {
         void: void(&status, &facts, client.interferences()?),
         outdated: outdated(&status, &policy, &facts),
+        tracked: tracked(&status, &mut client, output),
         status: &status,
         policy: &policy,
     };
@@ -45,6 +49,25 @@ pub(crate) fn run(args: &StatusArgs, output: &mut Output<'_>) -> Result<Exit, Fa
     }
     let is_effective = report.state() == document::State::Intact;
     Ok(if is_effective { Exit::Success } else { Exit::Differs })
+}
+
+/// The connections that conntrack knows, if the table excepts any from enforcement.
+fn tracked(status: &Status, client: &mut Client, output: &mut Output<'_>) -> Option<HashSet<u32>> {
+    let policies = status.installed.table().map(TableState::policies).unwrap_or_default();
+    let is_excepted = |policy: &InstalledPolicy| {
+        policy.open_connections.as_ref().is_some_and(|ids| !ids.is_empty())
+    };
+    if !policies.iter().any(is_excepted) {
+        return Some(HashSet::new());
+    }
+    match client.tracked_ids() {
+        Ok(ids) => Some(ids),
+        Err(error) => {
+            let message = format!("excepted connections that ended are counted too: {error}");
+            output.message(Level::Warning, "open-connections", None, &message);
+            None
+        }
+    }
 }
 
 /// The reasons why an intact table has no effect.
@@ -164,6 +187,8 @@ struct Report<'a> {
     policy: &'a Policy,
     void: Vec<Reason>,
     outdated: Vec<Reason>,
+    /// The numbers of the connections that conntrack knows; `None` if they cannot be read.
+    tracked: Option<HashSet<u32>>,
 }
 
 impl Report<'_> {
@@ -195,12 +220,28 @@ impl Report<'_> {
             block.row("translations attempted", installed.attempts.to_string());
             if installed.enforces {
                 block.row("enforcement drops", installed.drops.to_string());
+                if let Some(open) = self.open_connections(&installed) {
+                    let OpenConnections { excepted, open } = open;
+                    let open = open.map_or("?".into(), |open| open.to_string());
+                    let text = format!("{open} of the {excepted} from before enforcement");
+                    block.row("open connections", text);
+                }
             }
             writeln!(output, "\n{}", block.lines().join("\n"));
         }
         if with_rules {
             print_rules(table, output);
         }
+    }
+
+    /// The connections that were open when enforcement was first applied.
+    fn open_connections(&self, installed: &InstalledPolicy) -> Option<OpenConnections> {
+        let ids = installed.open_connections.as_ref()?;
+        let is_open = |ids: &[u32], tracked: &HashSet<u32>| {
+            ids.iter().filter(|id| tracked.contains(id)).count()
+        };
+        let open = self.tracked.as_ref().map(|tracked| is_open(ids, tracked));
+        Some(OpenConnections { excepted: ids.len(), open })
     }
 
     /// The table in one line.
@@ -263,6 +304,7 @@ impl Report<'_> {
             enforces: installed.enforces,
             translations_attempted: installed.attempts,
             enforcement_drops: installed.drops,
+            open_connections: self.open_connections(&installed),
         };
         table.policies().into_iter().map(status).collect()
     }

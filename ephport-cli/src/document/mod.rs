@@ -10,7 +10,8 @@ mod usage;
 
 pub(crate) use import::{ImportDocument, ImportNote};
 pub(crate) use parts::{
-    Difference, PolicyDocument, PolicyStatus, PortRange, RuleDocument, Step, ports, rules,
+    Difference, OpenConnections, PolicyDocument, PolicyStatus, PortRange, RuleDocument, Step,
+    ports, rules,
 };
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};

@@ -229,6 +229,18 @@ pub(crate) struct PolicyStatus {
     pub(crate) translations_attempted: u64,
     /// The count of packets that enforcement dropped.
     pub(crate) enforcement_drops: u64,
+    /// The connections that were open when enforcement was first applied; null if the policy excepts
+    /// none.
+    pub(crate) open_connections: Option<OpenConnections>,
+}
+
+/// Connections that enforcement lets pass with any source port until they end.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct OpenConnections {
+    /// The count of connections when enforcement was first applied.
+    pub(crate) excepted: usize,
+    /// The count of those that did not end since; null if conntrack's table cannot be read.
+    pub(crate) open: Option<usize>,
 }
 
 /// A rule.

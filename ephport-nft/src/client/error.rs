@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::location::RequestLocation;
 use super::module::Module;
+use super::open::OpenError;
 use super::request::Request;
 use crate::netlink::{CodecError, Errno, NetlinkError};
 
@@ -73,6 +74,9 @@ pub enum Error {
         /// The table's name.
         table: String,
     },
+    /// The connections that are open, and that an enforced policy must not drop, cannot be read.
+    #[error("cannot find the connections that are open: {0}")]
+    OpenConnections(OpenError),
     /// The ruleset does not fit in netlink's messages.
     #[error("the ruleset cannot be encoded: {0}")]
     Encoding(CodecError),

@@ -5,6 +5,7 @@ mod events;
 mod interference;
 mod location;
 mod module;
+mod open;
 mod readback;
 mod request;
 mod status;
@@ -16,6 +17,7 @@ pub use events::{Event, Events};
 pub use interference::{Interference, InterferingEffect};
 pub use location::{Item, RequestLocation};
 pub use module::Module;
+pub use open::OpenError;
 pub use request::{Object, Request};
 pub use status::{State, Status};
 
@@ -40,6 +42,9 @@ pub struct Client<T = Socket> {
     transport: T,
     seq: u32,
     table: TableId,
+    /// A connection to the kernel's sockets; without one, open connections are not considered.
+    sockets: Option<Result<Socket, NetlinkError>>,
+    not_adopted: Option<OpenError>,
 }
 
 /// The kernel's table with the client's table name.
@@ -76,7 +81,8 @@ pub enum Applied {
 impl Client<Socket> {
     /// The nf_tables of this thread's network namespace.
     pub fn open() -> Result<Self, Error> {
-        Ok(Self::with_transport(Socket::netfilter()?))
+        let sockets = Some(Socket::sock_diag());
+        Ok(Self { sockets, ..Self::with_transport(Socket::netfilter()?) })
     }
 
     /// The port id of its socket, which identifies its transactions in
@@ -87,9 +93,10 @@ impl Client<Socket> {
 }
 
 impl<T: Transport> Client<T> {
-    /// A client over `transport`.
+    /// A client over `transport`. It does not consider connections that are open.
     pub fn with_transport(transport: T) -> Self {
-        Self { transport, seq: 0, table: TableId::default() }
+        let table = TableId::default();
+        Self { transport, seq: 0, table, sockets: None, not_adopted: None }
     }
 
     /// The same client for another table than the default one.
@@ -113,14 +120,24 @@ impl<T: Transport> Client<T> {
         self.installed()?.difference(desired)
     }
 
-    /// Install `desired`, a [`Plan`](crate::Plan), in one transaction with as few changes as
-    /// possible. A second call changes nothing.
+    /// Install `desired`, a [`Plan`](crate::Plan), with as few changes as possible. A second call changes
+    /// nothing. Connections that are open when a policy is first installed continue, unless it says
+    /// otherwise: an enforced policy is then installed in two transactions.
     ///
     /// # Errors
     /// [`Error`]; the kernel then has what it had before, except after [`Error::Unconfirmed`].
     pub fn apply(&mut self, desired: &impl AsRef<TableState>) -> Result<Applied, Error> {
         let desired = desired.as_ref();
         self.check_table(desired)?;
+        self.not_adopted = None;
+        if self.sockets.is_none() {
+            return self.install(desired);
+        }
+        self.install_around_connections(desired)
+    }
+
+    /// Install `desired` in one transaction.
+    fn install(&mut self, desired: &TableState) -> Result<Applied, Error> {
         let mut is_update = false;
         let result = self.change(Self::snapshot, |installed| {
             let step = installed.step(desired)?;
@@ -132,7 +149,9 @@ impl<T: Transport> Client<T> {
             // which jumps to it. All of them replace a table.
             Err(Error::Rejected(_) | Error::NoModule { .. }) if is_update => {
                 self.change(Self::snapshot, |installed| match installed.step(desired)? {
-                    (Applied::Updated, _) => Ok((Applied::Replaced, Some(Batch::replace(desired)))),
+                    (Applied::Updated, _) => {
+                        Ok((Applied::Replaced, Some(installed.replace(desired))))
+                    }
                     step => Ok(step),
                 })
             }
@@ -263,7 +282,7 @@ impl Installed {
     /// The same, with its transaction.
     fn step(&self, desired: &TableState) -> Result<(Applied, Option<Batch>), Error> {
         let ruleset = match self {
-            Self::Absent => return Ok((Applied::Installed, Some(Batch::replace(desired)))),
+            Self::Absent => return Ok((Applied::Installed, Some(self.replace(desired)))),
             Self::Foreign(found) => return Err(foreign(found)),
             Self::Ours { ruleset, .. } => ruleset,
         };
@@ -275,8 +294,16 @@ impl Installed {
         }
         Ok(match Batch::update(ruleset, desired) {
             Some(batch) => (Applied::Updated, Some(batch)),
-            None => (Applied::Replaced, Some(Batch::replace(desired))),
+            None => (Applied::Replaced, Some(self.replace(desired))),
         })
+    }
+
+    /// The transaction that replaces the table. Open connections stay excepted from enforcement.
+    fn replace(&self, desired: &TableState) -> Batch {
+        match self {
+            Self::Ours { ruleset, .. } => Batch::replace(&open::carried(ruleset, desired)),
+            Self::Absent | Self::Foreign(_) => Batch::replace(desired),
+        }
     }
 
     /// The differences to `desired`: none if, and only if, [`Installed::difference`] is

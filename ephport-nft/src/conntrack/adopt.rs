@@ -11,14 +11,15 @@ use std::net::{IpAddr, SocketAddr};
 use ephport_core::{Family, Protocol};
 
 use super::{Connections, ConntrackError, Filter, Layer4, Sent, TcpState, Tuple, header};
-use crate::netlink::{Errno, NfGenMsg, Socket, Transport, Writer, exchange};
+use crate::netlink::{Errno, NfGenMsg, Transport, Writer, exchange};
 use crate::nftables::value;
 use crate::sock_diag::{InetSocket, SocketState};
 use crate::uapi::{
     CTA_PROTOINFO, CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_FLAGS_ORIGINAL,
     CTA_PROTOINFO_TCP_FLAGS_REPLY, CTA_PROTOINFO_TCP_STATE, CTA_STATUS, CTA_TIMEOUT,
     CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, IP_CT_TCP_FLAG_BE_LIBERAL, IP_CT_TCP_FLAG_SACK_PERM,
-    IPCTNL_MSG_CT_NEW, IPS_ASSURED, IPS_SEEN_REPLY, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST,
+    IPCTNL_MSG_CT_NEW, IPS_ASSURED, IPS_CONFIRMED, IPS_SEEN_REPLY, NLM_F_CREATE, NLM_F_EXCL,
+    NLM_F_REQUEST,
 };
 
 /// The messages in one datagram: the answers to all of them fit in the socket's receive buffer.
@@ -42,29 +43,32 @@ struct Entry {
 /// # Errors
 /// [`ConntrackError`]; some entries may be added then, which are without effect for a host that does not use
 /// conntrack.
-pub fn adopt(sockets: &[InetSocket]) -> Result<usize, ConntrackError> {
+pub fn adopt(
+    transport: &mut impl Transport,
+    sockets: &[InetSocket],
+) -> Result<usize, ConntrackError> {
     let mut entries = entries(sockets);
     if entries.is_empty() {
         return Ok(0);
     }
     let mut known = HashSet::new();
-    for connection in Connections::open(Filter::default())? {
+    for connection in Connections::with_transport(&mut *transport, Filter::default())? {
         let connection = connection?;
         known.extend([connection.original, connection.reply]);
     }
     entries.retain(|entry| {
         !known.contains(&entry.original) && !known.contains(&entry.original.reversed())
     });
-    add(&mut Socket::netfilter()?, &entries)
+    add(transport, &entries)
 }
 
 /// The numbers of the TCP, UDP, SCTP and UDP-Lite connections that conntrack knows, without those on loopback.
 ///
 /// # Errors
 /// [`ConntrackError`]
-pub fn tracked_ids() -> Result<Vec<u32>, ConntrackError> {
+pub fn tracked_ids(transport: &mut impl Transport) -> Result<Vec<u32>, ConntrackError> {
     let mut ids = Vec::new();
-    for connection in Connections::open(Filter::default())? {
+    for connection in Connections::with_transport(transport, Filter::default())? {
         let connection = connection?;
         let has_ports = Sent::from_connection(&connection).is_some();
         let is_loopback = connection.original.source.is_loopback();
@@ -156,8 +160,8 @@ impl Entry {
         let family = value::nfproto(Family::of(self.original.source));
         // An unanswered opening segment is the only packet so far.
         let status = match self.tcp_state {
-            Some(TcpState::SynSent) => 0,
-            _ => IPS_SEEN_REPLY | IPS_ASSURED,
+            Some(TcpState::SynSent) => IPS_CONFIRMED,
+            _ => IPS_CONFIRMED | IPS_SEEN_REPLY | IPS_ASSURED,
         };
         w.message(header(IPCTNL_MSG_CT_NEW, flags, seq), |w| {
             w.raw(&NfGenMsg::new(family).to_bytes());
@@ -287,7 +291,8 @@ mod tests {
                 SocketState::ESTABLISHED,
             ),
         ];
-        for (entry, status) in entries(&sockets).iter().zip([0, IPS_SEEN_REPLY | IPS_ASSURED]) {
+        let statuses = [IPS_CONFIRMED, IPS_CONFIRMED | IPS_SEEN_REPLY | IPS_ASSURED];
+        for (entry, status) in entries(&sockets).iter().zip(statuses) {
             let mut w = Writer::new();
             entry.write(&mut w, 7);
             let bytes = w.finish().unwrap();

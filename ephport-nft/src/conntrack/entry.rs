@@ -296,7 +296,8 @@ impl TcpState {
 
 impl Tuple {
     /// Writes the attributes of a tuple.
-    pub(super) fn write(&self, w: &mut Writer, with_zone: bool) {
+    #[doc(hidden)]
+    pub fn write(&self, w: &mut Writer, with_zone: bool) {
         w.nested(CTA_TUPLE_IP, |w| {
             write_address(w, [CTA_IP_V4_SRC, CTA_IP_V6_SRC], self.source);
             write_address(w, [CTA_IP_V4_DST, CTA_IP_V6_DST], self.destination);

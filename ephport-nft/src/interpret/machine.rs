@@ -229,8 +229,8 @@ impl<'a> Machine<'a> {
             && !(lookup.is_inverted() && filled.spec.is_map())
             && lookup.flags.unwrap_or(0) & !NFT_LOOKUP_F_INV == 0;
         if is_open_set(&filled.spec) {
-            let id = registers.bytes(lookup.sreg, OPEN_ID.to_ne_bytes().len()).ok_or_else(stuck)?;
-            let is_open = id == OPEN_ID.to_ne_bytes();
+            let id = registers.bytes(lookup.sreg, OPEN_ID.to_be_bytes().len()).ok_or_else(stuck)?;
+            let is_open = id == OPEN_ID.to_be_bytes();
             return match is_open != lookup.is_inverted() {
                 true => self.exprs(rest, registers.clone(), draw.cloned()),
                 false => Ok(vec![(Step::NoMatch, draw.cloned())]),

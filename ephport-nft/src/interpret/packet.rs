@@ -236,7 +236,7 @@ impl Facts for Packet<'_> {
             }
             (NFT_CT_ID, None, _) => {
                 let id = if self.state == CtState::Open { OPEN_ID } else { !OPEN_ID };
-                Fact::of(id.to_ne_bytes())
+                Fact::of(id.to_be_bytes())
             }
             (NFT_CT_PROTO_SRC, direction, _) if direction == original => {
                 Fact::of(opened_by.port().to_be_bytes())

@@ -31,6 +31,28 @@ pub trait Transport {
     fn backoff(&mut self, _times: u32) {}
 }
 
+impl<T: Transport> Transport for &mut T {
+    fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError> {
+        (**self).send(datagram)
+    }
+
+    fn poll(&mut self) -> Result<Option<Vec<u8>>, NetlinkError> {
+        (**self).poll()
+    }
+
+    fn receive(&mut self) -> Result<Vec<u8>, NetlinkError> {
+        (**self).receive()
+    }
+
+    fn receive_within(&mut self, time: Duration) -> Result<Option<Vec<u8>>, NetlinkError> {
+        (**self).receive_within(time)
+    }
+
+    fn backoff(&mut self, times: u32) {
+        (**self).backoff(times);
+    }
+}
+
 /// The reason why an exchange over netlink failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

@@ -7,6 +7,7 @@ use super::Lack;
 use crate::nftables::expr::Data;
 use crate::nftables::{Element, Elements};
 use crate::table::Set;
+use crate::table::layout::is_open_set;
 
 /// A set of single keys, and its elements in messages of a size that netlink allows. The kernel asks for the
 /// set's number in the transaction; rules look it up by its name.
@@ -15,6 +16,9 @@ pub(super) fn set(
     id: u32,
     family: ProtocolFamily,
 ) -> Result<(RustablesSet, Vec<SetElementList>), Lack> {
+    if is_open_set(&filled.spec) {
+        return Err(Lack::OpenConnections);
+    }
     let essence = filled.spec.normalized();
     if essence.is_map() {
         return Err(Lack::Map);

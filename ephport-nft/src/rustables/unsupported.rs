@@ -80,6 +80,8 @@ pub enum Lack {
     Map,
     /// Ends of ranges in sets.
     Interval,
+    /// The connections that are open, which a set must contain.
+    OpenConnections,
     /// An attribute that no set of ours has.
     Attribute,
 }
@@ -104,6 +106,9 @@ impl fmt::Display for Lack {
             Self::Map => "its sets have no values: allow a single range of ports",
             Self::Interval => {
                 "its sets have no ranges: name up to four ranges of source ports, or single ports"
+            }
+            Self::OpenConnections => {
+                "it cannot find the connections that are open: set open-connections to drop"
             }
             Self::Attribute => "its sets lack an attribute of this one: make it without",
         })
@@ -140,6 +145,7 @@ mod tests {
             expression(Lack::CtAddress),
             set(Lack::Map, policy()),
             set(Lack::Interval, policy()),
+            set(Lack::OpenConnections, policy()),
             set(Lack::Attribute, None),
             Unsupported::Object { object: "chain", name: "c".into(), part: "hook" },
         ];

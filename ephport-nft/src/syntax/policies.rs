@@ -9,7 +9,7 @@ use super::operand::Operand;
 use super::statement::{Decoded, Statement, decode};
 use crate::nftables::Rule;
 use crate::nftables::expr::{Payload, Verdict};
-use crate::table::layout::{POSTROUTING, policy_of};
+use crate::table::layout::{POSTROUTING, open_set, policy_of};
 use crate::table::{Normalized, TableState};
 use crate::uapi::NFT_META_OIFNAME;
 
@@ -36,6 +36,9 @@ pub struct InstalledPolicy {
     pub attempts: u64,
     /// The count of packets that enforcement dropped.
     pub drops: u64,
+    /// The numbers of the connections that were open when enforcement was first applied: they pass with any
+    /// port until they end. `None` if the policy excepts none.
+    pub open_connections: Option<Vec<u32>>,
 }
 
 impl TableState {
@@ -48,7 +51,8 @@ impl TableState {
         for rule in &self.rules {
             let Some(name) = policy_of(rule) else { continue };
             let index = *indices.entry(name.clone()).or_insert_with(|| {
-                policies.push(InstalledPolicy::new(name));
+                let open_connections = self.open_connections(&open_set(&name));
+                policies.push(InstalledPolicy { open_connections, ..InstalledPolicy::new(name) });
                 policies.len() - 1
             });
             if let Some(policy) = policies.get_mut(index) {
@@ -72,6 +76,7 @@ impl InstalledPolicy {
             enforces: false,
             attempts: 0,
             drops: 0,
+            open_connections: None,
         }
     }
 
@@ -182,6 +187,8 @@ mod tests {
         assert_eq!(two.to_ports.to_string(), "1024-2047,4096-5119");
         assert_eq!(two.source_ports.join(", "), "2000-2999, 4000");
         assert_eq!(two.addresses, [Address::Fixed("192.0.2.1".parse().unwrap())]);
+        assert_eq!(one.open_connections.as_deref(), Some(&[][..]));
+        assert!(two.open_connections.is_none());
         assert!(!two.enforces && !two.has_blocks && two.out_interfaces.is_empty());
         assert!(three.has_blocks && three.to_ports.is_empty());
     }

@@ -1,0 +1,211 @@
+//! Connections that are open when a policy is first installed.
+//!
+//! Enforcement drops packets by their source port, also those of connections that were opened before there
+//! was a policy. So each enforced policy has a set of the numbers of the connections that continue. Nothing may
+//! be lost between the reading of these connections and the transaction, so there are two of them:
+//!
+//! 1. The connections of this host's sockets that conntrack does not know are added to its table.
+//! 2. The table is installed. It lets *every* connection pass that conntrack has confirmed, and judges the
+//!    first packet of each other one: from here on, no connection begins with another source port.
+//! 3. Conntrack's table is read: what it has are the connections of before, and later ones with permitted ports.
+//! 4. The set is filled with them, and from now on decides which connections pass.
+//!
+//! The number of a connection (`ct id`) is that of its entry in conntrack's table, and ends with it. A later
+//! entry can get the same number; but its first packet is not confirmed, and so no exception.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use ephport_core::Protocol;
+use thiserror::Error;
+
+use super::{Applied, Client, Error, Installed};
+use crate::conntrack::{self, ConntrackError};
+use crate::netlink::{NetlinkError, Transport};
+use crate::nftables::expr::{Ct, Expr};
+use crate::nftables::{Element, Origin, SetSpec};
+use crate::sock_diag::{self, InetSocket, SockDiagError, SocketState};
+use crate::table::TableState;
+use crate::table::layout::{FAMILY, is_open_set};
+use crate::uapi::{NFT_MSG_GETSET, NFTA_TABLE_NAME, NLM_F_DUMP};
+
+/// The reason why the open connections of this host are not known.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Conntrack's table.
+    #[error(transparent)]
+    Conntrack(#[from] ConntrackError),
+    /// The host's sockets.
+    #[error(transparent)]
+    Sockets(#[from] SockDiagError),
+}
+
+impl From<NetlinkError> for OpenError {
+    fn from(error: NetlinkError) -> Self {
+        Self::Sockets(error.into())
+    }
+}
+
+/// The sockets of which a connection may be unknown to conntrack.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// Before the table is installed: all.
+    Before,
+    /// After it: a socket that has exchanged packets began before it, or is known. Others may begin only now.
+    After,
+}
+
+impl<T: Transport> Client<T> {
+    /// Installs `desired`; connections that are open continue.
+    pub(super) fn install_around_connections(
+        &mut self,
+        desired: &TableState,
+    ) -> Result<Applied, Error> {
+        let Some(sets) = self.open_sets()? else { return self.install(desired) };
+        let is_first = sets.is_none();
+        let known: HashSet<_> = sets.into_iter().flatten().collect();
+        let missing: HashSet<_> =
+            open_sets(desired).filter(|name| !known.contains(*name)).collect();
+        if is_first || !missing.is_empty() {
+            match self.adopt(Moment::Before) {
+                Err(error) if missing.is_empty() => self.not_adopted = Some(error),
+                result => result.map_err(Error::OpenConnections)?,
+            }
+        }
+        if missing.is_empty() {
+            return self.install(desired);
+        }
+        let before = self.installed()?;
+        let first = self.install(&permissive(desired, &missing))?;
+        match self.fill(desired, &missing) {
+            Ok(second) if first == Applied::Unchanged => Ok(second),
+            Ok(_) => Ok(first),
+            Err(error) => {
+                match before {
+                    Installed::Ours { ruleset, .. } => self.install(&ruleset).map(drop),
+                    _ => self.remove().map(drop),
+                }
+                .map_err(|_| Error::Unconfirmed)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Installs `desired` with all connections that conntrack knows in the sets of these names.
+    fn fill(&mut self, desired: &TableState, names: &HashSet<&str>) -> Result<Applied, Error> {
+        self.adopt(Moment::After).map_err(Error::OpenConnections)?;
+        let ids = self.tracked_ids().map_err(|error| Error::OpenConnections(error.into()))?;
+        let mut filled = desired.clone();
+        let sets = filled.sets.iter_mut();
+        for set in sets.filter(|set| names.contains(set.spec.name.as_str())) {
+            set.elements =
+                ids.iter().map(|id| Element::new(id.to_be_bytes().into(), None)).collect();
+        }
+        self.install(&filled)
+    }
+
+    /// Adds the connections of this host's sockets to conntrack's table.
+    fn adopt(&mut self, moment: Moment) -> Result<(), OpenError> {
+        let transport = match &mut self.sockets {
+            None => return Ok(()),
+            Some(transport) => transport.as_mut().map_err(|error| error.clone())?,
+        };
+        let mut sockets: Vec<InetSocket> = Vec::new();
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            if protocol == Protocol::Tcp || moment == Moment::Before {
+                sock_diag::visit(transport, protocol, |socket| sockets.push(socket))?;
+            }
+        }
+        if moment == Moment::After {
+            sockets.retain(|socket| socket.state != SocketState::SYN_SENT);
+        }
+        conntrack::adopt(&mut self.transport, &sockets)?;
+        Ok(())
+    }
+
+    /// The reason why the last [`apply`](Client::apply) could not read this host's sockets. Without
+    /// enforcement it is no error: UDP connections that conntrack does not know may be translated.
+    #[must_use]
+    pub fn not_adopted(&self) -> Option<&OpenError> {
+        self.not_adopted.as_ref()
+    }
+
+    /// The numbers of the connections that conntrack knows now, to be compared with
+    /// [`TableState::open_connections`].
+    ///
+    /// # Errors
+    /// [`ConntrackError`]
+    pub fn tracked_ids(&mut self) -> Result<HashSet<u32>, ConntrackError> {
+        conntrack::tracked_ids(&mut self.transport).map(HashSet::from_iter)
+    }
+
+    /// The names of the sets of open connections of the installed table, `Some(None)` without a table;
+    /// `None` if the table has another owner.
+    fn open_sets(&mut self) -> Result<Option<Option<Vec<String>>>, Error> {
+        let id = self.table.clone();
+        let Some(table) = self.read_table_only(FAMILY, id.name())? else { return Ok(Some(None)) };
+        if !id.owns(&table) {
+            return Ok(None);
+        }
+        let origin = Origin { family: FAMILY, table: id.name().as_bytes() };
+        let mut names = Vec::new();
+        let in_table = [(NFTA_TABLE_NAME, id.name())];
+        self.list(NFT_MSG_GETSET, NLM_F_DUMP, FAMILY, &in_table, |_, body| {
+            if Origin::peek(body)? == origin
+                && let Ok(set) = SetSpec::decode(body)
+                && is_open_set(&set)
+            {
+                names.push(set.name);
+            }
+            Ok(())
+        })?;
+        Ok(Some(Some(names)))
+    }
+}
+
+impl TableState {
+    /// The numbers of the connections in the set of this name; `None` if it is no set of open connections.
+    #[must_use]
+    pub fn open_connections(&self, set: &str) -> Option<Vec<u32>> {
+        let set = self.set(set).filter(|set| is_open_set(&set.spec))?;
+        let keys = set.elements.iter().filter_map(|element| element.key_bytes()?.try_into().ok());
+        Some(keys.map(u32::from_be_bytes).collect())
+    }
+}
+
+/// The names of the sets of open connections.
+fn open_sets(table: &TableState) -> impl Iterator<Item = &str> {
+    table.sets.iter().map(|set| &set.spec).filter(|spec| is_open_set(spec)).map(|spec| &*spec.name)
+}
+
+/// The same table without these sets: their rules match every confirmed connection.
+fn permissive(desired: &TableState, names: &HashSet<&str>) -> TableState {
+    let mut table = desired.clone();
+    table.sets.retain(|set| !names.contains(set.spec.name.as_str()));
+    let is_lookup =
+        |expr: &Expr| matches!(expr, Expr::Lookup(lookup) if names.contains(lookup.set.as_str()));
+    for rule in &mut table.rules {
+        if rule.exprs.iter().any(is_lookup) {
+            rule.exprs.retain(|expr| !is_lookup(expr) && *expr != Expr::from(Ct::ID));
+        }
+    }
+    table
+}
+
+/// `desired` with the open connections of the installed table.
+pub(super) fn carried<'a>(installed: &TableState, desired: &'a TableState) -> Cow<'a, TableState> {
+    let is_carried = |name: &str| desired.set(name).is_some_and(|set| set.elements.is_empty());
+    let old: Vec<_> = open_sets(installed).filter(|name| is_carried(name)).collect();
+    if old.is_empty() {
+        return Cow::Borrowed(desired);
+    }
+    let mut table = desired.clone();
+    for set in &mut table.sets {
+        if is_open_set(&set.spec) && old.contains(&set.spec.name.as_str()) {
+            set.elements =
+                installed.set(&set.spec.name).map(|set| set.elements.clone()).unwrap_or_default();
+        }
+    }
+    Cow::Owned(table)
+}
