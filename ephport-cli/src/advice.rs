@@ -30,7 +30,7 @@ fn advice(error: &Error) -> Option<String> {
             _ => return None,
         },
         Error::OpenConnections(_) => {
-            "or do without them: `--open-connections drop`, `open-connections = \"drop\"`".into()
+            "to drop those whose port is not permitted, apply with --open-connections drop".into()
         }
         Error::Dropped | Error::Busy { .. } => "try again".into(),
         Error::Unconfirmed => "run `ephport-nft status` to see its state".into(),
@@ -109,6 +109,7 @@ mod tests {
             the kernel did not confirm the transaction: it may be committed or not; run `ephport-nft status` to see its state
             table inet ephport exists and has another owner; look at it with `nft list table inet ephport`, and rename or delete it
             table inet ephport has the flag owner: only the process that made it may change it; end that process first (`nft list tables` names it beside the flag)
+            cannot find the connections that are open: the kernel has no ctnetlink (CONFIG_NF_CT_NETLINK); to drop those whose port is not permitted, apply with --open-connections drop
             cannot apply a state of table inet nodes: this client changes table inet ephport"#]].assert_eq(&messages.join("\n"));
     }
 }

@@ -52,7 +52,9 @@ fn tamper(ruleset: &mut TableState, kind: u8, at: Index, to: Index) -> Option<()
         8 => ruleset.chains.push(Chain::regular(FAMILY, TABLE, "x")),
         9 => {
             let elements = &mut pick(&mut ruleset.sets, at)?.elements;
-            drop(elements.remove(to.index(elements.len())));
+            if !elements.is_empty() {
+                drop(elements.remove(to.index(elements.len())));
+            }
         }
         10 => {
             let filled = pick(&mut ruleset.sets, at)?;

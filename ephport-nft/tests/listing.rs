@@ -30,6 +30,11 @@ fn one_range_and_its_enforcement() {
     let expected = format!(
         r#"table inet ephport {{
 	comment "ephport-nft"
+	set a/open {{
+		typeof ct id
+		flags constant
+	}}
+
 	chain postrouting {{
 		type nat hook postrouting priority srcnat - 10; policy accept;
 		fib daddr type multicast return
@@ -56,6 +61,7 @@ fn one_range_and_its_enforcement() {
 
 	chain a/enforce {{
 		ct status expected counter packets 0 bytes 0 accept
+		ct status confirmed ct id @a/open counter packets 0 bytes 0 accept
 		counter packets 0 bytes 0 drop
 	}}
 }}

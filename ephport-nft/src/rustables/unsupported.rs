@@ -159,6 +159,7 @@ mod tests {
             rustables cannot express `[ x ]` in chain postrouting, of policy default: its ct has no addresses: enforce for all sources; or apply it with ephport_nft::Client
             rustables cannot express set __set0 in chain enforce, of policy default: its sets have no values: allow a single range of ports; or apply it with ephport_nft::Client
             rustables cannot express set __set0 in chain enforce, of policy default: its sets have no ranges: name up to four ranges of source ports, or single ports; or apply it with ephport_nft::Client
+            rustables cannot express set __set0 in chain enforce, of policy default: it cannot find the connections that are open: set open-connections to drop; or apply it with ephport_nft::Client
             rustables cannot express set __set0 in chain enforce: its sets lack an attribute of this one: make it without; or apply it with ephport_nft::Client
             rustables cannot express chain c: its hook is unsupported"#]].assert_eq(&messages);
     }

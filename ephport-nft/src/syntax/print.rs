@@ -8,6 +8,7 @@ use super::statement::{MatchValue, Statement};
 use crate::nftables::datatype::{IFNAME, INET_PROTO, INET_SERVICE, INTEGER, IPV4_ADDR, IPV6_ADDR};
 use crate::nftables::expr::{Ct, Hash, Payload};
 use crate::nftables::value::{self, address_len, ct_state_bit, number};
+use crate::table::layout::is_open_set;
 use crate::uapi::{
     ARPHRD_LOOPBACK, IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, IP_CT_ESTABLISHED, IP_CT_NEW,
     IP_CT_RELATED, IPS_ASSURED, IPS_CONFIRMED, IPS_DST_NAT, IPS_EXPECTED, IPS_SEEN_REPLY,
@@ -156,6 +157,7 @@ impl Operand<'_> {
                 Family::Ipv4 => IPV4_ADDR,
                 Family::Ipv6 => IPV6_ADDR,
             },
+            Self::Ct { key: NFT_CT_ID, direction: None } if is_open_set(spec) => INTEGER,
             Self::Payload { .. } => INET_SERVICE,
             Self::Meta(NFT_META_L4PROTO) => INET_PROTO,
             Self::Meta(NFT_META_OIFNAME | NFT_META_IIFNAME) => IFNAME,
