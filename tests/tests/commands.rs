@@ -70,24 +70,25 @@ fn policies_of_a_file_are_applied_in_order() {
             installed table inet ephport
 
             policy builds
-              protocols       tcp, udp
-              out-interfaces  eth0
-              sources         172.16.0.0/12
-              source ports    1024-65535 -> 49152-61000
-              source address  auto: kept if valid outside, else masquerade
-              enforcement     packets with other source ports are dropped
+              protocols         tcp, udp
+              out-interfaces    eth0
+              sources           172.16.0.0/12
+              source ports      1024-65535 -> 49152-61000
+              source address    masquerade: an address of the output interface
+              enforcement       packets with other source ports are dropped
+              open connections  those open when first enforced pass until they end
 
             policy subscribers
               protocols       tcp, udp
               out-interfaces  eth0, wg*
               source ports    1024-65535 -> a block for each of 4 sources
-              source address  auto: kept if valid outside, else masquerade
+              source address  masquerade: an address of the output interface
 
             policy rest
               protocols       tcp, udp
               out-interfaces  any but loopback
               source ports    1024-65535 -> 1024-29999, 32768-65535
-              source address  auto: kept if valid outside, else masquerade
+              source address  masquerade: an address of the output interface
         "#]],
         &absent,
     );
@@ -107,6 +108,7 @@ fn policies_of_a_file_are_applied_in_order() {
               enforcement             packets with other source ports are dropped
               translations attempted  0
               enforcement drops       0
+              connections kept        none
 
             policy subscribers
               out-interfaces          eth0, wg*
@@ -167,6 +169,7 @@ fn summary_describes_every_condition() {
           selection         random, fully-random, persistent, per-source-stable
           pick-up           any: open TCP connections are translated too
           enforcement       packets with other source ports are dropped
+          open connections  those open when first enforced pass until they end
     "#]]
     .assert_eq(&out);
     let kept = ephport_ok(&host, "show --to 1024 -o any --address keep --format summary");
@@ -357,6 +360,7 @@ fn status_prints_json() {
     let policy = json!([{
         "name": "default", "policy": null, "to_ports": [{ "first": 49_152, "last": 61_000 }],
         "enforces": false, "translations_attempted": 0, "enforcement_drops": 0,
+        "open_connections": null,
     }]);
     assert_eq!(json["policies"], policy);
     let rules = json["rules"].as_array().unwrap();

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ephport_tests::tool::nft_load;
+use ephport_tests::wire::{Capture, Raw, Sender, plain, tcp};
 use ephport_tests::{
-    CLIENT_V4, Host, Protocol, ROUTER_V4, Routed, SERVER_V4, Server, TrafficError, connect,
-    connect_within, dropped, ephport_ok, seen,
+    CLIENT_V4, Host, Protocol, ROUTER_V4, Routed, SERVER_V4, Server, connect, connect_within,
+    dropped, ephport_ok, seen,
 };
 
 const PORT: u16 = 443;
@@ -46,14 +47,21 @@ fn other_tools_translations_outside_are_dropped() {
 }
 
 #[test]
-fn connections_open_before_are_dropped() {
+fn forwarded_segments_unknown_to_conntrack_are_dropped() {
+    const ACK: u8 = 0x10;
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, PORT).unwrap();
-    let open = net.client.run(|| connect_within(SHORT, Protocol::Tcp, 40_000, SERVER)).unwrap();
+    let _seen = seen(&net.client, Protocol::Tcp, 40_000, SERVER);
     ephport_ok(&net.router, "apply --to-ports 49152-61000 --enforce");
-    let result = open.exchange(b"still there?");
-    assert!(matches!(result, Err(TrafficError::NoReply { .. })), "{result:?}");
-    assert!(dropped(&net.router) >= 1);
+    let mut capture = Capture::start(&net.server);
+    let from = SocketAddr::new(CLIENT_V4, 40_001);
+    let bytes = plain(from.ip(), SERVER.ip(), 6, &tcp(from, SERVER, ACK));
+    let packet = Raw { name: "segment".into(), to: SERVER.ip(), bytes };
+    Sender::new(&net.client).send(&packet).unwrap();
+    let packets = capture.packets();
+    let escaped = packets.iter().any(|packet| packet.source_port == Some(from.port()));
+    assert!(!escaped, "{packets:?}");
+    assert_eq!(dropped(&net.router), 1);
 }
 
 #[test]

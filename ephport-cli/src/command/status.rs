@@ -220,11 +220,16 @@ impl Report<'_> {
             block.row("translations attempted", installed.attempts.to_string());
             if installed.enforces {
                 block.row("enforcement drops", installed.drops.to_string());
-                if let Some(open) = self.open_connections(&installed) {
-                    let OpenConnections { excepted, open } = open;
-                    let open = open.map_or("?".into(), |open| open.to_string());
-                    let text = format!("{open} of the {excepted} from before enforcement");
-                    block.row("open connections", text);
+                if let Some(OpenConnections { excepted, open }) = self.open_connections(&installed)
+                {
+                    block.row(
+                        "connections kept",
+                        match open {
+                            _ if excepted == 0 => "none".into(),
+                            None => format!("{excepted} when first enforced"),
+                            Some(open) => format!("{open} open of {excepted} when first enforced"),
+                        },
+                    );
                 }
             }
             writeln!(output, "\n{}", block.lines().join("\n"));
