@@ -74,7 +74,7 @@ fn policies_of_a_file_are_applied_in_order() {
               out-interfaces    eth0
               sources           172.16.0.0/12
               source ports      1024-65535 -> 49152-61000
-              source address    masquerade: an address of the output interface
+              source address    auto: kept if valid outside, else masquerade
               enforcement       packets with other source ports are dropped
               open connections  those open when first enforced pass until they end
 
@@ -82,13 +82,13 @@ fn policies_of_a_file_are_applied_in_order() {
               protocols       tcp, udp
               out-interfaces  eth0, wg*
               source ports    1024-65535 -> a block for each of 4 sources
-              source address  masquerade: an address of the output interface
+              source address  auto: kept if valid outside, else masquerade
 
             policy rest
               protocols       tcp, udp
               out-interfaces  any but loopback
               source ports    1024-65535 -> 1024-29999, 32768-65535
-              source address  masquerade: an address of the output interface
+              source address  auto: kept if valid outside, else masquerade
         "#]],
         &absent,
     );

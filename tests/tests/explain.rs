@@ -163,7 +163,7 @@ fn enforcement_applies_to_later_translations() {
               policy builds: no match: the source port is not one that is translated
               policy tcp: translates it to one of 49152-49999,60000-61000
               source address: masquerade: an address of the output interface
-              enforcement of policy builds: dropped with one of 60000-61000: only 1-1023,49152-50000 are permitted
+              enforcement of policy builds: dropped with one of 60000-61000: only 1-1023,49152-50000 are permitted (it passes if a helper expected it, or if it was open when first enforced)
               program: postrouting rule 7 -> tcp/ports rule 3 -> tcp/49152-49999 rule 1
               program: postrouting rule 7 -> tcp/ports rule 3 -> tcp/60000-61000 rule 1
               the policies and their program agree
@@ -176,7 +176,7 @@ fn enforcement_applies_to_later_translations() {
               policy builds: no match: the source port is not one that is translated
               policy tcp: keeps port 60500 if it is free, else one of 60000-61000
               source address: masquerade: an address of the output interface
-              enforcement of policy builds: dropped: only 1-1023,49152-50000 are permitted
+              enforcement of policy builds: dropped: only 1-1023,49152-50000 are permitted (it passes if a helper expected it, or if it was open when first enforced)
               program: postrouting rule 7 -> tcp/ports rule 2 -> tcp/60000-61000 rule 1
               the policies and their program agree
         "#]],
@@ -184,14 +184,14 @@ fn enforcement_applies_to_later_translations() {
     check(
         "tcp 172.17.0.2:4000 -> 203.0.113.9:443 oif eth0 mid-stream",
         &expect![[r#"
-        tcp 172.17.0.2:4000 -> 203.0.113.9:443 oif eth0 mid-stream
-          policy builds: no match: the connection was open before the policy was applied
-          policy tcp: no match: the connection was open before the policy was applied
-          policy rest: no match: the connection was open before the policy was applied
-          not translated by ephport (another NAT rule may): source port 4000
-          enforcement of policy builds: dropped: only 1-1023,49152-50000 are permitted
-          the policies and their program agree
-    "#]],
+            tcp 172.17.0.2:4000 -> 203.0.113.9:443 oif eth0 mid-stream
+              policy builds: no match: the connection was open before the policy was applied
+              policy tcp: no match: the connection was open before the policy was applied
+              policy rest: no match: the connection was open before the policy was applied
+              not translated by ephport (another NAT rule may): source port 4000
+              enforcement of policy builds: dropped: only 1-1023,49152-50000 are permitted (it passes if a helper expected it, or if it was open when first enforced)
+              the policies and their program agree
+        "#]],
     );
     check(
         "udp 172.17.0.2:500 -> 203.0.113.9:500 oif eth0",

@@ -63,19 +63,17 @@ fn enforced(
         true => format!("dropped: only {permitted} are permitted"),
         false => format!("dropped with one of {dropped}: only {permitted} are permitted"),
     };
-    let mut text = format!("enforcement of policy {name}: {effect}");
-    if !dropped.is_empty() {
-        let excepted = [
-            (policy.expected_connections == ExpectedConnections::Pass, "a helper expected it"),
-            (policy.open_connections == OpenConnections::Keep, "it was open when first enforced"),
-        ];
-        let excepted: Vec<_> =
-            excepted.iter().filter(|(is_excepted, _)| *is_excepted).map(|(_, why)| *why).collect();
-        if !excepted.is_empty() {
-            text += &format!(" (it passes if {})", excepted.join(", or if "));
-        }
+    let text = format!("enforcement of policy {name}: {effect}");
+    let excepted = [
+        (policy.expected_connections == ExpectedConnections::Pass, "a helper expected it"),
+        (policy.open_connections == OpenConnections::Keep, "it was open when first enforced"),
+    ];
+    let excepted: Vec<_> =
+        excepted.iter().filter(|(is_excepted, _)| *is_excepted).map(|(_, why)| *why).collect();
+    if dropped.is_empty() || excepted.is_empty() {
+        return text;
     }
-    text
+    format!("{text} (it passes if {})", excepted.join(", or if "))
 }
 
 fn translated(translation: &ephport_core::Translation) -> String {

@@ -62,7 +62,7 @@ impl<T: Transport> Client<T> {
         &mut self,
         desired: &TableState,
     ) -> Result<Applied, Error> {
-        let Some(sets) = self.open_sets()? else { return self.install(desired) };
+        let sets = self.open_sets()?;
         let is_first = sets.is_none();
         let known: HashSet<_> = sets.into_iter().flatten().collect();
         let missing: HashSet<_> =
@@ -140,13 +140,12 @@ impl<T: Transport> Client<T> {
         conntrack::tracked_ids(&mut self.transport).map(HashSet::from_iter)
     }
 
-    /// The names of the sets of open connections of the installed table, `Some(None)` without a table;
-    /// `None` if the table has another owner.
-    fn open_sets(&mut self) -> Result<Option<Option<Vec<String>>>, Error> {
+    /// The names of the sets of open connections of the installed table, if there is one.
+    fn open_sets(&mut self) -> Result<Option<Vec<String>>, Error> {
         let id = self.table.clone();
-        let Some(table) = self.read_table_only(FAMILY, id.name())? else { return Ok(Some(None)) };
+        let Some(table) = self.read_table_only(FAMILY, id.name())? else { return Ok(None) };
         if !id.owns(&table) {
-            return Ok(None);
+            return Err(Error::Foreign { table: id.name().into() });
         }
         let origin = Origin { family: FAMILY, table: id.name().as_bytes() };
         let mut names = Vec::new();
@@ -160,7 +159,7 @@ impl<T: Transport> Client<T> {
             }
             Ok(())
         })?;
-        Ok(Some(Some(names)))
+        Ok(Some(names))
     }
 }
 
@@ -208,4 +207,84 @@ pub(super) fn carried<'a>(installed: &TableState, desired: &'a TableState) -> Co
         }
     }
     Cow::Owned(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use ephport_core::{Document, HostFacts};
+
+    use super::*;
+    use crate::Plan;
+    use crate::netlink::Errno;
+
+    fn table(lines: &str) -> TableState {
+        let document: Document = format!(
+            "[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\nto-ports = \"49152-61000\"\n{lines}\n"
+        )
+        .parse()
+        .unwrap();
+        Plan::new(document.policies(), &HostFacts::default()).unwrap().table
+    }
+
+    fn filled(ids: &[u32]) -> TableState {
+        let mut table = table("enforce = true");
+        let set = table.sets.iter_mut().find(|set| is_open_set(&set.spec)).unwrap();
+        set.elements = ids.iter().map(|id| Element::new(id.to_be_bytes().into(), None)).collect();
+        table
+    }
+
+    #[test]
+    fn permissive_rules_match_every_confirmed_connection() {
+        let enforced = table("enforce = true");
+        let permissive = permissive(&enforced, &["p/open"].into());
+        assert_eq!(open_sets(&permissive).count(), 0);
+        let text = permissive.to_nft().to_string();
+        assert!(text.contains("ct status confirmed counter packets 0 bytes 0 accept"), "{text}");
+        // Until the set is filled, the table is not the one that its fingerprint names.
+        assert_eq!(permissive.fingerprint(), enforced.fingerprint());
+        assert_ne!(permissive.checksum(), enforced.checksum());
+    }
+
+    #[test]
+    fn only_policies_that_keep_connections_have_a_set() {
+        assert_eq!(open_sets(&table("enforce = true")).collect::<Vec<_>>(), ["p/open"]);
+        assert_eq!(open_sets(&table("enforce = true\nopen-connections = \"drop\"")).count(), 0);
+        assert_eq!(open_sets(&table("")).count(), 0);
+    }
+
+    #[test]
+    fn connections_are_no_part_of_the_policy() {
+        let (none, some) = (filled(&[]), filled(&[7, u32::MAX]));
+        assert_eq!(some.open_connections("p/open"), Some(vec![7, u32::MAX]));
+        assert_eq!(some.open_connections("p/other"), None);
+        assert_eq!(none.normalized(), some.normalized());
+        assert_eq!(none.checksum(), some.checksum());
+        assert_eq!(crate::plan::drift::drift(&some, &none), []);
+        assert_eq!(none.to_nft().to_string(), some.to_nft().to_string());
+    }
+
+    #[test]
+    fn replacement_carries_the_connections() {
+        let carried = carried(&filled(&[7]), &filled(&[])).into_owned();
+        assert_eq!(carried.open_connections("p/open"), Some(vec![7]));
+        let first = super::carried(&table(""), &filled(&[8])).into_owned();
+        assert_eq!(first.open_connections("p/open"), Some(vec![8]));
+    }
+
+    #[test]
+    fn errors_name_what_cannot_be_read() {
+        let errors = [
+            OpenError::Conntrack(ConntrackError::NotPermitted),
+            OpenError::Sockets(SockDiagError::NoModule { protocol: Protocol::Udp }),
+            NetlinkError::Open { errno: Errno::EMFILE }.into(),
+        ];
+        for error in errors {
+            let source = match &error {
+                OpenError::Conntrack(source) => source.to_string(),
+                OpenError::Sockets(source) => source.to_string(),
+            };
+            let message = Error::OpenConnections(error).to_string();
+            assert_eq!(message, format!("cannot find the connections that are open: {source}"));
+        }
+    }
 }

@@ -133,9 +133,6 @@ fn add(transport: &mut impl Transport, entries: &[Entry]) -> Result<usize, Connt
                 // Its next packet was faster.
                 Some(Errno::EEXIST) => added -= 1,
                 Some(Errno::EPERM) => return Err(ConntrackError::NotPermitted),
-                Some(Errno::EINVAL | Errno::EOPNOTSUPP) if added == entries.len() => {
-                    return Err(ConntrackError::NoCtnetlink);
-                }
                 Some(errno) => return Err(ConntrackError::Add { errno }),
             }
         }
@@ -212,7 +209,8 @@ impl Tuple {
 mod tests {
     use super::*;
     use crate::conntrack::Connection;
-    use crate::netlink::Messages;
+    use crate::netlink::{Header, Messages, NetlinkError};
+    use crate::uapi::NLMSG_ERROR;
 
     fn socket(
         protocol: Protocol,
@@ -302,5 +300,48 @@ mod tests {
             assert_eq!(read.reply, entry.original.reversed());
             assert_eq!((read.status.0, read.timeout), (status, Some(120)));
         }
+    }
+    /// A kernel with this answer to each new entry.
+    struct Kernel {
+        errno: Errno,
+        answers: Vec<Vec<u8>>,
+    }
+
+    impl Transport for Kernel {
+        fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError> {
+            for message in Messages::new(datagram) {
+                let seq = message?.header.seq;
+                let mut w = Writer::new();
+                w.message(Header { message_type: NLMSG_ERROR, flags: 0, seq }, |w| {
+                    w.raw(&(-self.errno.raw()).to_ne_bytes());
+                    w.message(header(IPCTNL_MSG_CT_NEW, 0, seq), |_| {});
+                });
+                self.answers.push(w.finish()?);
+            }
+            Ok(())
+        }
+
+        fn poll(&mut self) -> Result<Option<Vec<u8>>, NetlinkError> {
+            Ok(self.answers.pop())
+        }
+
+        fn receive(&mut self) -> Result<Vec<u8>, NetlinkError> {
+            Err(NetlinkError::Silent { seconds: 0 })
+        }
+    }
+
+    #[test]
+    fn known_connections_are_not_added() {
+        let remote = Some("198.51.100.1:443");
+        let socket = socket(Protocol::Tcp, "192.0.2.1:40000", remote, SocketState::ESTABLISHED);
+        let entries = entries(&vec![socket; 250]);
+        let add = |errno| add(&mut Kernel { errno, answers: Vec::new() }, &entries);
+        assert_eq!(add(Errno::EEXIST), Ok(0));
+        assert_eq!(add(Errno::EPERM), Err(ConntrackError::NotPermitted));
+        let full = add(Errno::ENOMEM).unwrap_err();
+        assert_eq!(full, ConntrackError::Add { errno: Errno::ENOMEM });
+        let message =
+            "cannot add a connection to the connection tracking table (ENOMEM: Out of memory)";
+        assert_eq!(full.to_string(), message);
     }
 }

@@ -231,10 +231,10 @@ impl<'a> Machine<'a> {
         if is_open_set(&filled.spec) {
             let id = registers.bytes(lookup.sreg, OPEN_ID.to_be_bytes().len()).ok_or_else(stuck)?;
             let is_open = id == OPEN_ID.to_be_bytes();
-            return match is_open != lookup.is_inverted() {
-                true => self.exprs(rest, registers.clone(), draw.cloned()),
-                false => Ok(vec![(Step::NoMatch, draw.cloned())]),
-            };
+            if is_open == lookup.is_inverted() {
+                return Ok(vec![(Step::NoMatch, draw.cloned())]);
+            }
+            return self.exprs(rest, registers.clone(), draw.cloned());
         }
         let answers = answers(filled, lookup, registers).filter(|_| is_fit).ok_or_else(stuck)?;
         let mut steps = Vec::new();
