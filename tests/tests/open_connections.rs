@@ -2,7 +2,7 @@
 //! when, and what `status` reports.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -154,7 +154,7 @@ impl Pair {
 
 fn tcp(opener: &Host, from: SocketAddr, server: &Host, to: SocketAddr) -> (Socket, Socket) {
     let listener = server.run(|| TcpListener::bind(to)).expect("a free port");
-    let opened = opener.run(|| {
+    let connected = opener.run(|| {
         use socket2::{Domain, Socket, Type};
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
         socket.bind(&from.into())?;
@@ -166,7 +166,7 @@ fn tcp(opener: &Host, from: SocketAddr, server: &Host, to: SocketAddr) -> (Socke
         // Only a listener shows which side opened the connection.
         std::mem::forget(listener);
     }
-    (Socket::Tcp(opened.expect("connected")), Socket::Tcp(accepted))
+    (Socket::Tcp(connected.expect("connected")), Socket::Tcp(accepted))
 }
 
 fn status(router: &Host) -> Value {
@@ -426,7 +426,7 @@ fn killed_first_apply_is_completed_by_the_next() {
         let net = Routed::new().unwrap();
         nft_load(&net.router, CONNTRACK);
         let _server = Server::start(&net.server, PORT).unwrap();
-        let server = SocketAddr::new(IpAddr::from(SERVER_V4), PORT);
+        let server = SocketAddr::new(SERVER_V4, PORT);
         let before = net.client.run(|| connect(Protocol::Tcp, 40_001, server)).unwrap();
         let [only, inject] = inject(&point, "signal=SIGKILL");
         let killed = traced(&net.router, &[&only, &inject], &APPLY.split(' ').collect::<Vec<_>>());

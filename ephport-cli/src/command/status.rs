@@ -17,9 +17,7 @@ use ephport_nft::{
 use super::{DEFAULT_FILE, Failure, plan_on, read_document};
 use crate::Exit;
 use crate::args::StatusArgs;
-use crate::document::{
-    self, Level, OpenConnections, PolicyStatus, Reason, VERSION, ports, rules,
-};
+use crate::document::{self, Level, OpenConnections, PolicyStatus, Reason, VERSION, ports, rules};
 use crate::output::Output;
 use crate::render::Block;
 
