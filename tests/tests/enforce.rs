@@ -55,7 +55,7 @@ fn forwarded_segments_unknown_to_conntrack_are_dropped() {
     ephport_ok(&net.router, "apply --to-ports 49152-61000 --enforce");
     let mut capture = Capture::start(&net.server);
     let from = SocketAddr::new(CLIENT_V4, 40_001);
-    let bytes = plain(from.ip(), SERVER.ip(), 6, &tcp(from, SERVER, ACK));
+    let bytes = plain(from.ip(), SERVER.ip(), 6, &tcp(from, SERVER, ACK, &[]));
     let packet = Raw { name: "segment".into(), to: SERVER.ip(), bytes };
     Sender::new(&net.client).send(&packet).unwrap();
     let packets = capture.packets();
