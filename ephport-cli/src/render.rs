@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use ephport_core::{
-    Address, Families, Interfaces, Ipsec, OpenConnections, Origin, PermittedPorts, PickUp,
-    PortRange, PortSet, Protocol, ResolvedPolicy, Target,
+    Address, Distribution, Families, Interfaces, Ipsec, OpenConnections, Origin, PermittedPorts,
+    PickUp, PortRange, PortSet, Protocol, ResolvedPolicy, Target,
 };
 
 use ephport_nft::InstalledPolicy;
@@ -85,7 +85,9 @@ fn rows(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
         (policy.flags.random, "random"),
         (policy.flags.fully_random, "fully-random"),
         (policy.flags.persistent, "persistent"),
-        (policy.per_source_stable, "per-source-stable"),
+        (policy.spread == Some(Distribution::RoundRobin), "round-robin"),
+        (policy.spread == Some(Distribution::Weighted), "weighted"),
+        (policy.spread == Some(Distribution::Hash), "per-source-stable"),
     ];
     let flags = listed(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name));
     if !flags.is_empty() {

@@ -17,7 +17,7 @@ use crate::net::port::{Port, PortRange};
 use crate::net::port_set::PortSet;
 use crate::net::protocol::Protocol;
 use crate::policy::scope::{Ipsec, Origin};
-use crate::policy::selection::{PortSelection, Translation};
+use crate::policy::selection::{Distribution, PortSelection, Translation};
 use crate::policy::{Address, PickUp};
 use crate::resolve::{PermittedPorts, ResolvedPolicy};
 
@@ -273,7 +273,8 @@ impl ResolvedPolicy {
                 }
             },
         };
-        let selection = PortSelection::among(&ports, self.flags, self.per_source_stable);
+        let distribution = Distribution::over(&ports, self.spread);
+        let selection = PortSelection { flags: self.flags, distribution };
         Decision::Translated(Translation { ports, keep, address, selection })
     }
 }

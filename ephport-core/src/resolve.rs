@@ -14,7 +14,7 @@ use crate::net::port::PortRange;
 use crate::net::port_set::PortSet;
 use crate::net::protocol::Protocols;
 use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
-use crate::policy::selection::NatFlags;
+use crate::policy::selection::{Distribution, NatFlags};
 use crate::policy::{
     Address, ExpectedConnections, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target,
 };
@@ -66,8 +66,8 @@ pub struct ResolvedPolicy {
     pub untranslated: PortSet,
     /// The flags of the kernel's NAT.
     pub flags: NatFlags,
-    /// Whether one socket gets one range for all destinations.
-    pub per_source_stable: bool,
+    /// The distribution over several ranges; `None` chooses it by their sizes.
+    pub spread: Option<Distribution>,
     /// The source address after translation.
     pub address: Address,
     /// With [`Address::Auto`], the addresses of this host that stay although the output interface does
@@ -149,7 +149,7 @@ impl Policy {
             permitted,
             local_ports: host.own_ports().filter(|_| spec.target == Target::Local),
             flags: spec.flags,
-            per_source_stable: spec.per_source_stable,
+            spread: spec.per_source_stable.then_some(Distribution::Hash).or(spec.spread),
             address,
             kept_sources,
             pick_up: spec.pick_up,

@@ -21,7 +21,7 @@ use crate::net::port_set::PortSet;
 use crate::net::protocol::{Protocol, Protocols};
 use crate::policy::file::Document;
 use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
-use crate::policy::selection::NatFlags;
+use crate::policy::selection::{Distribution, NatFlags};
 use crate::policy::{
     Address, ExpectedConnections, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target,
 };
@@ -96,11 +96,12 @@ pub fn out_interfaces() -> impl Strategy<Value = OutInterfaces> {
     prop_oneof![1 => Just(OutInterfaces::Any), 2 => interfaces]
 }
 
-/// Any flags of the kernel's NAT, and whether the distribution is stable per source.
-pub fn selections() -> impl Strategy<Value = (NatFlags, bool)> {
-    any::<(bool, bool, bool, bool)>().prop_map(
-        |(random, fully_random, persistent, per_source_stable)| {
-            (NatFlags { random, fully_random, persistent }, per_source_stable)
+/// Any flags of the kernel's NAT, and any distribution.
+pub fn selections() -> impl Strategy<Value = (NatFlags, Option<Distribution>)> {
+    let spread = prop::option::of(prop::sample::select(&Distribution::ALL[..]));
+    (any::<(bool, bool, bool)>(), spread).prop_map(
+        |((random, fully_random, persistent), spread)| {
+            (NatFlags { random, fully_random, persistent }, spread)
         },
     )
 }
@@ -255,10 +256,10 @@ fn specs_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = Pol
     let except = prop_oneof![3 => Just(PortSet::EMPTY), 1 => port_ranges().prop_map(PortSet::from)];
     let pick_up = prop::sample::select(vec![PickUp::Opening, PickUp::Any]);
     let ports = (source_ports, exempt, targets(), except);
-    let rest = (selections(), addresses(), pick_up, any::<bool>());
+    let rest = (selections(), addresses(), pick_up, any::<bool>(), any::<bool>());
     (scopes, ports, rest).prop_map(|(scope, ports, rest)| {
         let (source_ports, exempt, target, except_ports) = ports;
-        let ((flags, per_source_stable), address, pick_up, enforce) = rest;
+        let ((flags, spread), address, pick_up, enforce, stable) = rest;
         PolicySpec {
             name: PolicyName::default(),
             scope,
@@ -267,7 +268,8 @@ fn specs_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = Pol
             target,
             except_ports,
             flags,
-            per_source_stable,
+            spread,
+            per_source_stable: stable && matches!(spread, None | Some(Distribution::Hash)),
             address,
             pick_up,
             enforce,

@@ -152,13 +152,13 @@ pub fn meaning(bytes: &[u8]) {
 
 /// A policy whose parts change one by one with the bytes.
 fn policy(genes: &mut Genes<'_>, index: usize) -> Option<Policy> {
-    let (flags, per_source_stable) = genes.draw(selections())?;
+    let (flags, spread) = genes.draw(selections())?;
     let spec = PolicySpec {
         name: format!("policy-{index}").parse().ok()?,
         scope: genes.draw(scopes())?,
         target: genes.draw(targets())?,
         flags,
-        per_source_stable,
+        spread,
         address: genes.draw(addresses())?,
         ..genes.draw(policies())?.spec().clone()
     };

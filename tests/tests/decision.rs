@@ -110,20 +110,14 @@ fn policies() -> impl Strategy<Value = Policy> {
     let rest = (selections(), addresses(), pick_up, enforce);
     (scopes(), from, exempt, targets(), rest).prop_filter_map(
         "parts that do not fit",
-        |(
-            scope,
-            source_ports,
-            exempt,
-            target,
-            ((flags, per_source_stable), address, pick_up, enforce),
-        )| {
+        |(scope, source_ports, exempt, target, ((flags, spread), address, pick_up, enforce))| {
             let target = PolicySpec::to(target);
             let spec = PolicySpec {
                 scope,
                 source_ports,
                 exempt,
                 flags,
-                per_source_stable,
+                spread,
                 address,
                 pick_up,
                 enforce,

@@ -1,7 +1,8 @@
 //! Parts of several documents.
 
 use ephport_core::{
-    DefaultRoute, Families, Interfaces, PolicyName, PortSet, Protocol, ResolvedPolicy,
+    DefaultRoute, Distribution, Families, Interfaces, PermittedPorts, PolicyName, PortSet,
+    Protocol, ResolvedPolicy,
 };
 use ephport_nft::nftables::Rule;
 use ephport_nft::plan::drift::Location;
@@ -82,6 +83,9 @@ pub(crate) struct PolicyDocument {
     persistent: bool,
     /// Whether a source gets the same range for each destination.
     per_source_stable: bool,
+    /// The distribution over several ranges: `round-robin`, `weighted` or `hash`; null if there is one range, or
+    /// a block for each source.
+    spread: Option<String>,
     /// The TCP packets that a connection can start with: `opening` or `any`.
     pick_up: String,
     /// Whether packets with other source ports are dropped.
@@ -157,7 +161,7 @@ impl From<&ResolvedPolicy> for PolicyDocument {
             permitted_source_ports,
             untranslated: _,
             flags,
-            per_source_stable,
+            spread,
             address,
             kept_sources,
             pick_up,
@@ -191,7 +195,8 @@ impl From<&ResolvedPolicy> for PolicyDocument {
             random: flags.random,
             fully_random: flags.fully_random,
             persistent: flags.persistent,
-            per_source_stable: *per_source_stable,
+            per_source_stable: *spread == Some(Distribution::Hash),
+            spread: distribution(permitted, *spread),
             pick_up: pick_up.name().into(),
             enforce: *enforce,
             open_connections: open_connections.name().into(),
@@ -199,6 +204,15 @@ impl From<&ResolvedPolicy> for PolicyDocument {
             kept_sources: texts(kept_sources),
         }
     }
+}
+
+/// The distribution over the permitted ports.
+fn distribution(permitted: &PermittedPorts, chosen: Option<Distribution>) -> Option<String> {
+    match permitted {
+        PermittedPorts::Set(ports) => Distribution::over(ports, chosen),
+        PermittedPorts::Blocks(_) => None,
+    }
+    .map(|distribution| distribution.name().into())
 }
 
 fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {

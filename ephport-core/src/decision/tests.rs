@@ -170,12 +170,21 @@ fn each_distribution_selects_its_ranges() {
             Decision::Untouched(reason) => panic!("{lines}: {reason}"),
         }
     };
-    let spread = |lines, port| selection(lines, port).distribution;
+    let spread = |lines: &str, port| selection(lines, port).distribution;
     let stable = "to-ports = \"2000-2099,3000-3099\"\nper-source-stable = true";
     assert_eq!(spread("to-ports = \"2000-2099\"", 5000), None);
     assert_eq!(spread("to-ports = \"2000-2099,3000-3099\"", 5000), Some(Distribution::RoundRobin));
     assert_eq!(spread("to-ports = \"2000-2099,3000-3098\"", 5000), Some(Distribution::Weighted));
     assert_eq!(spread(stable, 5000), Some(Distribution::Hash));
+    for (sizes, last) in [("equal", 3099), ("different", 3098)] {
+        for chosen in Distribution::ALL {
+            let lines = format!("to-ports = \"2000-2099,3000-{last}\"\nspread = \"{chosen}\"");
+            assert_eq!(spread(&lines, 5000), Some(chosen), "{sizes}");
+            assert_eq!(spread(&lines, 2000), None, "{sizes}");
+        }
+        let lines = format!("to-ports = \"3000-{last}\"\nspread = \"hash\"");
+        assert_eq!(spread(&lines, 5000), None, "{sizes}");
+    }
     assert_eq!(spread(stable, 2000), None, "it stays in its range");
     let flags = "to-ports = \"2000\"\nrandom = true\npersistent = true";
     let expected = NatFlags { random: true, persistent: true, ..NatFlags::default() };

@@ -19,6 +19,7 @@ use crate::net::port_set::PortSet;
 use crate::policy::address::Address;
 use crate::policy::keys::KEYS;
 use crate::policy::scope::{Origin, OutInterfaces};
+use crate::policy::selection::Distribution;
 use crate::policy::spec::{PolicySpec, Target};
 use crate::policy::value::ValueError;
 use crate::text::{excerpt, quoted};
@@ -45,9 +46,21 @@ impl PolicySpec {
             self.check_blocks(blocks)?;
         }
         self.check_ports()?;
+        self.check_spread()?;
         match self.example_flow() {
             Some(_) => Ok(()),
             None => Err(self.conflict()),
+        }
+    }
+
+    fn check_spread(&self) -> Result<(), PolicyError> {
+        match self.spread {
+            Some(Distribution::RoundRobin | Distribution::Weighted) if self.per_source_stable => {
+                let (first, second) = ("spread", "per-source-stable");
+                let reason = "per-source-stable is the same as spread = hash";
+                Err(PolicyError::Excludes { first, second, reason })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -119,6 +132,9 @@ impl PolicySpec {
         if self.per_source_stable {
             return excludes("per-source-stable", "each source has one block");
         }
+        if self.spread.is_some() {
+            return excludes("spread", "each source has one block");
+        }
         let names_addresses = blocks.iter().next().is_some_and(|block| block.outside.is_some());
         if names_addresses && !matches!(self.address, Address::Auto | Address::Masquerade) {
             return excludes("address", "the blocks name the outside addresses");
@@ -140,7 +156,7 @@ impl PolicySpec {
     }
 
     /// Whether the policy translates no connection of a family, whatever its scope.
-    fn excludes(&self, family: Family) -> bool {
+    pub(super) fn excludes(&self, family: Family) -> bool {
         let is_other = |address| Family::of(address) != family;
         matches!(self.address, Address::Fixed(address) if is_other(address))
             || matches!(self.target, Target::MapE(_)) && family != Family::Ipv4

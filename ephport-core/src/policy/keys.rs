@@ -152,7 +152,7 @@ fn set_blocks(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError
 }
 
 /// Every key of a policy, in the order of policy files.
-pub const KEYS: [Key; 28] = [
+pub const KEYS: [Key; 29] = [
     Key {
         name: "name",
         flag: Flag::Name("name"),
@@ -488,12 +488,32 @@ pub const KEYS: [Key; 28] = [
         ..Key::BASE
     },
     Key {
+        name: "spread",
+        flag: Flag::Name("spread"),
+        words: &[
+            ("round-robin", "One range after another, whatever their sizes"),
+            ("weighted", "A random range, weighted by size"),
+            ("hash", "By a hash of the source: a socket has one port for all destinations"),
+        ],
+        placeholder: "HOW",
+        unset: "by the sizes of the ranges",
+        group: Group::Selection,
+        help: "Distribute connections over several ranges; by default round-robin if all have the same size, else weighted",
+        example: "\"weighted\"",
+        get: |spec| spec.spread.map(Value::text),
+        set: |spec, input| {
+            spec.spread = if input.items().is_empty() { None } else { Some(input.one()?) };
+            Ok(())
+        },
+        ..Key::BASE
+    },
+    Key {
         name: "per-source-stable",
         flag: Flag::Name("per-source-stable"),
         kind: Kind::Switch,
         default: "false",
         group: Group::Selection,
-        help: "Choose among several ranges by a hash of the source: a socket has one port for all destinations",
+        help: "Choose among several ranges by a hash of the source: a socket has one port for all destinations (the same as spread = hash)",
         example: "true",
         get: |spec| Some(Value::Switch(spec.per_source_stable)),
         set: |spec, input| {

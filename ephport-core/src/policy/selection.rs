@@ -3,6 +3,7 @@
 use crate::net::port::Port;
 use crate::net::port_set::PortSet;
 use crate::policy::address::Address;
+use crate::word::words;
 
 /// Flags of the kernel's NAT (`NF_NAT_RANGE_*`, linux/netfilter/nf_nat.h).
 ///
@@ -26,18 +27,41 @@ impl NatFlags {
     }
 }
 
-/// Distribution of connections over several ranges. Each range gets the share of them that it has of
-/// the ports, so that no range is full long before the others.
+/// Distribution of connections over several ranges. By default each range gets the share of them that it
+/// has of the ports, so that no range is full long before the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Distribution {
-    /// One range after another (`numgen inc`); for ranges of equal size.
+    /// One range after another (`numgen inc`), whatever their sizes; the default for ranges of equal size.
     RoundRobin,
-    /// A random range, weighted by size (`numgen random`).
+    /// A random range, weighted by size (`numgen random`); the default for ranges of different sizes.
     Weighted,
-    /// By a hash of source address and source port (`jhash`), which begins with
+    /// By a hash of source address and source port (`jhash`), weighted by size, which begins with
     /// [`HASH_SEED`](crate::decision::HASH_SEED).
     Hash,
+}
+
+words!(
+    Distribution,
+    "round-robin, weighted or hash",
+    RoundRobin = "round-robin",
+    Weighted = "weighted",
+    Hash = "hash"
+);
+
+impl Distribution {
+    /// The distribution over the ranges of `ports`: the `chosen` one, else by the sizes of the ranges;
+    /// `None` for a single range.
+    #[must_use]
+    pub fn over(ports: &PortSet, chosen: Option<Self>) -> Option<Self> {
+        match ports.ranges() {
+            [] | [_] => None,
+            [first, rest @ ..] => Some(chosen.unwrap_or_else(|| {
+                let are_equal = rest.iter().all(|range| range.count() == first.count());
+                if are_equal { Self::RoundRobin } else { Self::Weighted }
+            })),
+        }
+    }
 }
 
 /// Selection of one of several ports.
@@ -47,21 +71,6 @@ pub struct PortSelection {
     pub flags: NatFlags,
     /// The distribution over several ranges; `None` for a single range.
     pub distribution: Option<Distribution>,
-}
-
-impl PortSelection {
-    /// The selection among `ports`: by hash if `per_source_stable`, else by the sizes of the ranges.
-    pub(crate) fn among(ports: &PortSet, flags: NatFlags, per_source_stable: bool) -> Self {
-        let distribution = match ports.ranges() {
-            [] | [_] => None,
-            _ if per_source_stable => Some(Distribution::Hash),
-            [first, rest @ ..] if rest.iter().all(|range| range.count() == first.count()) => {
-                Some(Distribution::RoundRobin)
-            }
-            _ => Some(Distribution::Weighted),
-        };
-        Self { flags, distribution }
-    }
 }
 
 /// Translation of a connection: the ports that it can get, and its source address.

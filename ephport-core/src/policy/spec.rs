@@ -7,7 +7,7 @@ use crate::net::port_set::PortSet;
 use crate::policy::address::Address;
 use crate::policy::name::PolicyName;
 use crate::policy::scope::Scope;
-use crate::policy::selection::NatFlags;
+use crate::policy::selection::{Distribution, NatFlags};
 use crate::word::words;
 
 /// The parts of a policy; [`Policy::new`](crate::Policy::new) checks them.
@@ -27,8 +27,10 @@ pub struct PolicySpec {
     pub except_ports: PortSet,
     /// The flags of the kernel's NAT.
     pub flags: NatFlags,
+    /// The distribution over several ranges; `None` chooses it by their sizes.
+    pub spread: Option<Distribution>,
     /// Whether one socket gets one range for all destinations, by a hash of its address and port
-    /// (endpoint-independent mapping, RFC 4787 section 4.1).
+    /// (endpoint-independent mapping, RFC 4787 section 4.1): another name of [`Distribution::Hash`].
     pub per_source_stable: bool,
     /// The source address after translation.
     pub address: Address,
@@ -54,6 +56,7 @@ impl PolicySpec {
             target: target.into(),
             except_ports: PortSet::EMPTY,
             flags: NatFlags::default(),
+            spread: None,
             per_source_stable: false,
             address: Address::default(),
             pick_up: PickUp::default(),

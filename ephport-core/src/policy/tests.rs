@@ -98,6 +98,10 @@ fn keys_without_effect_are_warnings() {
         "random = true\nfully-random = true",
         "random = true\nper-source-stable = true",
         "per-source-stable = true",
+        "random = true\nspread = \"hash\"",
+        "spread = \"round-robin\"",
+        "except-ports = \"2000\"\nspread = \"hash\"\nper-source-stable = true",
+        "except-ports = \"2000\"\nspread = \"weighted\"\nrandom = true",
         "persistent = true\naddress = \"keep\"",
         "persistent = true\naddress = \"192.0.2.1\"",
         "pick-up = \"any\"\nprotocols = [\"udp\"]",
@@ -116,6 +120,10 @@ fn keys_without_effect_are_warnings() {
         policy a: per-source-stable has no effect: a random port differs for each destination
         policy a: per-source-stable has no effect: there is only one range
         policy a: per-source-stable has no effect: there is only one range
+        policy a: spread has no effect: a random port differs for each destination
+        policy a: spread has no effect: there is only one range
+        policy a: spread has no effect: there is only one range
+        policy a: per-source-stable has no effect: spread = hash is the same
         policy a: persistent has no effect: the address is the same for all connections already
         policy a: persistent has no effect: the address is the same for all connections already
         policy a: pick-up has no effect: the policy does not match tcp
@@ -285,7 +293,9 @@ proptest! {
     ) {
         if let Err(error) = Policy::new(spec.clone()) {
             prop_assert!(!error.keys().is_empty());
-            if matches!(error, PolicyError::Excludes { .. }) {
+            // A resolved policy has a family.
+            let has_family = Family::ALL.into_iter().any(|family| !spec.excludes(family));
+            if matches!(error, PolicyError::Excludes { .. }) || !has_family {
                 return Ok(());
             }
             let unchecked = Policy(std::sync::Arc::new(spec));

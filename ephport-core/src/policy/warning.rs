@@ -17,6 +17,7 @@ use crate::policy::Policy;
 use crate::policy::address::Address;
 use crate::policy::name::PolicyName;
 use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
+use crate::policy::selection::Distribution;
 use crate::policy::spec::{ExpectedConnections, OpenConnections, PickUp, PolicySpec};
 
 /// Something that a correct policy does not do.
@@ -237,18 +238,25 @@ fn no_effects(policy: &Policy) -> Vec<Warning> {
     let is_random = !flags.keep_permitted_ports();
     let has_one_range = spec.permitted_ports().is_some_and(|ports| ports.ranges().len() == 1);
     let has_tcp = scope.protocols.contains(Protocol::Tcp);
+    let is_stable = spec.per_source_stable || spec.spread == Some(Distribution::Hash);
+    let distribution = if spec.spread.is_some() { "spread" } else { "per-source-stable" };
     let checks = [
         (
             flags.random && flags.fully_random,
             "random",
             "fully-random chooses a random port already",
         ),
+        (is_stable && is_random, distribution, "a random port differs for each destination"),
         (
-            spec.per_source_stable && is_random,
-            "per-source-stable",
-            "a random port differs for each destination",
+            (spec.per_source_stable || spec.spread.is_some()) && has_one_range,
+            distribution,
+            "there is only one range",
         ),
-        (spec.per_source_stable && has_one_range, "per-source-stable", "there is only one range"),
+        (
+            spec.per_source_stable && spec.spread == Some(Distribution::Hash),
+            "per-source-stable",
+            "spread = hash is the same",
+        ),
         (
             flags.persistent && matches!(spec.address, Address::Keep | Address::Fixed(_)),
             "persistent",

@@ -1,11 +1,11 @@
 //! Several ranges of ports: a chain for each, and one that picks among them.
 //!
 //! A connection that is sent into a full range fails though others have room, and the smaller the
-//! ranges are the sooner one is full. So a range is never cut, equal ranges take turns, and unequal
-//! ones are drawn by weight.
+//! ranges are the sooner one is full. So a range is never cut. By default connections are distributed
+//! round-robin over ranges of equal size, and at random, weighted by size, over others.
 
 use ephport_core::decision::{HASH_SEED, kept_range};
-use ephport_core::{Address, Family, PortRange, PortSet, ResolvedPolicy};
+use ephport_core::{Address, Distribution, Family, PortRange, PortSet, ResolvedPolicy};
 
 use super::Program;
 use super::ports::within;
@@ -85,21 +85,25 @@ impl Program {
     fn pick(&mut self, all: &Ranges<'_>, chain: &str) {
         let Ranges { policy, ports, .. } = *all;
         let ranges = ports.ranges();
-        let count = u32::try_from(ranges.len()).unwrap_or(u32::MAX);
-        let are_equal = ranges.windows(2).all(|pair| pair[0].count() == pair[1].count());
-        if policy.per_source_stable {
-            let in_scope = |family: &Family| policy.families.contains(*family);
-            for of in [Family::Ipv4, Family::Ipv6].into_iter().filter(in_scope) {
-                // nft lists an address by name only where the rule matches its family.
-                let mut exprs = family(of).to_vec();
-                exprs.extend(source_hash(of, ports.count()));
-                self.by_weight(all, chain, exprs);
+        match Distribution::over(ports, policy.spread) {
+            Some(Distribution::Hash) => {
+                let in_scope = |family: &Family| policy.families.contains(*family);
+                for of in [Family::Ipv4, Family::Ipv6].into_iter().filter(in_scope) {
+                    // nft lists an address by name only where the rule matches its family.
+                    let mut exprs = family(of).to_vec();
+                    exprs.extend(source_hash(of, ports.count()));
+                    self.by_weight(all, chain, exprs);
+                }
             }
-        } else if are_equal {
-            self.one_each(all, chain, vec![Numgen::incremental(count).into()]);
-        } else {
-            let draw = vec![Numgen::random(ports.count()).into()];
-            self.by_weight(all, chain, draw);
+            Some(Distribution::RoundRobin) => {
+                let count = u32::try_from(ranges.len()).unwrap_or(u32::MAX);
+                self.one_each(all, chain, vec![Numgen::incremental(count).into()]);
+            }
+            // Weighted; a single range has no such chain.
+            _ => {
+                let draw = vec![Numgen::random(ports.count()).into()];
+                self.by_weight(all, chain, draw);
+            }
         }
         // The map has a verdict for each number, except for a packet in flight while a commit
         // replaces the policy: the kernel then evaluates the old rules with the new maps. That packet

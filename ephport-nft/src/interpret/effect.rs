@@ -71,10 +71,14 @@ fn distribution(
             _ => return Err(InterpretError::Uneven),
         }
     }
-    let all: u64 = numbers.keys().map(|range| u64::from(range.count())).sum();
-    let is_fair = |(range, numbers): (&PortRange, &u64)| {
-        numbers * all == u64::from(range.count()) * u64::from(*below)
+    // Round-robin gives each range the same share, the others give it a share by its size.
+    let weight = |range: &PortRange| match distribution {
+        Distribution::RoundRobin => 1,
+        _ => u64::from(range.count()),
     };
+    let all: u64 = numbers.keys().map(weight).sum();
+    let is_fair =
+        |(range, numbers): (&PortRange, &u64)| numbers * all == weight(range) * u64::from(*below);
     if numbers.iter().all(is_fair) { Ok(Some(distribution)) } else { Err(InterpretError::Uneven) }
 }
 

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_of_ranges_must_be_their_sizes() {
+    fn shares_of_ranges_must_fit_the_distribution() {
         let even = spread(Numgen::incremental(2), [masquerade(), masquerade()]);
         let Effect::Translated(even_effect) = found(&even).unwrap() else { panic!("untouched") };
         assert_eq!(even_effect.selection.distribution, Some(Distribution::RoundRobin));
@@ -172,8 +172,8 @@ mod tests {
         uneven.sets[0].elements.push(third);
         assert_eq!(
             found(&uneven).unwrap_err().to_string(),
-            "the rules do not distribute connections over the ranges by size: \
-             round-robin, weighted or by a hash of the source"
+            "the rules do not distribute connections over the ranges round-robin, weighted by size or \
+             by a hash of the source"
         );
     }
 

@@ -69,11 +69,11 @@ pub enum InterpretError {
         "the rules do different things to the same connection, depending on a generated number"
     )]
     Undecided,
-    /// Ranges whose shares are not their sizes, or a distribution that is not one of
+    /// Ranges whose shares are not those of the distribution, or a distribution that is not one of
     /// [`Distribution`](ephport_core::Distribution).
     #[error(
-        "the rules do not distribute connections over the ranges by size: \
-         round-robin, weighted or by a hash of the source"
+        "the rules do not distribute connections over the ranges round-robin, weighted by size or by a \
+         hash of the source"
     )]
     Uneven,
 }

@@ -389,7 +389,7 @@ fn errors_of_syntax_and_misspelt_keys() {
         => line 4, column 1: unknown key `sport`: expected source-ports
 
         speed = 1
-        => line 4, column 1: unknown key `speed`: expected one of name, protocols, out-interfaces, except-interfaces, in-interfaces, sources, destinations, except-destinations, destination-ports, origin, families, mark, ipsec, source-ports, exempt-source-ports, to-ports, map-e, blocks, except-ports, random, fully-random, persistent, per-source-stable, address, pick-up, enforce, open-connections, expected-connections
+        => line 4, column 1: unknown key `speed`: expected one of name, protocols, out-interfaces, except-interfaces, in-interfaces, sources, destinations, except-destinations, destination-ports, origin, families, mark, ipsec, source-ports, exempt-source-ports, to-ports, map-e, blocks, except-ports, random, fully-random, persistent, spread, per-source-stable, address, pick-up, enforce, open-connections, expected-connections
 
         speed = = 1
         => line 4, column 9: `=`: not TOML: extra `=`, expected nothing
@@ -438,6 +438,9 @@ fn errors_of_targets() {
             "blocks = [\"10.0.0.1=1\",\n   \"10.0.0.2\"]",
             "blocks = [\"10.0.0.1=1\",\n  \"10.0.0.1=2\"]",
             "blocks = \"10.0.0.1=1\"\nper-source-stable = true",
+            "blocks = \"10.0.0.1=1\"\nspread = \"hash\"",
+            "to-ports = \"1,3\"\nspread = \"round-robin\"\nper-source-stable = true",
+            "to-ports = \"1,3\"\nspread = \"remap\"",
             "blocks = \"10.0.0.1=1\"\nexcept-ports = \"1\"",
             "blocks = \"10.0.0.0/30=64@192.0.2.1:1024-65535\"\naddress = \"keep\"",
             "blocks = \"2001:db8::/126=64@1024-65535\"\nfamilies = [\"ipv4\"]",
@@ -496,6 +499,25 @@ fn errors_of_targets() {
         blocks = "10.0.0.1=1"
         per-source-stable = true
         => line 4, column 21: policy `a`: blocks and per-source-stable exclude each other: each source has one block
+
+        [[policy]]
+        name = "a"
+        blocks = "10.0.0.1=1"
+        spread = "hash"
+        => line 4, column 10: policy `a`: blocks and spread exclude each other: each source has one block
+
+        [[policy]]
+        name = "a"
+        to-ports = "1,3"
+        spread = "round-robin"
+        per-source-stable = true
+        => line 5, column 21: policy `a`: spread and per-source-stable exclude each other: per-source-stable is the same as spread = hash
+
+        [[policy]]
+        name = "a"
+        to-ports = "1,3"
+        spread = "remap"
+        => line 4, column 10: spread "remap": expected round-robin, weighted or hash
 
         [[policy]]
         name = "a"
@@ -722,6 +744,7 @@ fn policies_are_json_with_numbers() {
             "sources": [
               "10.0.0.0/8"
             ],
+            "spread": null,
             "to_ports": [
               {
                 "first": 1,
