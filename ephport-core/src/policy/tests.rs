@@ -8,7 +8,7 @@ use crate::net::port::PortRange;
 use crate::policy::file::Document;
 use crate::policy::warning::Warning;
 use crate::strategies::{wide_documents, wide_policies};
-use crate::{Families, PortSet, Scope, ValueError};
+use crate::{Families, Family, PortSet, Scope, ValueError};
 
 fn spec() -> PolicySpec {
     PolicySpec::to(PortRange::EPHEMERAL)

@@ -439,6 +439,7 @@ fn errors_of_targets() {
             "blocks = [\"10.0.0.1=1\",\n  \"10.0.0.1=2\"]",
             "blocks = \"10.0.0.1=1\"\nper-source-stable = true",
             "blocks = \"10.0.0.1=1\"\nspread = \"hash\"",
+            "map-e = \"psid=52,psid-len=8\"\nfamilies = [\"ipv6\"]",
             "to-ports = \"1,3\"\nspread = \"round-robin\"\nper-source-stable = true",
             "to-ports = \"1,3\"\nspread = \"remap\"",
             "blocks = \"10.0.0.1=1\"\nexcept-ports = \"1\"",
@@ -505,6 +506,12 @@ fn errors_of_targets() {
         blocks = "10.0.0.1=1"
         spread = "hash"
         => line 4, column 10: policy `a`: blocks and spread exclude each other: each source has one block
+
+        [[policy]]
+        name = "a"
+        map-e = "psid=52,psid-len=8"
+        families = ["ipv6"]
+        => line 4, column 12: policy `a`: families ipv6 and map-e psid=52,psid-len=8,offset=6 exclude each other: no connection can match both
 
         [[policy]]
         name = "a"
