@@ -76,7 +76,15 @@ pub fn exprs() -> impl Strategy<Value = Expr> {
         }
         .into()),
         (registers(), registers(), any::<(u32, Option<u32>)>(), data(), data()).prop_map(
-            |(sreg, dreg, (len, op), mask, xor)| Bitwise { sreg, dreg, len, op, mask, xor }.into()
+            |(sreg, dreg, (len, op), mask, xor)| Bitwise {
+                sreg,
+                dreg,
+                len,
+                op,
+                mask: mask.into(),
+                xor: xor.into()
+            }
+            .into()
         ),
         (registers(), data()).prop_map(|(dreg, data)| Immediate { dreg, data }.into()),
         any::<(u64, u64)>().prop_map(|(bytes, packets)| Counter { bytes, packets }.into()),

@@ -98,15 +98,21 @@ impl Program {
         let has_forwarded = policy.origin != Origin::Local;
         let mut conditions = Vec::new();
         if has_local {
-            let local = is_local(true);
+            // The rule itself matches the origin if it is the only one.
+            let local = if has_forwarded { is_local(true).to_vec() } else { Vec::new() };
             let own = Cmp::new(CmpOp::Eq, &u32::from(RTN_LOCAL).to_ne_bytes());
             let own = [Fib::SOURCE_TYPE_OUT.into(), own.into()];
             conditions.push(([local.as_slice(), &own].concat(), Address::Keep));
-            let kept: Vec<_> = policy.kept_sources.iter().copied().map(IpNet::from).collect();
+            let sources = &policy.sources;
+            let in_scope = |address: &&IpAddr| {
+                sources.is_empty() || sources.iter().any(|network| network.contains(*address))
+            };
+            let kept = policy.kept_sources.iter().filter(in_scope).copied().map(IpNet::from);
+            let kept: Vec<_> = kept.collect();
             for (family, inside) in self.each_inside(families, &kept) {
-                conditions.push(([&local, family.as_slice(), &inside].concat(), Address::Keep));
+                conditions.push(([local.as_slice(), &family, &inside].concat(), Address::Keep));
             }
-            conditions.push((local.to_vec(), Address::Masquerade));
+            conditions.push((local, Address::Masquerade));
         }
         if has_forwarded {
             let (private, is_all) = policy.private_sources();

@@ -174,6 +174,19 @@ impl Attribute for Vec<u8> {
     }
 }
 
+/// A value that is rare and large, so that the expressions without it stay small.
+impl<T: Attribute> Attribute for Box<T> {
+    const INSIDE: Inside = T::INSIDE;
+
+    fn encode(&self, w: &mut Writer, attribute_type: u16) {
+        T::encode(self, w, attribute_type);
+    }
+
+    fn decode(attr: Attr<'_>) -> Result<Self, CodecError> {
+        T::decode(attr).map(Self::new)
+    }
+}
+
 /// An item of a list, in an attribute `NFTA_LIST_ELEM` of its own.
 pub(crate) trait Item: Sized {
     /// The list, for errors.
@@ -202,7 +215,12 @@ impl<T: Item> Attribute for Vec<T> {
             attr if attr.attribute_type == NFTA_LIST_ELEM => T::decode_item(attr),
             attr => Err(CodecError::Unknown { object: T::LIST, attribute: attr.attribute_type }),
         };
-        list.nested().map(item).collect()
+        // The exact room: tables have many lists, and most are short.
+        let mut items = Self::with_capacity(list.nested().count());
+        for attr in list.nested() {
+            items.push(item(attr)?);
+        }
+        Ok(items)
     }
 }
 

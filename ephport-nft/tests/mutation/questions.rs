@@ -155,7 +155,7 @@ pub(crate) fn of(ruleset: &TableState, rule: &Rule, v4: bool) -> Vec<Question> {
                 ask(sources.get(range.sreg, from.len()), kind);
             }
             Expr::Bitwise(bitwise) => {
-                let (Data::Value(mask), Data::Value(xor)) = (&bitwise.mask, &bitwise.xor) else {
+                let (Data::Value(mask), Data::Value(xor)) = (&*bitwise.mask, &*bitwise.xor) else {
                     continue;
                 };
                 let known = sources.get(bitwise.sreg, mask.len()).iter().zip(mask.iter().zip(xor));

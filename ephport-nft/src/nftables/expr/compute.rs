@@ -22,9 +22,9 @@ attributes! {
         /// The operation, `NFT_BITWISE_MASK_XOR`; absent before Linux 5.6, which had no other.
         op: Option<u32> = NFTA_BITWISE_OP,
         /// The bits that are kept.
-        mask: Data = NFTA_BITWISE_MASK,
+        mask: Box<Data> = NFTA_BITWISE_MASK,
         /// The bits that are inverted.
-        xor: Data = NFTA_BITWISE_XOR,
+        xor: Box<Data> = NFTA_BITWISE_XOR,
     }
 }
 
@@ -37,8 +37,8 @@ impl Bitwise {
             dreg: Register::R1,
             len: u32::try_from(mask.len()).unwrap_or(u32::MAX),
             op: Some(NFT_BITWISE_MASK_XOR),
-            mask: Data::value(mask),
-            xor: Data::Value(vec![0; mask.len()]),
+            mask: Box::new(Data::value(mask)),
+            xor: Box::new(Data::Value(vec![0; mask.len()])),
         }
     }
 }

@@ -67,7 +67,7 @@ pub enum Data {
     Verdict(Verdict),
 }
 
-required!(Register, Data);
+required!(Register, Data, Box<Data>);
 
 impl Data {
     /// These bytes.
