@@ -67,8 +67,15 @@ pub(crate) enum Command {
     #[command(after_help = "\
 Example: ephport-nft apply --to-ports 49152-61000
 
-Exit codes: 0 applied; 1 failure, nothing is changed; 2 wrong arguments")]
+Exit codes: 0 applied; 1 failure, nothing is changed; 2 wrong arguments;
+            3 not confirmed, undone")]
     Apply(ApplyArgs),
+    /// Keep what `apply --confirm` installed
+    #[command(after_help = "\
+Example: ephport-nft confirm
+
+Exit codes: 0 confirmed; 1 failure; 2 wrong arguments; 3 nothing to confirm")]
+    Confirm(OutputArgs),
     /// Remove the table `inet ephport`, and nothing else
     #[command(after_help = "\
 Example: ephport-nft remove
@@ -152,6 +159,18 @@ pub(crate) struct ApplyArgs {
     /// Print what would change, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+
+    /// Undo it unless Enter or `confirm` comes within so many seconds
+    ///
+    /// What was installed before is restored when no confirmation comes in time, when the command
+    /// is interrupted or killed, and when its terminal is closed.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u32).range(1..=86_400),
+        conflicts_with = "dry_run"
+    )]
+    pub(crate) confirm: Option<u32>,
 
     #[command(flatten)]
     pub(crate) output: OutputArgs,

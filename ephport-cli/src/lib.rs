@@ -15,6 +15,7 @@ pub mod lab;
 mod output;
 mod policy_args;
 mod render;
+mod trial;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -38,14 +39,30 @@ pub enum Exit {
     Differs,
 }
 
+impl Exit {
+    const ALL: [Self; 4] = [Self::Success, Self::Failure, Self::Usage, Self::Differs];
+
+    /// Its number.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failure => 1,
+            Self::Usage => 2,
+            Self::Differs => 3,
+        }
+    }
+
+    /// The exit code with this number; failure for any other.
+    fn from_code(code: i32) -> Self {
+        let found = Self::ALL.into_iter().find(|exit| i32::from(exit.code()) == code);
+        found.unwrap_or(Self::Failure)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        match exit {
-            Exit::Success => Self::SUCCESS,
-            Exit::Failure => Self::from(1),
-            Exit::Usage => Self::from(2),
-            Exit::Differs => Self::from(3),
-        }
+        exit.code().into()
     }
 }
 
@@ -75,6 +92,7 @@ pub fn run(
         matches!(command, Command::Show(_) | Command::Import(_) | Command::Schema(_));
     let result = match command {
         Command::Apply(args) => command::apply::run(args, &mut output),
+        Command::Confirm(args) => command::confirm::run(args, &mut output),
         Command::Remove(args) => command::remove::run(args, &mut output),
         Command::Status(args) => command::status::run(&args, &mut output),
         Command::Diff(args) => command::diff::run(args, &mut output),

@@ -14,6 +14,7 @@
 //! |---|---|
 //! | bind policies to this host | [`Plan::new`] with [`host::facts`] |
 //! | install them | [`Client::apply`], [`Client::dry_run`] |
+//! | install them until they are confirmed | [`Client::apply_undoable`], [`Client::undo`] |
 //! | know whether they are installed and unchanged | [`Client::status`], [`Client::installed`] |
 //! | remove them | [`Client::remove`] |
 //! | know what happens to one connection | [`Plan::explain`] |
@@ -82,7 +83,7 @@
 //! assert_eq!(matched.translation.ports.to_string(), "49152-61000");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![deny(unsafe_code)] // Only `netlink::sys` allows it.
+#![deny(unsafe_code)] // Only `sys` allows it.
 #![cfg_attr(
     not(feature = "internals"),
     allow(
@@ -132,6 +133,11 @@ mod syntax;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod syntax;
+#[cfg(not(feature = "internals"))]
+mod sys;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod sys;
 pub mod table;
 #[cfg(not(feature = "internals"))]
 mod uapi;

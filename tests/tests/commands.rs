@@ -541,8 +541,8 @@ fn diff_refuses_a_foreign_table() {
 fn short_help_fits_a_screen() {
     let host = Host::new("host").unwrap();
     let commands = [
-        "", "apply", "remove", "status", "diff", "show", "explain", "usage", "whose", "import",
-        "demo", "schema",
+        "", "apply", "confirm", "remove", "status", "diff", "show", "explain", "usage", "whose",
+        "import", "demo", "schema",
     ];
     for command in commands {
         let help = ephport_ok(&host, &format!("{command} -h"));

@@ -83,6 +83,7 @@ fn documents(host: &Host) -> Vec<(&'static str, Value)> {
         ("whose", vec!["whose", "192.0.2.2:1", "--json", path]),
         ("apply", vec!["apply", "--json", "--to-ports", "2000-2999"]),
         ("diff", vec!["diff", "--json", path]),
+        ("confirm", vec!["confirm", "--json"]),
         ("remove", vec!["remove", "--json"]),
         ("remove", vec!["remove", "--json"]),
         ("import", vec!["import", "iptables", "--json"]),

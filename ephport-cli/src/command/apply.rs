@@ -1,20 +1,45 @@
 //! `ephport-nft apply`
 
-use ephport_nft::Client;
+use std::time::Duration;
+
+use ephport_nft::client::{Interference, Undo, Undone};
+use ephport_nft::{Client, Plan};
 
 use super::{Failure, document, plan};
 use crate::Exit;
 use crate::advice::Advised;
 use crate::args::ApplyArgs;
-use crate::document::{Apply, ApplyResult, Level, VERSION, Warning};
+use crate::document::{Apply, ApplyResult, Confirmation, Level, VERSION, Warning};
 use crate::output::Output;
 use crate::render::Block;
+use crate::trial::{self, End, Holder, Role};
 
 pub(crate) fn run(args: ApplyArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let plan = plan(&document(args.source)?, output)?;
+    let is_json = args.output.json;
+    if let Some(seconds) = args.confirm {
+        output.flush();
+        return match trial::start()? {
+            Role::Foreground(code) => Ok(Exit::from_code(code)),
+            Role::Holder(holder) => try_out(&plan, holder, seconds, is_json, output),
+        };
+    }
     let mut client = Client::open()?;
     let applied = if args.dry_run { client.dry_run(&plan)? } else { client.apply(&plan)? };
-    // The kernel is as desired by now, whatever happens here.
+    let others = interferences(&mut client, output);
+    let result = ApplyResult::new(applied, args.dry_run);
+    if is_json {
+        let dry_run = args.dry_run;
+        output.document(&Apply { dry_run, ..report(&plan, &others, result, None) });
+    } else {
+        print(&plan, result, output);
+    }
+    Ok(Exit::Success)
+}
+
+/// The rules of other tables that make the policies void, after a warning of each, and of connections
+/// that are not considered. The kernel is as desired by now, whatever happens here.
+fn interferences(client: &mut Client, output: &mut Output<'_>) -> Vec<Interference> {
     let others = client.interferences().unwrap_or_else(|error| {
         let message = format!("cannot read the rules of other tables: {}", Advised(&error));
         output.message(Level::Warning, "kernel", None, &message);
@@ -27,18 +52,98 @@ pub(crate) fn run(args: ApplyArgs, output: &mut Output<'_>) -> Result<Exit, Fail
         let message = format!("open UDP connections of this host may be translated: {error}");
         output.message(Level::Warning, "open-connections", None, &message);
     }
-    let result = ApplyResult::new(applied, args.dry_run);
-    if args.output.json {
-        let policies = plan.resolved.iter().map(Into::into).collect();
-        let of_others = others.iter().map(|other| Warning::new(other.name(), None, other));
-        let warnings = plan.warnings.iter().map(Into::into).chain(of_others).collect();
-        let (version, dry_run) = (VERSION, args.dry_run);
-        output.document(&Apply { version, result, dry_run, policies, warnings });
-    } else {
-        writeln!(output, "{} table inet ephport", result.name());
-        for policy in &plan.resolved {
-            writeln!(output, "\n{}", Block::policy(policy).lines().join("\n"));
-        }
+    others
+}
+
+fn print(plan: &Plan, result: ApplyResult, output: &mut Output<'_>) {
+    writeln!(output, "{} table inet ephport", result.name());
+    for policy in &plan.resolved {
+        writeln!(output, "\n{}", Block::policy(policy).lines().join("\n"));
     }
-    Ok(Exit::Success)
+}
+
+fn report(
+    plan: &Plan,
+    others: &[Interference],
+    result: ApplyResult,
+    confirmation: Option<Confirmation>,
+) -> Apply {
+    let policies = plan.resolved.iter().map(Into::into).collect();
+    let of_others = others.iter().map(|other| Warning::new(other.name(), None, other));
+    let warnings = plan.warnings.iter().map(Into::into).chain(of_others).collect();
+    Apply { version: VERSION, result, dry_run: false, confirmation, policies, warnings }
+}
+
+/// Apply, and undo it unless it is confirmed in time.
+fn try_out(
+    plan: &Plan,
+    mut holder: Holder,
+    seconds: u32,
+    is_json: bool,
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
+    let mut client = Client::open()?;
+    let (applied, undo) = client.apply_undoable(plan)?;
+    let others = interferences(&mut client, output);
+    let result = ApplyResult::new(applied, false);
+    if !is_json {
+        print(plan, result, output);
+    }
+    let confirmation = undo.map(|undo| {
+        if !is_json {
+            writeln!(
+                output,
+                "\nKeep it with Enter or `ephport-nft confirm` within {seconds} s; \
+                 else it is undone."
+            );
+            output.flush();
+        }
+        let end = holder.wait(Duration::from_secs(seconds.into()));
+        conclude(&mut client, &undo, end, seconds)
+    });
+    let (confirmation, text) = confirmation.transpose()?.unzip();
+    if is_json {
+        output.document(&report(plan, &others, result, confirmation));
+    } else if let Some(text) = text {
+        writeln!(output, "{text}");
+    }
+    let stays = matches!(confirmation, None | Some(Confirmation::Confirmed));
+    Ok(if stays { Exit::Success } else { Exit::Differs })
+}
+
+/// Keep or undo the change at the end of its trial.
+fn conclude(
+    client: &mut Client,
+    undo: &Undo,
+    end: End,
+    seconds: u32,
+) -> Result<(Confirmation, String), Failure> {
+    const OTHER: &str = "another process changed the policy or removed it meanwhile";
+    let reason = match end {
+        End::Confirmed(asking) => {
+            let is_installed = undo.is_installed(&client.installed()?);
+            if let Some(asking) = asking {
+                asking.answer(is_installed);
+            }
+            return Ok(if is_installed {
+                (Confirmation::Confirmed, "confirmed: the policy stays".into())
+            } else {
+                (Confirmation::Superseded, format!("not confirmed: {OTHER}"))
+            });
+        }
+        End::Timeout => format!("not confirmed within {seconds} s"),
+        End::Signal(name) => format!("ended by {name}"),
+        End::ForegroundEnded => "interrupted".into(),
+    };
+    Ok(match client.undo(undo)? {
+        Undone::Restored => {
+            (Confirmation::Undone, format!("{reason}: restored the table from before"))
+        }
+        Undone::Removed => {
+            (Confirmation::Undone, format!("{reason}: removed the table, as there was none before"))
+        }
+        Undone::Superseded => {
+            (Confirmation::Superseded, format!("{reason}: nothing is undone, because {OTHER}"))
+        }
+    })
 }

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod apply;
+pub(crate) mod confirm;
 pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod explain;
@@ -28,6 +29,7 @@ use crate::advice::{self, Advised};
 use crate::args::SourceArgs;
 use crate::demo::DemoError;
 use crate::output::Output;
+use crate::trial::TrialError;
 
 /// The policy file where no other is named.
 const DEFAULT_FILE: &str = "/etc/ephport/policy.toml";
@@ -70,6 +72,8 @@ pub(crate) enum Failure {
          the network ACLs must allow some inbound"
     )]
     NoReplyPorts,
+    #[error(transparent)]
+    Trial(#[from] TrialError),
     #[error(transparent)]
     Demo(#[from] DemoError),
     #[error("cannot print: {0}")]
@@ -120,6 +124,7 @@ impl Failure {
             | Self::MapE(_)
             | Self::NoTranslation
             | Self::NoReplyPorts => "input",
+            Self::Trial(_) => "confirm",
             Self::Demo(_) => "demo",
             Self::Print(_) => "output",
             Self::Fault(_) => "fault",
@@ -227,6 +232,7 @@ mod tests {
                 Failure::NoTranslation,
                 "no rule was found that names the ports to masquerade to".into(),
             ),
+            (Failure::Trial(TrialError::Killed), TrialError::Killed.to_string()),
         ];
         for (failure, message) in cases {
             assert_eq!(failure.to_string(), message);

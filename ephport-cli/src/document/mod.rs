@@ -28,6 +28,7 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) fn schema(name: Name) -> Schema {
     match name {
         Name::Apply => printed::<Apply>(),
+        Name::Confirm => printed::<Confirm>(),
         Name::Remove => printed::<Remove>(),
         Name::Status => printed::<Status>(),
         Name::Diff => printed::<Diff>(),
@@ -54,6 +55,8 @@ fn printed<T: JsonSchema>() -> Schema {
 pub(crate) enum Name {
     /// Output of `apply --json`
     Apply,
+    /// Output of `confirm --json`
+    Confirm,
     /// Output of `remove --json`
     Remove,
     /// Output of `status --json`
@@ -89,6 +92,8 @@ pub(crate) struct Apply {
     pub(crate) result: ApplyResult,
     /// Whether nothing was changed because of `--dry-run`.
     pub(crate) dry_run: bool,
+    /// The end of the trial; null without `--confirm`, and if the table was as desired.
+    pub(crate) confirmation: Option<Confirmation>,
     /// The policies, in order of precedence.
     pub(crate) policies: Vec<PolicyDocument>,
     /// What the policies do not do, or do without being asked, on this host.
@@ -116,6 +121,18 @@ impl From<&ephport_core::Warning> for Warning {
     fn from(warning: &ephport_core::Warning) -> Self {
         Self::new(warning.name(), Some(warning.policy().to_string()), warning)
     }
+}
+
+/// The end of `apply --confirm`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Confirmation {
+    /// The policies stay.
+    Confirmed,
+    /// No confirmation came: the table is as before.
+    Undone,
+    /// Another process changed the policies or removed the table meanwhile: nothing was undone.
+    Superseded,
 }
 
 /// A change of the table.
@@ -170,6 +187,27 @@ impl ApplyResult {
             Self::WouldReplace => "would replace",
         }
     }
+}
+
+/// The result of `confirm`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Confirm {
+    /// The version of this format.
+    pub(crate) version: u32,
+    /// What was confirmed.
+    pub(crate) result: ConfirmResult,
+}
+
+/// A confirmation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ConfirmResult {
+    /// The policies stay.
+    Confirmed,
+    /// Another process changed the policies or removed the table since they were applied.
+    Superseded,
+    /// No `apply --confirm` waits in this network namespace.
+    None,
 }
 
 /// The result of `remove`.

@@ -9,6 +9,7 @@ mod open;
 mod readback;
 mod request;
 mod status;
+mod undo;
 mod verdict;
 
 pub use crate::netlink::Transport;
@@ -20,6 +21,7 @@ pub use module::Module;
 pub use open::OpenError;
 pub use request::{Object, Request};
 pub use status::{State, Status};
+pub use undo::{Undo, Undone};
 
 use verdict::{CommitResult, verdict};
 
@@ -138,24 +140,37 @@ impl<T: Transport> Client<T> {
 
     /// Install `desired` in one transaction.
     fn install(&mut self, desired: &TableState) -> Result<Applied, Error> {
-        let mut is_update = false;
-        let result = self.change(Self::snapshot, |installed| {
-            let step = installed.step(desired)?;
-            is_update = step.0 == Applied::Updated;
-            Ok(step)
-        });
-        match result {
-            // Some kernels refuse to delete a chain in the transaction that deletes the last rule
-            // which jumps to it. All of them replace a table.
-            Err(Error::Rejected(_) | Error::NoModule { .. }) if is_update => {
-                self.change(Self::snapshot, |installed| match installed.step(desired)? {
-                    (Applied::Updated, _) => {
-                        Ok((Applied::Replaced, Some(installed.replace(desired))))
+        Ok(self.install_over(desired, |_| true)?.unwrap_or(Applied::Unchanged))
+    }
+
+    /// Install `desired` in one transaction over a table that `accepts` accepts; `None` if it does not.
+    /// A table that is as desired is not asked about.
+    fn install_over(
+        &mut self,
+        desired: &TableState,
+        accepts: impl Fn(&Installed) -> bool,
+    ) -> Result<Option<Applied>, Error> {
+        let (mut may_update, mut is_update) = (true, false);
+        loop {
+            let result = self.change(Self::snapshot, |installed| {
+                let (applied, batch) = match installed.step(desired)? {
+                    (Applied::Updated, _) if !may_update => {
+                        (Applied::Replaced, Some(installed.replace(desired)))
                     }
-                    step => Ok(step),
-                })
+                    step => step,
+                };
+                is_update = applied == Applied::Updated;
+                if batch.is_some() && !accepts(installed) {
+                    return Ok((None, None));
+                }
+                Ok((Some(applied), batch))
+            });
+            match result {
+                // Some kernels refuse to delete a chain in the transaction that deletes the last rule
+                // which jumps to it. All of them replace a table.
+                Err(Error::Rejected(_) | Error::NoModule { .. }) if is_update => may_update = false,
+                result => return result,
             }
-            result => result,
         }
     }
 

@@ -10,7 +10,6 @@ mod errno;
 mod message;
 mod reader;
 mod socket;
-mod sys;
 mod transport;
 mod writer;
 

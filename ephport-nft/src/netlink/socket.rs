@@ -15,8 +15,8 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::errno::Errno;
-use super::sys::enable_netlink_option;
 use super::transport::{NetlinkError, SEND_OVERHEAD, Transport};
+use crate::sys::enable_netlink_option;
 use crate::uapi::{NETLINK_CAP_ACK, NETLINK_EXT_ACK, NFNLGRP_NFTABLES};
 
 /// The limit for an answer of the kernel, in seconds. It answers at once; this only ends a hang.
