@@ -41,10 +41,7 @@ pub(crate) fn command() -> clap::Command {
         .mut_subcommand("whose", unenforced)
 }
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  success, or yes      2  wrong arguments
-  1  failure              3  no: different, drifted, void, outdated or absent";
+const EXIT_CODES: &str = "Exit codes: 0 success, or yes; 1 failure; 2 wrong arguments; 3 no";
 
 /// Choose the source ports of this host's outgoing connections, containers included.
 #[derive(Debug, Parser)]

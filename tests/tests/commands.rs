@@ -327,7 +327,8 @@ fn apply_and_remove_print_json() {
         let more = if dry_run { "--dry-run" } else { "" };
         let ended = ephport(&host, &format!("apply {flags} {more}"));
         let expected = json!({
-            "version": 1, "result": result, "dry_run": dry_run, "policies": policies, "warnings": [],
+            "version": 1, "result": result, "dry_run": dry_run, "confirmation": null,
+            "policies": policies, "warnings": [],
         });
         assert_eq!((ended.exit, parsed(&ended)), (Exit::Success, expected));
     }
