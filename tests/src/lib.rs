@@ -25,7 +25,7 @@ use ephport_cli::{Exit, run};
 use ephport_core::{Document, HostFacts};
 use ephport_nft::{Applied, Client, Installed, TableState, compile};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
 /// TCP and UDP with each of the server's addresses of [`Routed`].
 #[must_use]
@@ -65,7 +65,7 @@ pub fn seen(
 /// When `work` panics, or when the thread cannot unshare its table of descriptors.
 pub fn without_descriptors<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     // Quick to exhaust, and enough for the other threads of this process.
-    const LIMIT: u64 = 4096;
+    const LIMIT: rlim_t = 4096;
     let full = || {
         unshare(CloneFlags::CLONE_FILES).expect("a table of descriptors of its own");
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");

@@ -7,6 +7,7 @@ use ephport_core::{Family, Imported};
 use ephport_tests::random::samples;
 use ephport_tests::tool::tool;
 use ephport_tests::{Host, is_long};
+use proptest::strategy::Strategy as _;
 
 /// How many rules, and how many lists of commands; five times as many in a long run.
 const RULES: usize = 2000;
@@ -48,15 +49,58 @@ fn verdicts(program: &str, rules: &[Vec<String>]) -> Vec<bool> {
     verdicts.collect()
 }
 
+/// The rule with addresses of IPv6 for those of IPv4.
+fn over_ipv6(rule: Vec<String>) -> Vec<String> {
+    let address = |word: String| match word.as_str() {
+        "10.1.0.0/16" => "2001:db8:1::/48".into(),
+        "10.0.0.1,10.0.0.2" => "2001:db8::1,2001:db8::2".into(),
+        "192.0.2.1" => "2001:db8::1".into(),
+        "192.0.2.0/24" => "2001:db8::/32".into(),
+        "10.0.0.0/8" => "fd00::/8".into(),
+        "10.1.2.3/255.255.0.0" => "2001:db8::3/ffff:ffff::".into(),
+        "10.0.0.0/255.0.255.0" => "2001:db8::/ffff::ffff".into(),
+        "10/8" => "2001:db8::/129".into(),
+        "0/0" => "::/0".into(),
+        "10.0.0.1" => "fd00::1".into(),
+        "10.0.0.1-10.0.0.5" => "fd00::1-fd00::5".into(),
+        "1.2.3.4/33" => "2001:db8::4/129".into(),
+        "256.1.1.1" => "2001:db8::12345".into(),
+        "10.0.0.0/8,192.0.2.0/24" => "fd00::/8,2001:db8::/32".into(),
+        "::1" => "192.0.2.1".into(),
+        "192.0.2.1:1024-2047" => "[2001:db8::1]:1024-2047".into(),
+        "192.0.2.1-192.0.2.9:5" => "[2001:db8::1-2001:db8::9]:5".into(),
+        "192.0.2.1:5:6" => "[2001:db8::1]:5:6".into(),
+        "icmp" => "icmpv6".into(),
+        "--icmp-type" => "--icmpv6-type".into(),
+        "8" => "128".into(),
+        "-4" => "-6".into(),
+        "-6" => "-4".into(),
+        _ => word,
+    };
+    rule.into_iter().map(address).collect()
+}
+
 #[test]
 fn import_accepts_and_refuses_like_both_iptables() {
     let count = if is_long() { RULES * 5 } else { RULES };
-    let rules = samples(&iptables_rules(), count);
-    let [nft, legacy] = PROGRAMS.map(|program| verdicts(program, &rules));
+    judge("iptables", samples(&iptables_rules(), count));
+}
+
+#[test]
+fn import_accepts_and_refuses_like_both_ip6tables() {
+    let count = if is_long() { RULES * 5 } else { RULES };
+    judge("ip6tables", samples(&iptables_rules().prop_map(over_ipv6), count));
+}
+
+/// Compares the verdicts of the import with those of both variants of a program.
+fn judge(program: &str, rules: Vec<Vec<String>>) {
+    let count = rules.len();
+    let [nft, legacy] =
+        ["nft", "legacy"].map(|variant| verdicts(&format!("{program}-{variant}"), &rules));
     assert_eq!((nft.len(), legacy.len()), (count, count));
     let mut wrong = Vec::new();
     for ((rule, nft), legacy) in rules.iter().zip(&nft).zip(&legacy) {
-        let command = ["iptables", "-t", "nat", "-A", "POSTROUTING"].map(String::from);
+        let command = [program, "-t", "nat", "-A", "POSTROUTING"].map(String::from);
         let imported = Imported::from_args(&[&command[..], rule].concat(), None);
         let refused = imported
             .skipped
