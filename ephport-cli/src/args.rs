@@ -230,7 +230,8 @@ pub(crate) struct ExplainArgs {
     /// Opening packet of the connection
     ///
     /// Written like "tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0". `iif NAME` marks a
-    /// forwarded packet, `mid-stream` one of an open connection, `broadcast` its destination.
+    /// forwarded packet, `mid-stream` one of an open connection, `expected` one that a conntrack helper
+    /// expected, `broadcast` its destination.
     #[arg(long)]
     pub(crate) flow: Flow,
 

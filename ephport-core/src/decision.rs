@@ -106,6 +106,8 @@ pub enum Reason {
     Ipsec,
     /// The connection was open before conntrack saw it.
     MidStream,
+    /// A conntrack helper expected the connection: NAT binds it before any rule.
+    Expected,
     /// The source port is not translated.
     SourcePort,
     /// The source has no block of ports.
@@ -130,6 +132,7 @@ impl fmt::Display for Reason {
             Self::Mark => "the mark is out of scope",
             Self::Ipsec => "IPsec protects the packet",
             Self::MidStream => "the connection was open before the policy was applied",
+            Self::Expected => "a conntrack helper expected the connection",
             Self::SourcePort => "the source port is not one that is translated",
             Self::NoBlock => "the source has no block of ports",
         })
@@ -141,6 +144,7 @@ impl ResolvedPolicy {
     #[must_use]
     pub fn decide(&self, flow: &Flow) -> Decision {
         let conditions = [
+            (!flow.is_expected(), Reason::Expected),
             (self.picks_up(flow.opening()), Reason::MidStream),
             (self.translated.contains(flow.source_port()), Reason::SourcePort),
         ];

@@ -33,6 +33,7 @@ pub struct Flow {
     destination_type: AddressType,
     mark: u32,
     is_ipsec: bool,
+    is_expected: bool,
     source_type: SourceType,
 }
 
@@ -105,6 +106,7 @@ impl Flow {
             destination_type,
             mark: 0,
             is_ipsec: false,
+            is_expected: false,
             source_type: SourceType::OutInterface,
         })
     }
@@ -142,6 +144,12 @@ impl Flow {
     #[must_use]
     pub fn with_ipsec(self) -> Self {
         Self { is_ipsec: true, ..self }
+    }
+
+    /// The same flow, which a conntrack helper expected (`ct status expected`): NAT binds it before any rule.
+    #[must_use]
+    pub fn with_expectation(self) -> Self {
+        Self { is_expected: true, ..self }
     }
 
     /// The same flow with a source address of this type. A packet without an input interface whose
@@ -209,6 +217,12 @@ impl Flow {
         self.is_ipsec
     }
 
+    /// Whether a conntrack helper expected the connection.
+    #[must_use]
+    pub fn is_expected(&self) -> bool {
+        self.is_expected
+    }
+
     /// The output interface.
     #[must_use]
     pub fn out_interface(&self) -> &InterfaceName {
@@ -249,7 +263,8 @@ impl Flow {
 
 /// `tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0`, then in any order `iif NAME` for a forwarded
 /// flow, `bridged` for a packet of another host without an input interface, `other-source` for an address of
-/// another interface of this host, `mark NUMBER`, `ipsec`, `mid-stream` and `broadcast`. IPv6 is written `[2001:db8::1]:40000`.
+/// another interface of this host, `mark NUMBER`, `ipsec`, `expected` for a connection that a conntrack helper
+/// expected, `mid-stream` and `broadcast`. IPv6 is written `[2001:db8::1]:40000`.
 impl FromStr for Flow {
     type Err = FlowError;
 
@@ -283,6 +298,7 @@ impl Flow {
                     self.with_mark(mark::number(mark)?)
                 }
                 "ipsec" => self.with_ipsec(),
+                "expected" => self.with_expectation(),
                 "bridged" => self.with_source_type(SourceType::NotLocal),
                 "other-source" => self.with_source_type(SourceType::OtherInterface),
                 "mid-stream" if self.protocol == Protocol::Tcp => {
@@ -324,6 +340,9 @@ impl fmt::Display for Flow {
         }
         if self.is_ipsec {
             f.write_str(" ipsec")?;
+        }
+        if self.is_expected {
+            f.write_str(" expected")?;
         }
         if self.opening() == TcpOpening::MidStream {
             f.write_str(" mid-stream")?;
@@ -391,7 +410,7 @@ pub enum FlowError {
     /// An unknown word after the interface.
     #[error(
         "unknown word {} in a flow: expected iif NAME, bridged, other-source, mark NUMBER, ipsec, \
-         mid-stream or broadcast",
+         expected, mid-stream or broadcast",
         quoted(word)
     )]
     UnknownWord {

@@ -54,6 +54,26 @@ pub fn ok(host: &Host, line: &str) -> String {
     printed.out
 }
 
+/// Whether the kernel accepts the command. One that does not is reported; with `EPHPORT_COMPLETE_KERNEL`, as in
+/// `tests/kernels`, every kernel must.
+///
+/// # Panics
+/// When the tool is not installed, and when a kernel that must accept the command does not.
+#[must_use]
+pub fn is_able(host: &Host, line: &str) -> bool {
+    let mut words = line.split(' ');
+    let program = words.next().expect("a program");
+    let printed = tool(host, program, &words.collect::<Vec<_>>(), "");
+    if printed.success {
+        return true;
+    }
+    let reason = format!("this kernel refuses `{line}`: {}", printed.err.trim());
+    assert!(std::env::var_os("EPHPORT_COMPLETE_KERNEL").is_none(), "{reason}");
+    // The test harness does not capture this.
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+    false
+}
+
 /// Loads a ruleset with `nft -f`, which must print nothing.
 ///
 /// # Panics

@@ -170,7 +170,18 @@ impl Sender {
         });
         v4.set_header_included_v4(true).expect("IP_HDRINCL");
         v6.set_header_included_v6(true).expect("IPV6_HDRINCL");
+        v4.set_broadcast(true).expect("SO_BROADCAST");
         Self { v4, v6 }
+    }
+
+    /// Sends by this device only, or in this VRF (SO_BINDTODEVICE, socket(7)).
+    ///
+    /// # Panics
+    /// When there is no such device.
+    pub fn bind_device(&self, name: &str) {
+        for socket in [&self.v4, &self.v6] {
+            socket.bind_device(Some(name.as_bytes())).expect("a device");
+        }
     }
 
     /// Sends a packet. The kernel may refuse it, or a rule drop it.

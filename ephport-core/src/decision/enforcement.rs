@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::flow::Flow;
-use crate::net::port::Port;
+use crate::net::port::{Port, PortRange};
 use crate::net::port_set::PortSet;
 use crate::policy::{ExpectedConnections, OpenConnections};
 use crate::resolve::{PermittedPorts, ResolvedPolicy};
@@ -42,6 +42,12 @@ impl CtState {
         Self::Untracked,
     ];
 
+    /// The state of the packet that opens a connection with `flow`.
+    #[must_use]
+    pub fn first(flow: &Flow) -> Self {
+        if flow.is_expected() { Self::Expected } else { Self::New }
+    }
+
     /// Whether the packet belongs to a connection that conntrack knows.
     #[must_use]
     pub fn has_connection(self) -> bool {
@@ -78,17 +84,26 @@ pub fn enforcing_policy<'a>(
 /// [`enforcing_policy`].
 #[must_use]
 pub fn permits(policies: &[ResolvedPolicy], flow: &Flow, state: CtState, sent: Port) -> bool {
-    enforcing_policy(policies, flow, state).is_none_or(|policy| {
-        let passes = match state {
-            CtState::Expected => policy.expected_connections == ExpectedConnections::Pass,
-            CtState::Open => policy.open_connections == OpenConnections::Keep,
-            _ => false,
-        };
-        passes || policy.permitted_source_ports(flow.source().ip()).contains(sent)
-    })
+    enforcing_policy(policies, flow, state)
+        .is_none_or(|policy| policy.permitted_in(state, flow.source().ip()).contains(sent))
 }
 
 impl ResolvedPolicy {
+    /// The source ports that a packet in `state` of a connection from `source` may be sent with when the
+    /// policy is enforced.
+    #[must_use]
+    pub fn permitted_in(&self, state: CtState, source: IpAddr) -> Cow<'_, PortSet> {
+        let passes = match state {
+            CtState::Expected => self.expected_connections == ExpectedConnections::Pass,
+            CtState::Open => self.open_connections == OpenConnections::Keep,
+            _ => false,
+        };
+        if passes {
+            return Cow::Owned(PortRange::ALL.into());
+        }
+        self.permitted_source_ports(source)
+    }
+
     /// The source ports that a connection from `source` may be sent with when the policy is enforced.
     #[must_use]
     pub fn permitted_source_ports(&self, source: IpAddr) -> Cow<'_, PortSet> {

@@ -34,8 +34,12 @@ use crate::table::TableState;
 use crate::table::layout::{ENFORCE, POSTROUTING};
 use machine::Machine;
 
-/// The paths of a connection that opens with `flow` through the chain that translates.
+/// The paths of a connection that opens with `flow` through the chain that translates; none if NAT binds it
+/// before any rule.
 pub fn paths(table: &TableState, flow: &Flow) -> Result<Vec<Path>, InterpretError> {
+    if flow.is_expected() {
+        return Ok(Vec::new());
+    }
     run(table, POSTROUTING, &Packet::opening(flow))
 }
 

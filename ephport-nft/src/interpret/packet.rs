@@ -77,7 +77,7 @@ impl<'a> Packet<'a> {
         Self {
             flow,
             source_port: flow.source_port(),
-            state: CtState::New,
+            state: CtState::first(flow),
             protocol: flow.protocol().number(),
             flags: if flow.opening() == TcpOpening::Opening { SYN } else { ACK },
         }

@@ -69,13 +69,14 @@ impl Plan {
             Some(matched) => matched.translation.ports.clone(),
             None => PortRange::from(flow.source_port()).into(),
         };
+        let state = CtState::first(flow);
         let mut agrees = effect == evaluation.effect();
         for port in ports.ranges().iter().flat_map(|range| [range.first(), range.last()]) {
-            let permitted = permits(resolved, flow, CtState::New, port);
+            let permitted = permits(resolved, flow, state, port);
             agrees &= interpret::permits(table, flow, port)? == permitted;
         }
-        let enforcement = enforcing_policy(resolved, flow, CtState::New).map(|policy| {
-            let permitted = policy.permitted_source_ports(flow.source().ip()).into_owned();
+        let enforcement = enforcing_policy(resolved, flow, state).map(|policy| {
+            let permitted = policy.permitted_in(state, flow.source().ip()).into_owned();
             let dropped = ports.difference(&permitted);
             Enforcement { policy, permitted, drops_all: dropped == ports, dropped }
         });
