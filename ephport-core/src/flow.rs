@@ -482,7 +482,7 @@ mod tests {
             "icmp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0" => icmp has no ports to translate: expected tcp, udp, udplite or sctp
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif e*" => `e*`: expected `*` only at the end of a prefix, like wg*
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif" => no interface after `iif`: expected a name, like iif docker0
-            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 late" => unknown word `late` in a flow: expected iif NAME, bridged, other-source, mark NUMBER, ipsec, mid-stream or broadcast
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 late" => unknown word `late` in a flow: expected iif NAME, bridged, other-source, mark NUMBER, ipsec, expected, mid-stream or broadcast
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark" => no number after `mark`: expected one like mark 0x1
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mark x" => `x` is not a mark: expected a 32-bit number, like 0x1, or 0x1/0xff with a mask
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif a iif b" => `iif` is given twice: expected once
