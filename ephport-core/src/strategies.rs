@@ -329,16 +329,15 @@ pub fn flows() -> impl Strategy<Value = Flow> {
     )
 }
 
-/// Any of [`flows`], with marks, with packets that IPsec will protect, and with expected connections.
+/// Any of [`flows`], with marks, and with packets that IPsec will protect.
 pub fn wide_flows() -> impl Strategy<Value = Flow> {
     let mark = prop::sample::select(vec![0, 0, 1, 0x101, 0xffff_ffff]);
     let own = SourceType::OutInterface;
     let source_type = [own, own, own, SourceType::OtherInterface, SourceType::NotLocal];
     let source_type = prop::sample::select(source_type.to_vec());
-    let rest = (mark, prop::bool::weighted(0.2), prop::bool::weighted(0.1), source_type);
-    (flows(), rest).prop_map(|(flow, (mark, is_ipsec, is_expected, source_type))| {
+    let rest = (mark, prop::bool::weighted(0.2), source_type);
+    (flows(), rest).prop_map(|(flow, (mark, is_ipsec, source_type))| {
         let flow = flow.with_mark(mark).with_source_type(source_type);
-        let flow = if is_ipsec { flow.with_ipsec() } else { flow };
-        if is_expected { flow.with_expectation() } else { flow }
+        if is_ipsec { flow.with_ipsec() } else { flow }
     })
 }
