@@ -109,7 +109,28 @@ impl Site {
         }
         let has_ipsec = protect(&router, &server);
         nft_load(&router, OTHERS);
-        Self { client, machine, router, server, has_vrf, has_ipsec }
+        let site = Self { client, machine, router, server, has_vrf, has_ipsec };
+        site.await_neighbours();
+        site
+    }
+
+    /// Waits until packets arrive on every way: the link addresses are known then.
+    fn await_neighbours(&self) {
+        let on_each = |round: u16| {
+            WAYS.into_iter().zip(1000 * round..).map(|(way, port)| Drawn::udp(way, port))
+        };
+        for round in 1..60 {
+            let drawn: Vec<_> = on_each(round).filter(|drawn| self.has(drawn.way)).collect();
+            if send(self, &drawn).iter().all(Option::is_some) {
+                return;
+            }
+        }
+        panic!("no packet arrives on some way");
+    }
+
+    /// Whether this kernel has the way.
+    fn has(&self, way: Way) -> bool {
+        (self.has_vrf || way.from != From::Vrf) && (self.has_ipsec || !way.words.contains("ipsec"))
     }
 }
 
@@ -223,6 +244,12 @@ fn connections() -> impl Strategy<Value = Drawn> {
 }
 
 impl Drawn {
+    fn udp(way: Way, port: u16) -> Self {
+        let source = SocketAddr::new(way.source.parse().unwrap(), port);
+        let destination = SocketAddr::new(way.destination.parse().unwrap(), 53);
+        Self { way, source, destination, protocol: UDP, flags: 0 }
+    }
+
     fn flow(&self) -> String {
         let Self { way, source, destination, protocol, flags } = self;
         let protocol = if *protocol == TCP { "tcp" } else { "udp" };
@@ -376,9 +403,7 @@ fn explanations_of_random_connections_agree_with_the_wire() {
         // A permitted port is free at a destination that no other connection has.
         let mut destinations = HashSet::new();
         let is_sent = |drawn: &&Drawn| {
-            (site.has_vrf || drawn.way.from != From::Vrf)
-                && (site.has_ipsec || !drawn.way.words.contains("ipsec"))
-                && destinations.insert((drawn.destination, drawn.protocol))
+            site.has(drawn.way) && destinations.insert((drawn.destination, drawn.protocol))
         };
         let drawn: Vec<_> = drawn.iter().filter(is_sent).copied().collect();
         assert!(tool(&site.router, "conntrack", &["-F"], "").success);
