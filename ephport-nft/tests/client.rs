@@ -86,7 +86,7 @@ fn changed_rule_is_drift_and_apply_restores_it() {
 }
 
 #[test]
-fn a_named_object_in_our_table_is_drift_and_replaced() {
+fn named_object_in_our_table_is_drift() {
     let desired = ruleset("49152-61000");
     let objects = vec![(1, "seen"), (2, "much")];
     let mut kernel = Kernel { ruleset: Some(desired.clone()), objects, ..Kernel::default() };
@@ -101,7 +101,7 @@ fn a_named_object_in_our_table_is_drift_and_replaced() {
 }
 
 #[test]
-fn each_client_owns_the_table_of_its_name_and_owner() {
+fn clients_own_tables_by_name_and_owner() {
     fn client<'a>(kernel: &'a mut Kernel, id: &TableId) -> Client<&'a mut Kernel> {
         Client::with_transport(kernel).for_table(id.clone())
     }
@@ -194,7 +194,7 @@ fn each_failure_of_a_transaction_has_its_message() {
 }
 
 #[test]
-fn rule_too_long_for_a_message_is_not_sent() {
+fn too_long_rule_is_not_sent() {
     let mut long = ruleset("49152-61000");
     let held = long.clone();
     let rule = long.rules.last_mut().unwrap();

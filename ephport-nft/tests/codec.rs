@@ -58,7 +58,7 @@ proptest! {
     }
 
     #[test]
-    fn hostile_elements_never_panic_and_what_is_read_is_stable(
+    fn hostile_elements_decode_stably_or_fail(
         elements in element_lists(),
         at in any::<prop::sample::Index>(),
         bits in 1..=255u8,
@@ -73,7 +73,7 @@ proptest! {
     }
 
     #[test]
-    fn hostile_bytes_never_panic_and_what_is_read_is_stable(
+    fn hostile_bytes_decode_stably_or_fail(
         rule in rules(),
         at in any::<prop::sample::Index>(),
         bits in 1..=255u8,
@@ -242,7 +242,7 @@ fn an_attribute_that_occurs_twice_is_an_error() {
 }
 
 #[test]
-fn the_hook_of_an_ingress_chain_keeps_its_devices() {
+fn ingress_hook_keeps_its_devices() {
     let bytes = encoded(|w| {
         w.raw(&[1, 0, 0, 0]);
         w.string(1, "t");
@@ -260,7 +260,7 @@ fn the_hook_of_an_ingress_chain_keeps_its_devices() {
 }
 
 #[test]
-fn rules_of_the_kernel_encode_to_the_same_bytes() {
+fn kernel_rules_encode_to_the_same_bytes() {
     let rules: Vec<_> = goldens().into_iter().filter(|golden| golden.kind == "rule").collect();
     assert!(rules.len() >= 9);
     for golden in rules {
@@ -276,16 +276,17 @@ fn rules_of_the_kernel_encode_to_the_same_bytes() {
         // nft knows expressions that are opaque here.
         let known = |expr: &&Expr| !matches!(expr, Expr::Opaque(_));
         for expr in rule.exprs.iter().filter(known) {
-            let said = golden.instructions.iter().any(|line| is_said(line, &expr.normalized()));
-            assert!(said, "{expr}");
+            let is_found =
+                golden.instructions.iter().any(|line| is_printed(line, &expr.normalized()));
+            assert!(is_found, "{expr}");
         }
         assert_eq!(rule.exprs.len(), golden.instructions.len());
     }
 }
 
 /// Whether `line` is what nft prints for `expr` when it sends it: the kernel has not yet named the
-/// anonymous set then, and nft says that a translation has ports where we leave it to the kernel.
-fn is_said(line: &str, expr: &Expr) -> bool {
+/// anonymous set then, and nft sets the flag of a translation with ports, which the kernel sets for us.
+fn is_printed(line: &str, expr: &Expr) -> bool {
     let expr = match expr {
         Expr::Lookup(lookup) if lookup.set.starts_with("__") => {
             let set = format!("{}%d", lookup.set.trim_end_matches(|c: char| c.is_ascii_digit()));
@@ -303,7 +304,7 @@ fn is_said(line: &str, expr: &Expr) -> bool {
 
 /// The sets of the goldens are what our own constructors make.
 #[test]
-fn sets_of_the_kernel_are_the_ones_we_make() {
+fn kernel_sets_equal_ours() {
     let range = |text: &str| text.parse::<PortRange>().unwrap();
     let goto = |chain: &str| Verdict::Goto(chain.into());
     let networks = ["fc00::/8", "fd00::/8", "2001:db8::/32", "10.0.0.0/8"];
@@ -341,7 +342,7 @@ fn sets_of_the_kernel_are_the_ones_we_make() {
 }
 
 #[test]
-fn tables_chains_and_sets_of_the_kernel_lose_nothing() {
+fn kernel_objects_roundtrip() {
     for golden in goldens() {
         match golden.kind {
             "table" => {
@@ -368,7 +369,7 @@ fn tables_chains_and_sets_of_the_kernel_lose_nothing() {
 }
 
 #[test]
-fn every_truncation_of_what_the_kernel_sends_is_an_error() {
+fn every_truncated_message_is_an_error() {
     for golden in goldens() {
         let header = Header { message_type: 0xa06, flags: 0, seq: 1 };
         let bytes = encoded(|w| w.message(header, |w| w.raw(&golden.sent(false))));

@@ -69,7 +69,7 @@ fn assert_rules_that_stay_are_left_alone(old: &[u8], new: &[u8]) {
 
 proptest! {
     #[test]
-    fn rules_that_stay_are_left_alone(old in vec(0..4u8, 0..8), new in vec(0..4u8, 0..8)) {
+    fn unchanged_rules_are_not_sent(old in vec(0..4u8, 0..8), new in vec(0..4u8, 0..8)) {
         assert_rules_that_stay_are_left_alone(&old, &new);
     }
 }
@@ -113,7 +113,7 @@ fn contents(rules: &[Rule]) -> Vec<Option<Vec<u8>>> {
 }
 
 #[test]
-fn of_a_set_only_what_is_changed_goes_and_comes() {
+fn only_changed_elements_are_replaced() {
     let with = |blocks: [(&str, &str); 3]| {
         let blocks =
             blocks.map(|(source, ports)| (source.parse().unwrap(), ports.parse().unwrap()));
@@ -121,13 +121,13 @@ fn of_a_set_only_what_is_changed_goes_and_comes() {
         TableState { sets: vec![map], ..ruleset(b"a") }
     };
     let (stays, one) = (("10.0.0.1", "1024-2047"), ("10.0.0.2", "2048-3071"));
-    let (other, moved) = (("10.0.0.3", "3072-4095"), ("10.0.0.2", "4096-5119"));
-    let operations = changes(&with([stays, one, other]), &with([stays, moved, other])).unwrap();
+    let (other, changed) = (("10.0.0.3", "3072-4095"), ("10.0.0.2", "4096-5119"));
+    let operations = changes(&with([stays, one, other]), &with([stays, changed, other])).unwrap();
     let [Operation::DeleteElements(gone), Operation::AddElements(new)] = &operations[..] else {
         panic!("{operations:?}");
     };
     assert_eq!(gone.elements, with([stays, one, other]).sets[0].elements[1..2]);
-    assert_eq!(new.elements, with([stays, moved, other]).sets[0].elements[1..2]);
+    assert_eq!(new.elements, with([stays, changed, other]).sets[0].elements[1..2]);
 }
 
 #[test]

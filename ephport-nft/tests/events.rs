@@ -107,7 +107,7 @@ fn every_kind_of_message_is_its_event() {
 }
 
 #[test]
-fn a_body_that_cannot_be_read_and_a_message_of_another_subsystem_are_kept() {
+fn unreadable_and_foreign_messages_are_opaque() {
     let mut w = Writer::new();
     w.message(Header::nf_tables(NFT_MSG_NEWRULE, 0, 1), |w| w.raw(&[1, 0, 0, 0, 9]));
     w.message(Header { message_type: 1, flags: 0, seq: 1 }, |_| {});
@@ -130,7 +130,7 @@ fn lost_events_are_an_event_and_no_end() {
 }
 
 #[test]
-fn what_is_no_netlink_is_an_error_and_no_end() {
+fn malformed_datagram_does_not_end_events() {
     let sent = || datagram(&[(NFT_MSG_NEWGEN, &generation)]);
     let cut = datagram(&[(NFT_MSG_NEWGEN, &generation), (NFT_MSG_NEWGEN, &generation)]);
     let read = events(vec![

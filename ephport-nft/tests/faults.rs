@@ -28,7 +28,7 @@ enum Fault {
     Garbage,
 }
 
-/// A kernel behind a connection that has one fault, at the call with this number.
+/// A kernel whose connection has one fault, at the call with this number.
 struct Faulty<'a> {
     kernel: &'a mut Kernel,
     calls: u32,
@@ -39,7 +39,7 @@ struct Faulty<'a> {
 impl Faulty<'_> {
     fn strikes(&mut self) -> bool {
         self.calls += 1;
-        assert!(self.calls < 1000, "it goes on for ever");
+        assert!(self.calls < 1000, "it never ends");
         self.calls == self.at
     }
 
@@ -164,7 +164,7 @@ fn at_every_call(
 }
 
 #[test]
-fn no_fault_at_any_call_gives_a_false_result() {
+fn no_fault_at_any_call_lies() {
     let faults = errnos().map(Fault::Fails);
     let lost = [Fault::Loses(Errno::ENOBUFS), Fault::LosesSilently, Fault::Cut, Fault::Garbage];
     let mut struck = 0;
@@ -237,7 +237,7 @@ fn rejected_transactions_change_nothing() {
 }
 
 #[test]
-fn whatever_the_kernel_refuses_to_list_is_an_error_or_read_again() {
+fn refused_dumps_are_errors_or_retried() {
     let desired = ruleset("49152-61000");
     for errno in errnos() {
         for place in 0..4 {

@@ -51,7 +51,7 @@ fn applied(
 
 #[test]
 fn error_after_a_spurious_ack_is_an_error() {
-    // The last message, which alone asks for an ack, and the chain.
+    // The last message, the only one that asks for an ack, and the chain.
     for at in [4, 8] {
         let fails = BatchFault::Fails { at: vec![(at, Errno::ENOENT)], acked: false };
         let (result, held) = applied(vec![fails], |kernel, headers| {
@@ -71,7 +71,7 @@ fn error_after_a_spurious_ack_is_an_error() {
 }
 
 /// A kernel that has raised the generation for a ruleset which it does not show yet. Like any kernel it
-/// takes no batch before that one is done.
+/// accepts no batch before that one is done.
 struct Late {
     kernel: Kernel,
     next: Option<TableState>,

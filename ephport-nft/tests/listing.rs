@@ -158,7 +158,7 @@ fn several_ranges_by_the_source() {
 }
 
 #[test]
-fn a_block_is_chosen_from_as_the_policy_says() {
+fn blocks_are_listed_with_their_selection() {
     for (address, target) in
         [("masquerade", "[ masq "), ("keep", "[ nat snat "), ("198.51.100.1", "[ nat snat ")]
     {
@@ -176,7 +176,7 @@ fn a_block_is_chosen_from_as_the_policy_says() {
 
 /// As the kernel lists them.
 #[test]
-fn rules_stand_chain_by_chain() {
+fn rules_are_listed_by_chain() {
     let policy =
         |name| format!("[[policy]]\nname = \"{name}\"\nenforce = true\nto-ports = \"1,9\"\n");
     let ruleset = compiled(&(policy("a") + &policy("b")));

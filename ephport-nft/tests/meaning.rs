@@ -13,13 +13,13 @@ use proptest::prelude::*;
 
 const FLOWS: usize = 50;
 
-/// 2,048 documents, unless `PROPTEST_CASES` says otherwise.
+/// 2,048 documents, unless `PROPTEST_CASES` is set.
 fn config() -> ProptestConfig {
     let config = ProptestConfig::default();
     ProptestConfig { cases: 8 * config.cases, ..config }
 }
 
-/// Each connection with a port that it might leave by.
+/// Each connection with a port that it might be sent with.
 fn connections() -> impl Strategy<Value = Vec<(Flow, Port)>> {
     vec((wide_flows(), ports()), FLOWS)
 }
@@ -49,7 +49,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn the_program_means_what_the_policies_mean(document in wide_documents(), connections in connections()) {
+    fn program_and_policies_agree(document in wide_documents(), connections in connections()) {
         let Some((ruleset, policies)) = compiled(&document) else { return Ok(()) };
         prop_assert_eq!(lookups(&ruleset), sets(&ruleset), "each anonymous set has its one rule");
         let disagreement = disagreement(&ruleset, &policies, &connections);

@@ -1,4 +1,4 @@
-//! What neither compiles nor can be interpreted is refused, with a message that says where.
+//! What neither compiles nor can be interpreted is refused, with a message that names the place.
 
 use ephport_core::{Flow, HostFacts, Policy, PolicySpec, Target};
 use ephport_nft::compile::CompileError;
@@ -37,7 +37,7 @@ fn refusal_of(mut ruleset: TableState, exprs: Vec<Expr>) -> InterpretError {
 }
 
 #[test]
-fn an_expression_that_nobody_knows() {
+fn unknown_expression_is_refused() {
     let error = refusal(vec![Opaque::new("quota".into(), None).into()]);
     assert!(matches!(error, InterpretError::Expression { index: 0, .. }), "{error:?}");
     assert_eq!(
@@ -53,7 +53,7 @@ fn a_register_that_does_not_exist() {
 }
 
 #[test]
-fn a_chain_that_is_not_there_and_one_that_never_ends() {
+fn missing_and_endless_chains_are_refused() {
     for chain in ["absent", POSTROUTING] {
         let error = refusal(vec![Immediate::verdict(Verdict::Jump(chain.into())).into()]);
         assert_eq!(error, InterpretError::Chain { chain: chain.into() });

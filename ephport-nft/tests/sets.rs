@@ -1,4 +1,4 @@
-//! Sets hold what they were made of, by the kernel's own rule of lookup, and nft has words for them.
+//! Sets contain their values by the kernel's own rule of lookup, and nft prints them.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -18,7 +18,7 @@ use ephport_nft::uapi::{
 use ipnet::{IpNet, Ipv4Net};
 use proptest::prelude::*;
 
-/// What a set holds for a key: in an interval set the last element at or below it counts, and at the
+/// What a set contains for a key: in an interval set the last element at or below it counts, and at the
 /// same key the beginning of a range (net/netfilter/nft_set_rbtree.c).
 fn found<'a>(filled: &'a Set, key: &[u8]) -> Option<&'a Element> {
     found_in(filled, filled.elements.iter(), key)
@@ -40,7 +40,7 @@ fn found_in<'a>(
 
 proptest! {
     #[test]
-    fn a_set_of_ports_holds_these_ports(set in port_sets(), port in ports(), anonymous in any::<bool>()) {
+    fn port_set_contains_exactly_its_ports(set in port_sets(), port in ports(), anonymous in any::<bool>()) {
         let name = if anonymous { SetName::Anonymous(0) } else { SetName::Named("s") };
         let filled = Set::ports(name, &set);
         let key = port.get().to_be_bytes();
@@ -49,7 +49,7 @@ proptest! {
     }
 
     #[test]
-    fn a_set_of_networks_holds_these_addresses(
+    fn network_set_contains_exactly_its_addresses(
         networks in prop::collection::vec((any::<u32>(), 0..=32u8), 0..8),
         near in any::<prop::sample::Index>(),
         off in -1..=1i64,
@@ -123,7 +123,7 @@ fn source(dreg: Register) -> Expr {
 }
 
 #[test]
-fn anonymous_sets_stand_in_their_rule() {
+fn anonymous_sets_are_listed_in_their_rule() {
     let set = Set::ports(SetName::Anonymous(0), &"1024-2000,2002,3000-65535".parse().unwrap());
     let lookup = Lookup::outside(&set.spec.name);
     assert_eq!(
@@ -141,7 +141,7 @@ fn anonymous_sets_stand_in_their_rule() {
 }
 
 #[test]
-fn verdict_maps_stand_in_their_rule() {
+fn verdict_maps_are_listed_in_their_rule() {
     let map = Set::port_verdicts(
         SetName::Anonymous(0),
         &[(range("300-65535"), goto("b")), (range("100-299"), goto("a"))],
@@ -183,7 +183,7 @@ fn verdict_maps_stand_in_their_rule() {
 }
 
 #[test]
-fn blocks_of_sources_are_said_with_nat_and_not_with_masq() {
+fn source_blocks_list_with_nat_only() {
     let (inside, outside) = ("10.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap());
     let blocks = [(inside, outside, range("1024-1087"))];
     let map = Set::source_blocks(SetName::Anonymous(0), Family::Ipv4, blocks);
@@ -218,7 +218,7 @@ fn blocks_of_sources_are_said_with_nat_and_not_with_masq() {
 }
 
 #[test]
-fn essences_do_not_depend_on_names_order_or_superfluous_ends() {
+fn normalized_sets_ignore_names_and_order() {
     let ruleset = |number: u32, reversed: bool| {
         let mut first = Set::ports(SetName::Anonymous(number), &"5,7-9".parse().unwrap());
         let second = Set::ports(SetName::Anonymous(number + 1), &"6".parse().unwrap());

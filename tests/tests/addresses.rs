@@ -103,7 +103,7 @@ fn b5_auto_keeps_addresses_that_are_valid_outside() {
             let seen =
                 seen(host, protocol, from, (of_family(source, SERVER_V4, SERVER_V6), PORT).into());
             assert!(INSIDE.contains(&seen.port()), "{source}: {seen}");
-            // Of several IPv6 addresses of the uplink, masquerading takes any.
+            // Of several IPv6 addresses of the uplink, masquerading selects any.
             let masqueraded: &[&str] = match source {
                 IpAddr::V4(_) => &["203.0.113.1"],
                 IpAddr::V6(_) => &["2001:db8:2::1", "2001:db8:2::7"],
@@ -369,7 +369,7 @@ fn b16_low_ports_stay_and_server_ports_move() {
     let _server = Server::start(&net.server, PORT).unwrap();
     let to = SocketAddr::new(SERVER_V4, PORT);
     ephport_ok(&net.router, &format!("apply {LINE}"));
-    // Nobody translates a container's privileged port: it leaves as it is.
+    // A container's privileged port is not translated.
     assert_eq!(seen(&net.client, Protocol::Udp, 500, to), SocketAddr::new(CLIENT_V4, 500));
     for port in [4500, 41_641] {
         assert!(INSIDE.contains(&seen(&net.router, Protocol::Udp, port, to).port()));

@@ -1,4 +1,4 @@
-//! What the kernel holds after `apply` is what it holds after nft's own command, byte for byte.
+//! The kernel's rules after `apply` are those after nft's own command, byte for byte.
 
 use ephport_cli::Exit;
 use ephport_core::{Address, NatFlags, Policy, PolicySpec, PortRange, Protocols, Scope, Target};
@@ -11,7 +11,7 @@ use ephport_tests::random::samples;
 use ephport_tests::tool::{nft_load, ok, tool};
 use ephport_tests::{Host, apply, ephport};
 
-/// What stands before the expressions of nft's rule: `-o any` guards loopback with a meta and a cmp.
+/// What precedes the expressions of nft's rule: `-o any` guards loopback with a meta and a cmp.
 const GUARD: usize = 2;
 
 struct Case {
@@ -108,7 +108,7 @@ fn five_hundred_ranges_and_all_flag_sets() {
 }
 
 #[test]
-fn the_original_line_is_listed_by_nft_as_it_was_asked_for() {
+fn original_line_is_listed_by_nft_unchanged() {
     let host = Host::new("host").unwrap();
     let line = "-p tcp --sport 32768-61000 --to-ports 49152-61000 -o any --pick-up any --address masquerade";
     let ended = ephport(&host, &format!("apply {line}"));
@@ -125,7 +125,7 @@ fn the_original_line_is_listed_by_nft_as_it_was_asked_for() {
 }
 
 #[test]
-fn what_show_prints_nft_loads_as_the_same_ruleset() {
+fn shown_ruleset_loads_equal_in_nft() {
     let lines = [
         "-p tcp --sport 32768-61000 --to-ports 49152-61000 -o any --pick-up any",
         "--to-ports 1024 -o eth0,wg* --random --ipv4",

@@ -1,4 +1,4 @@
-//! Whatever is done to the table by hand: status says what, exits with 3, and apply mends it.
+//! Every manual change of the table is reported by status with exit code 3, and apply restores it.
 
 use std::net::UdpSocket;
 
@@ -41,7 +41,7 @@ const REST: &str = "oifname \"eth0\" meta l4proto udp th sport 1024-65535 \
                     counter packets 0 bytes 0 goto rest/ports";
 
 /// `status` of the binary, where this is the policy file of the host; its exit code and the lines
-/// in which it tells of drift.
+/// in which it reports drift.
 fn status(host: &Host, policy_file: &str) -> (i32, Vec<String>) {
     // In a mount namespace of its own: the machine's /etc stays as it is.
     let script = format!(
@@ -66,7 +66,7 @@ fn diff(host: &Host, file: &PolicyFile) -> (Exit, Vec<String>) {
     (ended.exit, drift.map(|drift| drift["message"].as_str().expect("text").into()).collect())
 }
 
-/// nft by hand. It cannot list all of our rules, and says so now and then.
+/// nft by hand. It cannot list all of our rules, and sometimes reports that.
 fn nft(host: &Host, command: &str) {
     let printed = tool(host, "nft", &["-f", "-"], command);
     assert!(printed.success, "{command}: {printed:?}");
@@ -97,7 +97,7 @@ fn replace(host: &Host, number: usize, rule: &str) {
     nft(host, &format!("replace rule inet ephport postrouting handle {handle} {rule}"));
 }
 
-/// What nft has no words for, by our own client: the fingerprint stays as it was.
+/// What nft cannot express, by our own client: the fingerprint stays as it was.
 fn tamper(host: &Host, change: impl FnOnce(&mut TableState)) {
     let mut ruleset = ours(host);
     change(&mut ruleset);
@@ -115,7 +115,7 @@ fn masq_flags(ruleset: &mut TableState, number: usize, change: impl Fn(u32) -> O
     }
 }
 
-/// Does it to a host with the policies, and checks all that is said of it.
+/// Does it to a host with the policies, and checks every report of it.
 fn drifts(deed: impl FnOnce(&Host), sentences: &[&str]) {
     let (host, _peer) = host_with_uplink();
     let file = PolicyFile::new(POLICIES);
@@ -186,7 +186,7 @@ fn a_rule_gets_other_ports() {
 }
 
 #[test]
-fn a_rule_gets_another_interface_and_loses_its_comment() {
+fn interface_and_comment_of_a_rule_change() {
     drifts(
         |host| {
             replace(host, 8, &REST.replace("eth0", "eth1"));
@@ -358,7 +358,7 @@ fn counted(host: &Host) -> u64 {
 const GETRULE_RESET: u16 = 25;
 
 #[test]
-fn counters_that_count_or_are_reset_are_no_drift() {
+fn counters_are_never_drift() {
     let (host, _peer) = host_with_uplink();
     ephport_ok(&host, "apply --to-ports 49152-61000");
     host.run(|| {
@@ -381,7 +381,7 @@ fn counters_that_count_or_are_reset_are_no_drift() {
 }
 
 #[test]
-fn without_what_was_applied_only_the_evident_is_told() {
+fn status_without_a_policy_reports_evident_drift() {
     let (host, _peer) = host_with_uplink();
     ephport_ok(&host, "apply --to-ports 49152-61000 --address masquerade");
     nft(&host, "add rule inet ephport postrouting drop");
@@ -397,8 +397,8 @@ fn without_what_was_applied_only_the_evident_is_told() {
     let ended = ephport(&host, "status");
     assert_eq!(ended.exit, Exit::Differs);
     assert_eq!(ended.err, "");
-    let told: Vec<_> = ended.out.lines().map(str::trim).collect();
-    assert_eq!(told[2..4], [name, lost]);
+    let lines: Vec<_> = ended.out.lines().map(str::trim).collect();
+    assert_eq!(lines[2..4], [name, lost]);
     let json: Value = serde_json::from_str(&ephport(&host, "status --json").out).unwrap();
     assert_eq!(json["policy_file"], Value::Null);
     let drift = json!([{
@@ -407,7 +407,7 @@ fn without_what_was_applied_only_the_evident_is_told() {
         "found": "cleared (the kernel ignores ports 49152-61000, although nft prints them)",
     }]);
     assert_eq!(json["drift"], drift);
-    // The flags that were applied tell all.
+    // The flags that were applied are enough.
     let all = ephport(&host, "diff --to-ports 49152-61000 --address masquerade");
     assert_eq!(all.exit, Exit::Differs);
     let added = "rule 7 of postrouting belongs to no policy: drop";

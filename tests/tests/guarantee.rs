@@ -204,7 +204,7 @@ fn attack(net: &Routed, policy: &str, in_scope: InScope, is_continued: bool) -> 
         }
         faults.extend(escaped.into_iter().map(|packet| format!("{packet:?}")));
         let ah = packets.iter().filter(|packet| {
-            // Behind an AH of IPv6, conntrack sees the reply of a connection that the remote side continued.
+            // After an AH of IPv6, conntrack sees the reply of a connection that the remote side continued.
             let port = packet.transport.get(24..26);
             let is_reply = is_continued && port == Some(&CONTINUED.to_be_bytes()[..]);
             packet.protocol == AH && policy.contains("--ipsec match") && !is_reply

@@ -1,4 +1,4 @@
-//! The binary, with an error injected at each of its netlink calls: what it says is true.
+//! The binary, with an error injected at each of its netlink calls: its output is true.
 
 use std::process::Output;
 use std::thread;
@@ -42,7 +42,7 @@ const ERRNOS: [&str; 28] = [
     "ECONNREFUSED",
 ];
 
-/// At each call every errno whose number leaves this rest; with `--long` all of them.
+/// At each call every errno whose number has this remainder; with `--long` all of them.
 const SHARE: usize = 4;
 
 const THREADS: usize = 2;
@@ -93,20 +93,22 @@ impl Scene {
         (run.output, run.calls)
     }
 
-    /// Whether the verdict is what the kernel holds.
+    /// Whether the verdict is the state of the kernel.
     fn is_true(&mut self, task: Task, output: &Output) -> bool {
-        let held = match self.nft.installed().unwrap() {
+        let installed_table = match self.nft.installed().unwrap() {
             Installed::Ours { ruleset, intact: true, .. } => Some(ruleset),
             Installed::Absent => None,
             other => panic!("torn: {other:?}"),
         };
-        let held = held.as_ref().map(TableState::normalized);
-        let is_old = held == Some(self.old.normalized());
-        let says = |text: &str| String::from_utf8_lossy(&output.stdout).starts_with(text);
+        let installed_table = installed_table.as_ref().map(TableState::normalized);
+        let is_old = installed_table == Some(self.old.normalized());
+        let prints = |text: &str| String::from_utf8_lossy(&output.stdout).starts_with(text);
         match (task, output.status.code()) {
-            (Task::Apply, Some(0)) => held == Some(self.new.normalized()),
-            (Task::Status, Some(0)) => is_old && says("intact: table inet ephport"),
-            (Task::Remove, Some(0)) => held.is_none() && says("removed table inet ephport"),
+            (Task::Apply, Some(0)) => installed_table == Some(self.new.normalized()),
+            (Task::Status, Some(0)) => is_old && prints("intact: table inet ephport"),
+            (Task::Remove, Some(0)) => {
+                installed_table.is_none() && prints("removed table inet ephport")
+            }
             (_, Some(1)) => is_old && output.stderr.starts_with(b"error: "),
             _ => false,
         }
@@ -121,7 +123,7 @@ fn calls_of(task: Task) -> Vec<Point> {
     points(&calls)
 }
 
-/// Injects what `errnos` gives for each call, numbered, of each task; what was said and is not so.
+/// Injects what `errnos` gives for each call, numbered, of each task; what was printed and is not so.
 fn inject_everywhere(errnos: impl Fn(usize) -> Vec<&'static str> + Sync) -> (usize, Vec<String>) {
     let mut runs = Vec::new();
     for task in [Task::Apply, Task::Status, Task::Remove] {
@@ -154,14 +156,14 @@ fn inject_everywhere(errnos: impl Fn(usize) -> Vec<&'static str> + Sync) -> (usi
 }
 
 #[test]
-fn eintr_at_every_call_of_apply_status_and_remove_changes_nothing() {
+fn eintr_at_any_call_changes_nothing() {
     let (runs, wrong) = inject_everywhere(|_| vec!["EINTR"]);
     println!("EINTR at {runs} calls");
     assert!(wrong.is_empty() && runs > 80, "{} of {runs}: {wrong:#?}", wrong.len());
 }
 
 #[test]
-fn no_error_at_any_call_of_apply_status_and_remove_makes_a_false_verdict() {
+fn no_injected_error_makes_a_false_verdict() {
     let errnos = |call: usize| {
         let is_due = |number: usize| is_long() || number % SHARE == call % SHARE;
         (0..).zip(ERRNOS).filter(|(number, _)| is_due(*number)).map(|(_, errno)| errno).collect()

@@ -1,5 +1,5 @@
 //! The same packets through four routers with the same policy: as ephport applies it, as nft loads
-//! what `show` prints, and as `iptables-nft` and `iptables-legacy` say it. They leave all alike.
+//! what `show` prints, and in the syntax of `iptables-nft` and `iptables-legacy`. All are sent alike.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -91,15 +91,15 @@ impl Policy {
         self.protocol_names().iter().map(rule).collect()
     }
 
-    fn moves(&self, protocol: Protocol, from: SocketAddr) -> bool {
+    fn translates(&self, protocol: Protocol, from: SocketAddr) -> bool {
         self.protocols.contains(&protocol)
             && self.source.is_none_or(|net| net.contains(&from.ip()))
             && (self.sport.first().get()..=self.sport.last().get()).contains(&from.port())
     }
 
-    /// The one source that a connection must leave by; none where several will do.
+    /// The one source that a connection must be sent with; none where several are right.
     fn only(&self, protocol: Protocol, from: SocketAddr) -> Option<SocketAddr> {
-        if !self.moves(protocol, from) {
+        if !self.translates(protocol, from) {
             return Some(from);
         }
         let is_kept = !self.is_random && self.to.contains(Port::new(from.port()).unwrap());
@@ -111,7 +111,7 @@ impl Policy {
         Some(SocketAddr::new(self.leaving_address(), only))
     }
 
-    /// Whether what is moved may leave by this source.
+    /// Whether a translated connection may be sent with this source.
     fn allows(&self, left: SocketAddr) -> bool {
         left.ip() == self.leaving_address() && self.to.contains(Port::new(left.port()).unwrap())
     }
@@ -158,9 +158,9 @@ impl Judge {
         true
     }
 
-    /// By what source a connection leaves.
+    /// The source that a connection is sent with.
     fn seen(&self, protocol: Protocol, from: SocketAddr) -> SocketAddr {
-        // An earlier connection's port must not stand in the way of this one's.
+        // An earlier connection's port must not collide with this one's.
         assert!(tool(&self.net.router, "conntrack", &["-F"], "").success);
         let host = if from.ip() == CLIENT_V4 { &self.net.client } else { &self.net.router };
         seen(host, protocol, from, SocketAddr::new(SERVER_V4, PORT))
@@ -168,10 +168,10 @@ impl Judge {
 }
 
 #[test]
-fn what_leaves_is_the_same_under_nft_and_both_iptables() {
+fn nft_and_both_iptables_send_the_same() {
     let judges = ["ephport", "nft", "iptables-nft", "iptables-legacy"].map(Judge::new);
     let mut drawn = samples(&ports(), POLICIES * FLOWS).into_iter();
-    // How many flows can leave by one source alone, and by several; by the number of judges.
+    // How many flows have one right source, and several; by the number of judges.
     let mut counts = [[0; 2]; 5];
     for policy in samples(&policies(), POLICIES) {
         let able: Vec<_> = judges.iter().filter(|judge| judge.install(&policy)).collect();
@@ -192,6 +192,6 @@ fn what_leaves_is_the_same_under_nft_and_both_iptables() {
         }
     }
     let [_, _, two, _, four] = counts;
-    println!("by one source alone and by several: two judges {two:?}, four judges {four:?}");
+    println!("with one right source and with several: two judges {two:?}, four judges {four:?}");
     assert!(two.iter().chain(&four).all(|count| *count > 20), "{counts:?}");
 }

@@ -1,4 +1,4 @@
-//! Replacing the policy under load: connections that live stay, new ones are moved, none is lost.
+//! Replacing the policy under load: live connections stay, new ones are translated, none is lost.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ const PORT: u16 = 443;
 const LIVE: u16 = 20;
 const NEW: usize = 2000;
 
-/// One range, and several that hold it. Neither is enforced: with `enforce = true` on the second, 0 to
+/// One range, and several that contain it. Neither is enforced: with `enforce = true` on the second, 0 to
 /// 5 of 10,000 to 17,000 new connections got no answer in four runs of a test here, without it none.
 /// The kernel lets a packet finish the old rules while what they look up are the new sets' elements
 /// (inferred, not traced), so that enforcement drops it rather than let it out; TCP sends again.
@@ -54,7 +54,7 @@ impl Work {
 fn replace(work: &Work) -> Vec<ephport_nft::Error> {
     let mut nft = Client::open().expect("a socket");
     let mut errors = Vec::new();
-    // The first of them stands already.
+    // The first of them is installed already.
     for document in documents().iter().cycle().skip(1) {
         if !work.goes_on() {
             break;
@@ -129,12 +129,12 @@ fn survive(prepare: impl FnOnce(&Host)) {
 }
 
 #[test]
-fn live_connections_survive_2000_applies_alone() {
+fn live_connections_survive_2000_applies() {
     survive(|_| {});
 }
 
 #[test]
-fn live_connections_survive_2000_applies_beside_another_tools_nat() {
+fn live_connections_survive_applies_beside_other_nat() {
     survive(|router| {
         for family in ["ip", "ip6"] {
             nft_load(

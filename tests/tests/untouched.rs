@@ -1,5 +1,5 @@
-//! Whatever else stands in the kernel's tables is, byte for byte, as it was: handles, counters, order.
-//! The test `docker` says the same of what a Docker engine makes there.
+//! Everything else in the kernel's tables is, byte for byte, as it was: handles, counters, order.
+//! The test `docker` proves the same for what a Docker engine makes there.
 
 use std::thread;
 
@@ -20,7 +20,7 @@ const POLICIES: [&str; 2] = [
      enforce = true\n",
 ];
 
-/// What a table of this family may hold beside its chains.
+/// What a table of this family may contain beside its chains.
 const OBJECTS: [&str; 9] = [
     "comment \"not ours\"",
     "set ports { type inet_service; flags interval; elements = { 22, 80-90, 1024-65535 }; }",
@@ -134,7 +134,7 @@ fn two_hundred_random_rulesets_of_others_are_untouched() {
 }
 
 #[test]
-fn what_iptables_makes_is_untouched() {
+fn iptables_rules_are_untouched() {
     let host = Host::new("host").unwrap();
     for rule in [
         "-t nat -A POSTROUTING -o eth9 -p tcp -j MASQUERADE --to-ports 1024-2048",

@@ -190,7 +190,7 @@ impl Subject<'_> {
         let servers = servers.into_iter().filter_map(|(port, service)| {
             let port = Port::new(port).ok()?;
             let is_open = self.host.udp_listeners.contains(port);
-            (is_open && self.moves(port)).then_some((port, service))
+            (is_open && self.translates(port)).then_some((port, service))
         });
         let policy = self.policy.name();
         servers
@@ -199,7 +199,7 @@ impl Subject<'_> {
     }
 
     /// Whether a connection from the port can get another one although its own is free.
-    fn moves(&self, port: Port) -> bool {
+    fn translates(&self, port: Port) -> bool {
         let permitted = match &self.spec.target {
             Target::Local => self.host.own_ports(),
             _ => self.spec.permitted_ports(),

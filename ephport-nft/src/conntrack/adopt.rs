@@ -1,7 +1,7 @@
 //! Connections of this host's sockets that conntrack does not know yet.
 //!
 //! Conntrack works in a network namespace only once a rule needs it. Connections that were opened before have no
-//! entry. Conntrack picks one up at its next packet and takes the sender for the side that opened it; a UDP
+//! entry. Conntrack picks one up at its next packet and regards the sender as the side that opened it; a UDP
 //! connection is then translated like a new one. [`adopt`] adds the entry that conntrack would have if it
 //! had seen the connection from its start: not translated, and opened by the right side.
 

@@ -60,7 +60,7 @@ impl Kind {
     const PORT: Self = Self { datatype: INET_SERVICE, len: 2, order: Order::Network };
     const HOST_NUMBER: Self = Self { datatype: INTEGER, len: 4, order: Order::Host };
     const NUMBER: Self = Self { datatype: INTEGER, len: 4, order: Order::Network };
-    /// nft takes the number of a connection for one in network order.
+    /// nft reads the number of a connection in network order.
     const CONNECTION: Self = Self { datatype: INTEGER, len: 4, order: Order::Network };
 
     fn address(family: Family) -> Self {

@@ -44,7 +44,7 @@ pub(crate) enum BatchFault {
     Fails { at: Vec<(u32, Errno)>, acked: bool },
     /// Nothing is answered.
     Silence,
-    /// Somebody else commits just before.
+    /// Another process commits just before.
     Overtaken,
 }
 
