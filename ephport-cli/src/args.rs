@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ephport_core::Flow;
 
+use crate::colour::When;
 use crate::document::Name;
 use crate::policy_args::PolicyArgs;
 
 /// Parse a command line, whose first word is the program's name.
-pub(crate) fn parse(args: Vec<OsString>) -> Result<Command, clap::Error> {
+pub(crate) fn parse(args: Vec<OsString>) -> Result<Args, clap::Error> {
     let matches = command().try_get_matches_from(args)?;
-    Ok(Args::from_arg_matches(&matches)?.command)
+    Args::from_arg_matches(&matches)
 }
 
 /// The definition of the command line. The short help of a command lists only common policy flags.
@@ -29,7 +30,8 @@ pub(crate) fn command() -> clap::Command {
         let long = arg.get_long_help().or(arg.get_help()).cloned().unwrap_or_default();
         match COMMON.iter().find(|(name, _)| *name == id) {
             Some((_, short)) => arg.help(*short).long_help(long),
-            None => arg.hide_short_help(true),
+            // With a long help of its own, which man pages print even if the short help hides the flag.
+            None => arg.long_help(long).hide_short_help(true),
         }
     };
     // These read policies and install none.
@@ -48,14 +50,20 @@ const EXIT_CODES: &str = "Exit codes: 0 success, or yes; 1 failure; 2 wrong argu
 #[command(
     name = "ephport-nft",
     version,
-    about,
     max_term_width = 80,
     after_help = EXIT_CODES,
     disable_help_subcommand = true
 )]
-struct Args {
+pub(crate) struct Args {
+    /// Colours of the output
+    ///
+    /// The default follows the terminal and the variables NO_COLOR and CLICOLOR_FORCE.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    #[arg(hide_short_help = true)]
+    pub(crate) color: When,
+
     #[command(subcommand)]
-    command: Command,
+    pub(crate) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
@@ -131,6 +139,24 @@ Example: ephport-nft demo
 
 Exit codes: 0 every port is permitted; 1 failure; 2 wrong arguments")]
     Demo(OutputArgs),
+    /// Write man pages, one for each command
+    #[command(
+        hide = true,
+        after_help = "\
+Example: ephport-nft man /usr/local/share/man/man1
+
+Exit codes: 0 written; 1 failure; 2 wrong arguments"
+    )]
+    Man(ManArgs),
+    /// Print completions of commands and flags for a shell
+    #[command(
+        hide = true,
+        after_help = "\
+Example: ephport-nft completions bash > /etc/bash_completion.d/ephport-nft
+
+Exit codes: 0 printed; 1 failure; 2 wrong arguments"
+    )]
+    Completions(CompletionsArgs),
     /// Print the JSON schema of a document
     #[command(after_help = "\
 Example: ephport-nft schema status
@@ -282,6 +308,19 @@ pub(crate) struct WhoseArgs {
 
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ManArgs {
+    /// Directory in which the pages are written
+    pub(crate) directory: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
 }
 
 #[derive(Clone, Copy, Debug, ClapArgs)]

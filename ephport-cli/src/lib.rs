@@ -8,6 +8,7 @@
 
 mod advice;
 mod args;
+mod colour;
 mod command;
 pub mod demo;
 mod document;
@@ -80,16 +81,18 @@ pub fn run(
     let args: Vec<_> = args.into_iter().collect();
     let is_json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     let mut output = Output::new(out, err, is_json);
-    let command = match args::parse(args) {
-        Ok(command) => command,
+    let (command, colour) = match args::parse(args) {
+        Ok(args) => (args.command, args.color),
         Err(error) => {
             let exit = usage(&error, &mut output);
             return output.finish(exit, true);
         }
     };
     // The output of these commands is all that they do.
-    let output_is_all =
-        matches!(command, Command::Show(_) | Command::Import(_) | Command::Schema(_));
+    let output_is_all = matches!(
+        command,
+        Command::Show(_) | Command::Import(_) | Command::Schema(_) | Command::Completions(_)
+    );
     let result = match command {
         Command::Apply(args) => command::apply::run(args, &mut output),
         Command::Confirm(args) => command::confirm::run(args, &mut output),
@@ -101,7 +104,9 @@ pub fn run(
         Command::Show(args) => command::show::run(args, &mut output),
         Command::Usage(args) => command::usage::run(args, &mut output),
         Command::Whose(args) => command::whose::run(args, &mut output),
-        Command::Demo(args) => command::demo::run(args, &mut output),
+        Command::Demo(args) => command::demo::run(args, colour, &mut output),
+        Command::Man(args) => command::man::run(args, &mut output),
+        Command::Completions(args) => Ok(command::completions::run(args, &mut output)),
         Command::Schema(args) => Ok(command::schema::run(args, &mut output)),
     };
     let exit = result.unwrap_or_else(|failure| fail(&failure, &mut output));

@@ -542,8 +542,21 @@ fn diff_refuses_a_foreign_table() {
 fn short_help_fits_a_screen() {
     let host = Host::new("host").unwrap();
     let commands = [
-        "", "apply", "confirm", "remove", "status", "diff", "show", "explain", "usage", "whose",
-        "import", "demo", "schema",
+        "",
+        "apply",
+        "confirm",
+        "remove",
+        "status",
+        "diff",
+        "show",
+        "explain",
+        "usage",
+        "whose",
+        "import",
+        "demo",
+        "schema",
+        "man",
+        "completions",
     ];
     for command in commands {
         let help = ephport_ok(&host, &format!("{command} -h"));

@@ -9,12 +9,13 @@ use ephport_nft::{Client, Plan, host};
 use super::Failure;
 use crate::Exit;
 use crate::args::OutputArgs;
+use crate::colour::When;
 use crate::demo::{self, Style};
 use crate::document::{Demo, Group, VERSION};
 use crate::output::Output;
 use crate::render::Block;
 
-pub(crate) fn run(args: OutputArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
+pub(crate) fn run(args: OutputArgs, when: When, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let summary = if args.json {
         let summary = demo::run(&mut io::sink(), Style::default(), &install)?;
         let groups = |groups: &[demo::Group]| groups.iter().map(group).collect();
@@ -23,7 +24,8 @@ pub(crate) fn run(args: OutputArgs, output: &mut Output<'_>) -> Result<Exit, Fai
         output.document(&Demo { version: VERSION, before, after, all_inside });
         summary
     } else {
-        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let is_terminal = io::stdout().is_terminal();
+        let colour = when.is_coloured(|name| std::env::var_os(name), is_terminal);
         demo::run(output.colours(), Style { colour }, &install)?
     };
     Ok(if summary.all_inside { Exit::Success } else { Exit::Failure })

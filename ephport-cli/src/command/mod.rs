@@ -1,11 +1,13 @@
 //! The commands, one file each.
 
 pub(crate) mod apply;
+pub(crate) mod completions;
 pub(crate) mod confirm;
 pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod import;
+pub(crate) mod man;
 pub(crate) mod remove;
 pub(crate) mod schema;
 pub(crate) mod show;
@@ -76,6 +78,8 @@ pub(crate) enum Failure {
     Trial(#[from] TrialError),
     #[error(transparent)]
     Demo(#[from] DemoError),
+    #[error("cannot write to {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
     /// A fault of ephport: imported policies have distinct names, tables of any size can be
@@ -126,7 +130,7 @@ impl Failure {
             | Self::NoReplyPorts => "input",
             Self::Trial(_) => "confirm",
             Self::Demo(_) => "demo",
-            Self::Print(_) => "output",
+            Self::Print(_) | Self::Write { .. } => "output",
             Self::Fault(_) => "fault",
         }
     }
@@ -228,6 +232,10 @@ mod tests {
             (Failure::Nacl(NaclError::NoAcl), NaclError::NoAcl.to_string()),
             (Failure::MapE(MapEInputError::NoInterface), MapEInputError::NoInterface.to_string()),
             (Failure::Demo(demo()), demo().to_string()),
+            (
+                Failure::Write { path: "/a".into(), source: ErrorKind::StorageFull.into() },
+                "cannot write to /a: no storage space".into(),
+            ),
             (
                 Failure::NoTranslation,
                 "no rule was found that names the ports to masquerade to".into(),

@@ -1,0 +1,185 @@
+//! What a package installs: man pages, completions, the systemd unit; and the colours of the output.
+//! The judges are man, bash, systemd-analyze and a terminal (script).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use ephport_tests::tool::{binary, tool};
+use ephport_tests::{Host, TempDir, ephport, ephport_ok};
+
+const UNIT: &str = include_str!("../../packaging/systemd/ephport.service");
+
+/// The long flags that occur in a text.
+fn flags(text: &str) -> BTreeSet<&str> {
+    let is_other = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
+    text.split(is_other).filter(|word| word.starts_with("--") && word.len() > 2).collect()
+}
+
+#[test]
+fn man_pages_render_with_every_flag() {
+    let host = Host::new("host").unwrap();
+    let directory = TempDir::new();
+    let path = directory.path().to_str().unwrap();
+    ephport_ok(&host, &format!("man {path}"));
+    let mut commands = BTreeSet::new();
+    for entry in fs::read_dir(path).unwrap() {
+        let page = entry.unwrap().path();
+        let name = page.file_stem().unwrap().to_str().unwrap();
+        let words = name.strip_prefix("ephport-nft").unwrap().trim_start_matches('-');
+        let words = words.replacen("import-", "import ", 1);
+        let man = [
+            "--warnings",
+            "--nh",
+            "--nj",
+            "-P",
+            "cat",
+            "-E",
+            "ascii",
+            "-l",
+            page.to_str().unwrap(),
+        ];
+        let rendered = tool(&host, "man", &man, "");
+        assert!(rendered.success && rendered.err.is_empty(), "{rendered:?}");
+        let help = ephport_ok(&host, &format!("{words} --help"));
+        let shown = flags(&rendered.out);
+        // Aliases are in the help only: clap_mangen does not write them.
+        let is_alias = |line: &&str| line.contains("[alias: ");
+        let help: Vec<_> = help.lines().filter(|line| !is_alias(line)).collect();
+        for flag in flags(help.join("\n").split("Example").next().unwrap()) {
+            assert!(shown.contains(flag), "{name}: {flag}\n{}", rendered.out);
+        }
+        commands.insert(words);
+    }
+    let help = ephport_ok(&host, "-h");
+    let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    for command in listed.lines().map(|line| line.split_whitespace().next().unwrap()) {
+        assert!(commands.contains(command), "no page for {command}");
+    }
+}
+
+#[test]
+fn man_page_describes_every_policy_flag() {
+    let host = Host::new("host").unwrap();
+    let directory = TempDir::new();
+    ephport_ok(&host, &format!("man {}", directory.path().display()));
+    let page = fs::read_to_string(directory.path().join("ephport-nft-apply.1")).unwrap();
+    // roff's sources escape the hyphens.
+    let page = page.replace('\\', "");
+    for key in ephport_core::policy::keys::KEYS {
+        let start: String =
+            key.help.chars().take_while(|c| c.is_alphanumeric() || *c == ' ').collect();
+        let is_flag = page.contains(&format!("--{}", key.name)) || key.short.is_some();
+        assert!(!is_flag || page.contains(start.trim()), "{}: {start}", key.name);
+    }
+}
+
+#[test]
+fn man_names_a_directory_that_cannot_be_written() {
+    let host = Host::new("host").unwrap();
+    let ended = ephport(&host, "man /absent/directory");
+    assert_eq!(
+        ended.err,
+        "error: cannot write to /absent/directory: No such file or directory (os error 2)\n"
+    );
+}
+
+/// What bash proposes for the last of these words.
+fn completed(host: &Host, words: &[&str]) -> BTreeSet<String> {
+    let script = ephport_ok(host, "completions bash");
+    let last = words.len() - 1;
+    let previous = words[last - 1];
+    let line = format!(
+        "{script}\nCOMP_WORDS=({}); COMP_CWORD={last}\n\
+         _ephport__nft ephport-nft '{}' '{previous}'\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
+        words.join(" "),
+        words[last]
+    );
+    let printed = tool(host, "bash", &["-s"], &line);
+    assert!(printed.success && printed.err.is_empty(), "{printed:?}");
+    printed.out.lines().map(Into::into).collect()
+}
+
+#[test]
+fn bash_completes_commands_flags_and_values() {
+    let host = Host::new("host").unwrap();
+    let set = |words: &[&str]| words.iter().map(|word| (*word).to_string()).collect();
+    assert_eq!(completed(&host, &["ephport-nft", "sta"]), set(&["status"]));
+    assert_eq!(completed(&host, &["ephport-nft", "apply", "--confi"]), set(&["--confirm"]));
+    assert_eq!(completed(&host, &["ephport-nft", "show", "--format", "sys"]), set(&["sysctl"]));
+}
+
+#[test]
+fn every_shell_has_completions() {
+    let host = Host::new("host").unwrap();
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = ephport_ok(&host, &format!("completions {shell}"));
+        assert!(script.contains("out-interface") && script.contains("openmetrics"), "{shell}");
+    }
+}
+
+/// `ephport-nft demo` with these flags and variables.
+fn demo(flags: &[&str], variables: &[(&str, &str)], is_terminal: bool) -> Output {
+    let mut command = if is_terminal {
+        let mut command = Command::new("script");
+        let line = format!("{} demo {}", binary().display(), flags.join(" "));
+        command.args(["-q", "-e", "-c", &line, "/dev/null"]);
+        command
+    } else {
+        let mut command = Command::new(binary());
+        command.arg("demo").args(flags);
+        command
+    };
+    command.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").env("TERM", "xterm");
+    command.envs(variables.iter().copied()).stdin(Stdio::null()).output().expect("a process")
+}
+
+#[test]
+fn colours_follow_flag_variables_and_terminal() {
+    for (flags, variables, is_terminal, expected) in [
+        (&[][..], &[][..], true, true),
+        (&[], &[("NO_COLOR", "1")], true, false),
+        (&["--color", "never"], &[("CLICOLOR_FORCE", "1")], true, false),
+        (&["--color=always"], &[("NO_COLOR", "1")], false, true),
+        (&[], &[("CLICOLOR_FORCE", "1")], false, true),
+    ] {
+        let output = demo(flags, variables, is_terminal);
+        assert!(output.status.success(), "{output:?}");
+        let has_colour = output.stdout.windows(2).any(|bytes| bytes == b"\x1b[");
+        assert_eq!(has_colour, expected, "{flags:?} {variables:?} terminal: {is_terminal}");
+    }
+}
+
+/// The unit in a file, with the binary of this build.
+fn unit(directory: &Path) -> String {
+    let path = directory.join("ephport.service");
+    let binary = binary();
+    fs::write(&path, UNIT.replace("/usr/bin/ephport-nft", binary.to_str().unwrap())).unwrap();
+    path.to_str().unwrap().into()
+}
+
+#[test]
+fn systemd_verifies_the_unit() {
+    let host = Host::new("host").unwrap();
+    let directory = TempDir::new();
+    let verified =
+        tool(&host, "systemd-analyze", &["verify", "--man=no", &unit(directory.path())], "");
+    assert!(verified.success && verified.err.is_empty(), "{verified:?}");
+    // A line that systemd does not know is an error, so the judge judges.
+    let path = directory.path().join("wrong.service");
+    fs::write(&path, UNIT.replace("ProtectHome=yes", "ProtectHom=yes")).unwrap();
+    let wrong = tool(&host, "systemd-analyze", &["verify", "--man=no", path.to_str().unwrap()], "");
+    assert!(wrong.err.contains("ProtectHom"), "{wrong:?}");
+}
+
+#[test]
+fn systemd_rates_the_unit_as_hardened() {
+    let host = Host::new("host").unwrap();
+    let directory = TempDir::new();
+    let unit = unit(directory.path());
+    // Tenths of "exposure": 10.0 without any restriction, below 2 is "OK".
+    let args = ["security", "--offline=true", "--no-pager", "--threshold=20", &unit];
+    let rated = tool(&host, "systemd-analyze", &args, "");
+    assert!(rated.success, "{}\n{}", rated.out, rated.err);
+}
