@@ -1,10 +1,11 @@
 //! `docs/guarantee.md` on the wire: hostile packets, and one test for each fault that was seen in the field.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use ephport_tests::tool::{nft_load, tool};
+use ephport_tests::tool::{nft_load, ok, tool};
 use ephport_tests::wire::{Capture, Packet, Raw, Sender, ipv4, ipv6, plain, tcp, udp};
 use ephport_tests::{
     CLIENT_V4, CLIENT_V6, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, SERVER_V6, Server,
@@ -454,34 +455,72 @@ fn a9_invalid_packets_out_of_scope_pass() {
     assert_eq!(dropped(&net.router), 0);
 }
 
-/// A connection that a helper expects, by nft's own object, and that is bound before our chain.
-const EXPECTATION: &str = "table ip helper {\n ct expectation ftp { protocol tcp; dport 35001; timeout 30s; \
-                           size 8; l3proto ip; }\n chain pre { type filter hook prerouting priority 0; \
-                           tcp sport 443 ct expectation set \"ftp\"; }\n \
-                           chain post { type nat hook postrouting priority 80; \
-                           ct status expected meta l4proto tcp masquerade to :2000-2999; }\n}\n";
+/// Conntrack's helper for FTP.
+const HELPER: &str = "table inet helper {\n \
+                      ct helper ftp4 { type \"ftp\" protocol tcp; l3proto ip; }\n \
+                      ct helper ftp6 { type \"ftp\" protocol tcp; l3proto ip6; }\n \
+                      chain pre { type filter hook prerouting priority 0; \
+                      meta nfproto ipv4 tcp dport 21 ct helper set \"ftp4\"; \
+                      meta nfproto ipv6 tcp dport 21 ct helper set \"ftp6\"; }\n}\n";
+
+/// The control connection of an FTP client and its server, which names the port 35001 of the data connection.
+fn passive_ftp(net: &Routed, server: IpAddr) -> [TcpStream; 2] {
+    let listener = net.server.run(|| TcpListener::bind((server, 21))).unwrap();
+    let client = net.client.run(|| TcpStream::connect((server, 21))).unwrap();
+    let (control, _) = listener.accept().unwrap();
+    let mode = match server {
+        IpAddr::V4(v4) => {
+            let [a, b, c, d] = v4.octets();
+            let [high, low] = DATA.to_be_bytes();
+            format!("227 Entering Passive Mode ({a},{b},{c},{d},{high},{low}).\r\n")
+        }
+        IpAddr::V6(_) => format!("229 Entering Extended Passive Mode (|||{DATA}|)\r\n"),
+    };
+    // The helper looks for it at the start of a line, after one that it has seen.
+    for (from, to, line) in [
+        (&control, &client, "220 ready\r\n"),
+        (&client, &control, "PASV\r\n"),
+        (&control, &client, mode.as_str()),
+    ] {
+        let (mut from, mut to, mut received) = (from, to, vec![0; line.len()]);
+        from.write_all(line.as_bytes()).unwrap();
+        to.read_exact(&mut received).unwrap();
+        assert_eq!(received, line.as_bytes());
+    }
+    [client, control]
+}
+
+/// The port of the data connection.
+const DATA: u16 = 35_001;
 
 #[test]
-#[ignore = "the expectation of this set-up does not match its connection: docs/guarantee.md"]
 fn a10_expected_connections_pass_or_drop_as_asked() {
-    for (flags, passes) in [("", true), ("--expected-connections drop", false)] {
-        let net = prepared(EXPECTATION);
-        ephport_ok(&net.router, &format!("apply --to-ports 49152-61000 --enforce {flags}"));
-        let _control = Server::start(&net.server, PORT).unwrap();
-        let _data = Server::start(&net.server, 35_001).unwrap();
-        let control = SocketAddr::new(SERVER_V4, PORT);
-        let data = SocketAddr::new(SERVER_V4, 35_001);
-        let _open =
-            net.client.run(|| connect_within(SHORT, Protocol::Tcp, 40_000, control)).unwrap();
-        let expected = net.client.run(|| connect_within(SHORT, Protocol::Tcp, 40_001, data));
-        match expected {
-            Ok(connection) => {
-                let port = connection.seen.port();
-                assert!(passes && (2_000..3_000).contains(&port), "{port}");
-            }
-            Err(error) => assert!(!passes, "{error}"),
+    for (flags, passes) in
+        [("", true), ("--enforce", true), ("--enforce --expected-connections drop", false)]
+    {
+        let net = prepared(HELPER);
+        ephport_ok(&net.router, &format!("apply --to-ports 49152-61000 {flags}"));
+        let _data = Server::start(&net.server, DATA).unwrap();
+        for (server, port) in [(SERVER_V4, 40_001), (SERVER_V6, 40_002)] {
+            let _control = passive_ftp(&net, server);
+            let data = SocketAddr::new(server, DATA);
+            let result = net.client.run(|| connect_within(SHORT, Protocol::Tcp, port, data));
+            // NAT binds it to the address of the control connection and to its own port.
+            let seen = result.map(|connection| connection.seen.port()).ok();
+            assert_eq!(seen, passes.then_some(port), "{flags} {server}");
+            // No one expects a second one.
+            let other = seen_port(&net, SocketAddr::new(server, DATA), port + 100);
+            assert!((49_152..=61_000).contains(&other), "{other}");
         }
+        let expected = ok(&net.router, "nft list table inet ephport");
+        let counted = expected.lines().find(|line| line.contains("ct status expected"));
+        let is_counted = counted.is_some_and(|line| !line.contains("packets 0 "));
+        assert_eq!(is_counted, flags == "--enforce", "{counted:?}");
     }
+}
+
+fn seen_port(net: &Routed, to: SocketAddr, from: u16) -> u16 {
+    seen(&net.client, Protocol::Tcp, from, to).port()
 }
 
 #[test]
