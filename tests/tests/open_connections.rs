@@ -12,7 +12,7 @@ use ephport_tests::strace::{inject, points, traced};
 use ephport_tests::tool::nft_load;
 use ephport_tests::{
     CLIENT_V4, CLIENT_V6, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, SERVER_V6,
-    Server, connect, connect_within, dropped, ephport, ephport_ok,
+    Server, apply, connect, connect_within, dropped, ephport, ephport_ok, installed,
 };
 use serde_json::{Value, json};
 
@@ -330,6 +330,24 @@ fn later_applies_add_no_exception() {
     assert!(ephport_ok(&net.router, other).starts_with("replaced "));
     assert!(before.exchange(b"more").is_ok());
     assert!(ephport_ok(&net.router, "status").starts_with("intact"));
+}
+
+#[test]
+fn restored_tables_have_their_own_exceptions() {
+    let net = Routed::new().unwrap();
+    nft_load(&net.router, CONNTRACK);
+    let _server = Server::start(&net.server, PORT).unwrap();
+    let server = SocketAddr::new(SERVER_V4, PORT);
+    let open = |port: u16| net.client.run(|| connect(Protocol::Udp, port, server)).unwrap();
+    let before = open(40_001);
+    ephport_ok(&net.router, APPLY);
+    let installed = installed(&net.router);
+    ephport_ok(&net.router, &format!("{APPLY} --open-connections drop"));
+    assert!(before.exchange(b"more").is_err());
+    let _later = open(40_002);
+    apply(&net.router, installed.table().unwrap());
+    assert_eq!(counts(&net.router), (1, 1));
+    assert!(before.exchange(b"more").is_ok());
 }
 
 #[test]

@@ -65,8 +65,10 @@ impl<T: Transport> Client<T> {
         let sets = self.open_sets()?;
         let is_first = sets.is_none();
         let known: HashSet<_> = sets.into_iter().flatten().collect();
-        let missing: HashSet<_> =
-            open_sets(desired).filter(|name| !known.contains(*name)).collect();
+        // A table that was read back has its connections.
+        let is_missing =
+            |name: &&str| !known.contains(*name) && desired.open_connections(name) == Some(vec![]);
+        let missing: HashSet<_> = open_sets(desired).filter(is_missing).collect();
         if is_first || !missing.is_empty() {
             match self.adopt(Moment::Before) {
                 Err(error) if missing.is_empty() => self.not_adopted = Some(error),
