@@ -1,15 +1,14 @@
 //! `docs/guarantee.md` on the wire: hostile packets, and one test for each fault that was seen in the field.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ephport_tests::tool::{nft_load, ok, tool};
 use ephport_tests::wire::{Capture, Packet, Raw, Sender, ipv4, ipv6, plain, tcp, udp};
 use ephport_tests::{
-    CLIENT_V4, CLIENT_V6, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, SERVER_V6, Server,
-    TrafficError, connect_within, dropped, ephport_ok, seen,
+    CLIENT_V4, CLIENT_V6, Connection, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, SERVER_V6,
+    Server, TrafficError, connect_within, dropped, ephport_ok, seen,
 };
 
 const PORT: u16 = 443;
@@ -296,27 +295,40 @@ const HELPER: &str = "table inet helpers {\n ct helper ftp { type \"ftp\" protoc
                       chain pre { type filter hook prerouting priority 0; tcp dport 21 ct helper set \"ftp\"; }\n \
                       chain out { type filter hook output priority 0; tcp dport 21 ct helper set \"ftp\"; }\n}\n";
 
+/// The port of FTP's data connections.
+const DATA: u16 = 35_001;
+
+/// Opens a control connection of FTP in this thread's network.
+fn ftp_control(server: IpAddr) -> Connection {
+    let to = SocketAddr::new(server, 21);
+    let control = connect_within(SHORT, Protocol::Tcp, 0, to).unwrap();
+    // The helper reads from the start of a line on.
+    control.exchange(b"\r\n").unwrap();
+    control
+}
+
+/// Makes the helper expect a data connection.
+fn expect_data(control: &Connection, server: IpAddr) {
+    // The server echoes this, which makes it an answer (RFC 959, RFC 2428).
+    let answer = if server.is_ipv4() {
+        "227 Entering Passive Mode (203,0,113,9,136,185)\r\n"
+    } else {
+        "229 Entering Extended Passive Mode (|||35001|)\r\n"
+    };
+    control.exchange(answer.as_bytes()).unwrap();
+}
+
 /// Opens connections that FTP's helper expects, one from each source port; those of the packets that arrive.
 fn expected_source_ports(net: &Routed) -> Vec<u16> {
-    const DATA: u16 = 35_001;
     let mut capture = Capture::start(&net.server);
     for (host, sources) in
         [(&net.client, [CLIENT_V4, CLIENT_V6]), (&net.router, [ROUTER_V4, ROUTER_V6])]
     {
         let sender = Sender::new(host);
         for (source, server) in sources.into_iter().zip([SERVER_V4, SERVER_V6]) {
-            let control = SocketAddr::new(server, 21);
-            let control = host.run(|| connect_within(SHORT, Protocol::Tcp, 0, control)).unwrap();
-            // The helper reads from the start of a line on.
-            control.exchange(b"\r\n").unwrap();
+            let control = host.run(|| ftp_control(server));
             for port in SOURCE_PORTS.into_iter().filter(|port| *port > 0) {
-                // The server echoes this, which makes it an answer (RFC 959, RFC 2428).
-                let answer = if server.is_ipv4() {
-                    "227 Entering Passive Mode (203,0,113,9,136,185)\r\n"
-                } else {
-                    "229 Entering Extended Passive Mode (|||35001|)\r\n"
-                };
-                control.exchange(answer.as_bytes()).unwrap();
+                expect_data(&control, server);
                 let (from, to) = (SocketAddr::new(source, port), SocketAddr::new(server, DATA));
                 let bytes = plain(source, server, TCP, &tcp(from, to, 0x02, &[]));
                 let _ = sender.send(&Raw { name: String::new(), to: server, bytes });
@@ -455,44 +467,6 @@ fn a9_invalid_packets_out_of_scope_pass() {
     assert_eq!(dropped(&net.router), 0);
 }
 
-/// Conntrack's helper for FTP.
-const HELPER: &str = "table inet helper {\n \
-                      ct helper ftp4 { type \"ftp\" protocol tcp; l3proto ip; }\n \
-                      ct helper ftp6 { type \"ftp\" protocol tcp; l3proto ip6; }\n \
-                      chain pre { type filter hook prerouting priority 0; \
-                      meta nfproto ipv4 tcp dport 21 ct helper set \"ftp4\"; \
-                      meta nfproto ipv6 tcp dport 21 ct helper set \"ftp6\"; }\n}\n";
-
-/// The control connection of an FTP client and its server, which names the port 35001 of the data connection.
-fn passive_ftp(net: &Routed, server: IpAddr) -> [TcpStream; 2] {
-    let listener = net.server.run(|| TcpListener::bind((server, 21))).unwrap();
-    let client = net.client.run(|| TcpStream::connect((server, 21))).unwrap();
-    let (control, _) = listener.accept().unwrap();
-    let mode = match server {
-        IpAddr::V4(v4) => {
-            let [a, b, c, d] = v4.octets();
-            let [high, low] = DATA.to_be_bytes();
-            format!("227 Entering Passive Mode ({a},{b},{c},{d},{high},{low}).\r\n")
-        }
-        IpAddr::V6(_) => format!("229 Entering Extended Passive Mode (|||{DATA}|)\r\n"),
-    };
-    // The helper looks for it at the start of a line, after one that it has seen.
-    for (from, to, line) in [
-        (&control, &client, "220 ready\r\n"),
-        (&client, &control, "PASV\r\n"),
-        (&control, &client, mode.as_str()),
-    ] {
-        let (mut from, mut to, mut received) = (from, to, vec![0; line.len()]);
-        from.write_all(line.as_bytes()).unwrap();
-        to.read_exact(&mut received).unwrap();
-        assert_eq!(received, line.as_bytes());
-    }
-    [client, control]
-}
-
-/// The port of the data connection.
-const DATA: u16 = 35_001;
-
 #[test]
 fn a10_expected_connections_pass_or_drop_as_asked() {
     for (flags, passes) in
@@ -500,16 +474,18 @@ fn a10_expected_connections_pass_or_drop_as_asked() {
     {
         let net = prepared(HELPER);
         ephport_ok(&net.router, &format!("apply --to-ports 49152-61000 {flags}"));
+        let _control = Server::start(&net.server, 21).unwrap();
         let _data = Server::start(&net.server, DATA).unwrap();
         for (server, port) in [(SERVER_V4, 40_001), (SERVER_V6, 40_002)] {
-            let _control = passive_ftp(&net, server);
+            let control = net.client.run(|| ftp_control(server));
+            expect_data(&control, server);
             let data = SocketAddr::new(server, DATA);
             let result = net.client.run(|| connect_within(SHORT, Protocol::Tcp, port, data));
             // NAT binds it to the address of the control connection and to its own port.
-            let seen = result.map(|connection| connection.seen.port()).ok();
-            assert_eq!(seen, passes.then_some(port), "{flags} {server}");
+            let port_seen = result.map(|connection| connection.seen.port()).ok();
+            assert_eq!(port_seen, passes.then_some(port), "{flags} {server}");
             // No one expects a second one.
-            let other = seen_port(&net, SocketAddr::new(server, DATA), port + 100);
+            let other = seen(&net.client, Protocol::Tcp, port + 100, data).port();
             assert!((49_152..=61_000).contains(&other), "{other}");
         }
         let expected = ok(&net.router, "nft list table inet ephport");
@@ -517,10 +493,6 @@ fn a10_expected_connections_pass_or_drop_as_asked() {
         let is_counted = counted.is_some_and(|line| !line.contains("packets 0 "));
         assert_eq!(is_counted, flags == "--enforce", "{counted:?}");
     }
-}
-
-fn seen_port(net: &Routed, to: SocketAddr, from: u16) -> u16 {
-    seen(&net.client, Protocol::Tcp, from, to).port()
 }
 
 #[test]
