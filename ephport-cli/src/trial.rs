@@ -21,6 +21,8 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, geteuid, read, setsid};
 use thiserror::Error;
 
+use crate::advice::Advised;
+
 /// The name of the holder's socket.
 const NAME: &[u8] = b"ephport-nft/confirm";
 
@@ -42,6 +44,12 @@ pub(crate) enum TrialError {
          is not undone; look with `ephport-nft status`"
     )]
     Killed,
+    #[error(
+        "the new policy is not confirmed and cannot be undone: {}; apply the former one, or remove it \
+         with `ephport-nft remove`",
+        Advised(.0)
+    )]
+    Undo(ephport_nft::Error),
     #[error(
         "the waiting `apply --confirm` refused: only root and the user that started it \
          may confirm"
@@ -250,6 +258,12 @@ mod tests {
                 TrialError::Killed,
                 "the process that holds the undo was killed: the new policy may be installed \
                  and is not undone; look with `ephport-nft status`",
+            ),
+            (
+                TrialError::Undo(ephport_nft::Error::Dropped),
+                "the new policy is not confirmed and cannot be undone: the kernel did not commit \
+                 the transaction and gave no reason; try again; apply the former one, or remove it \
+                 with `ephport-nft remove`",
             ),
             (
                 TrialError::Refused,

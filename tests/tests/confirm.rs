@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use ephport_cli::Exit;
 use ephport_nft::{Client, Installed};
-use ephport_tests::tool::{binary, ok};
+use ephport_tests::tool::{binary, nft_load, ok};
 use ephport_tests::{Host, apply, compiled, ephport, ephport_ok, installed};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -209,6 +209,31 @@ fn killed_holder_is_an_error() {
 }
 
 #[test]
+fn failed_undo_is_an_error() {
+    let host = Host::new("host").unwrap();
+    let mut command = Command::new(binary());
+    command.args(APPLY.split(' ')).arg(LONG).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut trial = Trial::spawn(&host, command);
+    let holder = trial.holder();
+    // From here on, the kernel accepts nothing from the holder.
+    let mut strace = Command::new("strace")
+        .args(["-p", &holder.to_string(), "-o", "/dev/null", "-e", "inject=sendto:error=ENOMEM"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("strace");
+    let mut attached = String::new();
+    BufReader::new(strace.stderr.take().unwrap()).read_line(&mut attached).unwrap();
+    assert!(attached.contains("attached"), "{attached}");
+    kill(holder, Signal::SIGTERM).unwrap();
+    let mut err = String::new();
+    trial.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    strace.wait().unwrap();
+    assert!(err.contains("the new policy is not confirmed and cannot be undone: "), "{err}");
+    assert_eq!(trial.wait().code(), Some(1));
+    assert_eq!(ephport(&host, "status").exit, Exit::Success);
+}
+
+#[test]
 fn edited_policy_is_undone_too() {
     let (host, before) = with_former_policy();
     let mut trial = Trial::start(&host, LONG);
@@ -221,10 +246,15 @@ fn edited_policy_is_undone_too() {
 #[test]
 fn other_policy_of_another_process_stays() {
     let (host, _) = with_former_policy();
-    let meanwhile: [(&str, &dyn Fn()); 3] = [
+    let foreign = "table inet ephport {\n}\n";
+    let meanwhile: [(&str, &dyn Fn()); 4] = [
         ("applied", &|| drop(ephport_ok(&host, "apply --to-ports 5000-5999 -o any"))),
         ("removed", &|| drop(ephport_ok(&host, "remove"))),
         ("flushed", &|| drop(ok(&host, "nft flush ruleset"))),
+        ("foreign", &|| {
+            ok(&host, "nft flush ruleset");
+            nft_load(&host, foreign);
+        }),
     ];
     for (what, change) in meanwhile {
         ephport_ok(&host, "apply --to-ports 2000-2999 -o any");
@@ -236,6 +266,7 @@ fn other_policy_of_another_process_stays() {
         let text = "nothing is undone, because another process changed the policy";
         assert!(rest.contains(text), "{what}: {rest}");
         assert_eq!(listing(&host), changed, "{what}");
+        ok(&host, "nft flush ruleset");
 
         ephport_ok(&host, "apply --to-ports 2000-2999 -o any");
         let trial = Trial::start(&host, LONG);
@@ -245,6 +276,7 @@ fn other_policy_of_another_process_stays() {
         assert_eq!((confirmed.exit, &document["result"]), (Exit::Differs, &json!("superseded")));
         assert_eq!(trial.end().0, Some(3), "{what}");
         assert_eq!(listing(&host), changed, "{what}");
+        ok(&host, "nft flush ruleset");
     }
 }
 

@@ -31,6 +31,18 @@ fn no_process_is_started() {
     assert!(!ok(&net.router, "nft list ruleset").contains("ephport"));
 }
 
+#[test]
+fn trial_forks_once_and_starts_no_program() {
+    let net = Routed::new().unwrap();
+    let starting = "trace=execve,execveat,fork,vfork,clone,clone3";
+    let line = "apply --to-ports 49152-61000 --confirm 1";
+    let words: Vec<_> = line.split(' ').collect();
+    let run = traced(&net.router, &["-f", "-e", starting], &words);
+    assert_eq!(run.output.status.code(), Some(3), "{run:?}");
+    let calls = |name: &str| run.calls.lines().filter(|call| call.contains(name)).count();
+    assert_eq!((calls("exec"), calls("clone") + calls("fork")), (1, 1), "{}", run.calls);
+}
+
 /// Runs the demo as the user nobody, after these words of a shell.
 fn demo_as_nobody(before: &str) -> Output {
     let path = env::temp_dir().join(format!("ephport-nft-{}", process::id()));

@@ -1,5 +1,6 @@
 //! `ephport-nft apply`
 
+use std::thread;
 use std::time::Duration;
 
 use ephport_nft::client::{Interference, Undo, Undone};
@@ -12,7 +13,7 @@ use crate::args::ApplyArgs;
 use crate::document::{Apply, ApplyResult, Confirmation, Level, VERSION, Warning};
 use crate::output::Output;
 use crate::render::Block;
-use crate::trial::{self, End, Holder, Role};
+use crate::trial::{self, End, Holder, Role, TrialError};
 
 pub(crate) fn run(args: ApplyArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let plan = plan(&document(args.source)?, output)?;
@@ -135,7 +136,7 @@ fn conclude(
         End::Signal(name) => format!("ended by {name}"),
         End::ForegroundEnded => "interrupted".into(),
     };
-    Ok(match client.undo(undo)? {
+    Ok(match persistently(|| client.undo(undo)).map_err(TrialError::Undo)? {
         Undone::Restored => {
             (Confirmation::Undone, format!("{reason}: restored the table from before"))
         }
@@ -146,4 +147,17 @@ fn conclude(
             (Confirmation::Superseded, format!("{reason}: nothing is undone, because {OTHER}"))
         }
     })
+}
+
+/// The result of `undo`, tried up to five times with pauses of a second.
+fn persistently<T, E>(mut undo: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let mut result = undo();
+    for _ in 1..5 {
+        if result.is_ok() {
+            break;
+        }
+        thread::sleep(Duration::from_secs(1));
+        result = undo();
+    }
+    result
 }

@@ -60,8 +60,11 @@ impl<T: Transport> Client<T> {
     /// [`Error`]; the kernel then has what it had before, except after [`Error::Unconfirmed`].
     pub fn undo(&mut self, undo: &Undo) -> Result<Undone, Error> {
         let Some(previous) = &undo.previous else { return self.undo_installation(undo) };
-        let restored = self.install_over(previous, |installed| undo.is_installed(installed))?;
-        Ok(if restored.is_some() { Undone::Restored } else { Undone::Superseded })
+        match self.install_over(previous, |installed| undo.is_installed(installed)) {
+            Ok(Some(_)) => Ok(Undone::Restored),
+            Ok(None) | Err(Error::Foreign { .. }) => Ok(Undone::Superseded),
+            Err(error) => Err(error),
+        }
     }
 
     fn undo_installation(&mut self, undo: &Undo) -> Result<Undone, Error> {
