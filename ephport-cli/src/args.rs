@@ -256,8 +256,11 @@ pub(crate) struct ExplainArgs {
     /// Opening packet of the connection
     ///
     /// Written like "tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0". `iif NAME` marks a
-    /// forwarded packet, `mid-stream` one of an open connection, `expected` one that a conntrack helper
-    /// expected, `broadcast` its destination.
+    /// forwarded packet (by default the source shows it, if this host has the interfaces),
+    /// `other-source` one with an address of another interface, `bridged` a bridged frame or one
+    /// of a transparent proxy, `ipsec` one that IPsec protects, `mark NUMBER` its mark, `expected`
+    /// one of a connection that a conntrack helper expected, `mid-stream` one of an open
+    /// connection, `broadcast` its destination.
     #[arg(long)]
     pub(crate) flow: Flow,
 

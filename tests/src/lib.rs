@@ -181,6 +181,105 @@ pub fn host_with_uplink() -> (Host, Host) {
     (host, peer)
 }
 
+/// The network of [`Routed`] with a second uplink of the router, `wan1`, and addresses of all kinds.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn routed_with_addresses() -> Routed {
+    let net = Routed::new().expect("a network");
+    net.router.link("wan1", &net.server, "eth1").expect("a network");
+    let router = &net.router;
+    for (link, address) in [
+        ("lo", "198.51.100.1/32"),
+        ("lo", "10.99.0.1/32"),
+        ("lo", "2001:db8:99::1/128"),
+        ("lo", "fd99::1/128"),
+        ("wan0", "203.0.113.7/24"),
+        ("wan0", "2001:db8:2::7/64"),
+        ("wan1", "192.0.2.1/24"),
+        ("wan1", "2001:db8:3::1/64"),
+        ("lan0", "198.51.100.65/27"),
+        ("lan0", "2001:db8:4::1/64"),
+        ("lan0", "fd77::1/64"),
+    ] {
+        router.address(link, address).expect("a network");
+    }
+    for (link, address) in [
+        ("eth0", "198.51.100.66/27"),
+        ("eth0", "100.64.0.2/24"),
+        ("eth0", "fd77::2/64"),
+        ("eth0", "2001:db8:4::2/64"),
+    ] {
+        net.client.address(link, address).expect("a network");
+    }
+    router.address("lan0", "100.64.0.1/24").expect("a network");
+    for line in [
+        "ip route add default via 192.0.2.9 dev wan1 metric 900",
+        "ip -6 route add default via 2001:db8:3::9 dev wan1 metric 9000",
+    ] {
+        tool::ok(router, line);
+    }
+    net.server.address("eth1", "192.0.2.9/24").expect("a network");
+    net.server.address("eth1", "2001:db8:3::9/64").expect("a network");
+    for network in ["198.51.100.0/24", "10.99.0.0/24", "100.64.0.0/24"] {
+        net.server.route(network, "203.0.113.1").expect("a network");
+    }
+    for network in ["2001:db8:99::/64", "2001:db8:4::/64", "fd99::/64", "fd77::/64"] {
+        net.server.route(network, "2001:db8:2::1").expect("a network");
+    }
+    net
+}
+
+/// Two hosts on one bridge of a third, whose own uplink the bridge is.
+#[derive(Debug)]
+pub struct Bridged {
+    /// The host with the bridge.
+    pub host: Host,
+    /// A host on the bridge.
+    pub left: Host,
+    /// Another host on the bridge, and the gateway of the first.
+    pub right: Host,
+}
+
+/// The address of [`Bridged::left`].
+pub const BRIDGED_LEFT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 11));
+/// The address of [`Bridged::right`].
+pub const BRIDGED_RIGHT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 12));
+
+impl Bridged {
+    /// The three hosts; frames pass netfilter (`bridge-nf-call-iptables`).
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "each value is another network")]
+    pub fn new() -> Self {
+        let names = ["host", "left", "right"].map(|name| Host::new(name).expect("a network"));
+        let [host, left, right] = names;
+        host.forward().expect("a network");
+        tool::ok(&host, "ip link add br0 type bridge");
+        tool::ok(&host, "ip link set br0 up");
+        host.address("br0", "192.0.2.1/24").expect("a network");
+        host.address("br0", "2001:db8::1/64").expect("a network");
+        for (port, peer, v4, v6) in [
+            ("p1", &left, BRIDGED_LEFT, "2001:db8::11"),
+            ("p2", &right, BRIDGED_RIGHT, "2001:db8::12"),
+        ] {
+            host.link(port, peer, "eth0").expect("a network");
+            tool::ok(&host, &format!("ip link set {port} master br0"));
+            peer.address("eth0", &format!("{v4}/24")).expect("a network");
+            peer.address("eth0", &format!("{v6}/64")).expect("a network");
+        }
+        host.route("default", &BRIDGED_RIGHT.to_string()).expect("a network");
+        host.route("default", "2001:db8::12").expect("a network");
+        for family in ["iptables", "ip6tables"] {
+            host.sysctl(&format!("net/bridge/bridge-nf-call-{family}"), "1").expect("a network");
+        }
+        Self { host, left, right }
+    }
+}
+
 /// A new directory, removed with its contents when the value is dropped.
 #[derive(Debug)]
 pub struct TempDir(PathBuf);

@@ -9,8 +9,9 @@ use ephport_cli::Exit;
 use ephport_tests::tool::{nft_load, ok, tool};
 use ephport_tests::wire::Capture;
 use ephport_tests::{
-    CLIENT_V4, CLIENT_V6, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, SERVER_V6,
-    Server, TempDir, connect, dropped, ephport, ephport_ok, of_family, protocols_and_servers, seen,
+    BRIDGED_LEFT, BRIDGED_RIGHT, Bridged, CLIENT_V4, CLIENT_V6, Host, Protocol, ROUTER_V4,
+    ROUTER_V6, Routed, SERVER_V4, SERVER_V6, Server, TempDir, connect, dropped, ephport,
+    ephport_ok, of_family, protocols_and_servers, routed_with_addresses, seen,
 };
 
 const PORT: u16 = 443;
@@ -23,56 +24,10 @@ fn fresh() -> u16 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The network of [`Routed`] with a second uplink of the router, `wan1`, and addresses of all kinds.
-fn with_addresses() -> Routed {
-    let net = Routed::new().unwrap();
-    net.router.link("wan1", &net.server, "eth1").unwrap();
-    let router = &net.router;
-    for (link, address) in [
-        ("lo", "198.51.100.1/32"),
-        ("lo", "10.99.0.1/32"),
-        ("lo", "2001:db8:99::1/128"),
-        ("lo", "fd99::1/128"),
-        ("wan0", "203.0.113.7/24"),
-        ("wan0", "2001:db8:2::7/64"),
-        ("wan1", "192.0.2.1/24"),
-        ("wan1", "2001:db8:3::1/64"),
-        ("lan0", "198.51.100.65/27"),
-        ("lan0", "2001:db8:4::1/64"),
-        ("lan0", "fd77::1/64"),
-    ] {
-        router.address(link, address).unwrap();
-    }
-    for (link, address) in [
-        ("eth0", "198.51.100.66/27"),
-        ("eth0", "100.64.0.2/24"),
-        ("eth0", "fd77::2/64"),
-        ("eth0", "2001:db8:4::2/64"),
-    ] {
-        net.client.address(link, address).unwrap();
-    }
-    router.address("lan0", "100.64.0.1/24").unwrap();
-    for line in [
-        "ip route add default via 192.0.2.9 dev wan1 metric 900",
-        "ip -6 route add default via 2001:db8:3::9 dev wan1 metric 9000",
-    ] {
-        ok(router, line);
-    }
-    net.server.address("eth1", "192.0.2.9/24").unwrap();
-    net.server.address("eth1", "2001:db8:3::9/64").unwrap();
-    for network in ["198.51.100.0/24", "10.99.0.0/24", "100.64.0.0/24"] {
-        net.server.route(network, "203.0.113.1").unwrap();
-    }
-    for network in ["2001:db8:99::/64", "2001:db8:4::/64", "fd99::/64", "fd77::/64"] {
-        net.server.route(network, "2001:db8:2::1").unwrap();
-    }
-    net
-}
-
 /// Each kind of source, with the address that the server sees; `None` is the router's primary one.
 #[test]
 fn b5_auto_keeps_addresses_that_are_valid_outside() {
-    let net = with_addresses();
+    let net = routed_with_addresses();
     let _server = Server::start(&net.server, PORT).unwrap();
     ephport_ok(&net.router, &format!("apply {LINE} --enforce"));
     for (host, source, is_kept) in [
@@ -119,7 +74,7 @@ fn b5_auto_keeps_addresses_that_are_valid_outside() {
 /// Connections that a mark sends by the second provider get that one's address.
 #[test]
 fn b5_rerouted_connections_get_the_address_of_their_uplink() {
-    let net = with_addresses();
+    let net = routed_with_addresses();
     let _server = Server::start(&net.server, PORT).unwrap();
     ok(&net.router, "ip rule add fwmark 7 lookup 77");
     ok(&net.router, "ip route add default via 192.0.2.9 dev wan1 table 77");
@@ -167,46 +122,10 @@ fn addresses_of_a_policy_are_those_asked_for() {
     }
 }
 
-/// Two hosts on one bridge of a third, whose own uplink the bridge is.
-struct Bridged {
-    host: Host,
-    left: Host,
-    right: Host,
-}
-
-const LEFT: &str = "192.0.2.11";
-const RIGHT: &str = "192.0.2.12";
-
-impl Bridged {
-    fn new() -> Self {
-        let names = ["host", "left", "right"].map(|name| Host::new(name).unwrap());
-        let [host, left, right] = names;
-        host.forward().unwrap();
-        ok(&host, "ip link add br0 type bridge");
-        ok(&host, "ip link set br0 up");
-        host.address("br0", "192.0.2.1/24").unwrap();
-        host.address("br0", "2001:db8::1/64").unwrap();
-        for (port, peer, v4, v6) in
-            [("p1", &left, LEFT, "2001:db8::11"), ("p2", &right, RIGHT, "2001:db8::12")]
-        {
-            host.link(port, peer, "eth0").unwrap();
-            ok(&host, &format!("ip link set {port} master br0"));
-            peer.address("eth0", &format!("{v4}/24")).unwrap();
-            peer.address("eth0", &format!("{v6}/64")).unwrap();
-        }
-        host.route("default", RIGHT).unwrap();
-        host.route("default", "2001:db8::12").unwrap();
-        for family in ["iptables", "ip6tables"] {
-            host.sysctl(&format!("net/bridge/bridge-nf-call-{family}"), "1").unwrap();
-        }
-        Self { host, left, right }
-    }
-
-    /// The sources that `right` sees of `left` and of the bridge's own host, which both send from `port`.
-    fn seen(&self, protocol: Protocol, port: u16) -> [SocketAddr; 2] {
-        let to = SocketAddr::new(RIGHT.parse().unwrap(), PORT);
-        [&self.left, &self.host].map(|host| seen(host, protocol, port, to))
-    }
+/// The sources that `right` sees of `left` and of the bridge's own host, which both send from `port`.
+fn seen_behind(net: &Bridged, protocol: Protocol, port: u16) -> [SocketAddr; 2] {
+    let to = SocketAddr::new(BRIDGED_RIGHT, PORT);
+    [&net.left, &net.host].map(|host| seen(host, protocol, port, to))
 }
 
 #[test]
@@ -220,10 +139,10 @@ fn b2_bridged_frames_are_never_touched() {
         "table ip seen {\n chain c { type nat hook postrouting priority 0; \
          udp dport 443 masquerade to :2000-2999; }\n}\n",
     );
-    let [bridged, _] = net.seen(Protocol::Udp, fresh());
+    let [bridged, _] = seen_behind(&net, Protocol::Udp, fresh());
     assert!((2_000..3_000).contains(&bridged.port()), "{bridged}: bridge-nf-call-iptables works");
     ok(&net.host, "nft delete table ip seen");
-    let untouched = |port| SocketAddr::new(LEFT.parse().unwrap(), port);
+    let untouched = |port| SocketAddr::new(BRIDGED_LEFT, port);
     for flags in [
         "",
         "--enforce",
@@ -236,13 +155,13 @@ fn b2_bridged_frames_are_never_touched() {
         ephport_ok(&net.host, &format!("apply {LINE} {flags}"));
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let port = fresh();
-            let [bridged, own] = net.seen(protocol, port);
+            let [bridged, own] = seen_behind(&net, protocol, port);
             assert_eq!(bridged, untouched(port), "{flags}");
             assert!(INSIDE.contains(&own.port()), "{flags}: {own}");
         }
         // Both ways, and in IPv6.
-        let back = SocketAddr::new(LEFT.parse().unwrap(), PORT);
-        let from = SocketAddr::new(RIGHT.parse().unwrap(), fresh());
+        let back = SocketAddr::new(BRIDGED_LEFT, PORT);
+        let from = SocketAddr::new(BRIDGED_RIGHT, fresh());
         assert_eq!(seen(&net.right, Protocol::Udp, from, back), from, "{flags}");
         let v6 = SocketAddr::new("2001:db8::12".parse().unwrap(), PORT);
         let port = fresh();
@@ -251,7 +170,7 @@ fn b2_bridged_frames_are_never_touched() {
     }
     ephport_ok(&net.host, &format!("apply {LINE} --origin forwarded --enforce"));
     let port = fresh();
-    let [bridged, own] = net.seen(Protocol::Udp, port);
+    let [bridged, own] = seen_behind(&net, Protocol::Udp, port);
     assert_eq!((bridged, own.port()), (untouched(port), port));
 }
 

@@ -4,7 +4,7 @@ use ephport_cli::Exit;
 use ephport_nft::host;
 use ephport_tests::tool::{nft_load, ok, tool};
 use ephport_tests::{
-    CLIENT_V4, Host, Protocol, ROUTER_V4, Routed, SERVER_V4, Server, ephport, ephport_ok, seen,
+    CLIENT_V4, Host, Protocol, Routed, SERVER_V4, Server, ephport, ephport_ok, seen,
 };
 
 const LINE: &str = "--to-ports 49152-61000";

@@ -1,8 +1,7 @@
 //! `ephport-nft explain`
 
-use ephport_core::{Effect, ExpectedConnections, OpenConnections, Port};
-use ephport_nft::Explanation;
-use ephport_nft::plan;
+use ephport_core::{Effect, ExpectedConnections, Flow, OpenConnections, Port};
+use ephport_nft::{Explanation, host, plan};
 
 use super::{Failure, document, plan};
 use crate::Exit;
@@ -13,18 +12,28 @@ use crate::render;
 
 pub(crate) fn run(args: ExplainArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let plan = plan(&document(args.source)?, output)?;
-    let explanation = plan.explain(&args.flow)?;
+    let flow = host::placed(args.flow.clone()).map_err(Failure::Host)?;
+    let explanation = plan.explain(&flow)?;
     if args.output.json {
         output.document(&explain(&explanation));
     } else {
-        print(&explanation, output);
+        print(&args.flow, &explanation, output);
     }
     Ok(if explanation.agrees { Exit::Success } else { Exit::Failure })
 }
 
-fn print(explanation: &Explanation<'_>, output: &mut Output<'_>) {
+fn print(asked: &Flow, explanation: &Explanation<'_>, output: &mut Output<'_>) {
     let Explanation { flow, evaluation, effect, trails, enforcement, agrees, .. } = explanation;
     writeln!(output, "{flow}");
+    if let Some(added) = flow.in_interface().filter(|_| flow != asked) {
+        let source = flow.source().ip();
+        writeln!(
+            output,
+            "  {source} is no address of this host: forwarded, and from {added} by its route"
+        );
+    } else if flow != asked {
+        writeln!(output, "  {} is an address of another interface", flow.source().ip());
+    }
     for other in &evaluation.non_matches {
         writeln!(output, "  policy {}: no match: {}", other.policy.name, other.reason);
     }

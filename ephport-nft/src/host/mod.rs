@@ -9,7 +9,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use ephport_core::decision::PRIVATE_NETWORKS;
-use ephport_core::{DefaultRoute, HostFacts, InterfaceName, Port, PortRange, PortSet, Protocol};
+use ephport_core::{
+    DefaultRoute, Flow, HostFacts, InterfaceName, Port, PortRange, PortSet, Protocol, SourceType,
+};
 use ipnet::IpNet;
 
 use crate::netlink::{CodecError, Header, Reader, Writer};
@@ -192,6 +194,33 @@ pub fn addresses() -> Result<Vec<LocalAddress>, NetlinkError> {
         Ok(())
     })?;
     Ok(addresses)
+}
+
+/// The flow as postrouting of this thread's network namespace sees it, where the flow does not say whose
+/// source address it has: an address of another interface than the output interface, or one of another host,
+/// whose packets come in by the interface of the route to it. A flow by an interface that does not exist, or
+/// from an address without a route, is not changed.
+pub fn placed(flow: Flow) -> Result<Flow, NetlinkError> {
+    let is_unsaid = flow.in_interface().is_none() && flow.source_type() == SourceType::OutInterface;
+    let mut socket = Socket::route()?;
+    let links = links(&mut socket)?;
+    let name = |index: &u32| links.get(index).and_then(|link| link.name.clone().ok());
+    if !is_unsaid || !links.keys().any(|index| name(index).as_ref() == Some(flow.out_interface())) {
+        return Ok(flow);
+    }
+    let source = flow.source().ip();
+    let own: Vec<_> = addresses()?.into_iter().filter(|own| own.address == source).collect();
+    if own.iter().any(|own| own.interface.as_ref() == Some(flow.out_interface())) {
+        return Ok(flow);
+    }
+    if !own.is_empty() {
+        return Ok(flow.with_source_type(SourceType::OtherInterface));
+    }
+    let comes_in = route::interface_to(&mut socket, source)?.and_then(|index| name(&index));
+    Ok(match comes_in {
+        Some(interface) => flow.with_in_interface(interface),
+        None => flow,
+    })
 }
 
 /// The address of an `RTM_NEWADDR`. On a point-to-point link `IFA_ADDRESS` is the remote one, and

@@ -63,15 +63,8 @@ impl Routes {
             }
             Ok(())
         })?;
-        let mut nexthops = BTreeMap::new();
-        if routes.iter().any(|route| route.nexthop.is_some()) {
-            list(socket, 3, RTM_GETNEXTHOP, NHMSG_LEN, |message_type, body| {
-                if message_type == RTM_NEWNEXTHOP {
-                    nexthops.extend(nexthop(body)?);
-                }
-                Ok(())
-            })?;
-        }
+        let has_nexthops = routes.iter().any(|route| route.nexthop.is_some());
+        let nexthops = if has_nexthops { nexthops(socket)? } else { BTreeMap::new() };
         Ok(Self::of(&routes, &nexthops))
     }
 
@@ -84,8 +77,7 @@ impl Routes {
         let mut all = Self::default();
         let mut halves: BTreeMap<DefaultRoute, BTreeSet<IpAddr>> = BTreeMap::new();
         for route in routes {
-            let ids = route.nexthop.iter().flat_map(|id| interfaces_of(*id, nexthops));
-            for interface in route.interfaces.iter().copied().chain(ids) {
+            for interface in route.all_interfaces(nexthops) {
                 let Route { table, family, .. } = *route;
                 let default = DefaultRoute { interface, table, family, halves: route.len == 1 };
                 match (route.kind, route.len) {
@@ -141,6 +133,12 @@ impl Route {
         Ok(Some(route))
     }
 
+    /// Its interfaces, those of its next hop object included.
+    fn all_interfaces(&self, nexthops: &BTreeMap<u32, Nexthop>) -> Vec<u32> {
+        let ids = self.nexthop.iter().flat_map(|id| interfaces_of(*id, nexthops));
+        self.interfaces.iter().copied().chain(ids).collect()
+    }
+
     /// The destination. The kernel lists none for the lower half of all addresses.
     fn network(&self) -> Option<IpNet> {
         let all = match self.family {
@@ -161,6 +159,43 @@ impl Route {
         !is_automatic
             && network.is_some_and(|net| PRIVATE_NETWORKS.iter().any(|all| all.contains(&net)))
     }
+}
+
+/// The interface of the longest route to an address, in any table.
+pub(super) fn interface_to(
+    socket: &mut Socket,
+    address: IpAddr,
+) -> Result<Option<u32>, NetlinkError> {
+    let mut best: Option<Route> = None;
+    list(socket, 4, RTM_GETROUTE, RTMSG_LEN, |message_type, body| {
+        if message_type != RTM_NEWROUTE {
+            return Ok(());
+        }
+        let covers = |route: &Route| {
+            let is_longer = best.as_ref().is_none_or(|best| best.len < route.len);
+            let network = route.network().filter(|_| route.kind == RTN_UNICAST && is_longer);
+            network.is_some_and(|network| network.contains(&address))
+        };
+        if let Some(route) = Route::read(body)?.filter(covers) {
+            best = Some(route);
+        }
+        Ok(())
+    })?;
+    let Some(best) = best else { return Ok(None) };
+    let nexthops = if best.nexthop.is_some() { nexthops(socket)? } else { BTreeMap::new() };
+    Ok(best.all_interfaces(&nexthops).first().copied())
+}
+
+/// The next hop objects by their number.
+fn nexthops(socket: &mut Socket) -> Result<BTreeMap<u32, Nexthop>, NetlinkError> {
+    let mut nexthops = BTreeMap::new();
+    list(socket, 3, RTM_GETNEXTHOP, NHMSG_LEN, |message_type, body| {
+        if message_type == RTM_NEWNEXTHOP {
+            nexthops.extend(nexthop(body)?);
+        }
+        Ok(())
+    })?;
+    Ok(nexthops)
 }
 
 /// A next hop object.
