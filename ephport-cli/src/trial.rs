@@ -1,4 +1,4 @@
-//! Trials: a process of its own holds the undo of an `apply` until it is confirmed.
+//! Trials: a process of its own keeps the undo of an `apply` until it is confirmed.
 //!
 //! The holder has its own session, so that the death of a terminal does not reach it. The process
 //! in the foreground waits for it; its death, whatever its cause, ends the trial. `ephport-nft
@@ -37,10 +37,10 @@ pub(crate) enum TrialError {
          `ephport-nft confirm`, or wait until it ends"
     )]
     Taken,
-    #[error("cannot start the process that holds the undo: {0}; nothing is changed")]
+    #[error("cannot start the process that keeps the undo: {0}; nothing is changed")]
     Start(#[source] io::Error),
     #[error(
-        "the process that holds the undo was killed: the new policy may be installed and \
+        "the process that keeps the undo was killed: the new policy may be installed and \
          is not undone; look with `ephport-nft status`"
     )]
     Killed,
@@ -144,7 +144,7 @@ pub(crate) enum End {
     ForegroundEnded,
 }
 
-/// The process that holds the undo.
+/// The process that keeps the undo.
 pub(crate) struct Holder {
     listener: UnixListener,
     foreground: UnixStream,
@@ -208,7 +208,7 @@ fn name(number: u32) -> &'static str {
 pub(crate) struct Asking(UnixStream);
 
 impl Asking {
-    /// Tell it whether the policies of the trial are installed; it may have ended.
+    /// Report whether the policies of the trial are installed; it may have ended.
     pub(crate) fn answer(mut self, is_installed: bool) {
         let _ = self.0.write_all(if is_installed { CONFIRMED } else { SUPERSEDED });
     }
@@ -251,12 +251,12 @@ mod tests {
             ),
             (
                 TrialError::Start(error()),
-                "cannot start the process that holds the undo: Device or resource busy \
+                "cannot start the process that keeps the undo: Device or resource busy \
                  (os error 16); nothing is changed",
             ),
             (
                 TrialError::Killed,
-                "the process that holds the undo was killed: the new policy may be installed \
+                "the process that keeps the undo was killed: the new policy may be installed \
                  and is not undone; look with `ephport-nft status`",
             ),
             (

@@ -32,7 +32,7 @@ pub fn fork_single_threaded() -> nix::Result<ForkResult> {
         return Err(Errno::EBUSY);
     }
     // SAFETY: this process has no other thread, so that the child is a whole copy of it: each lock and
-    // each structure of the allocator is in the state that the calling thread left it in.
+    // each structure of the allocator is as the calling thread sees it.
     unsafe { fork() }
 }
 

@@ -78,7 +78,7 @@ impl Trial {
         self.child.wait().expect("its end")
     }
 
-    /// The process that holds the undo.
+    /// The process that keeps the undo.
     fn holder(&self) -> Pid {
         let id = self.child.id();
         let children = format!("/proc/{id}/task/{id}/children");
