@@ -425,6 +425,47 @@ fn errors_of_syntax_and_misspelt_keys() {
 }
 
 #[test]
+fn errors_of_spread_and_families() {
+    let policy = |lines: &str| format!("[[policy]]\nname = \"a\"\n{lines}");
+    let errors = errors(
+        [
+            "blocks = \"10.0.0.1=1\"\nspread = \"hash\"",
+            "map-e = \"psid=52,psid-len=8\"\nfamilies = [\"ipv6\"]",
+            "to-ports = \"1,3\"\nspread = \"round-robin\"\nper-source-stable = true",
+            "to-ports = \"1,3\"\nspread = \"remap\"",
+        ]
+        .map(policy),
+    );
+    expect![[r#"
+        [[policy]]
+        name = "a"
+        blocks = "10.0.0.1=1"
+        spread = "hash"
+        => line 4, column 10: policy `a`: blocks and spread exclude each other: each source has one block
+
+        [[policy]]
+        name = "a"
+        map-e = "psid=52,psid-len=8"
+        families = ["ipv6"]
+        => line 4, column 12: policy `a`: families ipv6 and map-e psid=52,psid-len=8,offset=6 exclude each other: no connection can match both
+
+        [[policy]]
+        name = "a"
+        to-ports = "1,3"
+        spread = "round-robin"
+        per-source-stable = true
+        => line 5, column 21: policy `a`: spread and per-source-stable exclude each other: per-source-stable is the same as spread = hash
+
+        [[policy]]
+        name = "a"
+        to-ports = "1,3"
+        spread = "remap"
+        => line 4, column 10: spread "remap": expected round-robin, weighted or hash
+
+    "#]].assert_eq(&errors);
+}
+
+#[test]
 fn errors_of_targets() {
     let policy = |lines: &str| format!("[[policy]]\nname = \"a\"\n{lines}");
     let errors = errors(
@@ -438,10 +479,6 @@ fn errors_of_targets() {
             "blocks = [\"10.0.0.1=1\",\n   \"10.0.0.2\"]",
             "blocks = [\"10.0.0.1=1\",\n  \"10.0.0.1=2\"]",
             "blocks = \"10.0.0.1=1\"\nper-source-stable = true",
-            "blocks = \"10.0.0.1=1\"\nspread = \"hash\"",
-            "map-e = \"psid=52,psid-len=8\"\nfamilies = [\"ipv6\"]",
-            "to-ports = \"1,3\"\nspread = \"round-robin\"\nper-source-stable = true",
-            "to-ports = \"1,3\"\nspread = \"remap\"",
             "blocks = \"10.0.0.1=1\"\nexcept-ports = \"1\"",
             "blocks = \"10.0.0.0/30=64@192.0.2.1:1024-65535\"\naddress = \"keep\"",
             "blocks = \"2001:db8::/126=64@1024-65535\"\nfamilies = [\"ipv4\"]",
@@ -500,31 +537,6 @@ fn errors_of_targets() {
         blocks = "10.0.0.1=1"
         per-source-stable = true
         => line 4, column 21: policy `a`: blocks and per-source-stable exclude each other: each source has one block
-
-        [[policy]]
-        name = "a"
-        blocks = "10.0.0.1=1"
-        spread = "hash"
-        => line 4, column 10: policy `a`: blocks and spread exclude each other: each source has one block
-
-        [[policy]]
-        name = "a"
-        map-e = "psid=52,psid-len=8"
-        families = ["ipv6"]
-        => line 4, column 12: policy `a`: families ipv6 and map-e psid=52,psid-len=8,offset=6 exclude each other: no connection can match both
-
-        [[policy]]
-        name = "a"
-        to-ports = "1,3"
-        spread = "round-robin"
-        per-source-stable = true
-        => line 5, column 21: policy `a`: spread and per-source-stable exclude each other: per-source-stable is the same as spread = hash
-
-        [[policy]]
-        name = "a"
-        to-ports = "1,3"
-        spread = "remap"
-        => line 4, column 10: spread "remap": expected round-robin, weighted or hash
 
         [[policy]]
         name = "a"
