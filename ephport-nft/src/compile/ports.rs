@@ -67,13 +67,12 @@ impl Program {
             let mask = u16::MAX.checked_shl(BITS - len).unwrap_or(0);
             exprs.push(Bitwise::mask(&mask.to_be_bytes()).into());
         }
-        exprs.push(match firsts {
-            [first] => Cmp::new(CmpOp::Eq, &first.to_be_bytes()).into(),
-            _ => {
-                let keys = firsts.iter().map(|first| first.to_be_bytes().to_vec());
-                let set = self.anonymous_set(|name| Set::port_keys(name, keys));
-                Lookup::within(&set.name).into()
-            }
+        exprs.push(if let [first] = firsts {
+            Cmp::new(CmpOp::Eq, &first.to_be_bytes()).into()
+        } else {
+            let keys = firsts.iter().map(|first| first.to_be_bytes().to_vec());
+            let set = self.anonymous_set(|name| Set::port_keys(name, keys));
+            Lookup::within(&set.name).into()
         });
         exprs
     }
