@@ -1,5 +1,5 @@
 //! `explain` against the wire: random connections under random documents, on a host with a bridge that filters, a VRF,
-//! IPsec policies, an FTP helper and the chains of other tools. What the kernel lacks is left out here and required
+//! IPsec policies, an FTP helper and the chains of other tools. What the kernel lacks is skipped here and required
 //! in the kernels of `tests/kernels`.
 
 use std::collections::{BTreeMap, HashSet};
@@ -208,7 +208,7 @@ const WAYS: [Way; 27] = [
     way(From::Vrf, "2001:db8:19::1", "2001:db8:1:1::9", "oif wg-home"),
 ];
 
-/// The router's address that masquerade takes, by output interface and family.
+/// The router's address that masquerade gives, by output interface and family.
 fn router_address(way: &Way, family_of: IpAddr) -> IpAddr {
     let (v4, v6) = match way.words.split(' ').nth(1) {
         Some("eth0") => ("203.0.113.1", "2001:db8:0:1::1"),
@@ -301,11 +301,11 @@ fn disagreement(
         .as_ref()
         .map_or(PortSet::EMPTY, |enforcement| enforcement.dropped.clone());
     let Some(seen) = seen else {
-        return dropped.is_empty().then_some("not sent, but not said to be dropped");
+        return dropped.is_empty().then_some("not sent, but explained as permitted");
     };
     let Ok(port) = Port::new(seen.port()) else { return Some("port 0") };
     if dropped.contains(port) {
-        return Some("sent, but said to be dropped");
+        return Some("sent, but explained as dropped");
     }
     let router = router_address(&drawn.way, drawn.source.ip());
     let Some(matched) = &explained.evaluation.matched else {
@@ -313,7 +313,7 @@ fn disagreement(
         let is_other =
             drawn.source.is_ipv4() && router.to_string() == "203.0.113.1" && seen.ip() == router;
         let is_same = seen == drawn.source || is_other && seen.port() == drawn.source.port();
-        return (!is_same).then_some("translated, but said to be not");
+        return (!is_same).then_some("translated, but explained as not translated");
     };
     let address = match matched.translation.address {
         Address::Masquerade | Address::Auto => router,
@@ -361,8 +361,8 @@ fn send(site: &Site, drawn: &[Drawn]) -> Vec<Option<SocketAddr>> {
 fn widened(document: &Document, number: usize) -> Document {
     let widen = |policy: &Policy| {
         let mut spec = policy.spec().clone();
-        spec.enforce |= number % 2 == 0;
-        if number % 4 > 0 {
+        spec.enforce |= number.is_multiple_of(2);
+        if !number.is_multiple_of(4) {
             spec.scope.out_interfaces = OutInterfaces::Any;
             spec.scope.except_interfaces.clear();
             spec.scope.destination_ports = PortRange::ALL.into();
@@ -455,7 +455,7 @@ fn explanations_of_expected_connections_agree_with_the_wire() {
             let is_dropped = explained.enforcement.is_some_and(|enforcement| enforcement.drops_all);
             match result {
                 Ok(connection) => {
-                    assert!(!is_dropped && connection.seen.port() == port, "{}", connection.seen)
+                    assert!(!is_dropped && connection.seen.port() == port, "{}", connection.seen);
                 }
                 Err(error) => assert!(is_dropped, "{port} {flags}: {error}"),
             }

@@ -103,7 +103,7 @@ fn pairs(key: &str) -> Option<Pairs> {
             ],
         },
         "except-ports" => values(&["", "\"50000-50999\"", "\"49200\""]),
-        "random" | "fully-random" | "persistent" => SWITCH,
+        "random" | "fully-random" | "persistent" | "enforce" => SWITCH,
         "spread" => Pairs {
             common: &[("to-ports", RANGES)],
             values: &["", "\"round-robin\"", "\"hash\"", "\"weighted\""],
@@ -117,7 +117,6 @@ fn pairs(key: &str) -> Option<Pairs> {
             "\"2001:db8:2::1\"",
         ]),
         "pick-up" => values(&["\"opening\"", "\"any\""]),
-        "enforce" => SWITCH,
         "open-connections" => values(&["\"keep\"", "\"drop\""]),
         "expected-connections" => values(&["\"pass\"", "\"drop\""]),
         _ => return None,
@@ -148,8 +147,8 @@ fn document(base: &[(&str, &str)], changes: &[(&str, &str)]) -> String {
     let mut keys = BTreeMap::from([("name", "\"varied\""), ("out-interfaces", "[\"wan0\"]")]);
     keys.extend(base.iter().chain(changes).copied());
     let lines = keys.iter().filter(|(_, value)| !value.is_empty());
-    let lines: String = lines.map(|(key, value)| format!("{key} = {value}\n")).collect();
-    format!("{FIXED}\n[[policy]]\n{lines}")
+    let lines: Vec<_> = lines.map(|(key, value)| format!("{key} = {value}")).collect();
+    format!("{FIXED}\n[[policy]]\n{}\n", lines.join("\n"))
 }
 
 /// Two documents that differ in one key.
@@ -293,9 +292,9 @@ fn network() -> Routed {
 
 /// What arrived of one class.
 #[derive(Clone, Debug, Default)]
-struct Arrived {
+struct Count {
     sent: u32,
-    arrived: u32,
+    received: u32,
     /// The source of the lasting connection.
     lasting: Option<SocketAddr>,
 }
@@ -304,7 +303,7 @@ struct Arrived {
 struct Judge<'a> {
     classes: &'a [Class],
     outcomes: Vec<[Outcome; 2]>,
-    arrived: Vec<Arrived>,
+    arrived: Vec<Count>,
     faults: Vec<String>,
 }
 
@@ -326,7 +325,7 @@ impl Judge<'_> {
             self.faults.push(format!("{class:?} was sent as {source}: neither document allows it"));
         }
         let arrived = &mut self.arrived[index];
-        arrived.arrived += 1;
+        arrived.received += 1;
         if packet.destination
             == within(class.destination.ip(), u16::from_be_bytes([tag[0], tag[1]]), LASTING)
         {
@@ -340,10 +339,10 @@ impl Judge<'_> {
     fn finish(mut self) -> Vec<String> {
         let each = self.classes.iter().zip(&self.outcomes).zip(&self.arrived);
         let lost = each.filter(|((_, [a, b]), seen)| {
-            a == b && !a.ports.is_empty() && seen.sent != seen.arrived
+            a == b && !a.ports.is_empty() && seen.sent != seen.received
         });
-        let lost = lost.map(|((class, _), Arrived { sent, arrived, .. })| {
-            format!("{class:?}: {} of {sent} packets lost", i64::from(*sent) - i64::from(*arrived))
+        let lost = lost.map(|((class, _), Count { sent, received, .. })| {
+            format!("{class:?}: {} of {sent} packets lost", i64::from(*sent) - i64::from(*received))
         });
         self.faults.extend(lost.collect::<Vec<_>>());
         self.faults
@@ -415,7 +414,7 @@ fn replace(net: &Routed, classes: &[Class], pair: &Pair, duration: Duration) -> 
     let outcomes: Vec<_> = outcomes.collect();
     let mut judge = Judge {
         classes,
-        arrived: vec![Arrived::default(); outcomes.len()],
+        arrived: vec![Count::default(); outcomes.len()],
         outcomes,
         faults: Vec::new(),
     };
