@@ -263,7 +263,7 @@ fn b8_signed_tcp_breaks_unless_the_origin_is_forwarded() {
 }
 
 #[test]
-fn b15_summaries_say_what_happens_to_the_address() {
+fn b15_summaries_name_the_source_address() {
     let net = Routed::new().unwrap();
     for (address, expected) in [
         ("", "auto: kept if valid outside, else masquerade"),
@@ -283,7 +283,7 @@ fn b15_summaries_say_what_happens_to_the_address() {
 }
 
 #[test]
-fn b16_low_ports_stay_and_server_ports_move() {
+fn b16_only_low_and_exempt_ports_stay() {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, PORT).unwrap();
     let to = SocketAddr::new(SERVER_V4, PORT);

@@ -1,4 +1,4 @@
-//! `explain` against the wire: what it says of a connection is what the server sees.
+//! `explain` against the wire: its explanation of a connection is what the server sees.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -18,15 +18,15 @@ const PORT: u16 = 443;
 /// Much longer than an answer needs, and short where there is none.
 const TIMEOUT: Duration = Duration::from_millis(150);
 
-/// What `explain` says of a flow under a policy, on the host that has the policy.
+/// The explanation of a flow under a policy, on the host that has the policy.
 fn explained(host: &Host, flags: &str, flow: &str) -> Value {
-    let words = ["explain", "--json", "--flow", flow].into_iter().chain(flags.split_whitespace());
-    let ended = ephport_args(host, words, b"");
+    let parts = ["explain", "--json", "--flow", flow].into_iter().chain(flags.split_whitespace());
+    let ended = ephport_args(host, parts, b"");
     assert_eq!(ended.exit, ephport_cli::Exit::Success, "{flow}: {}", ended.err);
     serde_json::from_str(&ended.out).unwrap()
 }
 
-/// A connection, the host that opens it, and the words of its flow.
+/// A connection, the host that opens it, and the parts of its flow after the addresses.
 struct Case<'a> {
     policy_host: &'a Host,
     opener: &'a Host,
@@ -34,29 +34,29 @@ struct Case<'a> {
     from: SocketAddr,
     to: SocketAddr,
     /// From `oif` on.
-    words: &'a str,
+    parts: &'a str,
     /// The addresses that masquerading may choose.
     masqueraded: &'a [&'a str],
 }
 
 impl Case<'_> {
-    /// Opens the connection and compares. Whether `explain` says that it is translated.
+    /// Opens the connection and compares. Returns whether it is translated.
     fn check(&self, flags: &str) -> bool {
-        let Self { protocol, from, to, words, .. } = self;
+        let Self { protocol, from, to, parts, .. } = self;
         let name = if *protocol == Protocol::Tcp { "tcp" } else { "udp" };
-        let flow = format!("{name} {from} -> {to} {words}");
-        let said = explained(self.policy_host, flags, &flow);
-        assert_eq!(said["agrees"], true, "{flags}: {said:#}");
+        let flow = format!("{name} {from} -> {to} {parts}");
+        let explanation = explained(self.policy_host, flags, &flow);
+        assert_eq!(explanation["agrees"], true, "{flags}: {explanation:#}");
         let result = self.opener.run(|| connect_within(TIMEOUT, *protocol, *from, *to));
-        let is_dropped = said["enforcement"]["drops_all"] == true;
+        let is_dropped = explanation["enforcement"]["drops_all"] == true;
         let Ok(connection) = result else {
-            assert!(is_dropped, "{flags}: no answer, but {said:#}");
+            assert!(is_dropped, "{flags}: no answer, but {explanation:#}");
             return false;
         };
         let seen = connection.seen;
-        assert!(!is_dropped, "{flags}: sent as {seen}, but {said:#}");
-        let Some(translation) = said["translation"].as_object() else {
-            assert_eq!(seen, *from, "{flags}: {said:#}");
+        assert!(!is_dropped, "{flags}: sent as {seen}, but {explanation:#}");
+        let Some(translation) = explanation["translation"].as_object() else {
+            assert_eq!(seen, *from, "{flags}: {explanation:#}");
             return false;
         };
         let ports = translation["ports"].as_array().unwrap().iter();
@@ -64,14 +64,17 @@ impl Case<'_> {
             let end = |end: &str| u16::try_from(range[end].as_u64().unwrap()).unwrap();
             end("first")..=end("last")
         });
-        assert!(ports.any(|range| range.contains(&seen.port())), "{flags}: {seen}, but {said:#}");
+        assert!(
+            ports.any(|range| range.contains(&seen.port())),
+            "{flags}: {seen}, but {explanation:#}"
+        );
         let address = seen.ip().to_string();
         let is_right = match translation["address"].as_str().unwrap() {
             "keep" => seen.ip() == from.ip(),
             "masquerade" => self.masqueraded.contains(&address.as_str()),
             fixed => fixed == address,
         };
-        assert!(is_right, "{flags}: {seen}, but {said:#}");
+        assert!(is_right, "{flags}: {seen}, but {explanation:#}");
         true
     }
 }
@@ -122,7 +125,7 @@ const POLICIES: [&str; 16] = [
 
 /// The source of a flow is only its address: `explain` finds the kind of it on the host.
 #[test]
-fn explain_says_what_random_connections_show() {
+fn explain_agrees_with_random_connections() {
     let net = routed_with_addresses();
     let _server = Server::start(&net.server, PORT).unwrap();
     let drawn = (0..SOURCES.len(), 1..=u16::MAX, any::<bool>());
@@ -149,7 +152,7 @@ fn explain_says_what_random_connections_show() {
                 protocol: if *is_tcp { Protocol::Tcp } else { Protocol::Udp },
                 from,
                 to: SocketAddr::new(of_family(address, SERVER_V4, SERVER_V6), PORT),
-                words: "oif wan0",
+                parts: "oif wan0",
                 masqueraded: &["203.0.113.1", "2001:db8:2::1", "2001:db8:2::7"],
             };
             translated += u32::from(case.check(flags));
@@ -169,7 +172,7 @@ fn b2_explain_knows_bridged_frames() {
         "--to-ports 49152-61000 --origin forwarded",
     ]) {
         assert_eq!(ephport(&net.host, &format!("apply {flags}")).exit, ephport_cli::Exit::Success);
-        for (opener, own, words) in [
+        for (opener, own, parts) in [
             (&net.left, BRIDGED_LEFT, "oif br0 bridged"),
             (&net.host, IpAddr::from([192, 0, 2, 1]), "oif br0"),
         ] {
@@ -179,17 +182,17 @@ fn b2_explain_knows_bridged_frames() {
                 protocol: Protocol::Udp,
                 from: SocketAddr::new(own, port),
                 to,
-                words,
+                parts,
                 masqueraded: &["192.0.2.1"],
             };
-            let is_own = words == "oif br0" && !flags.contains("forwarded");
-            assert_eq!(case.check(flags), is_own, "{flags} {words}");
+            let is_own = parts == "oif br0" && !flags.contains("forwarded");
+            assert_eq!(case.check(flags), is_own, "{flags} {parts}");
         }
     }
 }
 
 #[test]
-fn b18_explain_leaves_room_for_other_nat_rules() {
+fn b18_explain_names_other_nat_rules() {
     let net = Routed::new().unwrap();
     let _server = Server::start(&net.server, PORT).unwrap();
     nft_load(
@@ -200,8 +203,8 @@ fn b18_explain_leaves_room_for_other_nat_rules() {
     let flags = "--to-ports 49152-61000";
     let flow = "udp 10.77.1.2:701 -> 203.0.113.9:443 oif wan0";
     assert_eq!(ephport(&net.router, &format!("apply {flags}")).exit, ephport_cli::Exit::Success);
-    let words = ["explain", "--flow", flow].into_iter().chain(flags.split_whitespace());
-    let out = ephport_args(&net.router, words, b"").out;
+    let parts = ["explain", "--flow", flow].into_iter().chain(flags.split_whitespace());
+    let out = ephport_args(&net.router, parts, b"").out;
     assert!(
         out.contains("not translated by ephport (another NAT rule may): source port 701"),
         "{out}"
@@ -216,9 +219,12 @@ fn b18_explain_leaves_room_for_other_nat_rules() {
 fn b1_explain_skips_what_ipsec_protects() {
     let net = Routed::new().unwrap();
     let flow = "udp 10.77.1.2:40000 -> 203.0.113.9:443 oif wan0 iif lan0 ipsec";
-    let said = explained(&net.router, "--to-ports 49152-61000 --enforce", flow);
-    assert_eq!((&said["translation"], &said["enforcement"]), (&Value::Null, &Value::Null));
-    assert_eq!(said["non_matches"][0]["kind"], "ipsec");
+    let explanation = explained(&net.router, "--to-ports 49152-61000 --enforce", flow);
+    assert_eq!(
+        (&explanation["translation"], &explanation["enforcement"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(explanation["non_matches"][0]["kind"], "ipsec");
 }
 
 /// A server that announces port 35001 in passive mode of FTP (RFC 959), for one control connection.
@@ -269,10 +275,10 @@ fn a10_explain_knows_expected_connections() {
         let announcing = announce(&net.server);
         let control = control(&net.client);
         let flow = "tcp 10.77.1.2:40001 -> 203.0.113.9:35001 oif wan0 iif lan0 expected";
-        let said = explained(&net.router, flags, flow);
-        assert_eq!(said["translation"], Value::Null, "{said:#}");
-        assert_eq!(said["non_matches"][0]["kind"], "expected");
-        assert_eq!(said["enforcement"]["drops_all"] == true, !passes, "{said:#}");
+        let explanation = explained(&net.router, flags, flow);
+        assert_eq!(explanation["translation"], Value::Null, "{explanation:#}");
+        assert_eq!(explanation["non_matches"][0]["kind"], "expected");
+        assert_eq!(explanation["enforcement"]["drops_all"] == true, !passes, "{explanation:#}");
         let to = SocketAddr::new(SERVER_V4, 35_001);
         let from = SocketAddr::new(CLIENT_V4, 40_001);
         let result = net.client.run(|| connect_within(TIMEOUT, Protocol::Tcp, from, to));

@@ -196,16 +196,16 @@ pub fn addresses() -> Result<Vec<LocalAddress>, NetlinkError> {
     Ok(addresses)
 }
 
-/// The flow as postrouting of this thread's network namespace sees it, where the flow does not say whose
+/// The flow as postrouting of this thread's network namespace sees it, where the flow does not name whose
 /// source address it has: an address of another interface than the output interface, or one of another host,
 /// whose packets come in by the interface of the route to it. A flow by an interface that does not exist, or
 /// from an address without a route, is not changed.
 pub fn placed(flow: Flow) -> Result<Flow, NetlinkError> {
-    let is_unsaid = flow.in_interface().is_none() && flow.source_type() == SourceType::OutInterface;
+    let is_open = flow.in_interface().is_none() && flow.source_type() == SourceType::OutInterface;
     let mut socket = Socket::route()?;
     let links = links(&mut socket)?;
     let name = |index: &u32| links.get(index).and_then(|link| link.name.clone().ok());
-    if !is_unsaid || !links.keys().any(|index| name(index).as_ref() == Some(flow.out_interface())) {
+    if !is_open || !links.keys().any(|index| name(index).as_ref() == Some(flow.out_interface())) {
         return Ok(flow);
     }
     let source = flow.source().ip();
