@@ -34,7 +34,7 @@ to-ports = "1024-2047,4096-5119"
 address = "masquerade"
 "#;
 
-/// What the rules of `postrouting` say, from the third on.
+/// Rules of `postrouting`, as they are reported.
 const BUILDS_UDP: &str = "oifname \"eth0\" meta nfproto ipv4 ip saddr 172.16.0.0/12 meta l4proto udp \
                           th sport 1024-65535 counter packets 0 bytes 0";
 const REST: &str = "oifname \"eth0\" meta l4proto udp th sport 1024-65535 \

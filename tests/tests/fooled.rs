@@ -26,7 +26,7 @@ fn ruleset() -> TableState {
     compiled("[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\nto-ports = \"49152-61000\"\n")
 }
 
-/// A socket on whose way to the kernel the last bytes of each batch get lost.
+/// A socket that loses the last bytes of each batch.
 struct Cutting {
     socket: Socket,
     bytes: usize,
@@ -133,7 +133,7 @@ fn rejected_message_is_named_with_its_location() {
     each_is_refused(&cases);
 }
 
-/// Linux 5.10 to 6.12 do not always say where.
+/// Linux 5.10 to 6.12 do not always report the place.
 #[test]
 fn rejected_attribute_of_table_or_chain_is_named() {
     let cases: [Case; 2] = [

@@ -10,7 +10,7 @@ use ephport_tests::{Host, PolicyFile, apply, compiled, installed, is_long};
 /// The calls with which a program speaks netlink.
 const CALLS: [&str; 6] = ["socket", "bind", "setsockopt", "getsockopt", "sendto", "recvmsg"];
 
-/// What a kernel that is out of memory, rights or order may say at them; and what it never does.
+/// The errors of a kernel without memory, permission or order; and some that it never returns.
 const ERRNOS: [&str; 28] = [
     "EPERM",
     "ENOENT",

@@ -19,7 +19,7 @@ const POLICIES: usize = 40;
 const FLOWS: usize = 6;
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
-/// What all four can say; iptables only with one range.
+/// A policy that all four express; iptables only with one range.
 #[derive(Clone, Debug)]
 struct Policy {
     protocols: Vec<Protocol>,
@@ -136,7 +136,7 @@ impl Judge {
         Self { name, net, _server: server }
     }
 
-    /// Puts a policy in the place of the one before; whether it can say it.
+    /// Replaces the policy; whether the judge can express it.
     fn install(&self, policy: &Policy) -> bool {
         let router = &self.net.router;
         match self.name {

@@ -119,7 +119,7 @@ fn assert_untouched<T: PartialEq + std::fmt::Debug>(host: &Host, look: impl Fn()
 fn two_hundred_random_rulesets_of_others_are_untouched() {
     let rulesets = samples(&vec(tables(), 1..4), RULESETS);
     let total: usize = rulesets.iter().flatten().map(String::len).sum();
-    assert!(total > 100_000, "{total} bytes are too little to say anything");
+    assert!(total > 100_000, "{total} bytes are too few");
     thread::scope(|scope| {
         for share in rulesets.chunks(RULESETS / THREADS) {
             scope.spawn(move || {
