@@ -50,7 +50,25 @@ const GOLDEN: [(&str, &str); 4] = [
 
 fn golden(index: usize) -> Vec<u8> {
     let digits: Vec<u32> = GOLDEN[index].1.chars().map(|c| c.to_digit(16).unwrap()).collect();
-    digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap()).collect()
+    let bytes = digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap());
+    let bytes: Vec<_> = bytes.collect();
+    // The family, the version and the resource; then attributes.
+    [&bytes[..4], &as_sent_here(&bytes[4..])].concat()
+}
+
+/// The attributes of a little-endian kernel as the kernel of this machine sends them.
+fn as_sent_here(mut attrs: &[u8]) -> Vec<u8> {
+    let mut sent = Vec::new();
+    while let [a, b, c, d, ..] = *attrs {
+        let (len, attribute_type) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+        let value = &attrs[4..usize::from(len)];
+        let is_nested = attribute_type & 0x8000 != 0;
+        sent.extend([len.to_ne_bytes(), attribute_type.to_ne_bytes()].concat());
+        sent.extend(if is_nested { as_sent_here(value) } else { value.to_vec() });
+        sent.resize(sent.len().next_multiple_of(4), 0);
+        attrs = attrs.get(usize::from(len).next_multiple_of(4)..).unwrap_or_default();
+    }
+    sent
 }
 
 fn ip(text: &str) -> IpAddr {

@@ -140,6 +140,7 @@ mod tests {
         let found = ports(&mut kernel, ["wg0"]).unwrap();
         assert_eq!(found.to_string(), "51999");
         let [_, device] = kernel.asked.as_slice() else { panic!("{:?}", kernel.asked) };
-        assert_eq!(device[16..], *b"\x00\x01\0\0\x08\0\x02\0wg0\0");
+        let header = [8u16.to_ne_bytes(), 2u16.to_ne_bytes()].concat();
+        assert_eq!(device[16..], [&b"\x00\x01\0\0"[..], &header, b"wg0\0"].concat());
     }
 }

@@ -178,7 +178,9 @@ mod tests {
 
     #[test]
     fn attribute_shorter_than_header_is_error() {
-        let mut attrs = Reader::new(&[3, 0, 1, 0, 9, 9, 9, 9]).attrs();
+        let header = [3u16.to_ne_bytes(), 1u16.to_ne_bytes()].concat();
+        let bytes = [&header[..], &[9; 4]].concat();
+        let mut attrs = Reader::new(&bytes).attrs();
         let error = CodecError::Truncated { what: "nlattr", need: 4, have: 3 };
         assert_eq!(attrs.next(), Some(Err(error)));
         assert_eq!(attrs.next(), None);
