@@ -218,31 +218,6 @@ proptest! {
         prop_assert_eq!(targets(&imported), targets(&clean));
     }
 
-    /// A rule that ends the chain, and matches what a policy after it matches, names the policy.
-    #[test]
-    fn earlier_rules_name_the_policies_they_win_over(rule in iptables_rules(), between in iptables_rules()) {
-        let add = ["iptables", "-t", "nat", "-A", "POSTROUTING"].map(String::from);
-        let command = [&add[..], &rule].concat();
-        let alone = Imported::from_args(&command, None);
-        prop_assume!(alone.policies.len() == 1);
-        let line = |words: &[String]| {
-            let words: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
-            words.join(" ")
-        };
-        let skip = ["-m", "statistic", "--mode", "random", "--probability", "0.5"].map(String::from);
-        let same = line(&[&add[..], &skip, &rule].concat());
-        let all = line(&add) + " -j ACCEPT";
-        let between = line(&[&add[..], &between].concat());
-        let text = [same, all, between, line(&command)].join("\n");
-        let imported = Imported::parse(&text, None);
-        let last = imported.policies.last().expect("the policy").name().clone();
-        let skipped = |line| imported.skipped.iter().find(move |skipped| skipped.line == line);
-        for number in [1, 2] {
-            let names = &skipped(number).expect("a skipped rule").shadows.policies;
-            prop_assert!(names.contains(&last), "{text}\n{imported:#?}");
-        }
-    }
-
     #[test]
     fn unsupported_never_reads_as_refused_by_iptables(rule in iptables_rules()) {
         let words = ["iptables", "-t", "nat", "-A", "POSTROUTING"].map(String::from);
