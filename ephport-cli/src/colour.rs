@@ -43,7 +43,8 @@ mod tests {
     #[test]
     fn flag_wins_over_variables_over_terminal() {
         use When::{Always, Auto, Never};
-        let cases: [(When, &[(&str, &str)], [bool; 2]); 11] = [
+        type Variables = &'static [(&'static str, &'static str)];
+        let cases: [(When, Variables, [bool; 2]); 11] = [
             (Auto, &[], [false, true]),
             (Auto, &[("TERM", "dumb")], [false, false]),
             (Auto, &[("NO_COLOR", "1")], [false, false]),

@@ -96,7 +96,8 @@ impl Bench {
             // A full queue refuses a packet; that takes no time worth counting and does not occur here.
             let _ = self.client.send(&[0; 64]);
         }
-        self.nanoseconds.push((cpu_time() - start).as_nanos() / u128::from(packets.max(1)));
+        self.nanoseconds
+            .push(cpu_time().saturating_sub(start).as_nanos() / u128::from(packets.max(1)));
     }
 
     fn median(&mut self) -> u128 {
@@ -117,10 +118,14 @@ fn main() {
     let (rounds, packets) = (number(1, 201), number(2, 2_000));
     let mut benches: Vec<_> = SETUPS.iter().map(Bench::new).collect();
     for round in 0..=rounds {
-        benches.iter_mut().for_each(|bench| bench.round(packets));
+        for bench in &mut benches {
+            bench.round(packets);
+        }
         if round == 0 {
             // Caches are warm from here on.
-            benches.iter_mut().for_each(|bench| bench.nanoseconds.clear());
+            for bench in &mut benches {
+                bench.nanoseconds.clear();
+            }
         }
     }
     let medians: Vec<_> = benches.iter_mut().map(|bench| (bench.name, bench.median())).collect();
