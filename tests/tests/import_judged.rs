@@ -83,20 +83,20 @@ fn over_ipv6(rule: Vec<String>) -> Vec<String> {
 #[test]
 fn import_accepts_and_refuses_like_both_iptables() {
     let count = if is_long() { RULES * 5 } else { RULES };
-    judge("iptables", samples(&iptables_rules(), count));
+    judge("iptables", &samples(&iptables_rules(), count));
 }
 
 #[test]
 fn import_accepts_and_refuses_like_both_ip6tables() {
     let count = if is_long() { RULES * 5 } else { RULES };
-    judge("ip6tables", samples(&iptables_rules().prop_map(over_ipv6), count));
+    judge("ip6tables", &samples(&iptables_rules().prop_map(over_ipv6), count));
 }
 
 /// Compares the verdicts of the import with those of both variants of a program.
-fn judge(program: &str, rules: Vec<Vec<String>>) {
+fn judge(program: &str, rules: &[Vec<String>]) {
     let count = rules.len();
     let [nft, legacy] =
-        ["nft", "legacy"].map(|variant| verdicts(&format!("{program}-{variant}"), &rules));
+        ["nft", "legacy"].map(|variant| verdicts(&format!("{program}-{variant}"), rules));
     assert_eq!((nft.len(), legacy.len()), (count, count));
     let mut wrong = Vec::new();
     for ((rule, nft), legacy) in rules.iter().zip(&nft).zip(&legacy) {
