@@ -2,19 +2,18 @@
 
 use ephport_nft::TableState;
 use ephport_nft::nftables::Rule;
-use ephport_nft::nftables::expr::{CmpOp, Data, Expr, Payload, Verdict};
+use ephport_nft::nftables::expr::{CmpOp, Data, Expr, Payload};
 use ephport_nft::uapi::{
     NF_NAT_RANGE_PERSISTENT, NF_NAT_RANGE_PROTO_RANDOM, NF_NAT_RANGE_PROTO_RANDOM_FULLY,
-    NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6, NFT_CT_DIRECTION, NFT_CT_SRC_IP, NFT_CT_SRC_IP6,
-    NFT_CT_STATE, NFT_META_IIF, NFT_META_NFPROTO, NFT_META_OIFNAME, NFT_META_OIFTYPE,
-    NFT_NG_INCREMENTAL, NFT_NG_RANDOM,
+    NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6, NFT_META_IIF, NFT_META_NFPROTO, NFT_META_OIFNAME,
+    NFT_META_OIFTYPE, NFT_NG_INCREMENTAL, NFT_NG_RANDOM,
 };
 
 /// A form, and whether an expression has it, of a rule of a program.
 type Form = (&'static str, fn(&TableState, &Rule, &Expr) -> bool);
 
-/// All of them.
-pub(crate) const ALL: [Form; 34] = [
+/// All forms of programs that are not enforced.
+pub(crate) const ALL: [Form; 27] = [
     ("way out by name", |_, rule, expr| out(rule, expr) == Some(16)),
     ("way out by prefix", |_, rule, expr| out(rule, expr).is_some_and(|len| len < 16)),
     ("guard of loopback", |_, _, expr| meta(expr) == Some(NFT_META_OIFTYPE)),
@@ -30,10 +29,8 @@ pub(crate) const ALL: [Form; 34] = [
         let is_base = matches!(expr, Expr::Payload(load) if *load == Payload::SOURCE_PORT);
         is_base && rule.exprs.iter().any(asks) && !rule.exprs.iter().any(is_flags)
     }),
-    ("range of addresses", |_, _, expr| matches!(expr, Expr::Range(_))),
     ("mask of an address", |_, _, expr| matches!(expr, Expr::Bitwise(bits) if bits.len > 1)),
     ("set of IPv4 networks", |it, _, expr| key_len(it, expr) == Some((4, false))),
-    ("set of IPv6 networks", |it, _, expr| key_len(it, expr) == Some((16, false))),
     ("one source port", |_, _, expr| cmp(expr, CmpOp::Eq, 2)),
     ("range of source ports", |_, _, expr| cmp(expr, CmpOp::Gte, 2)),
     ("set of source ports", |it, _, expr| key_len(it, expr) == Some((2, false))),
@@ -45,7 +42,6 @@ pub(crate) const ALL: [Form; 34] = [
     ("random", |_, _, expr| flags(expr) & NF_NAT_RANGE_PROTO_RANDOM != 0),
     ("fully random", |_, _, expr| flags(expr) & NF_NAT_RANGE_PROTO_RANDOM_FULLY != 0),
     ("persistent", |_, _, expr| flags(expr) & NF_NAT_RANGE_PERSISTENT != 0),
-    ("map that keeps", |it, _, expr| key_len(it, expr) == Some((2, true))),
     ("turns", |_, _, expr| matches!(expr, Expr::Numgen(n) if n.numgen_type == NFT_NG_INCREMENTAL)),
     ("chance", |_, _, expr| matches!(expr, Expr::Numgen(n) if n.numgen_type == NFT_NG_RANDOM)),
     ("hash of an IPv4 source", |_, _, expr| matches!(expr, Expr::Hash(hash) if hash.len == 8)),
@@ -53,15 +49,6 @@ pub(crate) const ALL: [Form; 34] = [
     ("weights", |_, _, expr| matches!(expr, Expr::Byteorder(_))),
     ("blocks", |it, _, expr| value_len(it, expr) == Some(8)),
     ("blocks of addresses", |it, _, expr| value_len(it, expr).is_some_and(|len| len > 8)),
-    ("replies", |_, _, expr| ct(expr) == Some(NFT_CT_DIRECTION)),
-    ("unplaced packets", |_, _, expr| ct(expr) == Some(NFT_CT_STATE)),
-    ("source of a connection", |_, _, expr| {
-        ct(expr).is_some_and(|key| [NFT_CT_SRC_IP, NFT_CT_SRC_IP6].contains(&key))
-    }),
-    (
-        "drop",
-        |_, _, expr| matches!(expr, Expr::Immediate(it) if it.data == Data::Verdict(Verdict::Drop)),
-    ),
 ];
 
 /// Whether a program has a form.
@@ -71,10 +58,6 @@ pub(crate) fn has(ruleset: &TableState, (_, is_form): Form) -> bool {
 
 fn meta(expr: &Expr) -> Option<u32> {
     if let Expr::Meta(meta) = expr { Some(meta.key) } else { None }
-}
-
-fn ct(expr: &Expr) -> Option<u32> {
-    if let Expr::Ct(ct) = expr { Some(ct.key) } else { None }
 }
 
 /// How much of a name is compared.
