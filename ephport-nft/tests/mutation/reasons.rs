@@ -1,9 +1,9 @@
-//! Why a change that no packet shows is none.
+//! The reason why a change has no effect on any packet.
 
 use ephport_core::Effect;
 use ephport_nft::TableState;
 use ephport_nft::nftables::Rule;
-use ephport_nft::nftables::expr::{Data, Expr, Nat, Opaque, Register, Verdict};
+use ephport_nft::nftables::expr::{Data, Expr, Lookup, Nat, Opaque, Register, Verdict};
 use ephport_nft::table::Set;
 
 use crate::mutants::{Mutant, Site};
@@ -16,6 +16,7 @@ pub(crate) enum Reason {
     Unreached,
     Counter,
     FilledIn,
+    SameSet,
     SameVerdict,
     OneAddress,
     UnreadBytes,
@@ -29,20 +30,21 @@ impl Reason {
     pub(crate) fn sentence(self) -> &'static str {
         match self {
             Self::Unreached => {
-                "no packet comes to the rule: it is for one that is under way while the program is \
+                "no packet reaches the rule: it is for one that is in flight while the program is \
                  replaced"
             }
-            Self::Counter => "a counter counts, and does nothing to packets",
-            Self::FilledIn => "what is left out the kernel fills in just so",
+            Self::Counter => "only the values of a counter differ",
+            Self::FilledIn => "the kernel adds the removed value itself",
+            Self::SameSet => "the other set has the same elements",
             Self::SameVerdict => {
-                "accept and return both end a base chain, and where nothing comes back jump is goto"
+                "accept and return both end a base chain; jump to a chain without return is goto"
             }
-            Self::OneAddress => "nat takes the lowest address alone where no highest is given",
+            Self::OneAddress => "without a highest address nat uses only the lowest",
             Self::UnreadBytes => "NAT reads two bytes of a register of four",
-            Self::OtherBytes => "the rule by itself asks the same of every packet, in other bytes",
-            Self::SureAlready => "it was asked before: every packet goes the same way",
-            Self::AnotherRule => "what goes another way comes to a rule that does the same with it",
-            Self::EndOfChain => "what goes another way is left alone there too",
+            Self::OtherBytes => "the rule makes the same decision for every packet, by other bytes",
+            Self::SureAlready => "an earlier match decided it: every packet passes the same rules",
+            Self::AnotherRule => "packets pass another rule, which does the same",
+            Self::EndOfChain => "packets pass other rules, and none of them acts on the packet",
         }
     }
 }
@@ -90,6 +92,11 @@ fn of_expr(ruleset: &TableState, rule: &Rule, at: usize, is: Option<&Expr>) -> O
             lowest.contains(&is.addr_max).then_some(Reason::OneAddress)
         }
         (was, Some(is)) if was.normalized() == is.normalized() => Some(Reason::FilledIn),
+        (Expr::Lookup(was), Some(Expr::Lookup(is))) if is.set != was.set => {
+            let [old, new] = [was, is].map(|lookup| Some(&ruleset.set(&lookup.set)?.elements));
+            let same_registers = Lookup { set: was.set.clone(), ..is.clone() } == *was;
+            (old == new && same_registers).then_some(Reason::SameSet)
+        }
         (Expr::Immediate(was), Some(Expr::Immediate(is))) => {
             let is_base = ruleset.chains.iter().any(|c| c.name == rule.chain && c.hook.is_some());
             match (&was.data, &is.data) {
@@ -120,7 +127,7 @@ fn of_element(was: &Set, is: &Set, at: usize) -> Option<Reason> {
     }
     let [old, new] = [was, is].map(|filled| filled.elements.get(at)?.data.as_ref()?.bytes());
     let (old, new) = (old?, new.filter(|_| was.elements.len() == is.elements.len())?);
-    // Ports stand at the end of each half.
+    // Ports are at the end of each half.
     let half = old.len() / 2;
     let is_unread = |i: usize| i % half >= half - 2;
     let mut changed = (0..old.len()).filter(|i| old.get(*i) != new.get(*i));
