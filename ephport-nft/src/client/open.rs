@@ -62,7 +62,7 @@ impl<T: Transport> Client<T> {
         &mut self,
         desired: &TableState,
     ) -> Result<Applied, Error> {
-        let sets = self.open_sets()?;
+        let (sets, _) = self.settled(Self::open_sets)?;
         let is_first = sets.is_none();
         let known: HashSet<_> = sets.into_iter().flatten().collect();
         // A table that was read back has its connections.
