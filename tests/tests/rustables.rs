@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use ephport_core::decision::PRIVATE_NETWORKS;
 use ephport_core::strategies::policies;
 use ephport_core::{
-    Address, Document, Family, HostFacts, NatFlags, Origin, PermittedPorts, PortSet, ResolvedPolicy,
+    Address, Document, Family, HostFacts, NatFlags, OpenConnections, Origin, PermittedPorts,
+    PortSet, ResolvedPolicy,
 };
 use ephport_nft::netlink::{Attr, Attrs, Messages, NfGenMsg, Reader, Writer};
 use ephport_nft::nftables::expr::{self, Expr, Register};
@@ -23,7 +24,7 @@ use rustables::expr as theirs;
 use rustables::set::SetBuilder;
 use rustables::{Batch, MsgType};
 
-const POLICIES: usize = 800;
+const POLICIES: usize = 1600;
 
 /// Policies that are rare among random ones: sets of single keys, enforcement of one range, a single port
 /// by `nat`, private sources; then policies that are refused only for a lookup, only for flags, only for
@@ -118,6 +119,7 @@ fn lacks(policy: &ResolvedPolicy) -> HashSet<Lack> {
         (is_translated && is_interval(&policy.translated), Lack::Interval),
         (policy.enforce && is_interval(permitted), Lack::Interval),
         (is_map, Lack::Map),
+        (policy.enforce && policy.open_connections == OpenConnections::Keep, Lack::OpenConnections),
         (has_nat && !is_one_port, Lack::NatRange),
         (has_nat && (random || fully_random || persistent), Lack::NatFlags),
     ];
@@ -225,6 +227,7 @@ fn sent_by_rustables_equals_sent_by_client() {
         Lack::LookupFlags,
         Lack::Map,
         Lack::Interval,
+        Lack::OpenConnections,
     ];
     assert_eq!(refused, reasons.into());
 }

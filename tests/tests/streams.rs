@@ -94,6 +94,7 @@ fn verdicts_and_changes_survive_lost_streams() {
         ),
         ("diff --to-ports 49152-61000 -o any --json", Some(0)),
         ("diff --to-ports 2000-2999 -o any --json", Some(3)),
+        ("confirm --json", Some(3)),
         ("status --rules", Some(0)),
         ("usage --to-ports 49152-61000 -o any", Some(0)),
         ("usage --to-ports 49152-61000 -o any --json", Some(0)),

@@ -216,7 +216,7 @@ impl Set {
         hashed(empty(name, Kind::PORT, 0), elements)
     }
 
-    /// A set of connections by their numbers, without elements: what [`Ct::ID`](crate::nftables::expr::Ct::ID)
+    /// A set of connections by their numbers, without elements: what `ct id`
     /// loads. `nft` prints the type as `typeof ct id`.
     #[must_use]
     pub fn connections(name: &str) -> Self {
