@@ -8,7 +8,7 @@ use ephport_core::decision::PRIVATE_NETWORKS;
 use ephport_core::strategies::policies;
 use ephport_core::{
     Address, Document, Family, HostFacts, NatFlags, OpenConnections, Origin, PermittedPorts,
-    PortSet, ResolvedPolicy,
+    PortRange, PortSet, ResolvedPolicy,
 };
 use ephport_nft::netlink::{Attr, Attrs, Messages, NfGenMsg, Reader, Writer};
 use ephport_nft::nftables::expr::{self, Expr, Register};
@@ -28,8 +28,8 @@ const POLICIES: usize = 1600;
 
 /// Policies that are rare among random ones: sets of single keys, enforcement of one range, a single port
 /// by `nat`, private sources; then policies that are refused only for a lookup, only for flags, only for
-/// an interval set.
-const RARE: [&str; 7] = [
+/// excepted ports, only for an address of conntrack; then enforcement that is carried.
+const RARE: [&str; 9] = [
     r#"sources = ["192.0.2.1", "192.0.2.9", "2001:db8::1", "2001:db8::9"]
        source-ports = "500,4500,65535"
        to-ports = "49152-61000"
@@ -58,7 +58,19 @@ const RARE: [&str; 7] = [
     r#"to-ports = "49152-61000"
        out-interfaces = "any"
        address = "masquerade"
-       source-ports = "1024-2047,3000,4000-4999,5001,6000-7000""#,
+       source-ports = "1024-2047,2049-2999,3001-3999,4001-4999,5001-7000""#,
+    r#"to-ports = "49152-61000"
+       out-interfaces = "any"
+       address = "masquerade"
+       sources = ["10.0.0.0/8"]
+       enforce = true
+       open-connections = "drop""#,
+    r#"source-ports = "1-65535"
+       to-ports = "49152-61000"
+       out-interfaces = "any"
+       address = "masquerade"
+       enforce = true
+       open-connections = "drop""#,
 ];
 
 fn cases() -> Vec<(ResolvedPolicy, TableState)> {
@@ -104,9 +116,11 @@ fn lacks(policy: &ResolvedPolicy) -> HashSet<Lack> {
     let scopes: Vec<_> = families.filter_map(|family| Scope::of(policy, family)).collect();
     let mut lacks: HashSet<_> = scopes.iter().flat_map(|scope| scope.lacks(policy)).collect();
     let is_translated = scopes.iter().any(|scope| scope.has_ports);
-    // Up to four ranges are compared by a rule each.
-    let is_interval = |ports: &PortSet| {
-        ports.ranges().len() > 4 && ports.ranges().iter().any(|range| range.count() > 1)
+    // More than four ranges with few ports between them are one range without these ports.
+    let has_excepted = |ports: &PortSet| {
+        let between = || PortSet::from(hull(ports)).difference(ports).count();
+        let ranges = ports.ranges();
+        ranges.len() > 4 && ranges.iter().any(|range| range.count() > 1) && between() <= 64
     };
     let (permitted, is_map) = match &policy.permitted {
         PermittedPorts::Set(ports) => (&policy.permitted_source_ports, ports.ranges().len() > 1),
@@ -116,8 +130,8 @@ fn lacks(policy: &ResolvedPolicy) -> HashSet<Lack> {
     let has_nat = is_translated && scopes.iter().any(|scope| scope.has_nat(policy));
     let NatFlags { random, fully_random, persistent } = policy.flags;
     let parts = [
-        (is_translated && is_interval(&policy.translated), Lack::Interval),
-        (policy.enforce && is_interval(permitted), Lack::Interval),
+        (is_translated && has_excepted(&policy.translated), Lack::LookupFlags),
+        (policy.enforce && has_excepted(permitted), Lack::LookupFlags),
         (is_map, Lack::Map),
         (policy.enforce && policy.open_connections == OpenConnections::Keep, Lack::OpenConnections),
         (has_nat && !is_one_port, Lack::NatRange),
@@ -125,6 +139,12 @@ fn lacks(policy: &ResolvedPolicy) -> HashSet<Lack> {
     ];
     lacks.extend(lacking(&parts));
     lacks
+}
+
+/// From the lowest to the highest port.
+fn hull(ports: &PortSet) -> PortRange {
+    let ranges = ports.ranges();
+    PortRange::new(ranges[0].first(), ranges[ranges.len() - 1].last()).expect("a range")
 }
 
 fn lacking(parts: &[(bool, Lack)]) -> impl Iterator<Item = Lack> {
@@ -211,7 +231,7 @@ fn sent_by_rustables_equals_sent_by_client() {
                 let is_common = matches!(&error,
                     Unsupported::Set { chain: Some(chain), policy: None, .. } if chain == "enforce");
                 let place = if is_common { " in chain enforce: " } else { ", of policy default: " };
-                assert!(!is_common || policy.enforce && lack == Lack::Interval, "{error}");
+                assert!(!is_common || policy.enforce && lack == Lack::LookupFlags, "{error}");
                 assert!(error.to_string().contains(place), "{error}");
                 refused.insert(lack);
             }
@@ -226,10 +246,18 @@ fn sent_by_rustables_equals_sent_by_client() {
         Lack::CtAddress,
         Lack::LookupFlags,
         Lack::Map,
-        Lack::Interval,
         Lack::OpenConnections,
     ];
     assert_eq!(refused, reasons.into());
+}
+
+#[test]
+fn interval_sets_are_refused() {
+    let mut ruleset = compiled(&format!("[[policy]]\nname = \"default\"\n{}", RARE[0]));
+    let ports = "1024-2000,3000-4000".parse().unwrap();
+    ruleset.sets.push(Set::ports(SetName::Named("ports"), &ports));
+    let Err(error) = Values::of(&ruleset) else { panic!() };
+    assert!(matches!(error, Unsupported::Set { lack: Lack::Interval, .. }), "{error}");
 }
 
 #[test]
