@@ -148,9 +148,9 @@ fn protect(router: &Host, server: &Host) -> bool {
         }
     }
     let selector = "src 192.0.2.200/32 dst 198.51.100.128/25";
-    let template = "tmpl src 203.0.113.1 dst 203.0.113.9 proto esp mode tunnel level use";
+    let template = "tmpl src 203.0.113.1 dst 203.0.113.9 proto esp mode tunnel";
     ok(router, &format!("ip xfrm policy add {selector} dir out {template}"));
-    ok(server, &format!("ip xfrm policy add {selector} dir in {template}"));
+    ok(server, &format!("ip xfrm policy add {selector} dir in {template} level use"));
     true
 }
 
