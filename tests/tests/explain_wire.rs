@@ -208,7 +208,8 @@ const WAYS: [Way; 27] = [
     way(From::Router, "2001:db8:18::1", "2001:db8:1818::9", "oif eth1"),
     way(From::Vrf, "198.19.0.1", "203.0.113.9", "oif wg-home"),
     way(From::Vrf, "198.19.0.1", "198.51.100.9", "oif wg-home"),
-    way(From::Vrf, "2001:db8:19::1", "2001:db8:1:1::9", "oif wg-home"),
+    // What a socket in a VRF sends over IPv6 has the VRF as its input interface in postrouting.
+    way(From::Vrf, "2001:db8:19::1", "2001:db8:1:1::9", "oif wg-home iif vrf0"),
 ];
 
 /// The router's address that masquerade gives, by output interface and family.
