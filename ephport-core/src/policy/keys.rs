@@ -1,154 +1,25 @@
 //! The keys of a policy, each declared once: policy files, JSON, flags and the table of docs/policy.md
 //! follow from [`KEYS`].
 
-use crate::allocation::block_table::{BlockTable, ExplicitBlocks};
+mod convert;
+mod near;
+
 use crate::allocation::map_e::MapE;
-use crate::net::family::{Families, Family};
-use crate::net::interface::{InterfaceError, InterfacePattern, InterfacePatterns};
 use crate::net::network::network;
 use crate::net::protocol::Protocol;
 use crate::policy::key::{Flag, Group, Key, Kind};
-use crate::policy::scope::OutInterfaces;
-use crate::policy::spec::{PolicySpec, Target};
-use crate::policy::value::{Input, InputError, Value, ValueError};
-use crate::word::WordError;
+use crate::policy::value::Value;
+use convert::{
+    blocks, families, map_e, out_interfaces, pattern, set_blocks, set_families, set_mark,
+    set_out_interfaces, set_to_ports, to_ports,
+};
+
+pub use near::near;
 
 /// The key with this name in policy files.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
-}
-
-/// The key that a misspelt name or a flag's name may mean.
-#[must_use]
-pub fn near(name: &str) -> Option<&'static Key> {
-    let plain = |text: &str| text.to_lowercase().replace(['-', '_', ' ', '.'], "");
-    let wanted = plain(name);
-    let names = |key: &'static Key| {
-        let flag = match key.flag {
-            Flag::Name(flag) => Some(flag),
-            Flag::Words => None,
-        };
-        [Some(key.name), flag, key.alias].into_iter().flatten()
-    };
-    let nearest = KEYS
-        .iter()
-        .flat_map(|key| names(key).map(move |name| (key, name)))
-        .map(|(key, name)| (distance(&wanted, &plain(name)), key))
-        .min_by_key(|(distance, _)| *distance);
-    nearest.filter(|(distance, _)| *distance * 3 <= wanted.chars().count()).map(|(_, key)| key)
-}
-
-/// The number of insertions, deletions and replacements of a character between two texts.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<_> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (to, above) in b.iter().zip(row.iter_mut().skip(1)) {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = *above;
-            left = replaced.min(left + 1).min(*above + 1);
-            *above = left;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or_default()
-}
-
-fn pattern(text: &str) -> Result<InterfacePattern, InterfaceError> {
-    text.parse()
-}
-
-fn out_interfaces(out: &OutInterfaces) -> Value {
-    match out {
-        OutInterfaces::Uplinks | OutInterfaces::Any => Value::text(out),
-        OutInterfaces::Matching(patterns) => Value::list(patterns),
-    }
-}
-
-fn set_out_interfaces(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {
-    spec.scope.out_interfaces = if input.is("any") {
-        OutInterfaces::Any
-    } else if input.is("uplinks") {
-        OutInterfaces::Uplinks
-    } else {
-        let patterns: Vec<_> = input.each(pattern)?;
-        OutInterfaces::Matching(InterfacePatterns::new(patterns).map_err(InputError::first)?)
-    };
-    Ok(())
-}
-
-fn families(families: Families) -> Value {
-    Value::list(families.iter().map(|family| match family {
-        Family::Ipv4 => "ipv4",
-        Family::Ipv6 => "ipv6",
-    }))
-}
-
-fn set_families(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {
-    let family = |text: &str| match text.to_ascii_lowercase().as_str() {
-        "ipv4" => Ok(Family::Ipv4),
-        "ipv6" => Ok(Family::Ipv6),
-        _ => Err(WordError { expected: "ipv4 or ipv6" }),
-    };
-    let families: Vec<Family> = input.each(family)?;
-    spec.scope.families = match families.as_slice() {
-        [first, rest @ ..] if rest.iter().all(|family| family == first) => (*first).into(),
-        _ => Families::Both,
-    };
-    Ok(())
-}
-
-fn set_mark(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {
-    spec.scope.mark = if input.items().is_empty() { None } else { Some(input.one()?) };
-    Ok(())
-}
-
-fn to_ports(spec: &PolicySpec) -> Option<Value> {
-    match &spec.target {
-        Target::Ports(ports) => Some(Value::Ports(ports.clone())),
-        Target::Local => Some(Value::text("local")),
-        Target::MapE(_) | Target::Blocks(_) => None,
-    }
-}
-
-fn set_to_ports(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {
-    spec.target = if input.is("local") { Target::Local } else { input.ports()?.into() };
-    Ok(())
-}
-
-fn map_e(spec: &PolicySpec) -> Option<Value> {
-    match &spec.target {
-        Target::MapE(map_e) => Some(Value::text(map_e)),
-        _ => None,
-    }
-}
-
-fn blocks(spec: &PolicySpec) -> Option<Value> {
-    let Target::Blocks(table) = &spec.target else { return None };
-    Some(match &**table {
-        BlockTable::Plan(plan) => Value::text(plan),
-        table @ BlockTable::Explicit(_) => Value::list(table),
-    })
-}
-
-fn set_blocks(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {
-    let table = match input.items() {
-        [text] => text.parse::<BlockTable>().map_err(InputError::first)?,
-        items => {
-            let block = |(item, text): (usize, &&str)| {
-                text.parse().map_err(|error| InputError { item, error: ValueError::Blocks(error) })
-            };
-            let blocks = items.iter().enumerate().map(block).collect::<Result<Vec<_>, _>>()?;
-            BlockTable::Explicit(ExplicitBlocks::new(blocks).map_err(InputError::first)?)
-        }
-    };
-    spec.target = table.into();
-    Ok(())
 }
 
 /// Every key of a policy, in the order of policy files.
@@ -617,6 +488,8 @@ pub const KEYS: [Key; 29] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::spec::{PolicySpec, Target};
+    use crate::policy::value::Input;
 
     #[test]
     fn defaults_are_those_of_the_policy() {
@@ -637,27 +510,6 @@ mod tests {
             let mut spec = PolicySpec::to(Target::Local);
             key.set(&mut spec, &Input::text(&text)).unwrap();
             assert!(key.given(&spec).is_some(), "{}", key.name);
-        }
-    }
-
-    #[test]
-    fn misspelt_keys_are_recognized() {
-        for (name, expected) in [
-            ("toports", Some("to-ports")),
-            ("to_ports", Some("to-ports")),
-            ("TO-PORTS", Some("to-ports")),
-            ("sport", Some("source-ports")),
-            ("out-interface", Some("out-interfaces")),
-            ("protocol", Some("protocols")),
-            ("exempt", Some("except-ports")),
-            ("enforced", Some("enforce")),
-            ("adress", Some("address")),
-            ("soruces", Some("sources")),
-            ("speed", None),
-            ("x", None),
-            ("", None),
-        ] {
-            assert_eq!(near(name).map(|key| key.name), expected, "{name}");
         }
     }
 

@@ -1,0 +1,104 @@
+//! Values of keys that are more than one text: from the parts of a policy, and back.
+
+use crate::allocation::block_table::{BlockTable, ExplicitBlocks};
+use crate::net::family::{Families, Family};
+use crate::net::interface::{InterfaceError, InterfacePattern, InterfacePatterns};
+use crate::policy::scope::OutInterfaces;
+use crate::policy::spec::{PolicySpec, Target};
+use crate::policy::value::{Input, InputError, Value, ValueError};
+use crate::word::WordError;
+
+pub(super) fn pattern(text: &str) -> Result<InterfacePattern, InterfaceError> {
+    text.parse()
+}
+
+pub(super) fn out_interfaces(out: &OutInterfaces) -> Value {
+    match out {
+        OutInterfaces::Uplinks | OutInterfaces::Any => Value::text(out),
+        OutInterfaces::Matching(patterns) => Value::list(patterns),
+    }
+}
+
+pub(super) fn set_out_interfaces(
+    spec: &mut PolicySpec,
+    input: &Input<'_>,
+) -> Result<(), InputError> {
+    spec.scope.out_interfaces = if input.is("any") {
+        OutInterfaces::Any
+    } else if input.is("uplinks") {
+        OutInterfaces::Uplinks
+    } else {
+        let patterns: Vec<_> = input.each(pattern)?;
+        OutInterfaces::Matching(InterfacePatterns::new(patterns).map_err(InputError::first)?)
+    };
+    Ok(())
+}
+
+pub(super) fn families(families: Families) -> Value {
+    Value::list(families.iter().map(|family| match family {
+        Family::Ipv4 => "ipv4",
+        Family::Ipv6 => "ipv6",
+    }))
+}
+
+pub(super) fn set_families(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {
+    let family = |text: &str| match text.to_ascii_lowercase().as_str() {
+        "ipv4" => Ok(Family::Ipv4),
+        "ipv6" => Ok(Family::Ipv6),
+        _ => Err(WordError { expected: "ipv4 or ipv6" }),
+    };
+    let families: Vec<Family> = input.each(family)?;
+    spec.scope.families = match families.as_slice() {
+        [first, rest @ ..] if rest.iter().all(|family| family == first) => (*first).into(),
+        _ => Families::Both,
+    };
+    Ok(())
+}
+
+pub(super) fn set_mark(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {
+    spec.scope.mark = if input.items().is_empty() { None } else { Some(input.one()?) };
+    Ok(())
+}
+
+pub(super) fn to_ports(spec: &PolicySpec) -> Option<Value> {
+    match &spec.target {
+        Target::Ports(ports) => Some(Value::Ports(ports.clone())),
+        Target::Local => Some(Value::text("local")),
+        Target::MapE(_) | Target::Blocks(_) => None,
+    }
+}
+
+pub(super) fn set_to_ports(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {
+    spec.target = if input.is("local") { Target::Local } else { input.ports()?.into() };
+    Ok(())
+}
+
+pub(super) fn map_e(spec: &PolicySpec) -> Option<Value> {
+    match &spec.target {
+        Target::MapE(map_e) => Some(Value::text(map_e)),
+        _ => None,
+    }
+}
+
+pub(super) fn blocks(spec: &PolicySpec) -> Option<Value> {
+    let Target::Blocks(table) = &spec.target else { return None };
+    Some(match &**table {
+        BlockTable::Plan(plan) => Value::text(plan),
+        table @ BlockTable::Explicit(_) => Value::list(table),
+    })
+}
+
+pub(super) fn set_blocks(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {
+    let table = match input.items() {
+        [text] => text.parse::<BlockTable>().map_err(InputError::first)?,
+        items => {
+            let block = |(item, text): (usize, &&str)| {
+                text.parse().map_err(|error| InputError { item, error: ValueError::Blocks(error) })
+            };
+            let blocks = items.iter().enumerate().map(block).collect::<Result<Vec<_>, _>>()?;
+            BlockTable::Explicit(ExplicitBlocks::new(blocks).map_err(InputError::first)?)
+        }
+    };
+    spec.target = table.into();
+    Ok(())
+}
