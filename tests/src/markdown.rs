@@ -1,5 +1,8 @@
 //! The blocks, code spans and table rows of a page of Markdown.
 
+use std::fs;
+use std::path::Path;
+
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 /// Language and text of each fenced block, in order.
@@ -51,6 +54,29 @@ pub fn first_cells(page: &str) -> Vec<String> {
         }
     }
     cells
+}
+
+/// The count of the tests that a page names as `FILE: TEST`, and those that do not exist. `FILE` is one of
+/// `tests/tests`; `nft/FILE` and `core/FILE` are tests of these crates, any other path is in the source of
+/// ephport-nft.
+///
+/// # Panics
+/// When there is no such file.
+#[must_use]
+pub fn missing_tests(root: &Path, page: &str) -> (usize, Vec<String>) {
+    let spans = code_spans(page);
+    let named: Vec<_> = spans.iter().filter_map(|span| span.split_once(": ")).collect();
+    let is_missing = |(place, test): &&(&str, &str)| {
+        let path = match place.split_once('/') {
+            None => format!("tests/tests/{place}.rs"),
+            Some((name @ ("nft" | "core"), file)) => format!("ephport-{name}/tests/{file}.rs"),
+            Some(_) => format!("ephport-nft/src/{place}.rs"),
+        };
+        let code = fs::read_to_string(root.join(&path)).expect(&path);
+        !code.contains(&format!("fn {test}() {{"))
+    };
+    let missing = named.iter().filter(is_missing);
+    (named.len(), missing.map(|(place, test)| format!("{place}: {test}")).collect())
 }
 
 fn parser(page: &str) -> Parser<'_> {

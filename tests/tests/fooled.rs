@@ -12,7 +12,7 @@ use ephport_nft::nftables::expr::{Masq, Opaque, Register};
 use ephport_nft::nftables::{Chain, Hook, Rule, Table};
 use ephport_nft::uapi::NFNL_MSG_BATCH_BEGIN;
 use ephport_nft::{Applied, Client, Error, Installed, TableState};
-use ephport_tests::markdown::code_spans;
+use ephport_tests::markdown::missing_tests;
 use ephport_tests::tool::binary;
 use ephport_tests::{Host, PolicyFile, apply, compiled, installed};
 use nix::errno::Errno;
@@ -259,17 +259,7 @@ fn table_with_flag_owner_is_owned() {
 fn every_row_of_the_table_names_existing_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let page = fs::read_to_string(root.join("docs/client.md")).expect("docs/client.md");
-    let mut count = 0;
-    for name in code_spans(&page).iter().filter(|span| span.contains(": ")) {
-        let (place, test) = name.split_once(": ").expect("both");
-        let path = match place.split_once('/') {
-            None => format!("tests/tests/{place}.rs"),
-            Some(("nft", file)) => format!("ephport-nft/tests/{file}.rs"),
-            Some(_) => format!("ephport-nft/src/{place}.rs"),
-        };
-        let code = fs::read_to_string(root.join(&path)).expect(&path);
-        assert!(code.contains(&format!("fn {test}() {{")), "{name}");
-        count += 1;
-    }
+    let (count, missing) = missing_tests(root, &page);
+    assert_eq!(missing, Vec::<String>::new());
     assert!(count > 25, "{count}");
 }
