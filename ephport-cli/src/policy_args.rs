@@ -164,7 +164,7 @@ fn texts<'a>(matches: &'a ArgMatches, key: &Key) -> Vec<&'a str> {
 }
 
 /// The error of a value that cannot be read.
-fn invalid(key: &Key, texts: &[&str], InputError { item, error }: &InputError) -> clap::Error {
+fn invalid(key: &Key, texts: &[&str], InputError { item, error, .. }: &InputError) -> clap::Error {
     let text = texts.get(*item).copied().unwrap_or_default();
     let flag = format!("{} <{}>", key.typed_flag(), key.placeholder);
     usage(

@@ -99,8 +99,8 @@ fn rows(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
     if policy.enforce {
         rows.push(("enforcement", "packets with other source ports are dropped".into()));
         let open = match policy.open_connections {
-            OpenConnections::Keep => "those open when first enforced pass until they end",
             OpenConnections::Drop => "dropped too",
+            _ => "those open when first enforced pass until they end",
         };
         rows.push(("open connections", open.into()));
     }
@@ -152,7 +152,7 @@ fn target(policy: &ResolvedPolicy) -> String {
     match &policy.policy.spec().target {
         Target::MapE(map_e) => format!("MAP-E {map_e}: {ports}"),
         Target::Local => format!("local: {ports}"),
-        Target::Ports(_) | Target::Blocks(_) => ports,
+        _ => ports,
     }
 }
 
@@ -169,10 +169,10 @@ fn ranges(ports: &PortSet) -> String {
 /// What happens to the source address.
 pub(crate) fn address(address: Address) -> String {
     match address {
-        Address::Auto => "auto: kept if valid outside, else masquerade".into(),
         Address::Masquerade => "masquerade: an address of the output interface".into(),
         Address::Keep => "keep: not changed".into(),
         Address::Fixed(address) => format!("becomes {address}"),
+        _ => "auto: kept if valid outside, else masquerade".into(),
     }
 }
 

@@ -296,6 +296,7 @@ fn first_unmet(conditions: &[(bool, Reason)]) -> Option<Reason> {
 
 /// The evaluation of several policies, in order, for one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Evaluation<'a> {
     /// The first policy that translates the connection; `None` if no policy does.
     pub matched: Option<Match<'a>>,
@@ -305,6 +306,7 @@ pub struct Evaluation<'a> {
 
 /// The policy that translates a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Match<'a> {
     /// The index of the policy, from 0.
     pub index: usize,
@@ -316,6 +318,7 @@ pub struct Match<'a> {
 
 /// A policy that does not match a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NonMatch<'a> {
     /// The index of the policy, from 0.
     pub index: usize,

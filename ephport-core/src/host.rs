@@ -12,6 +12,7 @@ use crate::net::port_set::PortSet;
 
 /// Facts of one network namespace, read when a policy is applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HostFacts {
     /// The interfaces with a default route, IPv4 or IPv6, in any routing table; sorted.
     pub uplinks: Vec<InterfaceName>,
@@ -57,6 +58,7 @@ pub struct HostFacts {
 
 /// A default route, or two routes to both halves of all addresses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct DefaultRoute {
     /// The output interface.
     pub interface: InterfaceName,
@@ -71,6 +73,18 @@ pub struct DefaultRoute {
 }
 
 impl DefaultRoute {
+    /// The default route of `family` in `table` by this interface.
+    #[must_use]
+    pub fn new(
+        interface: InterfaceName,
+        table: u32,
+        family: Family,
+        vrf: Option<InterfaceName>,
+        halves: bool,
+    ) -> Self {
+        Self { interface, table, family, vrf, halves }
+    }
+
     /// The table in which routes are unless they name another (`RT_TABLE_MAIN`).
     pub const MAIN_TABLE: u32 = 254;
 }
@@ -90,6 +104,19 @@ impl fmt::Display for DefaultRoute {
 }
 
 impl HostFacts {
+    /// A host of which only the uplinks are known. The other fields can be set after that.
+    ///
+    /// ```
+    /// use ephport_core::HostFacts;
+    ///
+    /// let mut host = HostFacts::with_uplinks(["eth0".parse()?]);
+    /// host.interfaces = vec!["eth0".parse()?, "docker0".parse()?];
+    /// # Ok::<(), ephport_core::InterfaceError>(())
+    /// ```
+    pub fn with_uplinks(uplinks: impl IntoIterator<Item = InterfaceName>) -> Self {
+        Self { uplinks: uplinks.into_iter().collect(), ..Self::default() }
+    }
+
     /// The patterns with the names that packets are matched by in the place of alternative names.
     #[must_use]
     pub fn named(&self, patterns: &[InterfacePattern]) -> Vec<InterfacePattern> {

@@ -23,7 +23,7 @@
 //!
 //! let range: PortRange = "49152-61000".parse()?;
 //! let policy = Policy::to(range).named("builds").sources(["172.16.0.0/12"]).build()?;
-//! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
+//! let host = HostFacts::with_uplinks(["eth0".parse()?]);
 //! let flow: Flow = "tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0 iif docker0".parse()?;
 //! let Decision::Translated(translation) = policy.resolve(&host)?.decide(&flow) else {
 //!     panic!("not translated");

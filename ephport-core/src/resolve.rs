@@ -21,6 +21,7 @@ use crate::policy::{
 
 /// A policy bound to one host: its uplinks and local ports are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ResolvedPolicy {
     /// The policy as it was written.
     pub policy: Policy,
@@ -83,7 +84,8 @@ pub struct ResolvedPolicy {
     pub expected_connections: ExpectedConnections,
 }
 
-/// The ports to which connections are translated.
+/// The ports to which connections are translated. A program must know each variant, so that a new one is a
+/// breaking change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PermittedPorts {
     /// The same ports for all sources; not empty.

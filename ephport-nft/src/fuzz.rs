@@ -3,7 +3,7 @@
 
 use ephport_core::decision::{CtState, Effect, evaluate, permits};
 use ephport_core::strategies::{addresses, flows, policies, ports, scopes, selections, targets};
-use ephport_core::{Document, Flow, HostFacts, Policy, PolicySpec, Port, Protocol, ResolvedPolicy};
+use ephport_core::{Document, Flow, HostFacts, Policy, Port, Protocol, ResolvedPolicy};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -153,15 +153,12 @@ pub fn meaning(bytes: &[u8]) {
 /// A policy whose parts change one by one with the bytes.
 fn policy(genes: &mut Genes<'_>, index: usize) -> Option<Policy> {
     let (flags, spread) = genes.draw(selections())?;
-    let spec = PolicySpec {
-        name: format!("policy-{index}").parse().ok()?,
-        scope: genes.draw(scopes())?,
-        target: genes.draw(targets())?,
-        flags,
-        spread,
-        address: genes.draw(addresses())?,
-        ..genes.draw(policies())?.spec().clone()
-    };
+    let name = format!("policy-{index}").parse().ok()?;
+    let (scope, target) = (genes.draw(scopes())?, genes.draw(targets())?);
+    let address = genes.draw(addresses())?;
+    let mut spec = genes.draw(policies())?.spec().clone();
+    (spec.name, spec.scope, spec.target) = (name, scope, target);
+    (spec.flags, spec.spread, spec.address) = (flags, spread, address);
     Policy::new(spec).ok()
 }
 

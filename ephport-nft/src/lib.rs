@@ -31,7 +31,7 @@
 //! # use ephport_core::{Document, HostFacts};
 //! # use ephport_nft::Plan;
 //! let document: Document = "[[policy]]\nname = \"a\"\nto-ports = \"49152-61000\"".parse()?;
-//! let facts = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
+//! let facts = HostFacts::with_uplinks(["eth0".parse()?]);
 //! let plan = Plan::new(document.policies(), &facts)?;
 //! print!("{}", plan.table.to_nft());
 //! for warning in &plan.warnings {

@@ -16,6 +16,7 @@ use crate::uapi::{
 
 /// A socket (`struct inet_diag_msg`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InetSocket {
     /// The protocol.
     pub protocol: Protocol,

@@ -4,7 +4,7 @@ use ephport_core::strategies::documents;
 use ephport_core::{Document, HostFacts};
 use ephport_nft::nftables::expr::{Expr, Immediate, Verdict};
 use ephport_nft::nftables::{Chain, Comment, Element, Rule};
-use ephport_nft::plan::drift::{Attribute, Drift, Location, drift, evident};
+use ephport_nft::plan::drift::{drift, evident};
 use ephport_nft::table::layout::{FAMILY, TABLE};
 use ephport_nft::{TableState, compile};
 use expect_test::expect;
@@ -206,38 +206,4 @@ fn fingerprint_is_reported_only_without_other_drift() {
     assert_eq!(before, "the table: fingerprint none, expected ephport-nft 0.1.0");
     installed.chains.pop();
     assert_eq!(sentences(&installed, &desired).len(), 1);
-}
-
-#[test]
-fn sentences_start_with_the_location() {
-    let drift = |location, attribute, found: Option<&str>, expected: Option<&str>| {
-        let [found, expected] = [found, expected].map(|text| text.map(Into::into));
-        Drift { location, attribute, found, expected }.to_string()
-    };
-    let chain = || Location::Chain { chain: "enforce".into() };
-    let set = || Location::Set { set: "p/blocks4".into() };
-    let rule = |policy: Option<&str>| Location::Rule {
-        chain: "postrouting".into(),
-        number: 3,
-        policy: policy.map(|name| name.parse().unwrap()),
-    };
-    let lines = [
-        drift(Location::Table, Attribute::Object, None, Some("")),
-        drift(chain(), Attribute::Object, Some(""), None),
-        drift(chain(), Attribute::Rules, None, Some("6")),
-        drift(rule(Some("p")), Attribute::Object, None, Some("counter")),
-        drift(rule(None), Attribute::Object, Some("counter"), None),
-        drift(rule(Some("p")), Attribute::Position, Some("3"), Some("4")),
-        drift(set(), Attribute::Elements, Some("1, 2, 3 and 2 more"), None),
-    ];
-    expect![[r#"
-        the table is missing
-        chain enforce belongs to no policy
-        chain enforce: rules none, expected 6
-        policy p, rule 3 of postrouting is missing: counter
-        rule 3 of postrouting belongs to no policy: counter
-        policy p, rule 3 of postrouting: position 3, expected 4
-        set p/blocks4: elements 1, 2, 3 and 2 more, expected none
-    "#]]
-    .assert_eq(&(lines.join("\n") + "\n"));
 }

@@ -6,7 +6,7 @@ use ephport_nft::{TableState, compile};
 /// The program of a document on a host whose uplink is `eth0`.
 fn compiled(document: &str) -> TableState {
     let document: Document = document.parse().unwrap();
-    let host = HostFacts { uplinks: vec!["eth0".parse().unwrap()], ..HostFacts::default() };
+    let host = HostFacts::with_uplinks(["eth0".parse().unwrap()]);
     compile(&document.resolve(&host).unwrap()).unwrap()
 }
 
@@ -77,7 +77,8 @@ fn address_chain(lines: &str) -> Option<String> {
     );
     let document: Document = text.parse().unwrap();
     let kept_sources = vec!["198.51.100.1".parse().unwrap()];
-    let host = HostFacts { kept_sources, ..HostFacts::default() };
+    let mut host = HostFacts::default();
+    host.kept_sources = kept_sources;
     let listing = compile(&document.resolve(&host).unwrap()).unwrap().to_nft().to_string();
     let (_, chain) = listing.split_once("chain a/address {\n")?;
     Some(chain.split_once("\t}").unwrap().0.replace("\t\t", ""))

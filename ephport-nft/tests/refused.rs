@@ -21,7 +21,7 @@ use ephport_nft::{TableState, compile};
 fn compiled() -> TableState {
     let policy =
         Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()))).unwrap();
-    let host = HostFacts { uplinks: vec!["eth0".parse().unwrap()], ..HostFacts::default() };
+    let host = HostFacts::with_uplinks(["eth0".parse().unwrap()]);
     compile(&[policy.resolve(&host).unwrap()]).unwrap()
 }
 
@@ -129,7 +129,7 @@ fn bytes_that_are_no_elements() {
 fn two_policies_of_one_name() {
     let policy =
         Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()))).unwrap();
-    let host = HostFacts { uplinks: vec!["eth0".parse().unwrap()], ..HostFacts::default() };
+    let host = HostFacts::with_uplinks(["eth0".parse().unwrap()]);
     let resolved = policy.resolve(&host).unwrap();
     let error = compile(&[resolved.clone(), resolved]).unwrap_err();
     assert!(matches!(error, CompileError::SameName { .. }), "{error:?}");

@@ -35,7 +35,7 @@ impl Outcome {
                 let address = match translation.address {
                     Address::Fixed(address) => address,
                     Address::Keep => source,
-                    Address::Auto | Address::Masquerade => of_family(source, ROUTER_V4, ROUTER_V6),
+                    _ => of_family(source, ROUTER_V4, ROUTER_V6),
                 };
                 (address, ports)
             }

@@ -1,7 +1,7 @@
 //! The kernel's rules after `apply` are those after nft's own command, byte for byte.
 
 use ephport_cli::Exit;
-use ephport_core::{Address, NatFlags, Policy, PolicySpec, PortRange, Protocols, Scope, Target};
+use ephport_core::{Address, NatFlags, Policy, PolicySpec, PortRange, Protocols};
 use ephport_core::{HostFacts, OutInterfaces, PickUp};
 use ephport_nft::netlink::Writer;
 use ephport_nft::nftables::Rule;
@@ -50,20 +50,12 @@ fn nft_rule(case: &Case) -> String {
 }
 
 fn policy(case: &Case) -> Policy {
-    let scope = Scope {
-        out_interfaces: OutInterfaces::Any,
-        protocols: "tcp".parse::<Protocols>().expect("tcp"),
-        ..Scope::default()
-    };
-    Policy::new(PolicySpec {
-        scope,
-        source_ports: case.sport.into(),
-        flags: case.flags,
-        address: Address::Masquerade,
-        pick_up: PickUp::Any,
-        ..PolicySpec::to(Target::Ports(case.to.into()))
-    })
-    .expect("a policy")
+    let mut spec = PolicySpec::to(case.to);
+    spec.scope.out_interfaces = OutInterfaces::Any;
+    spec.scope.protocols = "tcp".parse::<Protocols>().expect("tcp");
+    (spec.source_ports, spec.flags) = (case.sport.into(), case.flags);
+    (spec.address, spec.pick_up) = (Address::Masquerade, PickUp::Any);
+    Policy::new(spec).expect("a policy")
 }
 
 fn bytes(exprs: &[Expr]) -> Vec<u8> {

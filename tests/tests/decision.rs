@@ -56,14 +56,12 @@ fn scopes() -> impl Strategy<Value = Scope> {
     let origins = [Origin::Both, Origin::Both, Origin::Local, Origin::Forwarded];
     let origin = prop::sample::select(origins.to_vec());
     (out_interfaces, families, protocols, nets(), nets(), origin).prop_map(
-        |(out_interfaces, families, protocols, sources, except_destinations, origin)| Scope {
-            out_interfaces,
-            families,
-            protocols,
-            sources,
-            except_destinations,
-            origin,
-            ..Scope::default()
+        |(out_interfaces, families, protocols, sources, except_destinations, origin)| {
+            let mut scope = Scope::default();
+            (scope.out_interfaces, scope.families) = (out_interfaces, families);
+            (scope.protocols, scope.origin) = (protocols, origin);
+            (scope.sources, scope.except_destinations) = (sources, except_destinations);
+            scope
         },
     )
 }
@@ -111,18 +109,10 @@ fn policies() -> impl Strategy<Value = Policy> {
     (scopes(), from, exempt, targets(), rest).prop_filter_map(
         "parts that do not fit",
         |(scope, source_ports, exempt, target, ((flags, spread), address, pick_up, enforce))| {
-            let target = PolicySpec::to(target);
-            let spec = PolicySpec {
-                scope,
-                source_ports,
-                exempt,
-                flags,
-                spread,
-                address,
-                pick_up,
-                enforce,
-                ..target
-            };
+            let mut spec = PolicySpec::to(target);
+            (spec.scope, spec.source_ports, spec.exempt) = (scope, source_ports, exempt);
+            (spec.flags, spec.spread, spec.address) = (flags, spread, address);
+            (spec.pick_up, spec.enforce) = (pick_up, enforce);
             Policy::new(spec).ok()
         },
     )
@@ -132,8 +122,9 @@ fn documents() -> impl Strategy<Value = Document> {
     vec(policies(), 1..4).prop_map(|policies| {
         let name = |i: usize| format!("p{i}").parse::<PolicyName>().expect("a name");
         let named = policies.iter().enumerate().map(|(i, policy)| {
-            let spec = PolicySpec { name: name(i), ..policy.spec().clone() };
-            Policy::new(spec).expect("parts that fit")
+            let mut policy = policy.clone();
+            policy.rename(name(i));
+            policy
         });
         Document::new(named.collect()).expect("names of their own")
     })

@@ -320,9 +320,9 @@ fn disagreement(
         return (!is_same).then_some("translated, but explained as not translated");
     };
     let address = match matched.translation.address {
-        Address::Masquerade | Address::Auto => router,
         Address::Keep => drawn.source.ip(),
         Address::Fixed(fixed) => fixed,
+        _ => router,
     };
     if address != seen.ip() {
         return Some("another address");

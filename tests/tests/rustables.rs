@@ -191,7 +191,6 @@ impl Scope {
     fn has_nat(&self, policy: &ResolvedPolicy) -> bool {
         let is_private = |net: &IpNet| PRIVATE_NETWORKS.iter().any(|private| private.contains(net));
         match policy.address {
-            Address::Masquerade => false,
             Address::Keep | Address::Fixed(_) => true,
             // Sockets of the host may have an address of the output interface.
             Address::Auto => {
@@ -199,6 +198,7 @@ impl Scope {
                     || self.sources.is_empty()
                     || !self.sources.iter().all(is_private)
             }
+            _ => false,
         }
     }
 }

@@ -7,7 +7,7 @@ use ephport_core::import::map_e::target;
 use ephport_core::import::nacl::Action;
 use ephport_core::{
     AddressRange, Document, Families, Family, NetworkAcl, NetworkAcls, Policy, PolicyError,
-    PolicySpec, PortRange, PortSet, Protocol, Protocols, Scope, Target, ValueError,
+    PolicySpec, PortRange, PortSet, Protocol, Protocols, ValueError,
 };
 
 use super::{Failure, read_bytes, read_input};
@@ -50,8 +50,8 @@ pub(crate) fn run(
                 Some(target) => target,
                 None => target(&read_input(input)?)?,
             };
-            let scope = Scope { families: Families::Ipv4, ..Scope::default() };
-            let spec = PolicySpec { scope, name: name("map-e")?, ..PolicySpec::to(target) };
+            let mut spec = PolicySpec::to(target);
+            (spec.name, spec.scope.families) = (name("map-e")?, Families::Ipv4);
             let policies = vec![Policy::new(spec)?];
             let found = Found { policies, skipped: Vec::new(), notes: Vec::new() };
             found.print(format.json, Failure::NoTranslation, output)
@@ -170,13 +170,10 @@ fn reply_policies(
     let usable = targets.into_iter().filter(|(_, _, ports)| !ports.is_empty());
     usable
         .map(|(suffix, protocols, ports)| {
-            let scope = Scope { protocols, families, ..Scope::default() };
-            let name = name(&format!("{prefix}{suffix}"))?;
-            Ok(Policy::new(PolicySpec {
-                scope,
-                name,
-                ..PolicySpec::to(Target::Ports(ports.clone()))
-            })?)
+            let mut spec = PolicySpec::to(ports.clone());
+            spec.name = name(&format!("{prefix}{suffix}"))?;
+            (spec.scope.protocols, spec.scope.families) = (protocols, families);
+            Ok(Policy::new(spec)?)
         })
         .collect()
 }

@@ -159,8 +159,16 @@ impl<'a> Report<'a> {
     }
 
     fn document(&self) -> UsageDocument {
-        let Statistics { entries, max_entries, found, invalid, insert_failed, drop, early_drop } =
-            self.statistics;
+        let Statistics {
+            entries,
+            max_entries,
+            found,
+            invalid,
+            insert_failed,
+            drop,
+            early_drop,
+            ..
+        } = self.statistics;
         let policies = self.policies().map(|(usage, installed, fullest)| PolicyUsageDocument {
             policy: usage.policy.name.to_string(),
             ports: document::ports(&usage.ports),
@@ -193,7 +201,7 @@ impl<'a> Report<'a> {
 
 /// The summary of a policy.
 fn policy(usage: &PolicyUsage<'_>, installed: Option<&InstalledPolicy>) -> Block {
-    let PolicyUsage { policy, ports, used, connections, exempt, outside } = usage;
+    let PolicyUsage { policy, ports, used, connections, exempt, outside, .. } = usage;
     let mut block = Block::new(format!("policy {}", policy.name));
     let whose = match &policy.permitted {
         PermittedPorts::Set(_) => String::new(),

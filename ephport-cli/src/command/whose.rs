@@ -63,7 +63,7 @@ impl Found<'_> {
     }
 
     fn document(&self) -> SourceDocument {
-        let ephport_core::Block { source, outside, ports: range } = self.block;
+        let ephport_core::Block { source, outside, ports: range, .. } = self.block;
         SourceDocument {
             policy: self.policy.name().to_string(),
             source: source.to_string(),

@@ -116,7 +116,7 @@ pub(crate) struct UplinkDocument {
 
 impl From<&DefaultRoute> for UplinkDocument {
     fn from(route: &DefaultRoute) -> Self {
-        let DefaultRoute { interface, table, family, vrf, halves } = route;
+        let DefaultRoute { interface, table, family, vrf, halves, .. } = route;
         Self {
             interface: interface.to_string(),
             table: *table,
@@ -138,7 +138,7 @@ pub(crate) struct PacketMark {
 
 impl From<&ResolvedPolicy> for PolicyDocument {
     fn from(policy: &ResolvedPolicy) -> Self {
-        // Without `..`: a new field is a new key.
+        // The test `every_key_of_a_policy_is_in_the_document` asks for each new field.
         let ResolvedPolicy {
             policy: written,
             name,
@@ -157,9 +157,7 @@ impl From<&ResolvedPolicy> for PolicyDocument {
             ipsec,
             translated,
             permitted,
-            local_ports: _,
             permitted_source_ports,
-            untranslated: _,
             flags,
             spread,
             address,
@@ -168,6 +166,7 @@ impl From<&ResolvedPolicy> for PolicyDocument {
             enforce,
             open_connections,
             expected_connections,
+            ..
         } = policy;
         Self {
             name: name.to_string(),
@@ -348,5 +347,26 @@ pub(crate) struct Step {
 impl From<&ephport_nft::plan::Step> for Step {
     fn from(step: &ephport_nft::plan::Step) -> Self {
         Self { chain: step.chain.clone(), rule: step.rule }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ephport_core::policy::keys::KEYS;
+    use ephport_core::{HostFacts, Policy, PortRange};
+
+    use super::*;
+
+    #[test]
+    fn every_key_of_a_policy_is_in_the_document() {
+        let policy = Policy::to(PortRange::EPHEMERAL).build().unwrap();
+        let host = HostFacts::with_uplinks(["eth0".parse().unwrap()]);
+        let document = PolicyDocument::from(&policy.resolve(&host).unwrap());
+        let document = serde_json::to_value(document).unwrap();
+        // `to_ports` and `source_ports` are the ports that remain on this host.
+        let computed = ["exempt-source-ports", "map-e", "blocks", "except-ports"];
+        for key in KEYS.iter().filter(|key| !computed.contains(&key.name)) {
+            assert!(document.get(key.name.replace('-', "_")).is_some(), "{}", key.name);
+        }
     }
 }

@@ -23,6 +23,7 @@ use crate::net::port_set::PortSet;
 
 /// Which block of ports each source has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum BlockTable {
     /// By arithmetic.
     Plan(BlockPlan),

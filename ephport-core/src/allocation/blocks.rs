@@ -32,6 +32,7 @@ use crate::text::quoted;
 
 /// The ports of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct Block {
     /// The source.
     pub source: IpAddr,

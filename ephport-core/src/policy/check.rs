@@ -316,6 +316,7 @@ pub(super) fn name_of(
 
 /// A key of a policy with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GivenKey {
     /// The key, as in policy files.
     pub key: &'static str,

@@ -66,6 +66,7 @@ impl Distribution {
 
 /// Selection of one of several ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct PortSelection {
     /// The flags that the kernel gets.
     pub flags: NatFlags,
@@ -73,8 +74,17 @@ pub struct PortSelection {
     pub distribution: Option<Distribution>,
 }
 
+impl PortSelection {
+    /// The selection with these flags, and a distribution over several ranges.
+    #[must_use]
+    pub const fn new(flags: NatFlags, distribution: Option<Distribution>) -> Self {
+        Self { flags, distribution }
+    }
+}
+
 /// Translation of a connection: the ports that it can get, and its source address.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Translation {
     /// The ports that the connection can get.
     pub ports: PortSet,
@@ -85,4 +95,17 @@ pub struct Translation {
     pub address: Address,
     /// Selection of one of the ports.
     pub selection: PortSelection,
+}
+
+impl Translation {
+    /// The translation to one of these ports; `keep` is its own port, if it may stay.
+    #[must_use]
+    pub fn new(
+        ports: PortSet,
+        keep: Option<Port>,
+        address: Address,
+        selection: PortSelection,
+    ) -> Self {
+        Self { ports, keep, address, selection }
+    }
 }

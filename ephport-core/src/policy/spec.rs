@@ -12,6 +12,7 @@ use crate::word::words;
 
 /// The parts of a policy; [`Policy::new`](crate::Policy::new) checks them.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PolicySpec {
     /// The name.
     pub name: PolicyName,
@@ -69,6 +70,7 @@ impl PolicySpec {
 
 /// The ports that a policy permits.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Target {
     /// These ports; not empty.
     Ports(PortSet),
@@ -107,6 +109,7 @@ impl From<BlockTable> for Target {
 
 /// The packets of a TCP connection from which translation may start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PickUp {
     /// Only the opening segment (SYN without ACK, RST or FIN): connections that were open before the
     /// policy was applied keep their port.
@@ -121,6 +124,7 @@ words!(PickUp, "opening or any", Opening = "opening", Any = "any");
 
 /// What enforcement does to connections that were open when the policy was first applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum OpenConnections {
     /// They continue with the source port that they have.
     #[default]
@@ -134,6 +138,7 @@ words!(OpenConnections, "keep or drop", Keep = "keep", Drop = "drop");
 /// What enforcement does to connections that a conntrack helper expected (FTP, SIP, TFTP): NAT binds
 /// them before any rule, mostly without another port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ExpectedConnections {
     /// They pass and are counted.
     #[default]

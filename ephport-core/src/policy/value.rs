@@ -86,6 +86,7 @@ impl<'a> Input<'a> {
 
 /// Why a value cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InputError {
     /// The index of the item.
     pub item: usize,

@@ -12,6 +12,7 @@ use crate::plan::operation::Operation;
 
 /// A module of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Module {
     /// Its name.
     pub name: &'static str,
@@ -76,7 +77,7 @@ impl fmt::Display for Module {
 
 #[cfg(test)]
 mod tests {
-    use ephport_core::{Address, HostFacts, OutInterfaces, Policy, PolicySpec, Scope, Target};
+    use ephport_core::{Address, HostFacts, Policy, PortRange};
     use expect_test::expect;
 
     use crate::client::{Batch, Error};
@@ -85,10 +86,8 @@ mod tests {
 
     /// The error when the kernel rejects the operation with this number, counted from 1.
     fn error(number: u32, errno: Errno, offset: Option<u32>) -> Error {
-        let scope = Scope { out_interfaces: OutInterfaces::Any, ..Scope::default() };
-        let spec = PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()));
-        let spec = PolicySpec { scope, address: Address::Masquerade, ..spec };
-        let policy = Policy::new(spec).unwrap();
+        let range: PortRange = "49152-61000".parse().unwrap();
+        let policy = Policy::to(range).out_any().address(Address::Masquerade).build().unwrap();
         let policy = policy.resolve(&HostFacts::default()).unwrap();
         let batch = Batch::replace(&compile(&[policy]).unwrap());
         let refusal = Ack { seq: number, errno: Some(errno), message: None, offset };

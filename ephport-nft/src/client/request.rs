@@ -10,6 +10,7 @@ use crate::table::layout::policy_of;
 
 /// A rejected request.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Request {
     /// A whole transaction.
     Transaction,
@@ -23,6 +24,7 @@ pub enum Request {
 
 /// An object of nf_tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Object {
     /// The table of this name.
     Table(String),

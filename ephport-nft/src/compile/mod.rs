@@ -11,7 +11,7 @@
 //!
 //! let range: PortRange = "49152-61000".parse()?;
 //! let policy = Policy::to(range).address(Address::Masquerade).build()?;
-//! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
+//! let host = HostFacts::with_uplinks(["eth0".parse()?]);
 //! let ruleset = ephport_nft::Plan::new(&[policy], &host)?.table;
 //! assert!(ruleset.to_nft().to_string().contains(
 //!     "oifname \"eth0\" meta l4proto udp th sport 1024-65535 \

@@ -193,9 +193,6 @@ impl Program {
             vec![Nat { flags: Some(flags), ..Nat::source_block(family) }.into()]
         } else {
             match address {
-                Address::Auto | Address::Masquerade => {
-                    vec![Masq { flags: Some(flags), proto_min: min, proto_max: max }.into()]
-                }
                 Address::Keep => {
                     let ports = Nat { proto_min: min, proto_max: max, ..Nat::source(NFPROTO_INET) };
                     vec![Nat { flags: Some(flags), ..ports }.into()]
@@ -210,6 +207,8 @@ impl Program {
                     let nat = Nat { addr_min, flags: Some(flags), ..ports };
                     vec![immediate_address(Register::R2, address), nat.into()]
                 }
+                // Masquerade: the rules before decide what `auto` is.
+                _ => vec![Masq { flags: Some(flags), proto_min: min, proto_max: max }.into()],
             }
         };
         load.into_iter().chain(nat).collect()
@@ -246,9 +245,7 @@ fn translate(range: PortRange, policy: &ResolvedPolicy, address: Address) -> Vec
         Address::Fixed(address) => {
             (vec![immediate_address(Register::R1, address)], [Register::R2, Register::R3])
         }
-        Address::Auto | Address::Masquerade | Address::Keep => {
-            (Vec::new(), [Register::R1, Register::R2])
-        }
+        _ => (Vec::new(), [Register::R1, Register::R2]),
     };
     let [low, high] = ports;
     exprs.push(port(low, range.first()));
@@ -260,15 +257,13 @@ fn translate(range: PortRange, policy: &ResolvedPolicy, address: Address) -> Vec
     let flags = Some(NF_NAT_RANGE_PROTO_SPECIFIED | value::nat_flag_bits(policy.flags));
     let nat = |family| Nat { proto_min: min, proto_max: max, flags, ..Nat::source(family) };
     exprs.push(match address {
-        // The chain before decides which of the two it is.
-        Address::Auto | Address::Masquerade => {
-            Masq { flags, proto_min: min, proto_max: max }.into()
-        }
         Address::Keep => nat(NFPROTO_INET).into(),
         Address::Fixed(address) => {
             let addr_min = Some(Register::R1);
             Nat { addr_min, ..nat(value::nfproto(Family::of(address))) }.into()
         }
+        // Masquerade: the chain before decides what `auto` is.
+        _ => Masq { flags, proto_min: min, proto_max: max }.into(),
     });
     exprs
 }

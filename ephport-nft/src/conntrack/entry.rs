@@ -20,6 +20,7 @@ const TUPLE: &str = "tuple";
 
 /// A tracked connection (`struct nf_conn`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Connection {
     /// The direction of the packet that opened the connection, before translation.
     pub original: Tuple,
@@ -54,6 +55,7 @@ pub struct Tuple {
 
 /// The part of a transport header that identifies a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Layer4 {
     /// TCP, UDP, SCTP, UDP-Lite, and DCCP up to Linux 6.15.
     Ports {
@@ -82,6 +84,7 @@ pub struct Status(pub u32);
 /// Conntrack's state of a TCP connection (`enum tcp_conntrack`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // The kernel's names.
+#[non_exhaustive]
 pub enum TcpState {
     None,
     SynSent,

@@ -17,6 +17,7 @@ use crate::host::LocalAddress;
 
 /// The side of an outgoing connection that is on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Sent {
     /// The protocol.
     pub protocol: Protocol,
@@ -30,6 +31,7 @@ pub struct Sent {
 
 /// The place of a connection's source port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Placement {
     /// One of the ports of the policy, or of the source's block.
     Permitted,

@@ -12,6 +12,7 @@ use crate::uapi::{
 /// The counts of a network namespace. The counters are sums over all processors since the namespace
 /// was made; each is a 32-bit number a processor, and wraps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Statistics {
     /// The connections in the table.
     pub entries: u32,

@@ -21,6 +21,7 @@ pub struct Usage<'a> {
 
 /// The connections of one policy.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PolicyUsage<'a> {
     /// The policy.
     pub policy: &'a ResolvedPolicy,
@@ -38,6 +39,7 @@ pub struct PolicyUsage<'a> {
 
 /// The ports that connections to one destination use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DestinationUsage {
     /// The protocol.
     pub protocol: Protocol,

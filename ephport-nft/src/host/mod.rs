@@ -55,27 +55,26 @@ pub fn facts() -> Result<HostFacts, NetlinkError> {
         networks.filter_map(|(network, index)| Some((*network, named(index)?.name.clone().ok()?)));
     let wireguards = by_name.iter().filter(|(_, link)| link.kind == Kind::WireGuard);
     let wireguards: Vec<_> = wireguards.map(|(name, _)| name.as_str()).collect();
-    Ok(HostFacts {
-        uplinks: written.into_iter().collect(),
-        unnamed_uplinks: unnamed.collect(),
-        interfaces: by_name.keys().cloned().collect(),
-        alternative_names: alternative_names.collect(),
-        local_ports: local_ports(),
-        reserved_ports: reserved_ports(),
-        kept_sources: kept_sources(&links, &routes),
-        udplite: Some(knows_udplite()),
-        ipsec: Some(knows_ipsec()),
-        default_routes: default_routes(&links, &routes),
-        routed_networks: networks.collect(),
-        local_networks: IpNet::aggregate(&local.into_iter().collect()),
-        vrfs: of_kind(&|kind| matches!(kind, Kind::Vrf(_))),
-        filtered_bridges: of_kind(
-            &|kind| matches!(kind, Kind::Bridge { is_filtered } if is_filtered || is_filtering),
-        ),
-        forwarding: forwarding(),
-        udp_listeners: udp_listeners(),
-        wireguard_ports: wireguard_ports(wireguards),
-    })
+    let mut facts = HostFacts::with_uplinks(written);
+    facts.unnamed_uplinks = unnamed.collect();
+    facts.interfaces = by_name.keys().cloned().collect();
+    facts.alternative_names = alternative_names.collect();
+    facts.local_ports = local_ports();
+    facts.reserved_ports = reserved_ports();
+    facts.kept_sources = kept_sources(&links, &routes);
+    facts.udplite = Some(knows_udplite());
+    facts.ipsec = Some(knows_ipsec());
+    facts.default_routes = default_routes(&links, &routes);
+    facts.routed_networks = networks.collect();
+    facts.local_networks = IpNet::aggregate(&local.into_iter().collect());
+    facts.vrfs = of_kind(&|kind| matches!(kind, Kind::Vrf(_)));
+    facts.filtered_bridges = of_kind(
+        &|kind| matches!(kind, Kind::Bridge { is_filtered } if is_filtered || is_filtering),
+    );
+    facts.forwarding = forwarding();
+    facts.udp_listeners = udp_listeners();
+    facts.wireguard_ports = wireguard_ports(wireguards);
+    Ok(facts)
 }
 
 /// The default routes of interfaces other than loopback whose names policies can express.
@@ -88,7 +87,7 @@ fn default_routes(links: &BTreeMap<u32, Link>, routes: &Routes) -> Vec<DefaultRo
         let link = links.get(&route.interface).filter(|link| !link.is_loopback)?;
         let &route::DefaultRoute { table, family, halves, .. } = route;
         let interface = link.name.clone().ok()?;
-        Some(DefaultRoute { interface, table, family, vrf: vrf_of(table), halves })
+        Some(DefaultRoute::new(interface, table, family, vrf_of(table), halves))
     });
     let named: BTreeSet<_> = named.collect();
     named.into_iter().collect()
@@ -173,6 +172,7 @@ fn reserved_ports() -> PortSet {
 
 /// An address of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LocalAddress {
     /// The interface that has the address; absent if its name cannot be in a policy.
     pub interface: Option<InterfaceName>,

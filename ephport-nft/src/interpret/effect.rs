@@ -29,8 +29,9 @@ pub fn combine(paths: &[Path], source: SocketAddr) -> Result<Effect, InterpretEr
         targets.iter().map(|target| target.ports.unwrap_or(any_like(port))).collect();
     let distribution = distribution(paths, source)?;
     let is_kept = flags.keep_permitted_ports() && distribution.is_none() && ports.contains(port);
-    let selection = PortSelection { flags, distribution };
-    Ok(Effect::Translated(Translation { ports, keep: is_kept.then_some(port), address, selection }))
+    let selection = PortSelection::new(flags, distribution);
+    let keep = is_kept.then_some(port);
+    Ok(Effect::Translated(Translation::new(ports, keep, address, selection)))
 }
 
 /// The ports from which the kernel selects without a range (`nf_nat_l4proto_unique_tuple`).

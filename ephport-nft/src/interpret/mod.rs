@@ -9,7 +9,7 @@
 //! use ephport_nft::Plan;
 //!
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
-//! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
+//! let host = HostFacts::with_uplinks(["eth0".parse()?]);
 //! let plan = Plan::new(&[policy], &host)?;
 //! let (from, to) = ("172.17.0.2:40000".parse()?, "203.0.113.9:443".parse()?);
 //! let flow = Flow::new(Protocol::Udp, from, to, "eth0".parse()?)?;

@@ -9,7 +9,7 @@
 //! use ephport_nft::Plan;
 //! use ephport_nft::plan::diff;
 //!
-//! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
+//! let host = HostFacts::with_uplinks(["eth0".parse()?]);
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
 //! let table = Plan::new(&[policy], &host)?.table;
 //! assert_eq!(diff::changes(&table, &table), Some(Vec::new()));

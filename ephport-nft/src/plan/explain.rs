@@ -28,6 +28,7 @@ pub struct Explanation<'a> {
 
 /// One rule that a program passes. Written `postrouting rule 3`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct Step {
     /// The name of the chain.
     pub chain: String,

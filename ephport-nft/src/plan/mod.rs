@@ -7,7 +7,7 @@
 //! use ephport_core::{HostFacts, Policy, PolicySpec, Target};
 //! use ephport_nft::Plan;
 //!
-//! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
+//! let host = HostFacts::with_uplinks(["eth0".parse()?]);
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
 //! let plan = Plan::new(&[policy], &host)?;
 //! assert!(plan.table.to_nft().to_string().contains("masquerade to :49152-61000"));
@@ -16,13 +16,22 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(not(feature = "internals"))]
+pub(crate) mod diff;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod diff;
 pub mod drift;
 mod explain;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod operation;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod operation;
 mod sequence;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod transaction;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod transaction;
 
@@ -98,33 +107,26 @@ pub enum PlanError {
 mod tests {
     use std::error::Error as _;
 
-    use ephport_core::{OutInterfaces, PolicySpec, Scope, Target};
+    use ephport_core::PortRange;
 
     use super::*;
 
     fn policy(name: &str, interfaces: &str, protocols: &str) -> Policy {
-        let scope = Scope {
-            out_interfaces: if interfaces == "uplinks" {
-                OutInterfaces::Uplinks
-            } else {
-                interfaces.parse().unwrap()
-            },
-            protocols: protocols.parse().unwrap(),
-            ..Scope::default()
-        };
-        let spec = PolicySpec::to(Target::Ports("49152-61000".parse().unwrap()));
-        Policy::new(PolicySpec { name: name.parse().unwrap(), scope, ..spec }).unwrap()
+        let range: PortRange = "49152-61000".parse().unwrap();
+        let policy = Policy::to(range).named(name).with("out-interfaces", interfaces.split(','));
+        policy.protocols([protocols]).build().unwrap()
     }
 
-    fn host() -> HostFacts {
-        let interfaces = vec!["eth0".parse().unwrap()];
-        HostFacts { interfaces, udplite: Some(false), ..HostFacts::default() }
+    fn host(udplite: Option<bool>) -> HostFacts {
+        let mut host = HostFacts::default();
+        (host.interfaces, host.udplite) = (vec!["eth0".parse().unwrap()], udplite);
+        host
     }
 
     #[test]
     fn warnings_name_policy_and_missing_part() {
         let policies = [policy("a", "eth0,wg*", "tcp"), policy("b", "any", "udplite")];
-        let plan = Plan::new(&policies, &host()).unwrap();
+        let plan = Plan::new(&policies, &host(Some(false))).unwrap();
         let warnings: Vec<_> = plan.warnings.iter().map(ToString::to_string).collect();
         let expected = [
             "policy a: no interface matches `wg*` now; \
@@ -139,18 +141,17 @@ mod tests {
 
     #[test]
     fn unknown_udplite_support_is_no_warning() {
-        let facts = HostFacts { udplite: None, ..host() };
-        let plan = Plan::new(&[policy("b", "any", "udplite")], &facts).unwrap();
+        let plan = Plan::new(&[policy("b", "any", "udplite")], &host(None)).unwrap();
         assert_eq!(plan.warnings, []);
     }
 
     #[test]
     fn errors_name_the_policy_once() {
-        let unresolved = Plan::new(&[policy("a", "uplinks", "tcp")], &host()).unwrap_err();
+        let unresolved = Plan::new(&[policy("a", "uplinks", "tcp")], &host(None)).unwrap_err();
         let source = unresolved.source().unwrap().to_string();
         assert_eq!(unresolved.to_string(), format!("policy `a`: {source}"));
         let twice = [policy("a", "any", "tcp"), policy("a", "any", "udp")];
-        let error = Plan::new(&twice, &host()).unwrap_err();
+        let error = Plan::new(&twice, &host(None)).unwrap_err();
         assert!(matches!(error, PlanError::Compile(CompileError::SameName { .. })), "{error}");
     }
 }

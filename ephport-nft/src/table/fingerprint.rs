@@ -80,6 +80,7 @@ impl TableState {
 
 /// The state of a table when it was written, and the version of ephport-nft that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fingerprint {
     /// The version of ephport-nft.
     pub version: String,

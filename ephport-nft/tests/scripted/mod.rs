@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use ephport_core::{Address, HostFacts, Policy, PolicySpec, Target};
+use ephport_core::{Address, HostFacts, Policy, PortSet};
 use ephport_nft::Errno;
 use ephport_nft::netlink::{Header, Message, Messages, NfGenMsg, Reader, Writer};
 use ephport_nft::netlink::{NetlinkError, Transport};
@@ -338,8 +338,8 @@ impl Transport for &mut Kernel {
 
 /// A policy of one range, compiled.
 pub(crate) fn ruleset(range: &str) -> TableState {
-    let spec = PolicySpec::to(Target::Ports(range.parse().unwrap()));
-    let policy = Policy::new(PolicySpec { address: Address::Masquerade, ..spec }).unwrap();
-    let uplinks = vec!["eth0".parse().unwrap()];
-    compile(&[policy.resolve(&HostFacts { uplinks, ..HostFacts::default() }).unwrap()]).unwrap()
+    let ports: PortSet = range.parse().unwrap();
+    let policy = Policy::to(ports).address(Address::Masquerade).build().unwrap();
+    let uplinks = ["eth0".parse().unwrap()];
+    compile(&[policy.resolve(&HostFacts::with_uplinks(uplinks)).unwrap()]).unwrap()
 }

@@ -57,7 +57,7 @@ pub(super) fn run(
 }
 
 fn line(policy: &ResolvedPolicy, sent: &Sent) -> String {
-    let Sent { protocol, source, outside, destination } = sent;
+    let Sent { protocol, source, outside, destination, .. } = sent;
     let from = if source == outside { String::new() } else { format!("  from {source}") };
     format!("{protocol} {outside} -> {destination}{from}  policy {}", policy.name)
 }

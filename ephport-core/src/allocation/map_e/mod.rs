@@ -33,6 +33,7 @@ use crate::net::port_set::PortSet;
 
 /// Where a customer's ports come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MapE {
     /// The provider names the port set.
     Psid(PsidRule),

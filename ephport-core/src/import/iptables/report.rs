@@ -14,6 +14,7 @@ const MAX_RULE: usize = 240;
 
 /// The policies of a text, and what did not become one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Imported {
     /// Policies in the order of the chain, first those for IPv4; each has a name of its own: the
     /// rule's comment, if it can be one, else `imported-1` and so on.
@@ -27,6 +28,7 @@ pub struct Imported {
 
 /// A line that did not become a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Skipped {
     /// Its number in the text, from 1; of several that a backslash joins, the first's.
     pub line: usize,
@@ -40,6 +42,7 @@ pub struct Skipped {
 
 /// Policies that come after a rule of the chain; ephport applies them all the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Shadows {
     /// The first of them, at most eight, in order.
     pub policies: Vec<PolicyName>,

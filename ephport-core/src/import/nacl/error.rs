@@ -8,6 +8,7 @@ use crate::text::{Quoted, excerpt, quoted};
 
 /// A place in the document, as jq names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Location {
     /// Whether the document is the list of ACLs itself, not an object with `NetworkAcls`.
     pub is_list: bool,

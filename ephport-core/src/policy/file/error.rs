@@ -14,6 +14,7 @@ use crate::text::quoted;
 /// Why a text is not a document, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("line {line}, column {column}: {problem}")]
+#[non_exhaustive]
 pub struct PolicyFileError {
     /// The line, from 1.
     pub line: usize,
@@ -200,6 +201,7 @@ pub enum DocumentError {
 /// Why a document cannot be bound to a host.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("policy `{policy}`: {error}")]
+#[non_exhaustive]
 pub struct ResolveDocumentError {
     /// The policy.
     pub policy: PolicyName,

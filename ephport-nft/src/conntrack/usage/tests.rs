@@ -21,7 +21,7 @@ fn addresses() -> Vec<LocalAddress> {
 }
 
 fn policies(text: &str) -> Vec<ResolvedPolicy> {
-    let facts = HostFacts { uplinks: vec!["wan0".parse().unwrap()], ..HostFacts::default() };
+    let facts = HostFacts::with_uplinks(["wan0".parse().unwrap()]);
     let document: Document = text.parse().unwrap();
     document.resolve(&facts).unwrap()
 }

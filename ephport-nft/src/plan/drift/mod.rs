@@ -10,7 +10,7 @@
 //! use ephport_nft::Plan;
 //! use ephport_nft::plan::drift;
 //!
-//! let host = HostFacts { uplinks: vec!["eth0".parse()?], ..HostFacts::default() };
+//! let host = HostFacts::with_uplinks(["eth0".parse()?]);
 //! let policy = Policy::new(PolicySpec::to(Target::Ports("49152-61000".parse()?)))?;
 //! let desired = Plan::new(&[policy], &host)?.table;
 //! let mut installed = desired.clone();
@@ -38,6 +38,7 @@ use crate::uapi::{NF_ACCEPT, NFT_TABLE_F_DORMANT};
 /// One difference between the installed table and the table of a policy. Rules and statements are as nft
 /// prints them, or as bytecode where nft has no syntax for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Drift {
     /// The object.
     pub location: Location,
@@ -365,4 +366,45 @@ fn first_few(elements: &[&String]) -> Option<String> {
         more => format!(" and {more} more"),
     };
     (!shown.is_empty()).then(|| shown.join(", ") + &more)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn sentences_start_with_the_location() {
+        let drift = |location, attribute, found: Option<&str>, expected: Option<&str>| {
+            let [found, expected] = [found, expected].map(|text| text.map(Into::into));
+            Drift { location, attribute, found, expected }.to_string()
+        };
+        let chain = || Location::Chain { chain: "enforce".into() };
+        let set = || Location::Set { set: "p/blocks4".into() };
+        let rule = |policy: Option<&str>| Location::Rule {
+            chain: "postrouting".into(),
+            number: 3,
+            policy: policy.map(|name| name.parse().unwrap()),
+        };
+        let lines = [
+            drift(Location::Table, Attribute::Object, None, Some("")),
+            drift(chain(), Attribute::Object, Some(""), None),
+            drift(chain(), Attribute::Rules, None, Some("6")),
+            drift(rule(Some("p")), Attribute::Object, None, Some("counter")),
+            drift(rule(None), Attribute::Object, Some("counter"), None),
+            drift(rule(Some("p")), Attribute::Position, Some("3"), Some("4")),
+            drift(set(), Attribute::Elements, Some("1, 2, 3 and 2 more"), None),
+        ];
+        expect![[r#"
+            the table is missing
+            chain enforce belongs to no policy
+            chain enforce: rules none, expected 6
+            policy p, rule 3 of postrouting is missing: counter
+            rule 3 of postrouting belongs to no policy: counter
+            policy p, rule 3 of postrouting: position 3, expected 4
+            set p/blocks4: elements 1, 2, 3 and 2 more, expected none
+        "#]]
+        .assert_eq(&(lines.join("\n") + "\n"));
+    }
 }
