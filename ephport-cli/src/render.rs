@@ -9,6 +9,7 @@ use ephport_core::{
 };
 
 use ephport_nft::InstalledPolicy;
+use ephport_nft::compile::describe_blocks;
 
 const COLUMNS: usize = 80;
 
@@ -43,6 +44,8 @@ impl Block {
         block.row("out-interfaces", listed_or(&policy.out_interfaces, "any but loopback"));
         let to_ports = if policy.has_blocks {
             "a block for each source".into()
+        } else if policy.to_ports.is_empty() {
+            "none: no rule translates".into()
         } else {
             ranges(&policy.to_ports)
         };
@@ -145,7 +148,11 @@ fn scope(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
 fn target(policy: &ResolvedPolicy) -> String {
     let ports = match &policy.permitted {
         PermittedPorts::Blocks(blocks) => {
-            return format!("a block for each of {} sources", blocks.count());
+            let form = match describe_blocks(blocks) {
+                form if form.is_empty() => form,
+                form => format!(" ({form})"),
+            };
+            return format!("a block for each of {} sources{form}", blocks.count());
         }
         PermittedPorts::Set(ports) => ranges(ports),
     };

@@ -2,14 +2,19 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
+use ephport_core::BlockPlan;
 use ephport_nft::netlink::NetlinkError;
 use ephport_nft::plan::diff::changes;
 use ephport_nft::plan::operation::Operation;
 use ephport_nft::{Applied, Client, Error, Installed};
 use ephport_tests::tool::{binary, ok, tool};
-use ephport_tests::{Host, PolicyFile, compiled, installed, is_long};
+use ephport_tests::{
+    Host, PolicyFile, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, SERVER_V6, Server,
+    compiled, connect_within, ephport_ok, installed, is_long,
+};
 
 const COUNTS: [u32; 2] = [65_536, 1_000_000];
 
@@ -93,5 +98,67 @@ fn loading_needs_less_memory_than_nft() {
         let theirs = peak("nft", &["-f", listing.path()]);
         println!("{count} blocks: {ours} KiB, nft -f {theirs} KiB: {} %", 100 * ours / theirs);
         assert!(ours < theirs);
+    }
+}
+
+/// Sources of a plan from its ends and between, and one beside it.
+fn samples(plan: &BlockPlan) -> (Vec<IpAddr>, IpAddr) {
+    let count = plan.sources().count();
+    let inside = (0..40).map(|i| i * (count - 1) / 39).filter_map(|i| plan.sources().nth(i));
+    let beside = match plan.sources().last() {
+        IpAddr::V4(last) => Ipv4Addr::from_bits(last.to_bits() + 1).into(),
+        IpAddr::V6(last) => Ipv6Addr::from_bits(last.to_bits() + 1).into(),
+    };
+    (inside.collect(), beside)
+}
+
+#[test]
+fn each_of_a_million_sources_uses_its_block() {
+    // The first two are factored, the third is sharded.
+    for (text, lan, pool) in [
+        ("10.0.0.0/12=1008@198.18.0.0/18:1024-65535", "10.31.255.254/11", "198.18.0.0/15"),
+        (
+            "2001:db8:a:1::/108=1008@[2001:db8:b::/114]:1024-65535",
+            "2001:db8:a::ffff:fffe/63",
+            "2001:db8:b::/64",
+        ),
+        ("10.0.0.1-10.0.128.0=1009@198.18.0.0/20:1024-65535", "10.31.255.254/11", "198.18.0.0/15"),
+    ] {
+        let plan: BlockPlan = text.parse().unwrap();
+        let (inside, beside) = samples(&plan);
+        let is_v4 = beside.is_ipv4();
+        let (server, router) = if is_v4 { (SERVER_V4, ROUTER_V4) } else { (SERVER_V6, ROUTER_V6) };
+        let net = Routed::new().unwrap();
+        let _server = Server::start(&net.server, 443).unwrap();
+        net.router.address("lan0", lan).unwrap();
+        net.server.route(pool, &router.to_string()).unwrap();
+        net.server.route(lan, &router.to_string()).unwrap();
+        for source in inside.iter().chain([&beside]) {
+            let len = if is_v4 { 32 } else { 128 };
+            net.client.address("eth0", &format!("{source}/{len}")).unwrap();
+        }
+        let connect = |source: IpAddr, port: u16, protocol| {
+            let from = SocketAddr::new(source, port);
+            let to = SocketAddr::new(server, 443);
+            net.client.run(|| connect_within(Duration::from_millis(300), protocol, from, to))
+        };
+        for enforce in ["", " --enforce"] {
+            ephport_ok(&net.router, &format!("apply --blocks {text}{enforce}"));
+            for (source, port) in inside.iter().zip(20_000..) {
+                let block = plan.block_of(*source).unwrap();
+                for protocol in [Protocol::Udp, Protocol::Tcp] {
+                    let seen = connect(*source, port, protocol).unwrap().seen;
+                    assert_eq!(Some(seen.ip()), block.outside, "{text}{enforce}: {source}");
+                    assert!(
+                        block.ports.contains(seen.port().try_into().unwrap()),
+                        "{seen}: {block}"
+                    );
+                }
+            }
+            // Enforcement lets the connection pass that was open before.
+            let port = if enforce.is_empty() { 20_000 } else { 20_001 };
+            let other = connect(beside, port, Protocol::Udp).map(|connection| connection.seen);
+            assert_eq!(other.ok(), enforce.is_empty().then_some(SocketAddr::new(beside, port)));
+        }
     }
 }

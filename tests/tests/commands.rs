@@ -149,6 +149,28 @@ fn summaries_fit_80_columns() {
 }
 
 #[test]
+fn summary_names_the_form_of_blocks() {
+    let (host, _peer) = host_with_uplink();
+    let form = |blocks: &str| {
+        let out = ephport_ok(&host, &format!("apply -p udp --dry-run --blocks {blocks}"));
+        let (_, row) = out.split_once("->").unwrap();
+        let (row, _) = row.split_once("source address").unwrap();
+        format!("{}\n", row.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    let forms = [
+        "10.0.0.0/12=1008@192.0.2.0-192.0.66.0:1024-65535",
+        "10.0.0.0/12=1009@192.0.2.0-192.0.68.0:1024-65535",
+        "10.0.0.0/20=15@1024-65535",
+    ];
+    expect![[r#"
+        a block for each of 1048576 sources (factored: 16384 outside addresses by the first bits of the source, 64 blocks by its last 6 bits)
+        a block for each of 1048576 sources (sharded: 256 maps by the first 20 bits of the source)
+        a block for each of 4096 sources
+    "#]]
+    .assert_eq(&forms.map(form).concat());
+}
+
+#[test]
 fn summary_describes_every_condition() {
     let host = Host::new("host").unwrap();
     let flags = "-p tcp --sport 32768-61000 --exempt-sport 40000 --to 1024-2047,4096 --except 1500 \

@@ -12,13 +12,15 @@
 //! # Ok::<(), ephport_core::BlockError>(())
 //! ```
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::allocation::blocks::{Block, BlockError, BlockPlan};
 use crate::net::address_range::AddressRange;
-use crate::net::port::Port;
+use crate::net::family::Family;
+use crate::net::port::{Port, PortRange};
 use crate::net::port_set::PortSet;
 
 /// Which block of ports each source has.
@@ -38,6 +40,30 @@ impl BlockTable {
         match self {
             Self::Plan(plan) => plan.sources().count(),
             Self::Explicit(blocks) => blocks.by_source.len() as u128,
+        }
+    }
+
+    /// How many sources of this family have a block.
+    #[must_use]
+    pub fn count_of(&self, family: Family) -> u128 {
+        match self {
+            Self::Plan(plan) if plan.sources().family() == family => self.count(),
+            Self::Plan(_) => 0,
+            Self::Explicit(blocks) => {
+                let of_family = |block: &&Block| Family::of(block.source) == family;
+                blocks.by_source.iter().filter(of_family).count() as u128
+            }
+        }
+    }
+
+    /// Whether the blocks name outside addresses; then all do.
+    #[must_use]
+    pub fn has_outside(&self) -> bool {
+        match self {
+            Self::Plan(plan) => plan.outside().is_some(),
+            Self::Explicit(blocks) => {
+                blocks.by_source.first().is_some_and(|block| block.outside.is_some())
+            }
         }
     }
 
@@ -94,6 +120,12 @@ impl BlockTable {
     /// The ports of all blocks; never none.
     #[must_use]
     pub fn ports(&self) -> PortSet {
+        self.port_ranges().into_iter().collect()
+    }
+
+    /// The different ranges of ports that are blocks; never none.
+    #[must_use]
+    pub fn port_ranges(&self) -> BTreeSet<PortRange> {
         match self {
             // The next outside addresses have the same blocks again.
             Self::Plan(plan) => {

@@ -111,6 +111,43 @@ impl BlockPlan {
         self.blocks.len()
     }
 
+    /// The blocks of one outside address, ascending: the sources of that address have them in order.
+    #[must_use]
+    pub fn blocks(&self) -> &[PortRange] {
+        &self.blocks
+    }
+
+    /// The number of low bits of a source address that select its block while the bits above select the
+    /// outside address, 1 to 15. `None` where they do not: the plan names no outside addresses, the number of
+    /// blocks of an address is no power of two, or the sources do not begin and end at a multiple of it.
+    ///
+    /// ```
+    /// use ephport_core::BlockPlan;
+    ///
+    /// let plan: BlockPlan = "10.0.0.0/12=1008@192.0.0.0/18:1024-65535".parse()?;
+    /// assert_eq!((plan.sources().count(), plan.sources_per_address()), (1_048_576, 64));
+    /// assert_eq!(plan.factored_bits(), Some(6)); // 16,384 addresses and 64 blocks
+    /// # Ok::<(), ephport_core::BlockError>(())
+    /// ```
+    #[must_use]
+    pub fn factored_bits(&self) -> Option<u32> {
+        let per_address = self.blocks.len();
+        self.outside?;
+        let is_factored = per_address > 1
+            && per_address.is_power_of_two()
+            && self.sources.is_aligned(per_address as u128);
+        is_factored.then(|| per_address.trailing_zeros())
+    }
+
+    /// The first source of each outside address in use, with that address.
+    pub fn first_sources(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+        let first = |address: u128| {
+            let source = self.sources.nth(address.checked_mul(self.blocks.len() as u128)?)?;
+            Some((source, self.outside?.nth(address)?))
+        };
+        (0..).map_while(first)
+    }
+
     /// The block of `source`, if the plan has one for it.
     #[must_use]
     pub fn block_of(&self, source: IpAddr) -> Option<Block> {

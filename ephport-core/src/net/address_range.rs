@@ -92,6 +92,11 @@ impl AddressRange {
         address(self.family(), number)
     }
 
+    /// Whether the first address is a multiple of `step` and the range as well.
+    pub(crate) fn is_aligned(self, step: u128) -> bool {
+        number(self.first).is_multiple_of(step) && self.count().is_multiple_of(step)
+    }
+
     /// The address before the first, if there is one.
     pub(crate) fn previous(self) -> Option<IpAddr> {
         address(self.family(), number(self.first).checked_sub(1)?)

@@ -9,23 +9,20 @@
 use std::collections::BTreeSet;
 
 use ephport_core::{
-    ExpectedConnections, Family, Ipsec, OpenConnections, PermittedPorts, PortRange, PortSet,
+    Block, ExpectedConnections, Ipsec, OpenConnections, PermittedPorts, PortRange, PortSet,
     Protocol, ResolvedPolicy,
 };
 
 use super::Program;
 use super::networks::Source;
 use super::ports::within;
-use super::scope::{
-    Packets, family, is_local, l4proto, product, protocol, source_address, unconnected,
-};
-use crate::nftables::SetSpec;
+use super::scope::{Packets, family, is_local, l4proto, product, protocol, unconnected};
 use crate::nftables::expr::{
     Bitwise, Cmp, CmpOp, Counter, Ct, Expr, Fib, Immediate, Lookup, Meta, Payload, Register, Rt,
     Verdict,
 };
+use crate::table::Set;
 use crate::table::layout::{self, ENFORCE, ENFORCE_PRIORITY};
-use crate::table::{Set, SetName};
 use crate::uapi::{
     IP_CT_DIR_REPLY, IPPROTO_AH, IPS_CONFIRMED, IPS_EXPECTED, IPS_SRC_NAT, NFT_META_OIFKIND,
     RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
@@ -107,10 +104,12 @@ impl Program {
                 let known = vec![protocol(known).to_vec()];
                 for mut exprs in product(vec![scope, known, destination, source]) {
                     match (&policy.permitted, packets.family) {
-                        (PermittedPorts::Blocks(_), Some(family)) => {
-                            let map = self.verdicts(policy, family, |_| Verdict::Return);
-                            exprs.extend(by_source(family, Source::Connection, &map));
-                        }
+                        (PermittedPorts::Blocks(_), Some(family)) => exprs.extend(self.by_source(
+                            policy,
+                            family,
+                            Source::Connection,
+                            &|_| Verdict::Return,
+                        )),
                         _ => exprs.push(verdict(Verdict::Return)),
                     }
                     self.rule_of(policy, ENFORCE, exprs);
@@ -200,8 +199,7 @@ impl Program {
     /// Each source has the chain of its own block.
     fn blocks(&mut self, policy: &ResolvedPolicy, chain: &str) {
         let PermittedPorts::Blocks(blocks) = &policy.permitted else { return };
-        let ranges: BTreeSet<_> = blocks.iter().map(|block| block.ports).collect();
-        for range in ranges {
+        for range in blocks.port_ranges() {
             let name = layout::enforce_block_chain(&policy.name, range);
             self.chain(&name);
             for known in policy.protocols.iter() {
@@ -213,38 +211,20 @@ impl Program {
             self.rule(&name, counted(Verdict::Drop).into());
         }
         for family in policy.families.iter() {
-            if !blocks.iter().any(|block| Family::of(block.source) == family) {
+            if blocks.count_of(family) == 0 {
                 continue;
             }
-            let jump = |range| Verdict::Goto(layout::enforce_block_chain(&policy.name, range));
-            let map = self.verdicts(policy, family, jump);
+            let goto = |block: &Block| {
+                Verdict::Goto(layout::enforce_block_chain(&policy.name, block.ports))
+            };
             for (state, source) in
                 [(Vec::new(), Source::Connection), (unconnected().to_vec(), Source::Packet)]
             {
                 let exprs = state.into_iter().chain(self::family(family));
-                self.rule(chain, exprs.chain(by_source(family, source, &map)).collect());
+                let verdict = self.by_source(policy, family, source, &goto);
+                self.rule(chain, exprs.chain(verdict).collect());
             }
         }
-    }
-
-    /// The policy's map from the sources of one family to a verdict on their block.
-    fn verdicts(
-        &mut self,
-        policy: &ResolvedPolicy,
-        family: Family,
-        verdict: impl Fn(PortRange) -> Verdict,
-    ) -> SetSpec {
-        let name = layout::enforce_map(&policy.name, family);
-        if let Some(known) = self.sets.iter().find(|set| set.spec.name == name) {
-            return known.spec.clone();
-        }
-        let blocks = match &policy.permitted {
-            PermittedPorts::Blocks(blocks) => Some(blocks.iter()),
-            PermittedPorts::Set(_) => None,
-        };
-        let verdicts = blocks.into_iter().flatten().map(|b| (b.source, verdict(b.ports)));
-        let map = Set::source_verdicts(SetName::Named(&name), family, verdicts);
-        self.set(map)
     }
 }
 
@@ -264,16 +244,6 @@ fn common_ports(policies: &[ResolvedPolicy]) -> PortSet {
 fn protocols(policies: &[ResolvedPolicy]) -> BTreeSet<Protocol> {
     let enforced = policies.iter().filter(|policy| policy.enforce);
     enforced.flat_map(|policy| policy.protocols.iter()).collect()
-}
-
-/// Looks a source's verdict up.
-fn by_source(family: Family, source: Source, map: &SetSpec) -> [Expr; 2] {
-    let load = match (source, family) {
-        (Source::Packet, _) => source_address(family, Register::R1),
-        (Source::Connection, Family::Ipv4) => Ct::ORIGINAL_SOURCE_V4.into(),
-        (Source::Connection, Family::Ipv6) => Ct::ORIGINAL_SOURCE_V6.into(),
-    };
-    [load, Lookup::value(&map.name, Register::VERDICT).into()]
 }
 
 fn verdict(verdict: Verdict) -> Expr {

@@ -20,6 +20,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod blocks;
 mod enforce;
 mod networks;
 mod ports;
@@ -39,13 +40,22 @@ use crate::table::layout::{FAMILY, POSTROUTING, PRIORITY, TABLE};
 use crate::table::{Set, SetName, TableState};
 use crate::uapi::{NF_ACCEPT, NF_INET_POST_ROUTING};
 
+pub use blocks::describe as describe_blocks;
 use networks::Source;
 use scope::Packets;
 
 /// The table that does what `policies` mean; the first that matches a connection decides.
 pub fn compile(policies: &[ResolvedPolicy]) -> Result<TableState, CompileError> {
+    compile_split(policies, blocks::MAX_FLAT)
+}
+
+/// The same table, but with a single map only for tables of at most `max_flat` blocks.
+pub fn compile_split(
+    policies: &[ResolvedPolicy],
+    max_flat: usize,
+) -> Result<TableState, CompileError> {
     let guards_ipsec = policies.iter().all(|policy| policy.ipsec == Ipsec::Skip);
-    let mut program = Program { guards_ipsec, ..Program::default() };
+    let mut program = Program { guards_ipsec, max_flat, ..Program::default() };
     program.base_chain(POSTROUTING, "nat", PRIORITY);
     program.guards(POSTROUTING);
     let mut names = HashSet::new();
@@ -85,6 +95,8 @@ struct Program {
     bound_sets: HashSet<String>,
     /// Whether packets that IPsec will protect are in no policy's scope.
     guards_ipsec: bool,
+    /// The most sources of one map of blocks.
+    max_flat: usize,
     /// The maps of blocks, by name.
     blocks: HashMap<String, SetSpec>,
 }

@@ -118,9 +118,14 @@ fn octets(network: IpNet) -> Vec<u8> {
     value::address_bytes(network.network())
 }
 
-fn mask(family: Family, len: u8) -> Vec<u8> {
+pub(super) fn mask(family: Family, len: u8) -> Vec<u8> {
     let bits = (0..address_len(family)).map(|byte| u32::from(len).saturating_sub(byte * 8).min(8));
     bits.map(|bits| !u8::MAX.checked_shr(bits).unwrap_or(0)).collect()
+}
+
+/// Loads the whole address.
+pub(super) fn address(of: Of, family: Family) -> Expr {
+    load(of, family, address_len(family))
 }
 
 /// Loads the first `len` bytes of the address; conntrack has only whole ones.

@@ -42,7 +42,7 @@ impl Packets<'_> {
     /// Whether the policy has ports for any of them: a table of blocks may have none for a family.
     pub(super) fn have_ports(&self, policy: &ResolvedPolicy) -> bool {
         let PermittedPorts::Blocks(blocks) = &policy.permitted else { return true };
-        blocks.iter().any(|block| Some(Family::of(block.source)) == self.family)
+        self.family.is_some_and(|family| blocks.count_of(family) > 0)
     }
 }
 

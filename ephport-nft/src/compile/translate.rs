@@ -4,23 +4,19 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ephport_core::{
-    Address, BlockTable, Families, Family, Origin, PermittedPorts, Port, PortRange, PortSet,
-    ResolvedPolicy,
+    Address, Families, Family, Origin, PermittedPorts, Port, PortRange, PortSet, ResolvedPolicy,
 };
 use ipnet::IpNet;
 
 use super::Program;
 use super::networks::{Of, Source};
-use super::scope::{Packets, family, is_local, protocol, source_address};
+use super::scope::{Packets, family, is_local, protocol};
 use crate::nftables::expr::{
-    Cmp, CmpOp, Counter, Data, Expr, Fib, Immediate, Lookup, Masq, Nat, Register, Verdict,
+    Cmp, CmpOp, Counter, Data, Expr, Fib, Immediate, Masq, Nat, Register, Verdict,
 };
-use crate::nftables::{SetSpec, value};
-use crate::table::{Set, SetName, layout};
+use crate::nftables::value;
+use crate::table::layout;
 use crate::uapi::{NF_NAT_RANGE_PROTO_SPECIFIED, NFPROTO_INET, RTN_LOCAL};
-
-/// The second 4-byte slot of register 1 (`NFT_REG32_01`), where a map writes its second value.
-const SECOND_SLOT: Register = Register(9);
 
 /// The source address after translation, by conditions of which the first that matches decides; the last
 /// always matches.
@@ -56,7 +52,7 @@ impl Program {
 
     fn cases(&mut self, policy: &ResolvedPolicy, families: Families) -> Cases {
         match (&policy.permitted, policy.address) {
-            (PermittedPorts::Blocks(blocks), _) if has_addresses(blocks) => {
+            (PermittedPorts::Blocks(blocks), _) if blocks.has_outside() => {
                 vec![(Vec::new(), policy.address)]
             }
             (_, Address::Auto) => self.auto(policy, families),
@@ -180,63 +176,6 @@ impl Program {
             }
         }
     }
-
-    /// Looks the source's block up; the next policy decides on a source without one.
-    fn block(&mut self, policy: &ResolvedPolicy, family: Family, address: Address) -> Vec<Expr> {
-        let PermittedPorts::Blocks(blocks) = &policy.permitted else { return Vec::new() };
-        let map = self.block_map(policy, blocks, family);
-        let flags = NF_NAT_RANGE_PROTO_SPECIFIED | value::nat_flag_bits(policy.flags);
-        let load =
-            [source_address(family, Register::R1), Lookup::value(&map.name, Register::R1).into()];
-        let (min, max) = (Some(Register::R1), Some(SECOND_SLOT));
-        let nat: Vec<Expr> = if has_addresses(blocks) {
-            vec![Nat { flags: Some(flags), ..Nat::source_block(family) }.into()]
-        } else {
-            match address {
-                Address::Keep => {
-                    let ports = Nat { proto_min: min, proto_max: max, ..Nat::source(NFPROTO_INET) };
-                    vec![Nat { flags: Some(flags), ..ports }.into()]
-                }
-                Address::Fixed(address) => {
-                    let addr_min = Some(Register::R2);
-                    let ports = Nat {
-                        proto_min: min,
-                        proto_max: max,
-                        ..Nat::source(value::nfproto(family))
-                    };
-                    let nat = Nat { addr_min, flags: Some(flags), ..ports };
-                    vec![immediate_address(Register::R2, address), nat.into()]
-                }
-                // Masquerade: the rules before decide what `auto` is.
-                _ => vec![Masq { flags: Some(flags), proto_min: min, proto_max: max }.into()],
-            }
-        };
-        load.into_iter().chain(nat).collect()
-    }
-
-    /// The policy's map for one family; all of its rules share it.
-    fn block_map(
-        &mut self,
-        policy: &ResolvedPolicy,
-        blocks: &BlockTable,
-        family: Family,
-    ) -> SetSpec {
-        let name = layout::block_map(&policy.name, family);
-        if let Some(known) = self.blocks.get(&name) {
-            return known.clone();
-        }
-        let named = SetName::Named(&name);
-        let filled = if has_addresses(blocks) {
-            let of = blocks.iter().filter_map(|b| Some((b.source, b.outside?, b.ports)));
-            Set::source_blocks(named, family, of)
-        } else {
-            let of = blocks.iter().map(|block| (block.source, block.ports));
-            Set::source_ports(named, family, of)
-        };
-        let spec = self.set(filled);
-        self.blocks.insert(name, spec.clone());
-        spec
-    }
 }
 
 /// Translates to one of the ports of `range`.
@@ -275,17 +214,12 @@ fn without_conditions(alternatives: &mut Cases) {
     alternatives.push((Vec::new(), last));
 }
 
-/// Whether the blocks name outside addresses.
-fn has_addresses(blocks: &BlockTable) -> bool {
-    blocks.iter().next().is_some_and(|block| block.outside.is_some())
-}
-
 /// The name of the chains for connections with this address.
-fn branch(address: Address) -> &'static str {
+pub(super) fn branch(address: Address) -> &'static str {
     if address == Address::Keep { "keep" } else { "masquerade" }
 }
 
-fn immediate_address(dreg: Register, address: IpAddr) -> Expr {
+pub(super) fn immediate_address(dreg: Register, address: IpAddr) -> Expr {
     Immediate { dreg, data: Data::Value(value::address_bytes(address)) }.into()
 }
 

@@ -300,6 +300,21 @@ impl Set {
         hashed(verdict_map(name, Kind::address(family), 0), elements.collect())
     }
 
+    /// The outside address of each source of `family`.
+    #[must_use]
+    pub fn source_addresses(
+        name: SetName<'_>,
+        family: Family,
+        addresses: impl IntoIterator<Item = (IpAddr, IpAddr)>,
+    ) -> Self {
+        let elements = addresses.into_iter().map(|(source, outside)| {
+            Element::new(address_bytes(source), Some(Data::Value(address_bytes(outside))))
+        });
+        let key = Kind::address(family);
+        let map = empty_map(name, key, 0, key.datatype, Some(key.len));
+        hashed(map, elements.collect())
+    }
+
     /// The range of ports of each source of `family`: two registers, the lowest port and the
     /// highest. Loaded into register 1, they are in registers 1 and 9. nft cannot say how masq
     /// uses them.

@@ -10,6 +10,8 @@
 //! The map of a policy's blocks is `POLICY/blocks4` or `POLICY/blocks6`. The set `POLICY/open` has the numbers
 //! of the connections that were open when enforcement was first applied.
 
+use std::net::IpAddr;
+
 use ephport_core::{Family, PolicyName, PortRange};
 use thiserror::Error;
 
@@ -104,6 +106,24 @@ pub(crate) fn block_map(policy: &PolicyName, family: Family) -> String {
     match family {
         Family::Ipv4 => format!("{policy}/blocks4"),
         Family::Ipv6 => format!("{policy}/blocks6"),
+    }
+}
+
+/// The map of the outside addresses of one family, by the high bits of the source.
+pub(crate) fn address_map(policy: &PolicyName, family: Family) -> String {
+    match family {
+        Family::Ipv4 => format!("{policy}/addresses4"),
+        Family::Ipv6 => format!("{policy}/addresses6"),
+    }
+}
+
+/// The chain or map of one shard of a map: the name of the map, and the first bits of the sources in
+/// hexadecimal.
+pub(crate) fn shard(map: &str, source: IpAddr, len: u8) -> String {
+    let digits = usize::from(len.div_ceil(4));
+    match source {
+        IpAddr::V4(source) => format!("{map}/{:.digits$}", format!("{:08x}", source.to_bits())),
+        IpAddr::V6(source) => format!("{map}/{:.digits$}", format!("{:032x}", source.to_bits())),
     }
 }
 
