@@ -37,11 +37,20 @@ fn advice(error: &Error) -> Option<String> {
         Error::Foreign { table } => {
             format!("look at it with `nft list table inet {table}`, and rename or delete it")
         }
-        Error::Owned { .. } => {
-            "end that process first (`nft list tables` names it beside the flag)".into()
-        }
+        Error::Owned { port_id, .. } => owner(*port_id),
         _ => return None,
     })
+}
+
+/// The advice when another process owns the table. The port id of the first socket of a process is the
+/// number of the process.
+fn owner(port_id: Option<u32>) -> String {
+    let name = port_id.and_then(|id| {
+        let name = std::fs::read_to_string(format!("/proc/{id}/comm")).ok()?;
+        Some(format!("process {id}, {}", name.trim()))
+    });
+    let owner = name.unwrap_or_else(|| "it is a socket of a running process".into());
+    format!("{owner}: change its policy, or end it first")
 }
 
 /// The advice for a failure of the socket.
@@ -90,7 +99,8 @@ mod tests {
             Error::Busy { tries: 128 },
             Error::Unconfirmed,
             Error::Foreign { table: table() },
-            Error::Owned { table: table() },
+            Error::Owned { table: table(), port_id: Some(u32::MAX) },
+            Error::Owned { table: table(), port_id: None },
             Error::OpenConnections(ConntrackError::NoCtnetlink.into()),
             Error::OtherTable { table: "nodes".into(), expected: table() },
         ];

@@ -93,6 +93,12 @@ Example: ephport-nft status
 
 Exit codes: 0 intact; 1 failure; 2 wrong arguments; 3 drifted, void, outdated or absent")]
     Status(StatusArgs),
+    /// Keep a policy installed: restore it, and follow the host and the file
+    #[command(after_help = "\
+Example: ephport-nft guard /etc/ephport/policy.toml
+
+Exit codes: 0 ended by SIGTERM, SIGINT or SIGQUIT; 1 failure; 2 wrong arguments")]
+    Guard(GuardArgs),
     /// Show what `apply` would change
     #[command(after_help = "\
 Example: ephport-nft diff policy.toml
@@ -200,6 +206,42 @@ pub(crate) struct ApplyArgs {
 
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct GuardArgs {
+    /// Policy file [default: /etc/ephport/policy.toml]
+    ///
+    /// It is read again when it changes and at SIGHUP. A bad file is reported, and the former
+    /// policy stays.
+    pub(crate) file: Option<PathBuf>,
+
+    /// Write metrics to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metrics: Option<PathBuf>,
+
+    /// Let other processes change the table, and restore it after that
+    ///
+    /// By default the guard owns the table, so that the kernel lets no other process change it
+    /// (Linux 6.9 and later).
+    #[arg(long)]
+    pub(crate) no_owner: bool,
+
+    /// Remove the table at the end; by default it stays
+    #[arg(long)]
+    pub(crate) remove_at_exit: bool,
+
+    /// Compare what has no notifications, as sysctls, every so many seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
+    pub(crate) recheck: u64,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, ClapArgs)]

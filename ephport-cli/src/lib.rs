@@ -12,7 +12,9 @@ mod colour;
 mod command;
 pub mod demo;
 mod document;
+mod guard;
 pub mod lab;
+mod metrics;
 mod output;
 mod policy_args;
 mod render;
@@ -98,6 +100,7 @@ pub fn run(
         Command::Confirm(args) => command::confirm::run(args, &mut output),
         Command::Remove(args) => command::remove::run(args, &mut output),
         Command::Status(args) => command::status::run(&args, &mut output),
+        Command::Guard(args) => command::guard::run(args, &mut output),
         Command::Diff(args) => command::diff::run(args, &mut output),
         Command::Explain(args) => command::explain::run(args, &mut output),
         Command::Import(args) => command::import::run(args, input, &mut output),

@@ -76,6 +76,12 @@ impl<'a> Output<'a> {
         };
     }
 
+    /// Print a line to standard error, at once.
+    pub(crate) fn log(&mut self, line: &str) {
+        let _ = writeln!(self.err, "{line}");
+        self.err.flush_all();
+    }
+
     /// Standard output and standard error, both without failures.
     pub(crate) fn streams(&mut self) -> (&mut dyn Write, &mut dyn Write) {
         (&mut self.out, &mut self.err)

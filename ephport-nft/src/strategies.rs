@@ -168,14 +168,16 @@ pub fn tables() -> impl Strategy<Value = Table> {
         option::of(1..=u32::MAX),
         any::<Option<u64>>(),
         option::of(bytes()),
+        any::<Option<u32>>(),
         other(),
     )
-        .prop_map(|(family, name, flags, handle, userdata, other)| Table {
+        .prop_map(|(family, name, flags, handle, userdata, owner, other)| Table {
             family,
             name,
             flags,
             handle,
             userdata,
+            owner,
             other,
         })
 }

@@ -188,7 +188,7 @@ fn each_failure_of_a_transaction_has_its_message() {
         the kernel refused to process a transaction (ENOMEM: Out of memory): the kernel or the memory control group of this process has no memory left
         the kernel refused to add chain postrouting (EOPNOTSUPP: Operation not supported on transport endpoint): this kernel does not support it; expected Linux 5.10 or later with all of CONFIG_NFT_*
         the kernel refused to add table ephport (EBUSY: Device or resource busy): another object uses it
-        table inet ephport has the flag owner: only the process that made it may change it
+        table inet ephport is owned by another process: only its owner may change it
         the kernel refused to add rule 1 of policy default to chain postrouting (ENOENT: No such file or directory): a kernel module may be missing; expected nft_chain_nat, nft_masq, nft_ct, nft_fib_inet
         the kernel did not commit the transaction and gave no reason"#]].assert_eq(&messages.join("\n"));
 }

@@ -6,6 +6,7 @@
 
 pub mod conntrack;
 pub mod docker;
+pub mod guard;
 pub mod markdown;
 pub mod outcome;
 pub mod random;

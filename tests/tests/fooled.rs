@@ -23,7 +23,13 @@ use nix::sys::socket::{
 };
 
 fn ruleset() -> TableState {
-    compiled("[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\nto-ports = \"49152-61000\"\n")
+    ruleset_of("49152-61000")
+}
+
+fn ruleset_of(ports: &str) -> TableState {
+    compiled(&format!(
+        "[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\nto-ports = \"{ports}\"\n"
+    ))
 }
 
 /// A socket that loses the last bytes of each batch.
@@ -234,23 +240,19 @@ fn chain_with_another_priority_or_type_is_replaced() {
     }
 }
 
-/// `NFT_TABLE_F_OWNER` (linux/netfilter/nf_tables.h), since Linux 5.12.
-const OWNER: u32 = 2;
-
-fn owned() -> Error {
-    Error::Owned { table: "ephport".into() }
-}
 
 #[test]
 fn table_with_flag_owner_is_owned() {
     let host = Host::new("host").unwrap();
-    let mut owner = host.run(Client::open).unwrap();
-    let table = ruleset().table;
-    let exclusive = TableState { table: Table { flags: Some(OWNER), ..table }, ..ruleset() };
-    assert_eq!(owner.apply(&exclusive), Ok(Applied::Installed));
+    let mut owner = host.run(|| Client::open()?.owning()).unwrap();
+    assert!(owner.is_owner(), "this kernel has the flag persist");
+    assert_eq!(owner.apply(&ruleset()), Ok(Applied::Installed));
     let mut other = host.run(Client::open).unwrap();
-    assert_eq!(other.apply(&ruleset()), Err(owned()));
-    assert_eq!(other.remove(), Err(owned()));
+    // What changes nothing is permitted.
+    assert_eq!(other.apply(&ruleset()), Ok(Applied::Unchanged));
+    let owned = Error::Owned { table: "ephport".into(), port_id: Some(owner.port_id().unwrap()) };
+    assert_eq!(other.apply(&ruleset_of("2000-2999")), Err(owned.clone()));
+    assert_eq!(other.remove(), Err(owned));
     assert_eq!(owner.remove(), Ok(true));
     assert_eq!(other.apply(&ruleset()), Ok(Applied::Installed));
 }

@@ -9,7 +9,10 @@ use std::process::{Command, Output, Stdio};
 use ephport_tests::tool::{binary, tool};
 use ephport_tests::{Host, TempDir, ephport, ephport_ok};
 
-const UNIT: &str = include_str!("../../packaging/systemd/ephport.service");
+const UNITS: [(&str, &str); 2] = [
+    ("ephport.service", include_str!("../../packaging/systemd/ephport.service")),
+    ("ephport-guard.service", include_str!("../../packaging/systemd/ephport-guard.service")),
+];
 
 /// The long flags that occur in a text.
 fn flags(text: &str) -> BTreeSet<&str> {
@@ -152,34 +155,38 @@ fn colours_follow_flag_variables_and_terminal() {
 }
 
 /// The unit in a file, with the binary of this build.
-fn unit(directory: &Path) -> String {
-    let path = directory.join("ephport.service");
+fn unit(directory: &Path, (name, text): (&str, &str)) -> String {
+    let path = directory.join(name);
     let binary = binary();
-    fs::write(&path, UNIT.replace("/usr/bin/ephport-nft", binary.to_str().unwrap())).unwrap();
+    fs::write(&path, text.replace("/usr/bin/ephport-nft", binary.to_str().unwrap())).unwrap();
     path.to_str().unwrap().into()
 }
 
 #[test]
-fn systemd_verifies_the_unit() {
+fn systemd_verifies_the_units() {
     let host = Host::new("host").unwrap();
     let directory = TempDir::new();
-    let verified =
-        tool(&host, "systemd-analyze", &["verify", "--man=no", &unit(directory.path())], "");
-    assert!(verified.success && verified.err.is_empty(), "{verified:?}");
+    for (name, text) in UNITS {
+        let path = unit(directory.path(), (name, text));
+        let verified = tool(&host, "systemd-analyze", &["verify", "--man=no", &path], "");
+        assert!(verified.success && verified.err.is_empty(), "{verified:?}");
+    }
     // A line that systemd does not know is an error, so the judge judges.
     let path = directory.path().join("wrong.service");
-    fs::write(&path, UNIT.replace("ProtectHome=yes", "ProtectHom=yes")).unwrap();
+    fs::write(&path, UNITS[0].1.replace("ProtectHome=yes", "ProtectHom=yes")).unwrap();
     let wrong = tool(&host, "systemd-analyze", &["verify", "--man=no", path.to_str().unwrap()], "");
     assert!(wrong.err.contains("ProtectHom"), "{wrong:?}");
 }
 
 #[test]
-fn systemd_rates_the_unit_as_hardened() {
+fn systemd_rates_the_units_as_hardened() {
     let host = Host::new("host").unwrap();
     let directory = TempDir::new();
-    let unit = unit(directory.path());
-    // Tenths of "exposure": 10.0 without any restriction, below 2 is "OK".
-    let args = ["security", "--offline=true", "--no-pager", "--threshold=20", &unit];
-    let rated = tool(&host, "systemd-analyze", &args, "");
-    assert!(rated.success, "{}\n{}", rated.out, rated.err);
+    for (name, text) in UNITS {
+        let unit = unit(directory.path(), (name, text));
+        // Tenths of "exposure": 10.0 without any restriction, below 2 is "OK".
+        let args = ["security", "--offline=true", "--no-pager", "--threshold=20", &unit];
+        let rated = tool(&host, "systemd-analyze", &args, "");
+        assert!(rated.success, "{}\n{}", rated.out, rated.err);
+    }
 }

@@ -2,8 +2,10 @@
 //! The judge is Python's jsonschema; its tomllib reads the policy files.
 
 use ephport_tests::conntrack::{Entry, insert};
-use ephport_tests::tool::tool;
+use ephport_tests::guard::{Guard, GuardedFile};
+use ephport_tests::tool::{ok, tool};
 use ephport_tests::{Host, PolicyFile, ephport, ephport_args, ephport_ok, host_with_uplink};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 /// Reads pairs of a schema and a document, and prints for each the error or an empty line.
@@ -99,7 +101,22 @@ fn documents(host: &Host) -> Vec<(&'static str, Value)> {
         let messages = ended.err.lines().map(|line| serde_json::from_str(line).expect("a message"));
         documents.extend(messages.map(|message| ("message", message)));
     }
+    documents.extend(log_lines(host).into_iter().map(|line| ("guard", line)));
     documents
+}
+
+/// The log lines of a guard: of its start, a restoration, a bad file and its end.
+fn log_lines(host: &Host) -> Vec<Value> {
+    let file = GuardedFile::new(POLICIES);
+    let guard = Guard::start(host, &file, &["--json", "--no-owner"]);
+    guard.wait_for("\"applied\"", 1);
+    ok(host, "nft flush ruleset");
+    guard.wait_for("\"restored\"", 1);
+    file.write("bad");
+    guard.wait_for("\"failed\"", 1);
+    let (_, log) = guard.end(Signal::SIGTERM);
+    ephport_ok(host, "remove");
+    log.lines().map(|line| serde_json::from_str(line).expect("a log line")).collect()
 }
 
 #[test]

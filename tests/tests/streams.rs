@@ -203,3 +203,31 @@ fn demo_survives_lost_streams() {
         }
     }
 }
+
+#[test]
+fn guard_survives_lost_streams() {
+    let host = Host::new("host").unwrap();
+    let policy = PolicyFile::new(
+        "[[policy]]\nname = \"a\"\nto-ports = \"2000-2999\"\nout-interfaces = \"any\"\n",
+    );
+    for fate in FATES {
+        for (out, err) in [(fate, Fate::Read), (Fate::Read, fate), (fate, fate)] {
+            let ((closes_out, stdout), (closes_err, stderr)) = (stream(out, 1), stream(err, 2));
+            let path = policy.path();
+            // It ends when the table is installed.
+            let script = format!(
+                "\"$0\" guard {path} --no-owner {closes_out} {closes_err} & \
+                 for i in $(seq 2000); do nft list table inet ephport 2>&1 | grep -q 2000-2999 && break; \
+                 sleep 0.01; done; kill $!; wait $!"
+            );
+            let status = host.run(|| {
+                let mut command = Command::new("sh");
+                command.args(["-c", &script]).arg(binary());
+                command.stdout(stdout).stderr(stderr).status().expect("a shell")
+            });
+            assert_eq!(status.code(), Some(0), "{out:?} {err:?}");
+            assert!(ok(&host, "nft list table inet ephport").contains("2000-2999"));
+            ephport_ok(&host, "remove");
+        }
+    }
+}

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use quote::ToTokens as _;
 use syn::{Expr, Item};
 
-/// Constants of Linux 6.16, which the headers of most systems do not name yet.
-const NEWER: [&str; 2] = ["NFTA_SET_TYPE", "NFTA_SET_COUNT"];
+/// Constants of Linux 6.9 and 6.16, which the headers of most systems do not name yet.
+const NEWER: [&str; 3] = ["NFT_TABLE_F_PERSIST", "NFTA_SET_TYPE", "NFTA_SET_COUNT"];
 
 /// The expression without the separators of digits.
 fn c_expression(expr: &Expr) -> String {

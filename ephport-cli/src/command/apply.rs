@@ -4,9 +4,9 @@ use std::thread;
 use std::time::Duration;
 
 use ephport_nft::client::{Interference, Undo, Undone};
-use ephport_nft::{Client, Plan};
+use ephport_nft::{Applied, Client, Plan};
 
-use super::{Failure, document, plan};
+use super::{Failure, document, plan, refuse_if_guarded};
 use crate::Exit;
 use crate::advice::Advised;
 use crate::args::ApplyArgs;
@@ -18,6 +18,9 @@ use crate::trial::{self, End, Holder, Role, TrialError};
 pub(crate) fn run(args: ApplyArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let plan = plan(&document(args.source)?, output)?;
     let is_json = args.output.json;
+    if !args.dry_run && Client::open()?.dry_run(&plan) != Ok(Applied::Unchanged) {
+        refuse_if_guarded()?;
+    }
     if let Some(seconds) = args.confirm {
         output.flush();
         return match trial::start()? {

@@ -6,6 +6,7 @@ pub(crate) mod confirm;
 pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod explain;
+pub(crate) mod guard;
 pub(crate) mod import;
 pub(crate) mod man;
 pub(crate) mod remove;
@@ -21,7 +22,9 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use ephport_core::import::map_e::MapEInputError;
-use ephport_core::{Document, DocumentError, HostFacts, NaclError, PolicyError, PolicyFileError};
+use ephport_core::{
+    Document, DocumentError, HostFacts, NaclError, PolicyError, PolicyFileError, ResolveError,
+};
 use ephport_nft::conntrack::ConntrackError;
 use ephport_nft::interpret::InterpretError;
 use ephport_nft::netlink::NetlinkError;
@@ -30,6 +33,7 @@ use ephport_nft::{Plan, PlanError, host};
 use crate::advice::{self, Advised};
 use crate::args::SourceArgs;
 use crate::demo::DemoError;
+use crate::guard::presence::{self, Running};
 use crate::output::Output;
 use crate::trial::TrialError;
 
@@ -76,6 +80,12 @@ pub(crate) enum Failure {
     NoReplyPorts,
     #[error(transparent)]
     Trial(#[from] TrialError),
+    #[error("cannot start the guard: {0}")]
+    Guard(#[source] io::Error),
+    #[error(
+        "{guard} keeps the policy of this network namespace; change its policy file, or end it first"
+    )]
+    Guarded { guard: Running },
     #[error(transparent)]
     Demo(#[from] DemoError),
     #[error("cannot write to {}: {source}", path.display())]
@@ -116,6 +126,11 @@ impl From<InterpretError> for Failure {
 }
 
 impl Failure {
+    /// Whether a policy needs an uplink, and there is none now.
+    pub(crate) fn is_no_uplink(&self) -> bool {
+        matches!(self, Self::Plan(PlanError::Resolve { source: ResolveError::NoUplink, .. }))
+    }
+
     /// The stable name of this kind of failure, for programs.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -129,11 +144,17 @@ impl Failure {
             | Self::NoTranslation
             | Self::NoReplyPorts => "input",
             Self::Trial(_) => "confirm",
+            Self::Guard(_) | Self::Guarded { .. } => "guard",
             Self::Demo(_) => "demo",
             Self::Print(_) | Self::Write { .. } => "output",
             Self::Fault(_) => "fault",
         }
     }
+}
+
+/// An error if a guard keeps the policy of this network namespace: it would undo a change.
+fn refuse_if_guarded() -> Result<(), Failure> {
+    presence::running().map_or(Ok(()), |guard| Err(Failure::Guarded { guard }))
 }
 
 /// The policies of the flags or of the file.
@@ -183,7 +204,7 @@ fn read_bytes(input: &mut dyn Read) -> io::Result<Vec<u8>> {
 }
 
 /// All of a stream as text, up to the limit.
-fn read_text(input: &mut dyn Read) -> io::Result<String> {
+pub(crate) fn read_text(input: &mut dyn Read) -> io::Result<String> {
     String::from_utf8(read_bytes(input)?).map_err(|error| {
         let place = error.utf8_error().valid_up_to();
         io::Error::new(ErrorKind::InvalidData, format!("byte {place} is not UTF-8"))
@@ -241,6 +262,22 @@ mod tests {
                 "no rule was found that names the ports to masquerade to".into(),
             ),
             (Failure::Trial(TrialError::Killed), TrialError::Killed.to_string()),
+            (
+                Failure::Guard(ErrorKind::StorageFull.into()),
+                "cannot start the guard: no storage space".into(),
+            ),
+            (
+                Failure::Guarded { guard: Running { process: 7 } },
+                "`ephport-nft guard`, process 7, keeps the policy of this network namespace; change \
+                 its policy file, or end it first"
+                    .into(),
+            ),
+            (
+                Failure::Guarded { guard: Running { process: 0 } },
+                "`ephport-nft guard` in another pid namespace keeps the policy of this network \
+                 namespace; change its policy file, or end it first"
+                    .into(),
+            ),
         ];
         for (failure, message) in cases {
             assert_eq!(failure.to_string(), message);

@@ -3,11 +3,13 @@
 //! A document's `version` is incremented when a key is removed or changes its meaning, and not for a
 //! new key.
 
+mod guard;
 mod import;
 mod parts;
 mod policy_file;
 mod usage;
 
+pub(crate) use guard::{LogLevel, LogLine};
 pub(crate) use import::{ImportDocument, ImportNote};
 pub(crate) use parts::{
     Difference, OpenConnections, PolicyDocument, PolicyStatus, PortRange, RuleDocument, Step,
@@ -39,6 +41,7 @@ pub(crate) fn schema(name: Name) -> Schema {
         Name::Usage => printed::<UsageDocument>(),
         Name::Outside => printed::<OutsideDocument>(),
         Name::Whose => printed::<WhoseDocument>(),
+        Name::Guard => printed::<LogLine>(),
         Name::Message => printed::<Message>(),
         Name::PolicyFile => policy_file::schema(),
     }
@@ -77,7 +80,9 @@ pub(crate) enum Name {
     Outside,
     /// Output of `whose --json`
     Whose,
-    /// One line of standard error of a command with `--json`
+    /// One line of standard error of `guard --json`
+    Guard,
+    /// One line of standard error of another command with `--json`
     Message,
     /// The policy file, as JSON has it
     PolicyFile,

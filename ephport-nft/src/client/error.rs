@@ -68,11 +68,14 @@ pub enum Error {
         /// The name of the client's table.
         expected: String,
     },
-    /// The table has the flag `owner`: only the process that made it may change it while that runs.
-    #[error("table inet {table} has the flag owner: only the process that made it may change it")]
+    /// Another netlink socket owns the table (flag `owner`): only that one may change it.
+    #[error("table inet {table} is owned by {}: only its owner may change it", owner_name(*port_id))]
     Owned {
         /// The table's name.
         table: String,
+        /// The port id of the socket: usually, and not always, the number of its process. `None` if the
+        /// owner ended meanwhile.
+        port_id: Option<u32>,
     },
     /// The connections that are open, and that an enforced policy must not drop, cannot be read.
     #[error("cannot find the connections that are open: {0}")]
@@ -80,6 +83,10 @@ pub enum Error {
     /// The ruleset does not fit in netlink's messages.
     #[error("the ruleset cannot be encoded: {0}")]
     Encoding(CodecError),
+}
+
+fn owner_name(port_id: Option<u32>) -> String {
+    port_id.map_or_else(|| "another process".into(), |id| format!("netlink port id {id}"))
 }
 
 impl From<CodecError> for Error {

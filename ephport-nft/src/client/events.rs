@@ -18,6 +18,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::error::Error;
@@ -176,6 +177,14 @@ impl<T: Transport> Events<T> {
             }
         }
         self.queued.pop_front()
+    }
+}
+
+/// Readable when there is an event, for poll(2). Read until [`Events::next_within`] of no time returns
+/// `None`: a datagram may have several events.
+impl AsFd for Events<Socket> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.transport.as_fd()
     }
 }
 

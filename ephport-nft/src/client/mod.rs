@@ -6,6 +6,7 @@ mod interference;
 mod location;
 mod module;
 mod open;
+mod owner;
 mod readback;
 mod request;
 mod status;
@@ -44,6 +45,8 @@ pub struct Client<T = Socket> {
     transport: T,
     seq: u32,
     table: TableId,
+    /// Whether the client owns the table.
+    is_owner: bool,
     /// A connection to the kernel's sockets; without one, open connections are not considered.
     sockets: Option<Result<Socket, NetlinkError>>,
     not_adopted: Option<OpenError>,
@@ -98,7 +101,7 @@ impl<T: Transport> Client<T> {
     /// A client over `transport`. It does not consider connections that are open.
     pub fn with_transport(transport: T) -> Self {
         let table = TableId::default();
-        Self { transport, seq: 0, table, sockets: None, not_adopted: None }
+        Self { transport, seq: 0, table, is_owner: false, sockets: None, not_adopted: None }
     }
 
     /// The same client for another table than the default one.
@@ -151,6 +154,7 @@ impl<T: Transport> Client<T> {
         accepts: impl Fn(&Installed) -> bool,
     ) -> Result<Option<Applied>, Error> {
         let (mut may_update, mut is_update) = (true, false);
+        let ownership = self.ownership();
         loop {
             let result = self.change(Self::snapshot, |installed| {
                 let (applied, batch) = match installed.step(desired)? {
@@ -159,6 +163,7 @@ impl<T: Transport> Client<T> {
                     }
                     step => step,
                 };
+                let (applied, batch) = ownership.take(installed, desired, applied, batch);
                 is_update = applied == Applied::Updated;
                 if batch.is_some() && !accepts(installed) {
                     return Ok((None, None));
@@ -196,7 +201,7 @@ impl<T: Transport> Client<T> {
             let (held, generation) = read(self)?;
             let (result, batch) = decide(&held)?;
             let Some(batch) = batch else { return Ok(result) };
-            match self.commit(&batch, generation)? {
+            match self.commit(&batch, generation).map_err(|error| self.name_owner(error))? {
                 CommitResult::Committed => return Ok(result),
                 CommitResult::Outdated => self.transport.backoff(tries),
                 CommitResult::Unclear(error) => {

@@ -29,7 +29,9 @@ pub(super) fn verdict(batch: &Batch, seq: u32, answers: &[Ack]) -> Result<Commit
         (Errno::ERESTART, _) => Ok(CommitResult::Outdated),
         // Without the capability the kernel processes no operation.
         (Errno::EPERM, None) => Err(Error::NotPermitted { task: "changing" }),
-        (Errno::EPERM, Some(operation)) => Err(Error::Owned { table: operation.table().into() }),
+        (Errno::EPERM, Some(operation)) => {
+            Err(Error::Owned { table: operation.table().into(), port_id: None })
+        }
         (Errno::EOPNOTSUPP, None) => Err(Error::NoNfTables),
         (errno, _) => Err(refused(batch, errno, index, failure)),
     }

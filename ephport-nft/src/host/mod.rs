@@ -1,5 +1,6 @@
 //! Facts of this thread's network namespace, over rtnetlink.
 
+mod changes;
 mod link;
 mod route;
 mod wireguard;
@@ -21,6 +22,7 @@ use crate::uapi::{
     IFA_ADDRESS, IFA_BROADCAST, IFA_LOCAL, NLM_F_DUMP, NLM_F_REQUEST, RTM_GETADDR, RTM_NEWADDR,
 };
 
+pub use changes::Changes;
 use link::{Kind, Link, links};
 use route::Routes;
 

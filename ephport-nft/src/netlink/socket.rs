@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::IoSliceMut;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,18 @@ impl Socket {
 
     /// A socket that receives each change of nf_tables, in the network namespace of this thread.
     pub fn nf_tables_events() -> Result<Self, NetlinkError> {
-        let socket = Self::open(SockProtocol::NetlinkNetFilter, 1 << (NFNLGRP_NFTABLES - 1))?;
+        Self::subscribed(SockProtocol::NetlinkNetFilter, &[NFNLGRP_NFTABLES])
+    }
+
+    /// A socket that receives the notifications of these groups of rtnetlink (`RTNLGRP_*`, up to 32).
+    pub fn route_events(groups: &[u32]) -> Result<Self, NetlinkError> {
+        Self::subscribed(SockProtocol::NetlinkRoute, groups)
+    }
+
+    /// A socket that joins these multicast groups, with a large buffer.
+    fn subscribed(protocol: SockProtocol, groups: &[u32]) -> Result<Self, NetlinkError> {
+        let mask = groups.iter().fold(0, |mask, group| mask | 1 << (group - 1));
+        let socket = Self::open(protocol, mask)?;
         // As for sending. With whatever size: the loss of events is an event.
         let _ = retry(|| setsockopt(&socket.0, RcvBufForce, &EVENT_ROOM))
             .or_else(|_| retry(|| setsockopt(&socket.0, RcvBuf, &EVENT_ROOM)));
@@ -179,6 +190,16 @@ impl Transport for Socket {
     fn backoff(&mut self, times: u32) {
         let span = 1000 << times.min(LONGEST_PAUSE);
         thread::sleep(Duration::from_micros(RandomState::new().hash_one(times) % span));
+    }
+
+    fn port_id(&self) -> Option<u32> {
+        Self::port_id(self).ok()
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

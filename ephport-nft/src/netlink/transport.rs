@@ -29,6 +29,11 @@ pub trait Transport {
 
     /// Waits for other writers, after `times` conflicts in a row.
     fn backoff(&mut self, _times: u32) {}
+
+    /// The port id of the socket; `None` for a substitute, or if it cannot be read.
+    fn port_id(&self) -> Option<u32> {
+        None
+    }
 }
 
 impl<T: Transport> Transport for &mut T {
@@ -50,6 +55,10 @@ impl<T: Transport> Transport for &mut T {
 
     fn backoff(&mut self, times: u32) {
         (**self).backoff(times);
+    }
+
+    fn port_id(&self) -> Option<u32> {
+        (**self).port_id()
     }
 }
 

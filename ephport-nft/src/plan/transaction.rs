@@ -28,7 +28,7 @@ impl Batch {
         let mut operations = vec![
             Operation::AddTable(plain.clone()),
             Operation::DeleteTable(plain),
-            Operation::AddTable(Table { handle: None, ..ruleset.table.clone() }),
+            Operation::AddTable(ruleset.table.normalized()),
         ];
         operations.extend(ruleset.chains.iter().map(Chain::unnumbered).map(Operation::AddChain));
         for (filled, id) in ruleset.sets.iter().zip(1..) {
@@ -49,6 +49,32 @@ impl Batch {
     #[must_use]
     pub fn delete(table: &Table) -> Self {
         Self(vec![Operation::DeleteTable(Table::new(table.family, &table.name))])
+    }
+
+    /// The same changes by the owner of the table: a table that the batch makes is owned.
+    #[must_use]
+    pub(crate) fn owned(mut self) -> Self {
+        let is_table = |operation: &&mut Operation| matches!(operation, Operation::AddTable(_));
+        if let Some(Operation::AddTable(table)) = self.0.iter_mut().rev().find(is_table) {
+            *table = table.owned();
+        }
+        self
+    }
+
+    /// The changes of `self`, after the ownership of an orphan is taken.
+    #[must_use]
+    pub(crate) fn adopting(mut self, orphan: &Table) -> Self {
+        let table = Table { userdata: None, other: Vec::new(), ..orphan.owned() };
+        self.0.insert(0, Operation::AddTable(table));
+        self
+    }
+
+    /// A transaction that no kernel commits. Its first operation fails if the kernel does not let a socket
+    /// own a table that outlives it; the second one always does.
+    pub(crate) fn probe_of_ownership(family: u8) -> Self {
+        let table = Table::new(family, "ephport/probe");
+        let absent = Table::new(family, "ephport/absent");
+        Self(vec![Operation::AddTable(table.owned()), Operation::DeleteTable(absent)])
     }
 
     /// One datagram. The messages have sequence numbers from `seq`, that of the batch's beginning; the
