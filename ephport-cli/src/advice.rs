@@ -49,8 +49,10 @@ fn owner(port_id: Option<u32>) -> String {
         let name = std::fs::read_to_string(format!("/proc/{id}/comm")).ok()?;
         Some(format!("process {id}, {}", name.trim()))
     });
-    let owner = name.unwrap_or_else(|| "it is a socket of a running process".into());
-    format!("{owner}: change its policy, or end it first")
+    match name {
+        Some(name) => format!("its owner is {name}: change its policy, or end it first"),
+        None => "change the policy of its owner, or end that process first".into(),
+    }
 }
 
 /// The advice for a failure of the socket.
@@ -118,7 +120,8 @@ mod tests {
             another process changed the ruleset during each of 128 attempts; try again
             the kernel did not confirm the transaction: it may be committed or not; run `ephport-nft status` to see its state
             table inet ephport exists and has another owner; look at it with `nft list table inet ephport`, and rename or delete it
-            table inet ephport has the flag owner: only the process that made it may change it; end that process first (`nft list tables` names it beside the flag)
+            table inet ephport is owned by netlink port id 4294967295: only its owner may change it; change the policy of its owner, or end that process first
+            table inet ephport is owned by another process: only its owner may change it; change the policy of its owner, or end that process first
             cannot find the connections that are open: the kernel has no ctnetlink (CONFIG_NF_CT_NETLINK); to drop those whose port is not permitted, apply with --open-connections drop
             cannot apply a state of table inet nodes: this client changes table inet ephport"#]].assert_eq(&messages.join("\n"));
     }

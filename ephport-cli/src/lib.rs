@@ -100,6 +100,7 @@ pub fn run(
         Command::Confirm(args) => command::confirm::run(args, &mut output),
         Command::Remove(args) => command::remove::run(args, &mut output),
         Command::Status(args) => command::status::run(&args, &mut output),
+        Command::Doctor(args) => command::doctor::run(args, &mut output),
         Command::Guard(args) => command::guard::run(args, &mut output),
         Command::Diff(args) => command::diff::run(args, &mut output),
         Command::Explain(args) => command::explain::run(args, &mut output),

@@ -85,10 +85,8 @@ pub(crate) fn conntrack(statistics: &Statistics) -> Vec<Metric> {
     let entries = Metric::new("ephport_conntrack_entries", "gauge", help);
     let help = "Connections that the table may contain.";
     let limit = Metric::new("ephport_conntrack_entries_limit", "gauge", help);
-    let mut metrics = vec![
-        failed.value(&[], statistics.insert_failed),
-        entries.value(&[], statistics.entries),
-    ];
+    let mut metrics =
+        vec![failed.value(&[], statistics.insert_failed), entries.value(&[], statistics.entries)];
     metrics.extend(statistics.max_entries.map(|max| limit.value(&[], max)));
     metrics
 }

@@ -212,7 +212,7 @@ fn listed(items: impl IntoIterator<Item = impl ToString>) -> String {
 }
 
 /// Text in lines of at most `width` characters, broken at spaces.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         if let Some(line) = lines.last_mut()

@@ -104,6 +104,7 @@ mod compile;
 #[doc(hidden)]
 pub mod compile;
 pub mod conntrack;
+pub mod doctor;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;

@@ -1,8 +1,8 @@
-//! The one place for `unsafe`: socket options of netlink that no safe library names, and fork.
+//! The one place for `unsafe`: what no safe library names of netlink sockets, and fork.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, fork};
@@ -19,6 +19,15 @@ pub(crate) fn enable_netlink_option(socket: BorrowedFd<'_>, option: c_int) -> ni
         libc::setsockopt(socket.as_raw_fd(), SOL_NETLINK, option, (&raw const on).cast(), len)
     };
     Errno::result(result).map(drop)
+}
+
+/// A socket to a netlink family, closed on exec.
+pub(crate) fn netlink_socket(protocol: c_int) -> nix::Result<OwnedFd> {
+    // SAFETY: the call has no pointers.
+    let fd =
+        unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
+    // SAFETY: the descriptor is new, and nothing else has it.
+    Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Makes a second process that continues where this one does.

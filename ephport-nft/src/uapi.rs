@@ -7,6 +7,7 @@
 // linux/netlink.h
 pub const NETLINK_ROUTE: i32 = 0;
 pub const NETLINK_SOCK_DIAG: i32 = 4;
+pub const NETLINK_XFRM: i32 = 6;
 pub const NETLINK_NETFILTER: i32 = 12;
 pub const NLM_F_REQUEST: u16 = 0x1;
 pub const NLM_F_MULTI: u16 = 0x2;
@@ -42,7 +43,9 @@ pub const NFNLGRP_NFTABLES: u32 = 7;
 pub const NFPROTO_UNSPEC: u8 = 0;
 pub const NFPROTO_INET: u8 = 1;
 pub const NFPROTO_IPV4: u8 = 2;
+pub const NFPROTO_ARP: u8 = 3;
 pub const NFPROTO_NETDEV: u8 = 5;
+pub const NFPROTO_BRIDGE: u8 = 7;
 pub const NF_NETDEV_EGRESS: u32 = 1;
 pub const NFPROTO_IPV6: u8 = 10;
 pub const NF_INET_FORWARD: u32 = 2;
@@ -511,3 +514,8 @@ pub const WGDEVICE_A_LISTEN_PORT: u16 = 6;
 pub const NFTA_TARGET_NAME: u16 = 1;
 pub const NFTA_TARGET_INFO: u16 = 3;
 pub const XT_CT_NOTRACK: u16 = 1;
+
+// linux/xfrm.h
+pub const XFRM_MSG_NEWPOLICY: u16 = 0x13;
+pub const XFRM_MSG_GETPOLICY: u16 = 0x15;
+pub const XFRM_POLICY_OUT: u8 = 1;

@@ -94,7 +94,10 @@ impl Guard {
     pub fn spawn(host: &Host, file: &GuardedFile, mut command: Command) -> Self {
         let count = fs::read_dir(file.directory()).expect("a directory").count();
         let log = file.directory().join(format!("log{count}"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).expect("a log"));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("a log"));
         let child = host.run(|| command.spawn()).expect("a process");
         Self { child, log }
     }

@@ -9,7 +9,7 @@ use ephport_nft::client::Rejection;
 use ephport_nft::netlink::Messages;
 use ephport_nft::netlink::{NetlinkError, Socket, Transport};
 use ephport_nft::nftables::expr::{Masq, Opaque, Register};
-use ephport_nft::nftables::{Chain, Hook, Rule, Table};
+use ephport_nft::nftables::{Chain, Hook, Rule};
 use ephport_nft::uapi::NFNL_MSG_BATCH_BEGIN;
 use ephport_nft::{Applied, Client, Error, Installed, TableState};
 use ephport_tests::markdown::missing_tests;
@@ -239,7 +239,6 @@ fn chain_with_another_priority_or_type_is_replaced() {
         assert!(matches!(installed(&host), Installed::Ours { intact: true, .. }));
     }
 }
-
 
 #[test]
 fn table_with_flag_owner_is_owned() {

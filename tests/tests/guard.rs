@@ -43,13 +43,18 @@ fn is_installed(host: &Host, text: &str) -> bool {
 }
 
 fn wait_for_table(host: &Host, guard: &Guard, text: &str) {
-    wait_until("the table of\n", || is_installed(host, text), || format!("{text}\n{}", guard.log()));
+    wait_until(
+        "the table of\n",
+        || is_installed(host, text),
+        || format!("{text}\n{}", guard.log()),
+    );
 }
 
 /// A packet for each number, each of a new connection.
 fn packet(number: u32) -> Raw {
     let port = |base: u32, count: u32| u16::try_from(base + number % count).unwrap();
-    let (from, to) = ((CLIENT_V4, port(2000, 20_000)).into(), (SERVER_V4, port(1000, 60_001)).into());
+    let (from, to) =
+        ((CLIENT_V4, port(2000, 20_000)).into(), (SERVER_V4, port(1000, 60_001)).into());
     let bytes = plain(CLIENT_V4, SERVER_V4, UDP, &udp(from, to, &number.to_be_bytes()));
     Raw { name: String::new(), to: SERVER_V4, bytes }
 }
@@ -146,7 +151,9 @@ fn owned_table_refuses_changes_and_names_its_owner() {
     let refused = tool(&host, "nft", &["delete", "table", "inet", "ephport"], "");
     assert!(!refused.success && refused.err.contains("Operation not permitted"), "{refused:?}");
     let by = format!("error: `ephport-nft guard`, process {}, keeps the policy", guard.pid());
-    for line in ["apply --to-ports 2000-2999 -o any", "apply --to-ports 2000-2999 -o any --confirm 9"] {
+    for line in
+        ["apply --to-ports 2000-2999 -o any", "apply --to-ports 2000-2999 -o any --confirm 9"]
+    {
         let refused = ephport(&host, line);
         assert!(refused.exit == Exit::Failure && refused.err.starts_with(&by), "{}", refused.err);
     }
@@ -213,7 +220,8 @@ fn restored_table_continues_its_counters() {
     for number in 0..20 {
         sender.send(&packet(number)).unwrap();
     }
-    let attempts = || installed(&net.router).table().map_or(0, |table| table.policies()[0].attempts);
+    let attempts =
+        || installed(&net.router).table().map_or(0, |table| table.policies()[0].attempts);
     wait_until("20 attempts", || attempts() == 20, || attempts().to_string());
     // The counters are read at the next recheck.
     thread::sleep(Duration::from_millis(1500));
@@ -386,10 +394,14 @@ fn metrics_file_is_always_whole() {
     }
     file.write("bad");
     let restored = "\nephport_restores_total 3\n";
-    wait_until("restores", || read().contains(restored), || {
-        assert!(read().ends_with("# EOF\n"), "{}", read());
-        read()
-    });
+    wait_until(
+        "restores",
+        || read().contains(restored),
+        || {
+            assert!(read().ends_with("# EOF\n"), "{}", read());
+            read()
+        },
+    );
     file.write(&policy("2000-2999"));
     guard.wait_for("event=applied", 2);
     let success = "ephport_reloads_total{result=\"success\"} 1\n";
@@ -430,7 +442,8 @@ fn is_whole_or_absent(host: &Host) -> bool {
     match installed(host) {
         Installed::Absent => true,
         found => WHOLE.iter().any(|ports| {
-            found.is_from(&compiled(&policy(ports))) && matches!(found, Installed::Ours { intact: true, .. })
+            found.is_from(&compiled(&policy(ports)))
+                && matches!(found, Installed::Ours { intact: true, .. })
         }),
     }
 }
@@ -511,7 +524,8 @@ fn part_of_day(host: &Host, file: &GuardedFile, guard: &Guard, part: u32) {
         );
     }
     for i in 0..10 {
-        batch += &format!("link add v{i} type veth peer name w{i}\nlink set v{i} up\nlink del v{i}\n");
+        batch +=
+            &format!("link add v{i} type veth peer name w{i}\nlink set v{i} up\nlink del v{i}\n");
     }
     batch += &format!("address replace 203.0.113.{part}/32 dev lo\n");
     let ended = tool(host, "ip", &["-batch", "-"], &batch);

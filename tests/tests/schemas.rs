@@ -81,6 +81,8 @@ fn documents(host: &Host) -> Vec<(&'static str, Value)> {
         ),
         ("usage", vec!["usage", "--json", path]),
         ("outside", vec!["usage", "--outside", "--json", path]),
+        ("doctor", vec!["doctor", "--json"]),
+        ("doctor", vec!["doctor", "--json", path]),
         ("whose", vec!["whose", "192.0.2.2:1100", "--json", path]),
         ("whose", vec!["whose", "192.0.2.2:1", "--json", path]),
         ("apply", vec!["apply", "--json", "--to-ports", "2000-2999"]),
@@ -145,7 +147,7 @@ fn every_document_conforms_to_its_schema() {
         }
     }
     let names: std::collections::BTreeSet<_> = documents.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names.len(), 13, "{names:?}");
+    assert_eq!(names.len(), 15, "{names:?}");
     for ((_, document), error) in pairs.iter().zip(errors(&host, &pairs)) {
         let is_whole = documents.iter().any(|(_, whole)| whole == document);
         assert_eq!(error.is_none(), is_whole, "{error:?}: {document:#}");

@@ -99,6 +99,8 @@ fn verdicts_and_changes_survive_lost_streams() {
         ("usage --to-ports 49152-61000 -o any", Some(0)),
         ("usage --to-ports 49152-61000 -o any --json", Some(0)),
         ("usage --outside --to-ports 49152-61000 -o any", Some(0)),
+        ("doctor --to-ports 49152-61000 -o any", Some(0)),
+        ("doctor --to-ports 49152-61000 -o absent0 --json", Some(3)),
         ("whose 192.0.2.2:1100 --blocks 10.0.0.0/30=64@1024-2047 -o any", Some(0)),
         ("whose 192.0.2.2:1 --blocks 10.0.0.0/30=64@1024-2047 -o any --json", Some(3)),
     ];

@@ -18,8 +18,12 @@ use crate::trial::{self, End, Holder, Role, TrialError};
 pub(crate) fn run(args: ApplyArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let plan = plan(&document(args.source)?, output)?;
     let is_json = args.output.json;
-    if !args.dry_run && Client::open()?.dry_run(&plan) != Ok(Applied::Unchanged) {
-        refuse_if_guarded()?;
+    // What changes nothing is permitted beside a guard.
+    if let Err(failure) = refuse_if_guarded()
+        && !args.dry_run
+        && Client::open()?.dry_run(&plan)? != Applied::Unchanged
+    {
+        return Err(failure);
     }
     if let Some(seconds) = args.confirm {
         output.flush();

@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod confirm;
 pub(crate) mod demo;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod guard;
 pub(crate) mod import;

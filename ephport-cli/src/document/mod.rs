@@ -3,12 +3,16 @@
 //! A document's `version` is incremented when a key is removed or changes its meaning, and not for a
 //! new key.
 
+mod doctor;
 mod guard;
 mod import;
 mod parts;
 mod policy_file;
 mod usage;
 
+pub(crate) use doctor::{
+    Doctor as DoctorDocument, Finding, NatChain as NatChainDocument, Uplink as UplinkDocument,
+};
 pub(crate) use guard::{LogLevel, LogLine};
 pub(crate) use import::{ImportDocument, ImportNote};
 pub(crate) use parts::{
@@ -41,6 +45,7 @@ pub(crate) fn schema(name: Name) -> Schema {
         Name::Usage => printed::<UsageDocument>(),
         Name::Outside => printed::<OutsideDocument>(),
         Name::Whose => printed::<WhoseDocument>(),
+        Name::Doctor => printed::<DoctorDocument>(),
         Name::Guard => printed::<LogLine>(),
         Name::Message => printed::<Message>(),
         Name::PolicyFile => policy_file::schema(),
@@ -80,6 +85,8 @@ pub(crate) enum Name {
     Outside,
     /// Output of `whose --json`
     Whose,
+    /// Output of `doctor --json`
+    Doctor,
     /// One line of standard error of `guard --json`
     Guard,
     /// One line of standard error of another command with `--json`

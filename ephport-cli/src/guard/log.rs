@@ -18,8 +18,8 @@ impl<'a, 'b> Log<'a, 'b> {
         Self { output, is_json }
     }
 
-    pub(crate) fn write(&mut self, line: LogLine) {
-        let text = if self.is_json { serde_json::to_string(&line) } else { logfmt(&line) };
+    pub(crate) fn write(&mut self, line: &LogLine) {
+        let text = if self.is_json { serde_json::to_string(line) } else { logfmt(line) };
         self.output.log(&text.unwrap_or_default());
     }
 }
@@ -54,7 +54,9 @@ fn logfmt(line: &LogLine) -> serde_json::Result<String> {
             Some(Value::String(text)) => words.push(format!("{key}={}", quoted(text))),
             Some(value) => words.push(format!("{key}={value}")),
         };
-        LogLine::KEYS.iter().for_each(|key| word(key));
+        for key in LogLine::KEYS {
+            word(key);
+        }
     }
     Ok(words.join(" "))
 }
@@ -136,7 +138,8 @@ mod tests {
         else {
             panic!("an object");
         };
-        let keys: Vec<_> = fields.keys().map(String::as_str).filter(|key| *key != "version").collect();
+        let keys: Vec<_> =
+            fields.keys().map(String::as_str).filter(|key| *key != "version").collect();
         let mut expected = LogLine::KEYS.to_vec();
         expected.sort_unstable();
         assert_eq!(keys.len(), expected.len());

@@ -6,8 +6,8 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use ephport_core::PermittedPorts;
-use ephport_nft::Installed;
 use ephport_nft::conntrack::Statistics;
+use ephport_nft::{Installed, TableState};
 
 use super::{Area, Guard, Kept};
 use crate::command::Failure;
@@ -40,7 +40,7 @@ impl Guard<'_, '_> {
             };
             ports = ports.value(&[("policy", policy.name.as_str())], count);
         }
-        let found = installed.table().filter(|_| is_intact).map(|table| table.policies());
+        let found = installed.table().filter(|_| is_intact).map(TableState::policies);
         for policy in found.unwrap_or_default().iter().filter(|policy| policy.enforces) {
             drops = drops.value(&[("policy", policy.name.as_str())], policy.drops);
         }

@@ -31,6 +31,7 @@ pub(crate) use log::Log;
 use log::line;
 use notify::Notifier;
 use presence::Presence;
+use wait::Source;
 
 /// The signals that the guard handles.
 const SIGNALS: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
@@ -175,35 +176,35 @@ impl<'a, 'b> Guard<'a, 'b> {
         } else {
             "restores table inet ephport after changes"
         };
-        self.log.write(LogLine { message: Some(owner.into()), ..line(LogLevel::Info, "started") });
+        self.log.write(&LogLine { message: Some(owner.into()), ..line(LogLevel::Info, "started") });
         self.apply("start")?;
         self.notifier.ready(&self.status());
         loop {
-            let ready = self.wait();
-            if ready.commits {
-                self.follow_commits();
-            }
-            if ready.asked {
-                self.presence.answer();
-            }
-            if ready.host && self.changes.take().unwrap_or(true) {
-                let at = self.due.facts_allowed;
-                self.due.facts.get_or_insert(at);
-            }
-            if ready.file {
-                self.file.drain();
-                self.reload("file", false);
-            }
-            if ready.signal
-                && let Some(signal) = self.signal()
-            {
-                if signal == Signal::SIGHUP {
-                    self.reload("signal", true);
-                } else {
-                    return self.stop(signal);
+            for source in self.wait() {
+                match source {
+                    Source::Commits => self.follow_commits(),
+                    Source::Host => self.follow_host(),
+                    Source::File => {
+                        self.file.drain();
+                        self.reload("file", false);
+                    }
+                    Source::Asked => self.presence.answer(),
+                    Source::Signal => match self.signal() {
+                        None => {}
+                        Some(Signal::SIGHUP) => self.reload("signal", true),
+                        Some(signal) => return self.stop(signal),
+                    },
                 }
             }
             self.do_what_is_due();
+        }
+    }
+
+    /// Read the facts of the host again, as soon as that is allowed.
+    fn follow_host(&mut self) {
+        if self.changes.take().unwrap_or(true) {
+            let at = self.due.facts_allowed;
+            self.due.facts.get_or_insert(at);
         }
     }
 
@@ -218,7 +219,7 @@ impl<'a, 'b> Guard<'a, 'b> {
         let message = if self.settings.removes { "removed the table" } else { "the policy stays" };
         let cause = Some(signal.as_str().into());
         let message = result.is_ok().then(|| message.into());
-        self.log.write(LogLine { cause, message, ..line(LogLevel::Info, "stopped") });
+        self.log.write(&LogLine { cause, message, ..line(LogLevel::Info, "stopped") });
         Ok(result?)
     }
 
@@ -303,7 +304,7 @@ impl<'a, 'b> Guard<'a, 'b> {
         if self.problems.get(&area) == Some(&message) {
             return;
         }
-        self.log.write(LogLine {
+        self.log.write(&LogLine {
             cause: Some(cause.into()),
             kind: Some(failure.kind().into()),
             message: Some(format!("{failure}; {consequence}")),
@@ -321,7 +322,12 @@ impl<'a, 'b> Guard<'a, 'b> {
         self.due.facts_allowed = Instant::now() + begin.elapsed() * FACTS_SHARE;
         let plan = match Plan::new(self.document.policies(), &facts).map_err(Failure::from) {
             Err(failure) if cause == "start" && failure.is_no_uplink() => {
-                self.fail(Area::Policies, cause, &failure, "it is tried again when the routes change");
+                self.fail(
+                    Area::Policies,
+                    cause,
+                    &failure,
+                    "it is tried again when the routes change",
+                );
                 return Ok(());
             }
             plan => plan?,
@@ -334,7 +340,7 @@ impl<'a, 'b> Guard<'a, 'b> {
         let applied = self.client.apply(&plan)?;
         let table = self.read_back(plan.table)?;
         self.kept = Some(Kept { policies: plan.resolved, table });
-        self.log.write(LogLine {
+        self.log.write(&LogLine {
             cause: Some(cause.into()),
             result: Some(ApplyResult::new(applied, false).name()),
             microseconds: Some(micros(begin.elapsed())),
@@ -344,7 +350,7 @@ impl<'a, 'b> Guard<'a, 'b> {
             let kind = Some(warning.name().into());
             let policy = Some(warning.policy().to_string());
             let message = Some(warning.to_string());
-            self.log.write(LogLine { kind, policy, message, ..line(LogLevel::Warning, "policy") });
+            self.log.write(&LogLine { kind, policy, message, ..line(LogLevel::Warning, "policy") });
         }
         self.report_interferences();
         self.due.metrics = Some(Instant::now());
@@ -395,7 +401,7 @@ impl<'a, 'b> Guard<'a, 'b> {
                 self.counts.restores += 1;
                 let (thread, thread_name) =
                     author.as_ref().map_or((None, None), |of| (of.thread, of.thread_name.clone()));
-                self.log.write(LogLine {
+                self.log.write(&LogLine {
                     result: Some(ApplyResult::new(applied, false).name()),
                     thread,
                     thread_name,
@@ -430,7 +436,7 @@ impl<'a, 'b> Guard<'a, 'b> {
             Ok(others) => others,
             Err(error) => {
                 let message = Some(format!("cannot read other tables: {}", Advised(&error)));
-                self.log.write(LogLine { message, ..line(LogLevel::Warning, "kernel") });
+                self.log.write(&LogLine { message, ..line(LogLevel::Warning, "kernel") });
                 return;
             }
         };
@@ -440,7 +446,7 @@ impl<'a, 'b> Guard<'a, 'b> {
             if !self.interferences.contains(&message) {
                 let (kind, message) = (Some(other.name().into()), Some(message.clone()));
                 let event = line(LogLevel::Warning, "interference");
-                self.log.write(LogLine { kind, message, ..event });
+                self.log.write(&LogLine { kind, message, ..event });
             }
             found.insert(message);
         }

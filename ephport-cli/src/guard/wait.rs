@@ -7,31 +7,39 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Due, Guard};
 
-/// The sources that have something to read.
-pub(super) struct Ready {
-    pub(super) commits: bool,
-    pub(super) host: bool,
-    pub(super) file: bool,
-    pub(super) signal: bool,
-    pub(super) asked: bool,
+/// A source of changes, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The ruleset.
+    Commits,
+    /// Links, addresses and routes.
+    Host,
+    /// The policy file.
+    File,
+    /// A signal.
+    Signal,
+    /// Another command that asks whether a guard runs.
+    Asked,
 }
 
 impl Guard<'_, '_> {
     /// Wait until a source has something to read or something is due.
-    pub(super) fn wait(&self) -> Ready {
-        let mut waiting = [
-            self.events.as_fd(),
-            self.changes.as_fd(),
-            self.file.as_fd(),
-            self.signals.as_fd(),
-            self.presence.as_fd(),
-        ]
-        .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    pub(super) fn wait(&self) -> Vec<Source> {
+        let sources = [
+            (Source::Commits, self.events.as_fd()),
+            (Source::Host, self.changes.as_fd()),
+            (Source::File, self.file.as_fd()),
+            (Source::Signal, self.signals.as_fd()),
+            (Source::Asked, self.presence.as_fd()),
+        ];
+        let mut waiting = sources.map(|(_, fd)| PollFd::new(fd, PollFlags::POLLIN));
         // An error, such as EINTR, is no event: what is due is done, and the next call waits.
-        let is_waited = poll(&mut waiting, self.due.timeout()).is_ok();
-        let ready = waiting.map(|fd| is_waited && fd.any().unwrap_or(false));
-        let [commits, host, file, signal, asked] = ready;
-        Ready { commits, host, file, signal, asked }
+        if poll(&mut waiting, self.due.timeout()).is_err() {
+            return Vec::new();
+        }
+        let both = sources.iter().zip(&waiting);
+        let ready = both.filter(|(_, fd)| fd.any().unwrap_or(false));
+        ready.map(|((source, _), _)| *source).collect()
     }
 }
 

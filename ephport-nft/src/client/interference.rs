@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Client, Error};
+use crate::doctor::NatChain;
 use crate::netlink::{Attr, CodecError, NfGenMsg, Reader, Transport};
 use crate::uapi::{
     NF_INET_POST_ROUTING, NF_NETDEV_EGRESS, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
@@ -90,11 +91,7 @@ impl<T: Transport> Client<T> {
     pub fn interferences(&mut self) -> Result<Vec<Interference>, Error> {
         let (table, priority) = (self.table.name().to_string(), self.table.priority());
         let (others, _) = self.settled(|client| {
-            let mut others = Others::default();
-            client.list(NFT_MSG_GETCHAIN, NLM_F_DUMP, NFPROTO_UNSPEC, &[], |_, body| {
-                others.chains.extend(chain(body)?);
-                Ok(())
-            })?;
+            let mut others = Others { chains: client.hooked_chains()?, ..Others::default() };
             client.list(NFT_MSG_GETRULE, NLM_F_DUMP, NFPROTO_UNSPEC, &[], |_, body| {
                 others.effects.extend(rule(body)?);
                 Ok(())
@@ -103,6 +100,36 @@ impl<T: Transport> Client<T> {
         })?;
         let all = others.interferences(priority).into_iter();
         Ok(all.filter(|one| (one.family, &one.table) != ("inet", &table)).collect())
+    }
+}
+
+impl<T: Transport> Client<T> {
+    fn hooked_chains(&mut self) -> Result<BTreeMap<ChainId, Hooked>, Error> {
+        let mut chains = BTreeMap::new();
+        self.list(NFT_MSG_GETCHAIN, NLM_F_DUMP, NFPROTO_UNSPEC, &[], |_, body| {
+            chains.extend(chain(body)?);
+            Ok(())
+        })?;
+        Ok(chains)
+    }
+
+    /// The NAT chains of postrouting, by priority.
+    pub(crate) fn nat_chains(&mut self) -> Result<Vec<NatChain>, Error> {
+        let (chains, _) = self.settled(Self::hooked_chains)?;
+        let is_nat = |(id, hooked): &(ChainId, Hooked)| {
+            id.0 != "netdev" && hooked.is_nat && hooked.hook == NF_INET_POST_ROUTING
+        };
+        let found = chains.into_iter().filter(is_nat);
+        let mut found: Vec<_> = found
+            .map(|((family, table, chain), Hooked { priority, .. })| NatChain {
+                priority,
+                family,
+                table,
+                chain,
+            })
+            .collect();
+        found.sort();
+        Ok(found)
     }
 }
 

@@ -15,6 +15,12 @@ use crate::plan::transaction::Batch;
 use crate::table::TableState;
 use crate::table::layout::FAMILY;
 
+/// A table that is never committed.
+const PROBE: &str = "ephport/probe";
+
+/// A table that never exists.
+const ABSENT: &str = "ephport/absent";
+
 impl Client<Socket> {
     /// The same client, which owns the table from its next [`apply`](Client::apply) on; as it is where the
     /// kernel has no tables that outlive their owner ([`Client::is_owner`] is then false).
@@ -38,16 +44,27 @@ impl<T: Transport> Client<T> {
 
     /// Whether the kernel has tables that outlive their owner.
     fn can_own(&mut self) -> Result<bool, Error> {
-        let probe = Batch::probe_of_ownership(FAMILY);
+        let table = Table::new(FAMILY, PROBE).owned();
+        match self.try_out(Batch::of_table(table)) {
+            Ok(()) => Ok(true),
+            Err(Error::Rejected(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a transaction that no kernel commits: its last operation always fails.
+    fn try_out(&mut self, batch: Batch) -> Result<(), Error> {
+        let batch = batch.failing(Table::new(FAMILY, ABSENT));
         for tries in 0..MAX_TRIES {
             let generation = self.generation()?;
             let seq = self.next_seq();
-            self.seq = seq.wrapping_add(probe.len()).wrapping_add(1);
-            let answers = exchange(&mut self.transport, &probe.encode(seq, generation)?)?;
-            match verdict(&probe, seq, &answers) {
-                // The second operation failed, and not the first.
-                Err(Error::Rejected(rejection)) => {
-                    return Ok(matches!(rejection.request, Request::Delete(Object::Table(_))));
+            self.seq = seq.wrapping_add(batch.len()).wrapping_add(1);
+            let answers = exchange(&mut self.transport, &batch.encode(seq, generation)?)?;
+            match verdict(&batch, seq, &answers) {
+                Err(Error::Rejected(rejection))
+                    if rejection.request == Request::Delete(Object::Table(ABSENT.into())) =>
+                {
+                    return Ok(());
                 }
                 // Another process changed the ruleset: the kernel did not try the operations.
                 Ok(_) => self.transport.backoff(tries),

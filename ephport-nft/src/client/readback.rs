@@ -60,7 +60,7 @@ impl<T: Transport> Client<T> {
     }
 
     /// The result of `read` while the ruleset does not change, and its generation.
-    pub(super) fn settled<R>(
+    pub(crate) fn settled<R>(
         &mut self,
         read: impl Fn(&mut Self) -> Result<R, Error>,
     ) -> Result<(R, Generation), Error> {
@@ -182,7 +182,7 @@ impl<T: Transport> Client<T> {
     }
 
     /// Requests the objects of one kind and calls `visit` with the message type and body of each.
-    pub(super) fn list(
+    pub(crate) fn list(
         &mut self,
         message: u16,
         flags: u16,

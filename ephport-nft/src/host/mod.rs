@@ -4,6 +4,7 @@ mod changes;
 mod link;
 mod route;
 mod wireguard;
+mod xfrm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,6 +26,7 @@ use crate::uapi::{
 pub use changes::Changes;
 use link::{Kind, Link, links};
 use route::Routes;
+pub use xfrm::ipsec_policies;
 
 /// Length of `struct ifaddrmsg` (linux/if_addr.h).
 const IFADDRMSG_LEN: usize = 8;

@@ -16,8 +16,8 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::errno::Errno;
 use super::transport::{NetlinkError, SEND_OVERHEAD, Transport};
-use crate::sys::enable_netlink_option;
-use crate::uapi::{NETLINK_CAP_ACK, NETLINK_EXT_ACK, NFNLGRP_NFTABLES};
+use crate::sys::{enable_netlink_option, netlink_socket};
+use crate::uapi::{NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_XFRM, NFNLGRP_NFTABLES};
 
 /// The limit for an answer of the kernel, in seconds. It answers at once; this only ends a hang.
 const PATIENCE: u32 = 10;
@@ -76,11 +76,20 @@ impl Socket {
         Ok(socket)
     }
 
+    /// A socket to IPsec's policies, in the network namespace of this thread.
+    pub fn xfrm() -> Result<Self, NetlinkError> {
+        let fd = retry(|| netlink_socket(NETLINK_XFRM));
+        Self::bound(fd.map_err(|errno| NetlinkError::Open { errno })?, 0)
+    }
+
     /// A socket that joins these multicast groups: bit 0 is group 1.
     fn open(protocol: SockProtocol, groups: u32) -> Result<Self, NetlinkError> {
         let (family, flags) = (AddressFamily::Netlink, SockFlag::SOCK_CLOEXEC);
-        let fd = retry(|| socket(family, SockType::Raw, flags, protocol))
-            .map_err(|errno| NetlinkError::Open { errno })?;
+        let fd = retry(|| socket(family, SockType::Raw, flags, protocol));
+        Self::bound(fd.map_err(|errno| NetlinkError::Open { errno })?, groups)
+    }
+
+    fn bound(fd: OwnedFd, groups: u32) -> Result<Self, NetlinkError> {
         retry(|| bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups)))
             .map_err(|errno| NetlinkError::Bind { errno })?;
         let refused = |option| move |errno| NetlinkError::Option { option, errno };

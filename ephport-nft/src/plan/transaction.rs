@@ -69,12 +69,15 @@ impl Batch {
         self
     }
 
-    /// A transaction that no kernel commits. Its first operation fails if the kernel does not let a socket
-    /// own a table that outlives it; the second one always does.
-    pub(crate) fn probe_of_ownership(family: u8) -> Self {
-        let table = Table::new(family, "ephport/probe");
-        let absent = Table::new(family, "ephport/absent");
-        Self(vec![Operation::AddTable(table.owned()), Operation::DeleteTable(absent)])
+    /// Adds a table.
+    pub(crate) fn of_table(table: Table) -> Self {
+        Self(vec![Operation::AddTable(table)])
+    }
+
+    /// The same changes, and the deletion of a table that does not exist: no kernel commits them.
+    pub(crate) fn failing(mut self, absent: Table) -> Self {
+        self.0.push(Operation::DeleteTable(absent));
+        self
     }
 
     /// One datagram. The messages have sequence numbers from `seq`, that of the batch's beginning; the
