@@ -68,8 +68,8 @@ pub enum Finding {
     },
     /// Connections for IPsec that a policy translates.
     #[error(
-        "policy {policy} translates connections that {count} IPsec policies protect: they may match \
-         another one after that, or none, and leave without protection"
+        "policy {policy} translates connections that IPsec policies protect ({count} outbound): they may \
+         match another one after that, or none, and leave without protection"
     )]
     TranslatedIpsec {
         /// The policy.
@@ -110,7 +110,7 @@ pub enum Finding {
     },
     /// Connections that failed.
     #[error(
-        "{count} connections failed since the start of this network namespace: NAT found no free port, or \
+        "connections failed, {count} since the start of this network namespace: NAT found no free port, or \
          another connection had the same addresses and ports"
     )]
     InsertFailed {
@@ -119,7 +119,7 @@ pub enum Finding {
     },
     /// Connections that were forgotten.
     #[error(
-        "{count} connections were forgotten early, because the connection tracking table was full"
+        "connections were forgotten early, because the connection tracking table was full: {count}"
     )]
     EarlyDrops {
         /// How many.
@@ -161,6 +161,84 @@ impl Finding {
             | Self::ConntrackFull { .. }
             | Self::InsertFailed { .. }
             | Self::EarlyDrops { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ephport_core::Family;
+
+    use super::*;
+
+    #[test]
+    fn every_finding_has_its_name_and_message() {
+        let policy = || "a".parse::<PolicyName>().unwrap();
+        let ports = || "5060,30000-30009".parse::<PortSet>().unwrap();
+        let object = || Object { family: "ip", table: "t".into(), name: "x".into() };
+        let interface = "wg0".parse().unwrap();
+        let (family, vrf) = (Family::Ipv4, None);
+        let route = DefaultRoute { interface, table: 51_820, family, vrf, halves: true };
+        let cases = [
+            (
+                Finding::OtherUplink { route },
+                "other-uplink: interface wg0 is an uplink, because of a default route (table 51820, two \
+                 half routes): policies for the uplinks apply to it",
+            ),
+            (
+                Finding::ReservedPorts { policy: policy(), ports: ports() },
+                "reserved-ports: policy a: connections get the ports 5060,30000-30009, which \
+                 net.ipv4.ip_local_reserved_ports reserves",
+            ),
+            (
+                Finding::NodePorts { policy: policy(), ports: ports() },
+                "node-ports: policy a: connections get the ports 5060,30000-30009, by which Kubernetes \
+                 publishes services (NodePort)",
+            ),
+            (
+                Finding::FixedPorts { policy: policy(), ports: ports() },
+                "fixed-ports: policy a: this host has UDP sockets with the ports 5060,30000-30009, which \
+                 are translated when it sends first",
+            ),
+            (
+                Finding::SlowReuse { policy: policy(), ports: 240, seconds: 30 },
+                "slow-reuse: policy a: 240 ports that a UDP connection uses for 30 s \
+                 (net.netfilter.nf_conntrack_udp_timeout) serve 8 new ones a second to one destination",
+            ),
+            (
+                Finding::TranslatedIpsec { policy: policy(), count: 1 },
+                "translated-ipsec: policy a translates connections that IPsec policies protect (1 \
+                 outbound): they may match another one after that, or none, and leave without protection",
+            ),
+            (
+                Finding::Flowtable { policy: policy(), flowtable: object() },
+                "flowtable: flowtable x of table ip t: its connections bypass postrouting, and so the \
+                 enforcement of policy a",
+            ),
+            (
+                Finding::Helper { helper: object() },
+                "helper: conntrack helper x of table ip t: connections that it expects keep the port that \
+                 it selects, whatever the policy",
+            ),
+            (
+                Finding::ConntrackFull { entries: 81, max: 100 },
+                "conntrack-full: the connection tracking table has 81 of 100 entries: new connections are \
+                 dropped when it is full",
+            ),
+            (
+                Finding::InsertFailed { count: 1 },
+                "insert-failed: connections failed, 1 since the start of this network namespace: NAT found \
+                 no free port, or another connection had the same addresses and ports",
+            ),
+            (
+                Finding::EarlyDrops { count: 1 },
+                "early-drops: connections were forgotten early, because the connection tracking table was \
+                 full: 1",
+            ),
+        ];
+        for (finding, text) in cases {
+            assert_eq!(format!("{}: {finding}", finding.name()), text);
+            assert_eq!(finding.policy().is_some(), text.contains("policy a"), "{text}");
         }
     }
 }
