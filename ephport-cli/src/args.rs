@@ -52,7 +52,8 @@ const EXIT_CODES: &str = "Exit codes: 0 success, or yes; 1 failure; 2 wrong argu
     version,
     max_term_width = 80,
     after_help = EXIT_CODES,
-    disable_help_subcommand = true
+    disable_help_subcommand = true,
+    disable_version_flag = true
 )]
 pub(crate) struct Args {
     /// Colours of the output
@@ -61,6 +62,11 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
     #[arg(hide_short_help = true)]
     pub(crate) color: When,
+
+    /// Print version
+    // The short help has no line left for it.
+    #[arg(short = 'V', long, action = clap::ArgAction::Version, hide_short_help = true)]
+    pub(crate) version: Option<bool>,
 
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -573,6 +573,8 @@ fn short_help_fits_a_screen() {
         "show",
         "explain",
         "usage",
+        "doctor",
+        "guard",
         "whose",
         "import",
         "demo",

@@ -513,21 +513,20 @@ fn resident(process: impl std::fmt::Display) -> u64 {
 
 /// A part of the day: events of each kind, and at the end another host and another policy.
 fn part_of_day(host: &Host, file: &GuardedFile, guard: &Guard, part: u32) {
-    let mut batch = String::new();
     let uplink = ["eth0", "eth1"][part as usize % 2];
     let other = ["eth1", "eth0"][part as usize % 2];
-    for i in 0..100 {
-        batch += &format!(
+    let change = |i: u32| {
+        format!(
             "address add 10.9.{i}.1/32 dev lo\naddress del 10.9.{i}.1/32 dev lo\n\
              route add 10.8.{i}.0/24 dev {uplink}\nroute del 10.8.{i}.0/24 dev {uplink}\n\
              route replace default dev {other}\nroute replace default dev {uplink}\n"
-        );
-    }
-    for i in 0..10 {
-        batch +=
-            &format!("link add v{i} type veth peer name w{i}\nlink set v{i} up\nlink del v{i}\n");
-    }
-    batch += &format!("address replace 203.0.113.{part}/32 dev lo\n");
+        )
+    };
+    let link = |i: u32| {
+        format!("link add v{i} type veth peer name w{i}\nlink set v{i} up\nlink del v{i}\n")
+    };
+    let address = format!("address replace 203.0.113.{part}/32 dev lo\n");
+    let batch: String = (0..100).map(change).chain((0..10).map(link)).chain([address]).collect();
     let ended = tool(host, "ip", &["-batch", "-"], &batch);
     assert!(ended.success, "{ended:?}");
     for i in 0..10 {
