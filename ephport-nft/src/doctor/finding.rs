@@ -178,7 +178,7 @@ mod tests {
         let object = || Object { family: "ip", table: "t".into(), name: "x".into() };
         let interface = "wg0".parse().unwrap();
         let (family, vrf) = (Family::Ipv4, None);
-        let route = DefaultRoute { interface, table: 51_820, family, vrf, halves: true };
+        let route = DefaultRoute::new(interface, 51_820, family, vrf, true);
         let cases = [
             (
                 Finding::OtherUplink { route },
