@@ -11,9 +11,11 @@ use std::fmt;
 use super::{Client, Error};
 use crate::doctor::NatChain;
 use crate::netlink::{Attr, CodecError, NfGenMsg, Reader, Transport};
+use crate::nftables::Origin;
+use crate::table::layout::FAMILY;
 use crate::uapi::{
     NF_INET_POST_ROUTING, NF_NETDEV_EGRESS, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
-    NFPROTO_NETDEV, NFPROTO_UNSPEC, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE,
+    NFPROTO_NETDEV, NFPROTO_UNSPEC, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETTABLE,
     NFT_PAYLOAD_TRANSPORT_HEADER, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE,
     NFTA_CHAIN_TYPE, NFTA_CHAIN_USE, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_HOOK_HOOKNUM,
     NFTA_HOOK_PRIORITY, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RULE_CHAIN,
@@ -89,17 +91,39 @@ impl<T: Transport> Client<T> {
     /// # Errors
     /// [`Error`] when the kernel cannot be read.
     pub fn interferences(&mut self) -> Result<Vec<Interference>, Error> {
-        let (table, priority) = (self.table.name().to_string(), self.table.priority());
-        let (others, _) = self.settled(|client| {
-            let mut others = Others { chains: client.hooked_chains()?, ..Others::default() };
-            client.list(NFT_MSG_GETRULE, NLM_F_DUMP, NFPROTO_UNSPEC, &[], |_, body| {
-                others.effects.extend(rule(body)?);
+        let (others, _) = self.settled(Self::others)?;
+        Ok(others.interferences(self.table.priority()))
+    }
+
+    /// The chains and rules of other tables. Those of the client's own table may be many, and are not read.
+    fn others(&mut self) -> Result<Others, Error> {
+        let mut others = Others::default();
+        let name = self.table.name().to_string();
+        let own = Origin { family: FAMILY, table: name.as_bytes() };
+        let mut tables = Vec::new();
+        self.list(NFT_MSG_GETTABLE, NLM_F_DUMP, NFPROTO_UNSPEC, &[], |_, body| {
+            let origin = Origin::peek(body)?;
+            if origin != own {
+                tables.push((origin.family, String::from_utf8(origin.table.to_vec())));
+            }
+            Ok(())
+        })?;
+        if tables.is_empty() {
+            return Ok(others);
+        }
+        others.chains = self.hooked_chains()?;
+        others.chains.retain(|(family, table, _), _| (*family, table) != ("inet", &name));
+        for (family, name) in &tables {
+            // The rules of a table whose name is not UTF-8 are among all of its family.
+            let name = name.as_deref().ok().map(|name| (NFTA_RULE_TABLE, name));
+            self.list(NFT_MSG_GETRULE, NLM_F_DUMP, *family, name.as_slice(), |_, body| {
+                if Origin::peek(body)? != own {
+                    others.effects.extend(rule(body)?);
+                }
                 Ok(())
             })?;
-            Ok(others)
-        })?;
-        let all = others.interferences(priority).into_iter();
-        Ok(all.filter(|one| (one.family, &one.table) != ("inet", &table)).collect())
+        }
+        Ok(others)
     }
 }
 

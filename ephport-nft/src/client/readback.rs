@@ -18,8 +18,9 @@ use crate::plan::transaction::Batch;
 use crate::table::{Set, TableState};
 use crate::uapi::{
     NFPROTO_UNSPEC, NFT_MSG_GETCHAIN, NFT_MSG_GETFLOWTABLE, NFT_MSG_GETGEN, NFT_MSG_GETOBJ,
-    NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, NFTA_SET_ELEM_LIST_SET,
-    NFTA_SET_ELEM_LIST_TABLE, NFTA_TABLE_NAME, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST,
+    NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE, NFTA_RULE_CHAIN,
+    NFTA_RULE_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE, NFTA_TABLE_NAME, NLM_F_ACK,
+    NLM_F_DUMP, NLM_F_REQUEST,
 };
 
 /// Whether an object is listed twice, or skipped between two rules.
@@ -141,7 +142,19 @@ impl<T: Transport> Client<T> {
             }
             sets.push(Set { spec, elements });
         }
-        let rules = self.objects(NFT_MSG_GETRULE, origin, &in_table, &mut unknown, Rule::decode)?;
+        // Chain by chain: to resume a dump, the kernel passes over all rules before, which takes a time that
+        // grows with the square of their count.
+        let mut rules = Vec::new();
+        for chain in &chains {
+            let names = [(NFTA_RULE_TABLE, name), (NFTA_RULE_CHAIN, &*chain.name)];
+            rules.extend(self.objects(
+                NFT_MSG_GETRULE,
+                origin,
+                &names,
+                &mut unknown,
+                Rule::decode,
+            )?);
+        }
         for message in [NFT_MSG_GETOBJ, NFT_MSG_GETFLOWTABLE] {
             match self.objects(message, origin, &in_table, &mut unknown, |_| Err::<(), _>(())) {
                 // This kernel has none.

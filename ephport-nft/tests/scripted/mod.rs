@@ -17,8 +17,8 @@ use ephport_nft::uapi::{
     NFT_MSG_GETOBJ, NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE,
     NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN, NFT_MSG_NEWOBJ, NFT_MSG_NEWRULE, NFT_MSG_NEWSET,
     NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE, NFTA_GEN_ID, NFTA_OBJ_NAME, NFTA_OBJ_TABLE,
-    NFTA_OBJ_TYPE, NFTA_SET_ELEM_LIST_SET, NFTA_TABLE_NAME, NLM_F_ACK, NLM_F_DUMP_INTR,
-    NLM_F_MULTI, NLMSG_DONE, NLMSG_ERROR,
+    NFTA_OBJ_TYPE, NFTA_RULE_CHAIN, NFTA_SET_ELEM_LIST_SET, NFTA_TABLE_NAME, NLM_F_ACK,
+    NLM_F_DUMP_INTR, NLM_F_MULTI, NLMSG_DONE, NLMSG_ERROR,
 };
 use ephport_nft::{TableState, compile};
 
@@ -136,7 +136,7 @@ impl Kernel {
                 self.list(request, NFT_MSG_NEWSET, bodies);
             }
             Some(NFT_MSG_GETSETELEM) => {
-                let name = set_name(asked);
+                let name = name(asked, NFTA_SET_ELEM_LIST_SET);
                 let mut sets = ruleset.iter().flat_map(|r| &r.sets);
                 let Some(filled) = sets.find(|filled| filled.spec.name == name) else {
                     return self.acknowledge(request, Errno::ENOENT.raw());
@@ -145,7 +145,8 @@ impl Kernel {
                 self.list(request, NFT_MSG_NEWSETELEM, bodies.collect());
             }
             Some(NFT_MSG_GETRULE) => {
-                let rules = ruleset.iter().flat_map(|r| &r.rules);
+                let chain = name(asked, NFTA_RULE_CHAIN);
+                let rules = ruleset.iter().flat_map(|r| r.rules_of(&chain));
                 let bodies = rules.map(|rule| body(&|w| rule.encode(w))).collect();
                 self.list(request, NFT_MSG_NEWRULE, bodies);
             }
@@ -292,12 +293,12 @@ fn rule_at(rules: &[Rule], handle: u64) -> usize {
     rules.iter().position(|rule| rule.handle == Some(handle)).expect("ENOENT")
 }
 
-/// The set that is asked for.
-fn set_name(asked: &[u8]) -> String {
+/// The set or chain that is asked for.
+fn name(asked: &[u8], attribute: u16) -> String {
     let mut reader = Reader::new(asked);
     NfGenMsg::decode(&mut reader).unwrap();
     let mut attrs = reader.attrs().map(Result::unwrap);
-    let name = attrs.find(|attr| attr.attribute_type == NFTA_SET_ELEM_LIST_SET).unwrap();
+    let name = attrs.find(|attr| attr.attribute_type == attribute).unwrap();
     name.string().unwrap().into()
 }
 
