@@ -91,10 +91,15 @@ fn rows(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
         (policy.spread == Some(Distribution::RoundRobin), "round-robin"),
         (policy.spread == Some(Distribution::Weighted), "weighted"),
         (policy.spread == Some(Distribution::Hash), "per-source-stable"),
+        (policy.spread == Some(Distribution::Remap), "remap"),
     ];
     let flags = listed(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name));
     if !flags.is_empty() {
         rows.push(("selection", flags));
+    }
+    if let Some(remap) = &policy.remap {
+        let range = format!("{}, rewritten to the ports of the set", remap.virtual_range());
+        rows.push(("virtual range", range));
     }
     if policy.pick_up == PickUp::Any {
         rows.push(("pick-up", "any: open TCP connections are translated too".into()));

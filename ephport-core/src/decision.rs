@@ -260,9 +260,13 @@ impl ResolvedPolicy {
         let port = flow.source_port();
         let (ports, keep, address) = match &self.permitted {
             PermittedPorts::Set(ports) => {
-                let own = kept_range(ports, port).filter(|_| keeps);
-                let ports = own.map_or_else(|| ports.clone(), PortSet::from);
-                (ports, own.map(|_| port), self.address_of(flow))
+                let (ports, keep) = if let Some(remap) = &self.remap {
+                    (ports.clone(), remap.real(port).filter(|_| keeps))
+                } else {
+                    let own = kept_range(ports, port).filter(|_| keeps);
+                    (own.map_or_else(|| ports.clone(), PortSet::from), own.map(|_| port))
+                };
+                (ports, keep, self.address_of(flow))
             }
             PermittedPorts::Blocks(blocks) => match blocks.block_of(flow.source().ip()) {
                 None => return Decision::Untouched(Reason::NoBlock),

@@ -50,6 +50,8 @@ pub struct HostFacts {
     pub filtered_bridges: Vec<InterfaceName>,
     /// Whether the host forwards packets, IPv4 or IPv6; `None` if that is unknown.
     pub forwarding: Option<bool>,
+    /// The ports on which TCP sockets listen, other than those on loopback addresses.
+    pub tcp_listeners: PortSet,
     /// The ports of the UDP sockets without a remote address.
     pub udp_listeners: PortSet,
     /// The ports among them that WireGuard devices listen on.

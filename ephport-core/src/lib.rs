@@ -67,6 +67,7 @@ pub mod host;
 pub mod import;
 pub mod net;
 pub mod policy;
+pub mod remap;
 pub mod resolve;
 #[cfg(any(test, feature = "proptest"))]
 pub mod strategies;
@@ -110,6 +111,7 @@ pub use policy::{
     Address, ExpectedConnections, OpenConnections, PickUp, Policy, PolicyBuilder, PolicyName,
     PolicySpec, Target,
 };
-pub use resolve::{PermittedPorts, ResolveError, ResolvedPolicy};
+pub use remap::Remap;
+pub use resolve::{PermittedPorts, ResolveError, ResolvedPolicy, resolve_all};
 pub use text::{excerpt, quoted};
 pub use word::WordError;

@@ -12,12 +12,14 @@ use crate::net::interface::{InterfacePattern, InterfacePatterns, Interfaces};
 use crate::net::mark::Mark;
 use crate::net::port::PortRange;
 use crate::net::port_set::PortSet;
-use crate::net::protocol::Protocols;
+use crate::net::protocol::{Protocol, Protocols};
 use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
 use crate::policy::selection::{Distribution, NatFlags};
+use crate::policy::warning::overlaps;
 use crate::policy::{
     Address, ExpectedConnections, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target,
 };
+use crate::remap::{Avoid, Remap};
 
 /// A policy bound to one host: its uplinks and local ports are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +71,8 @@ pub struct ResolvedPolicy {
     pub flags: NatFlags,
     /// The distribution over several ranges; `None` chooses it by their sizes.
     pub spread: Option<Distribution>,
+    /// With [`Distribution::Remap`] and several ranges, the virtual range to which conntrack translates.
+    pub remap: Option<Remap>,
     /// The source address after translation.
     pub address: Address,
     /// With [`Address::Auto`], the addresses of this host that stay although the output interface does
@@ -111,11 +115,21 @@ impl Policy {
     /// # Errors
     /// [`ResolveError`] when the policy applies to the uplinks or to the local ports and the host has none.
     pub fn resolve(&self, host: &HostFacts) -> Result<ResolvedPolicy, ResolveError> {
+        self.resolve_beside(host, &PortSet::EMPTY)
+    }
+
+    /// The same beside policies that translate to the ports `others`.
+    fn resolve_beside(
+        &self,
+        host: &HostFacts,
+        others: &PortSet,
+    ) -> Result<ResolvedPolicy, ResolveError> {
         let spec = self.spec();
         let permitted = permitted(spec, host)?;
         let translated = spec.translated();
         let privileged = PortSet::from(PortRange::PRIVILEGED).difference(&translated);
         let untranslated = privileged.union(&spec.exempt);
+        let remap = remap(spec, &permitted, host, others);
         let address = match (spec.address, &spec.target) {
             // The border relay accepts no other source than the customer's address.
             (Address::Auto, Target::MapE(_)) => Address::Masquerade,
@@ -152,6 +166,7 @@ impl Policy {
             local_ports: host.own_ports().filter(|_| spec.target == Target::Local),
             flags: spec.flags,
             spread: spec.per_source_stable.then_some(Distribution::Hash).or(spec.spread),
+            remap,
             address,
             kept_sources,
             pick_up: spec.pick_up,
@@ -162,18 +177,116 @@ impl Policy {
     }
 }
 
+/// The policies bound to a host with these facts, in the same order. Virtual ranges are beside the ports of
+/// other policies.
+///
+/// # Errors
+/// The name of a policy, and why it cannot be bound.
+pub fn resolve_all(
+    policies: &[Policy],
+    host: &HostFacts,
+) -> Result<Vec<ResolvedPolicy>, (PolicyName, ResolveError)> {
+    let named = |policy: &Policy, error| (policy.name().clone(), error);
+    let resolve = |policy: &Policy| policy.resolve(host).map_err(|error| named(policy, error));
+    let mut resolved = policies.iter().map(resolve).collect::<Result<Vec<_>, _>>()?;
+    for (at, policy) in policies.iter().enumerate() {
+        let Some(own) = resolved.get(at).filter(|own| own.remap.is_some()) else { continue };
+        // Policies with the same ports have the same virtual range.
+        let others = resolved.iter().filter(|other| other.permitted != own.permitted);
+        let others = others.fold(PortSet::EMPTY, |all, other| {
+            let range = other.remap.as_ref().map(Remap::virtual_range);
+            all.union(&other.permitted.ports()).union(&range.into_iter().collect())
+        });
+        let beside = policy.resolve_beside(host, &others).map_err(|error| named(policy, error))?;
+        if let Some(own) = resolved.get_mut(at) {
+            *own = beside;
+        }
+    }
+    for (own, policy) in resolved.iter().zip(policies) {
+        let conflict = resolved.iter().find_map(|other| own.remap_conflict(other));
+        conflict.map_or(Ok(()), |error| Err(named(policy, error)))?;
+    }
+    Ok(resolved)
+}
+
+impl ResolvedPolicy {
+    /// Why the packets of connections of `other` would be rewritten by this policy, if so: those that come in
+    /// do not show which policy translated their connection.
+    fn remap_conflict(&self, other: &Self) -> Option<ResolveError> {
+        let remap = self.remap.as_ref().filter(|remap| other.remap.as_ref() != Some(*remap))?;
+        let common = |protocol| other.protocols.contains(protocol);
+        let same_interface = match (&self.out_interfaces, &other.out_interfaces) {
+            (Interfaces::Matching(own), Interfaces::Matching(other)) => {
+                own.iter().any(|own| other.iter().any(|other| overlaps(own, other)))
+            }
+            _ => true,
+        };
+        let meets = self.families.iter().any(|family| other.families.contains(family))
+            && self.protocols.iter().any(common)
+            && same_interface;
+        let range = other.remap.as_ref().map(Remap::virtual_range);
+        let theirs = other.permitted.ports().union(&range.into_iter().collect());
+        let ports = theirs.intersection(&remap.rewritten());
+        let other = other.name.clone();
+        (meets && !ports.is_empty()).then_some(ResolveError::RemapConflict { other, ports })
+    }
+}
+
+/// The virtual range of a policy.
+fn remap(
+    spec: &PolicySpec,
+    permitted: &PermittedPorts,
+    host: &HostFacts,
+    others: &PortSet,
+) -> Option<Remap> {
+    let PermittedPorts::Set(ports) = permitted else { return None };
+    let untranslated = spec.translated().complement();
+    let listeners = host.tcp_listeners.union(&host.udp_listeners);
+    let taken = untranslated.union(&listeners).union(others);
+    let own = host.local_ports.into_iter().collect();
+    let is_remap = spec.spread == Some(Distribution::Remap);
+    Remap::new(ports, &Avoid { taken, own }).filter(|_| is_remap)
+}
+
 fn permitted(spec: &PolicySpec, host: &HostFacts) -> Result<PermittedPorts, ResolveError> {
-    let ports = match &spec.target {
-        Target::Blocks(blocks) => return Ok(PermittedPorts::Blocks((**blocks).clone())),
-        Target::Ports(ports) => ports.clone(),
-        Target::MapE(map_e) => map_e.ports(),
-        Target::Local => host.own_ports().ok_or(ResolveError::NoLocalPorts)?,
+    let Some(ports) = spec.target_ports(host)? else {
+        let Target::Blocks(blocks) = &spec.target else { return Err(ResolveError::NoLocalPorts) };
+        return Ok(PermittedPorts::Blocks((**blocks).clone()));
     };
-    let left = ports.difference(&spec.except_ports);
+    let except = spec.except_ports.union(&spec.remap_excludes(host));
+    let left = ports.difference(&except);
     if left.is_empty() {
-        return Err(ResolveError::NothingLeft { ports, except: spec.except_ports.clone() });
+        return Err(ResolveError::NothingLeft { ports, except });
     }
     Ok(PermittedPorts::Set(left))
+}
+
+impl PolicySpec {
+    /// The ports of the target on a host; `None` if they depend on the source.
+    fn target_ports(&self, host: &HostFacts) -> Result<Option<PortSet>, ResolveError> {
+        Ok(Some(match &self.target {
+            Target::Blocks(_) => return Ok(None),
+            Target::Ports(ports) => ports.clone(),
+            Target::MapE(map_e) => map_e.ports(),
+            Target::Local => host.own_ports().ok_or(ResolveError::NoLocalPorts)?,
+        }))
+    }
+
+    /// The ports that [`Distribution::Remap`] cannot use: connections have them that are not translated, or
+    /// services of this host listen on them. UDP sockets on the host's own ports are clients rather.
+    pub(crate) fn remap_excludes(&self, host: &HostFacts) -> PortSet {
+        let ports = self.target_ports(host).ok().flatten().unwrap_or_default();
+        let ports = ports.difference(&self.except_ports);
+        if self.spread != Some(Distribution::Remap) || ports.ranges().len() < 2 {
+            return PortSet::EMPTY;
+        }
+        let udp = host.udp_listeners.difference(&host.local_ports.into_iter().collect());
+        let of = |protocol, listeners: &PortSet| {
+            if self.scope.protocols.contains(protocol) { listeners.clone() } else { PortSet::EMPTY }
+        };
+        let listeners = of(Protocol::Tcp, &host.tcp_listeners).union(&of(Protocol::Udp, &udp));
+        listeners.union(&self.translated().complement()).intersection(&ports)
+    }
 }
 
 fn out_interfaces(scope: &Scope, host: &HostFacts) -> Result<Interfaces, ResolveError> {
@@ -230,6 +343,17 @@ pub enum ResolveError {
          name the ports instead, like 32768-60999"
     )]
     NoLocalPorts,
+    /// Two policies of which one would rewrite the packets of the other.
+    #[error(
+        "ports {ports} are those of policy `{other}` too, whose packets spread = remap would rewrite: give \
+         both policies the same ports and spread = remap, or ports of their own"
+    )]
+    RemapConflict {
+        /// The other policy.
+        other: PolicyName,
+        /// The ports.
+        ports: PortSet,
+    },
     /// All of the host's own ports are excepted.
     #[error("no port of {ports} is left without {except}: permit others")]
     NothingLeft {

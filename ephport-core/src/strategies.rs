@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use crate::allocation::block_table::BlockTable;
 use crate::allocation::map_e::MapE;
 use crate::flow::{Flow, SourceType, TcpOpening};
+use crate::host::HostFacts;
 use crate::net::family::Families;
 use crate::net::interface::{InterfaceName, InterfacePattern, InterfacePatterns};
 use crate::net::mark::Mark;
@@ -260,7 +261,7 @@ fn specs_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = Pol
     (scopes, ports, rest).prop_map(|(scope, ports, rest)| {
         let (source_ports, exempt, target, except_ports) = ports;
         let ((flags, spread), address, pick_up, enforce, stable) = rest;
-        PolicySpec {
+        let spec = PolicySpec {
             name: PolicyName::default(),
             scope,
             source_ports,
@@ -275,8 +276,31 @@ fn specs_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = Pol
             enforce,
             open_connections: OpenConnections::Keep,
             expected_connections: ExpectedConnections::Pass,
-        }
+        };
+        if spec.spread == Some(Distribution::Remap) { remappable(spec) } else { spec }
     })
+}
+
+/// The same policy without what excludes [`Distribution::Remap`], mostly, with so few ports that all can be
+/// tried.
+pub fn remappable(spec: PolicySpec) -> PolicySpec {
+    let few = |range: &PortRange| {
+        let last = range.first().get().saturating_add(19).min(range.last().get());
+        PortRange::new(range.first(), Port::new(last).ok()?).ok()
+    };
+    let target = match spec.target {
+        Target::Ports(ports) => Target::Ports(ports.ranges().iter().filter_map(few).collect()),
+        target => target,
+    };
+    let address = match spec.address {
+        Address::Auto | Address::Keep => Address::Masquerade,
+        address => address,
+    };
+    let (sources, in_interfaces, mark) = (Vec::new(), Vec::new(), None);
+    let scope = Scope { sources, in_interfaces, mark, origin: Origin::Both, ..spec.scope };
+    let source_ports = PortRange::ALL.into();
+    let (exempt, except_ports) = (PortSet::EMPTY, PortSet::EMPTY);
+    PolicySpec { scope, source_ports, exempt, target, except_ports, address, ..spec }
 }
 
 /// Any document of up to four of [`policies`].
@@ -295,7 +319,9 @@ fn documents_of(policies: impl Strategy<Value = Policy>) -> impl Strategy<Value 
             let name = format!("policy-{letter}").parse().ok()?;
             Policy::new(PolicySpec { name, ..policy.spec().clone() }).ok()
         });
-        Document::new(named.collect::<Option<_>>()?).ok()
+        let document = Document::new(named.collect::<Option<_>>()?).ok()?;
+        // Policies that remap exclude others with the same ports.
+        document.resolve(&HostFacts::default()).ok().map(|_| document)
     })
 }
 

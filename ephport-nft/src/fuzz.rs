@@ -1,9 +1,13 @@
 //! Bodies of the fuzz targets (feature `fuzz`): each accepts any bytes, and panics when a promise is
 //! broken.
 
+use std::net::SocketAddr;
+
 use ephport_core::decision::{CtState, Effect, evaluate, permits};
 use ephport_core::strategies::{addresses, flows, policies, ports, scopes, selections, targets};
-use ephport_core::{Document, Flow, HostFacts, Policy, Port, Protocol, ResolvedPolicy};
+use ephport_core::{
+    Address, Document, Flow, HostFacts, Policy, Port, Protocol, ResolvedPolicy,
+};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -197,8 +201,32 @@ pub fn disagreement(
 ) -> Option<String> {
     let disagreement = connections.iter().enumerate().find_map(|(at, (flow, leaving))| {
         on_one((ruleset, policies), &aimed(policies, flow, at), *leaving, at)
-    })?;
+    });
+    let disagreement = disagreement.or_else(|| misreceived(ruleset, policies))?;
     Some(format!("{disagreement}\n{}", ruleset.to_nft()))
+}
+
+/// Why the program gives a packet that comes in another port than the one that was given on the way out, or none,
+/// if so: for the ports of the first policy with a virtual range.
+fn misreceived(ruleset: &TableState, policies: &[ResolvedPolicy]) -> Option<String> {
+    let (policy, remap) =
+        policies.iter().find_map(|policy| Some((policy, policy.remap.as_ref()?)))?;
+    let sent = policy.policy.example_flow()?;
+    let own = match policy.address {
+        Address::Fixed(address) => address,
+        _ => sent.source().ip(),
+    };
+    let drops = |port| policy.enforce && remap.only_virtual().contains(port);
+    let inside = remap.virtual_range().ports().map(|port| (remap.real(port), Some(port)));
+    let outside = remap.only_virtual().ranges().first().map(|range| range.first());
+    let outside = outside.map(|port| (Some(port), Some(port).filter(|port| !drops(*port))));
+    inside.chain(outside).find_map(|(port, expected)| {
+        let to = SocketAddr::new(own, port?.get());
+        let out = sent.out_interface().clone();
+        let flow = Flow::new(sent.protocol(), sent.destination(), to, out.clone()).ok()?;
+        let found = interpret::received_port(ruleset, &flow.with_in_interface(out));
+        (found != Ok(expected)).then(|| format!("{to}: expected {expected:?}, found {found:?}"))
+    })
 }
 
 /// Draws the source port from the document's own ranges as often as from anywhere.
@@ -251,7 +279,10 @@ pub fn mistranslated(
     let is_known = Protocol::from_number(packet.protocol()).is_some();
     let expected = if is_known { evaluate(policies, flow).effect() } else { Effect::Untouched };
     let paths = interpret::run(ruleset, POSTROUTING, packet);
-    match paths.and_then(|paths| interpret::combine(&paths, flow.source())) {
+    let found = paths
+        .and_then(|paths| interpret::combine(&paths, flow.source()))
+        .and_then(|effect| interpret::remapped(ruleset, flow, effect));
+    match found {
         Ok(effect) if effect == expected => None,
         found => Some(format!("{flow}: policies {expected:?}, program {found:?}")),
     }

@@ -106,10 +106,29 @@ pub fn sockets() -> Result<Vec<InetSocket>, SockDiagError> {
 pub fn visit(
     transport: &mut impl Transport,
     protocol: Protocol,
+    visit: impl FnMut(InetSocket),
+) -> Result<(), SockDiagError> {
+    dumped(transport, protocol, u32::MAX, visit)
+}
+
+/// The same for the sockets in one state.
+pub fn visit_in(
+    transport: &mut impl Transport,
+    protocol: Protocol,
+    state: SocketState,
+    visit: impl FnMut(InetSocket),
+) -> Result<(), SockDiagError> {
+    dumped(transport, protocol, 1u32.checked_shl(state.0.into()).unwrap_or(u32::MAX), visit)
+}
+
+fn dumped(
+    transport: &mut impl Transport,
+    protocol: Protocol,
+    states: u32,
     mut visit: impl FnMut(InetSocket),
 ) -> Result<(), SockDiagError> {
     for (seq, family) in (1..).zip([AF_INET, AF_INET6]) {
-        let request = request(family, protocol, seq).map_err(NetlinkError::from)?;
+        let request = request(family, protocol, states, seq).map_err(NetlinkError::from)?;
         let result = dump(transport, &request, seq, |kind, body| {
             if kind == SOCK_DIAG_BY_FAMILY {
                 visit(InetSocket::read(protocol, body)?);
@@ -126,14 +145,14 @@ pub fn visit(
     Ok(())
 }
 
-/// A dump of the sockets of one family and protocol in any state (`struct inet_diag_req_v2`).
-fn request(family: u8, protocol: Protocol, seq: u32) -> Result<Vec<u8>, CodecError> {
+/// A dump of the sockets of one family and protocol in these states, as bits (`struct inet_diag_req_v2`).
+fn request(family: u8, protocol: Protocol, states: u32, seq: u32) -> Result<Vec<u8>, CodecError> {
     const SOCKID_LEN: usize = 48;
     let flags = NLM_F_REQUEST | NLM_F_DUMP;
     let mut w = Writer::new();
     w.message(Header { message_type: SOCK_DIAG_BY_FAMILY, flags, seq }, |w| {
         w.raw(&[family, protocol.number(), 0, 0]);
-        w.raw(&u32::MAX.to_ne_bytes());
+        w.raw(&states.to_ne_bytes());
         w.raw(&[0; SOCKID_LEN]);
     });
     w.finish()

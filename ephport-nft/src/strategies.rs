@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::netlink::Writer;
 use crate::nftables::expr::{
     Bitwise, Byteorder, Cmp, CmpOp, Counter, Ct, Data, Expr, Fib, Hash, Immediate, Lookup, Masq,
-    Meta, Nat, Numgen, Opaque, Payload, Range, RangeOp, Register, Rt, Verdict,
+    Meta, Nat, Numgen, Opaque, Payload, PayloadWrite, Range, RangeOp, Register, Rt, Verdict,
 };
 use crate::nftables::{
     Chain, Element, Elements, Hook, RawAttr, Rule, SetDescription, SetSpec, Table,
@@ -75,6 +75,18 @@ pub fn exprs() -> impl Strategy<Value = Expr> {
             len
         }
         .into()),
+        (registers(), any::<[u32; 6]>()).prop_map(
+            |(sreg, [base, offset, len, csum_type, csum_offset, csum_flags])| PayloadWrite {
+                sreg,
+                base,
+                offset,
+                len,
+                csum_type,
+                csum_offset,
+                csum_flags,
+            }
+            .into()
+        ),
         (registers(), registers(), any::<(u32, Option<u32>)>(), data(), data()).prop_map(
             |(sreg, dreg, (len, op), mask, xor)| Bitwise {
                 sreg,

@@ -48,6 +48,7 @@ pub const NFPROTO_NETDEV: u8 = 5;
 pub const NFPROTO_BRIDGE: u8 = 7;
 pub const NF_NETDEV_EGRESS: u32 = 1;
 pub const NFPROTO_IPV6: u8 = 10;
+pub const NF_INET_PRE_ROUTING: u32 = 0;
 pub const NF_INET_FORWARD: u32 = 2;
 pub const NF_INET_LOCAL_OUT: u32 = 3;
 pub const NF_INET_POST_ROUTING: u32 = 4;
@@ -55,6 +56,7 @@ pub const NF_DROP: u32 = 0;
 pub const NF_ACCEPT: u32 = 1;
 
 // linux/netfilter_ipv4.h
+pub const NF_IP_PRI_RAW: i32 = -300;
 pub const NF_IP_PRI_CONNTRACK: i32 = -200;
 pub const NF_IP_PRI_NAT_SRC: i32 = 100;
 
@@ -199,6 +201,7 @@ pub const NFT_META_OIFTYPE: u32 = 9;
 pub const NFT_META_NFPROTO: u32 = 15;
 pub const NFT_META_L4PROTO: u32 = 16;
 pub const NFT_META_OIFKIND: u32 = 27;
+pub const NFT_META_SECPATH: u32 = 25;
 
 pub const NFTA_CMP_SREG: u16 = 1;
 pub const NFTA_CMP_OP: u16 = 2;
@@ -215,6 +218,12 @@ pub const NFTA_PAYLOAD_BASE: u16 = 2;
 pub const NFTA_PAYLOAD_OFFSET: u16 = 3;
 pub const NFTA_PAYLOAD_LEN: u16 = 4;
 pub const NFTA_PAYLOAD_SREG: u16 = 5;
+pub const NFTA_PAYLOAD_CSUM_TYPE: u16 = 6;
+pub const NFTA_PAYLOAD_CSUM_OFFSET: u16 = 7;
+pub const NFTA_PAYLOAD_CSUM_FLAGS: u16 = 8;
+pub const NFT_PAYLOAD_CSUM_NONE: u32 = 0;
+pub const NFT_PAYLOAD_CSUM_INET: u32 = 1;
+pub const NFT_PAYLOAD_CSUM_SCTP: u32 = 2;
 pub const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 pub const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 

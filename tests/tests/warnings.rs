@@ -202,6 +202,22 @@ fn b16_servers_that_send_first_are_warned_of() {
     assert_eq!(warnings(&host, &format!("apply {LINE} --sport 1-65535")), ["server-port"]);
 }
 
+#[test]
+fn services_on_remapped_ports_are_excluded() {
+    let (host, _peer) = host_with_uplink();
+    let apply = "apply --to-ports 2000-2009,3000-3009 --spread remap --address masquerade";
+    assert_eq!(warnings(&host, apply), [""; 0]);
+    let _service = host.run(|| std::net::TcpListener::bind("0.0.0.0:2000")).unwrap();
+    let _local = host.run(|| std::net::TcpListener::bind("127.0.0.1:2001")).unwrap();
+    assert_eq!(warnings(&host, apply), ["remap-excludes"]);
+    assert_eq!(
+        ephport(&host, apply).err,
+        "warning: policy default: spread = remap excludes ports 2000: packets to services on \
+         them would be rewritten\n"
+    );
+    assert_eq!(warnings(&host, &format!("{apply} --except-ports 2000")), [""; 0]);
+}
+
 /// The tables of other tools, each with the warning of `apply` and the reason of `status`.
 const OTHERS: [(&str, &[&str]); 7] = [
     (

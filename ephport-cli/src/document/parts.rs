@@ -83,9 +83,11 @@ pub(crate) struct PolicyDocument {
     persistent: bool,
     /// Whether a source gets the same range for each destination.
     per_source_stable: bool,
-    /// The distribution over several ranges: `round-robin`, `weighted` or `hash`; null if there is one range, or
-    /// a block for each source.
+    /// The distribution over several ranges: `round-robin`, `weighted`, `hash` or `remap`; null if there is one
+    /// range, or a block for each source.
     spread: Option<String>,
+    /// With `remap`, the range to which conntrack translates.
+    virtual_range: Option<PortRange>,
     /// The TCP packets that a connection can start with: `opening` or `any`.
     pick_up: String,
     /// Whether packets with other source ports are dropped.
@@ -160,6 +162,7 @@ impl From<&ResolvedPolicy> for PolicyDocument {
             permitted_source_ports,
             flags,
             spread,
+            remap,
             address,
             kept_sources,
             pick_up,
@@ -196,6 +199,9 @@ impl From<&ResolvedPolicy> for PolicyDocument {
             persistent: flags.persistent,
             per_source_stable: *spread == Some(Distribution::Hash),
             spread: distribution(permitted, *spread),
+            virtual_range: remap
+                .as_ref()
+                .and_then(|remap| ports(&remap.virtual_range().into()).pop()),
             pick_up: pick_up.name().into(),
             enforce: *enforce,
             open_connections: open_connections.name().into(),

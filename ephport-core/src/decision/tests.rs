@@ -3,6 +3,7 @@ use crate::Distribution;
 use crate::host::HostFacts;
 use crate::policy::file::Document;
 use crate::policy::selection::NatFlags;
+use crate::resolve::ResolveError;
 
 /// A policy for every interface, of these lines.
 fn policy(lines: &str) -> ResolvedPolicy {
@@ -179,8 +180,11 @@ fn each_distribution_selects_its_ranges() {
     for (sizes, last) in [("equal", 3099), ("different", 3098)] {
         for chosen in Distribution::ALL {
             let lines = format!("to-ports = \"2000-2099,3000-{last}\"\nspread = \"{chosen}\"");
+            let lines = format!("{lines}\naddress = \"masquerade\"");
             assert_eq!(spread(&lines, 5000), Some(chosen), "{sizes}");
-            assert_eq!(spread(&lines, 2000), None, "{sizes}");
+            // A virtual range has no ranges to stay in.
+            let kept = (chosen == Distribution::Remap).then_some(chosen);
+            assert_eq!(spread(&lines, 2000), kept, "{sizes}");
         }
         let lines = format!("to-ports = \"3000-{last}\"\nspread = \"hash\"");
         assert_eq!(spread(&lines, 5000), None, "{sizes}");
@@ -216,4 +220,81 @@ fn every_reason_has_its_message() {
     for (reason, message) in cases {
         assert_eq!(reason.to_string(), message);
     }
+}
+
+/// The policy of these lines on a host with these listeners.
+fn remapped(lines: &str, listeners: &str) -> Result<ResolvedPolicy, ResolveError> {
+    let document: Document = format!(
+        "[[policy]]\nname = \"a\"\nout-interfaces = \"any\"\nspread = \"remap\"\naddress = \
+         \"masquerade\"\n{lines}\n"
+    )
+    .parse()
+    .unwrap();
+    let host = HostFacts { tcp_listeners: listeners.parse().unwrap(), ..HostFacts::default() };
+    document.policies()[0].resolve(&host)
+}
+
+#[test]
+fn remapped_connections_keep_the_real_port_of_their_own() {
+    let policy = remapped("to-ports = \"2000-2009,3000-3009\"", "none").unwrap();
+    let range = policy.remap.as_ref().unwrap().virtual_range();
+    assert_eq!(range.to_string(), "3000-3019");
+    for (port, kept) in [(3005, Some(3005)), (3010, Some(2000)), (2000, None), (40_000, None)] {
+        let flow = format!("tcp 10.0.0.1:{port} -> 192.0.2.1:80 oif eth0").parse().unwrap();
+        let Decision::Translated(translation) = policy.decide(&flow) else { panic!("{port}") };
+        assert_eq!(translation.keep.map(Port::get), kept, "{port}");
+        assert_eq!(translation.ports.to_string(), "2000-2009,3000-3009");
+    }
+}
+
+#[test]
+fn remapped_sets_exclude_services_and_untranslated_ports() {
+    let ports =
+        |lines: &str, listeners| remapped(lines, listeners).unwrap().permitted.ports().to_string();
+    let set = "to-ports = \"1000-1030,2000-2009,3000-3009\"";
+    assert_eq!(ports(set, "none"), "1024-1030,2000-2009,3000-3009");
+    let exempt = format!("{set}\nexempt-source-ports = \"2000\"");
+    assert_eq!(ports(&exempt, "3009,4000"), "1024-1030,2001-2009,3000-3008");
+    let udp = format!("{set}\nprotocols = \"udp\"");
+    assert_eq!(ports(&udp, "3009"), "1024-1030,2000-2009,3000-3009");
+    let one = "to-ports = \"2000-2009\"";
+    assert_eq!(ports(one, "2000"), "2000-2009", "a single range is not remapped");
+    let error = remapped("to-ports = \"2000,3000\"", "2000,3000").unwrap_err();
+    assert!(matches!(error, ResolveError::NothingLeft { .. }), "{error}");
+}
+
+#[test]
+fn remapped_policies_are_beside_each_other() {
+    let policy = |name: &str, lines: &str| {
+        format!(
+            "[[policy]]\nname = \"{name}\"\nout-interfaces = \"any\"\naddress = \"masquerade\"\n\
+             {lines}\n"
+        )
+    };
+    let resolve = |first: &str, second: &str| {
+        let document: Document =
+            format!("{}{}", policy("a", first), policy("b", second)).parse().unwrap();
+        document.resolve(&HostFacts::default()).map_err(|error| error.to_string())
+    };
+    let remap = "spread = \"remap\"\nto-ports = \"2000-2009,3000-3009\"";
+    let ranges = |first: &str, second: &str| {
+        let resolved = resolve(first, second).unwrap();
+        let range =
+            |policy: &ResolvedPolicy| Some(policy.remap.as_ref()?.virtual_range().to_string());
+        (range(&resolved[0]), range(&resolved[1]))
+    };
+    // Beside the ports of another policy.
+    let above = ranges(remap, "to-ports = \"3010-3019\"");
+    assert_eq!(above, (Some("2990-3009".into()), None));
+    // The same ports have the same virtual range.
+    let (first, second) = ranges(&format!("protocols = \"tcp\"\n{remap}"), remap);
+    assert_eq!((first.as_deref(), &first), (Some("3000-3019"), &second));
+    let both = resolve(remap, "spread = \"hash\"\nto-ports = \"2000-2009,3000-3009\"");
+    assert_eq!(
+        both.unwrap_err(),
+        "policy `a`: ports 2000-2009 are those of policy `b` too, whose packets spread = remap would \
+         rewrite: give both policies the same ports and spread = remap, or ports of their own"
+    );
+    let udp = format!("protocols = \"udp\"\n{remap}");
+    assert!(resolve(&udp, "protocols = \"tcp\"\nto-ports = \"2000-2009\"").is_ok());
 }

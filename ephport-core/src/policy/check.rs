@@ -55,12 +55,36 @@ impl PolicySpec {
 
     fn check_spread(&self) -> Result<(), PolicyError> {
         match self.spread {
-            Some(Distribution::RoundRobin | Distribution::Weighted) if self.per_source_stable => {
+            None | Some(Distribution::Hash) => Ok(()),
+            Some(_) if self.per_source_stable => {
                 let (first, second) = ("spread", "per-source-stable");
                 let reason = "per-source-stable is the same as spread = hash";
                 Err(PolicyError::Excludes { first, second, reason })
             }
-            _ => Ok(()),
+            Some(Distribution::Remap) => self.check_remap(),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Packets that come in are rewritten before conntrack knows their connection: what the scope depends on
+    /// must be in them.
+    fn check_remap(&self) -> Result<(), PolicyError> {
+        let scope = &self.scope;
+        let way_in = "remap cannot recognize it in packets that come in: remove one of them";
+        let is_local = matches!(self.address, Address::Masquerade | Address::Fixed(_))
+            || self.address == Address::Auto && matches!(self.target, Target::MapE(_));
+        let conditions = [
+            (!scope.sources.is_empty(), "sources", way_in),
+            (scope.origin != Origin::Both, "origin", way_in),
+            (!scope.in_interfaces.is_empty(), "in-interfaces", way_in),
+            (scope.mark.is_some(), "mark", way_in),
+            (!is_local, "address", "remap requires address = masquerade or a fixed address"),
+        ];
+        match conditions.into_iter().find(|(is_met, ..)| *is_met) {
+            Some((_, second, reason)) => {
+                Err(PolicyError::Excludes { first: "spread", second, reason })
+            }
+            None => Ok(()),
         }
     }
 

@@ -45,7 +45,7 @@ use crate::host::HostFacts;
 use crate::policy::Policy;
 use crate::policy::host_warnings;
 use crate::policy::warning::{self, Warning};
-use crate::resolve::ResolvedPolicy;
+use crate::resolve::{ResolvedPolicy, resolve_all};
 
 /// Policies in order, at least one, each with a name of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,11 +75,7 @@ impl Document {
 
     /// The policies bound to a host with these facts, in the same order.
     pub fn resolve(&self, host: &HostFacts) -> Result<Vec<ResolvedPolicy>, ResolveDocumentError> {
-        let resolve = |policy: &Policy| {
-            let named = |error| ResolveDocumentError { policy: policy.name().clone(), error };
-            policy.resolve(host).map_err(named)
-        };
-        self.0.iter().map(resolve).collect()
+        resolve_all(&self.0, host).map_err(|(policy, error)| ResolveDocumentError { policy, error })
     }
 
     /// What the policies do not do although they are correct: keys without effect, and policies that no

@@ -16,6 +16,7 @@ use crate::net::protocol::Protocol;
 use crate::policy::Policy;
 use crate::policy::address::Address;
 use crate::policy::scope::{Origin, OutInterfaces, Scope};
+use crate::policy::selection::Distribution;
 use crate::policy::spec::{PolicySpec, Target};
 use crate::policy::warning::Warning;
 
@@ -47,6 +48,7 @@ impl Subject<'_> {
         warnings.extend(self.filtered_bridges());
         warnings.extend(self.addresses());
         warnings.extend(self.server_ports());
+        warnings.extend(self.remap());
         warnings
     }
 
@@ -180,6 +182,12 @@ impl Subject<'_> {
         }
     }
 
+    fn remap(&self) -> Option<Warning> {
+        let ports = self.spec.remap_excludes(self.host);
+        let policy = self.policy.name().clone();
+        (!ports.is_empty()).then_some(Warning::RemapExcludes { policy, ports })
+    }
+
     fn server_ports(&self) -> Vec<Warning> {
         if !self.sends() || !self.scope().protocols.contains(Protocol::Udp) {
             return Vec::new();
@@ -205,6 +213,7 @@ impl Subject<'_> {
             _ => self.spec.permitted_ports(),
         };
         let keeps = self.spec.flags.keep_permitted_ports();
+        let keeps = keeps && self.spec.spread != Some(Distribution::Remap);
         let is_kept = permitted.is_some_and(|ports| keeps && kept_range(&ports, port).is_some());
         self.spec.translated().contains(port) && !is_kept
     }

@@ -365,6 +365,10 @@ pub const KEYS: [Key; 29] = [
             ("round-robin", "One range after another, whatever their sizes"),
             ("weighted", "A random range, weighted by size"),
             ("hash", "By a hash of the source: a socket has one port for all destinations"),
+            (
+                "remap",
+                "Any port of all ranges, which packets get in place of one of a contiguous range",
+            ),
         ],
         placeholder: "HOW",
         unset: "by the sizes of the ranges",

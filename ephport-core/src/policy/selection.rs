@@ -39,14 +39,18 @@ pub enum Distribution {
     /// By a hash of source address and source port (`jhash`), weighted by size, which begins with
     /// [`HASH_SEED`](crate::decision::HASH_SEED).
     Hash,
+    /// Not over ranges: conntrack translates to a contiguous virtual range, whose ports are rewritten to those
+    /// of the set, see [`remap`](crate::remap).
+    Remap,
 }
 
 words!(
     Distribution,
-    "round-robin, weighted or hash",
+    "round-robin, weighted, hash or remap",
     RoundRobin = "round-robin",
     Weighted = "weighted",
-    Hash = "hash"
+    Hash = "hash",
+    Remap = "remap"
 );
 
 impl Distribution {
@@ -89,7 +93,7 @@ pub struct Translation {
     /// The ports that the connection can get.
     pub ports: PortSet,
     /// The port that it gets if that port is free: its own, when it is permitted and the policy keeps
-    /// such ports.
+    /// such ports; with [`Distribution::Remap`], the real port for its own.
     pub keep: Option<Port>,
     /// The source address after translation.
     pub address: Address,

@@ -121,6 +121,17 @@ pub enum Warning {
         /// The address.
         address: IpAddr,
     },
+    /// Ports that a remapped set does not contain.
+    #[error(
+        "policy {policy}: spread = remap excludes ports {ports}: packets to services on them would be \
+         rewritten"
+    )]
+    RemapExcludes {
+        /// The policy.
+        policy: PolicyName,
+        /// The ports.
+        ports: PortSet,
+    },
     /// A server of this host that opens connections from its own port.
     #[error(
         "policy {policy}: {service} of this host uses UDP port {port}, which is translated when this host \
@@ -160,6 +171,7 @@ impl Warning {
             Self::FilteredBridge { .. } => "filtered-bridge",
             Self::VrfDevice { .. } => "vrf-device",
             Self::NoAddress { .. } => "no-address",
+            Self::RemapExcludes { .. } => "remap-excludes",
             Self::ServerPort { .. } => "server-port",
         }
     }
@@ -177,6 +189,7 @@ impl Warning {
             | Self::FilteredBridge { policy, .. }
             | Self::VrfDevice { policy, .. }
             | Self::NoAddress { policy, .. }
+            | Self::RemapExcludes { policy, .. }
             | Self::ServerPort { policy, .. } => policy,
         }
     }
@@ -325,7 +338,8 @@ fn has_unreached_interfaces(scope: &Scope) -> bool {
     !scope.except_interfaces.is_empty() && scope.except_interfaces.iter().all(is_unreached)
 }
 
-fn overlaps(a: &InterfacePattern, b: &InterfacePattern) -> bool {
+/// Whether both match a name.
+pub(crate) fn overlaps(a: &InterfacePattern, b: &InterfacePattern) -> bool {
     let matches = |pattern: &InterfacePattern, name: &InterfaceName| pattern.matches(name);
     match (a, b) {
         (InterfacePattern::Name(name), other) | (other, InterfacePattern::Name(name)) => {

@@ -24,6 +24,7 @@ mod blocks;
 mod enforce;
 mod networks;
 mod ports;
+mod remap;
 mod scope;
 mod spread;
 mod translate;
@@ -65,6 +66,7 @@ pub fn compile_split(
         }
         program.policy(policy);
     }
+    program.remap(policies);
     program.enforce(policies);
     Ok(program.finish().signed_for(policies)?)
 }
@@ -117,8 +119,12 @@ impl Program {
 
     /// A base chain of postrouting.
     fn base_chain(&mut self, name: &str, chain_type: &str, priority: i32) {
+        self.base_chain_at(name, chain_type, NF_INET_POST_ROUTING, priority);
+    }
+
+    fn base_chain_at(&mut self, name: &str, chain_type: &str, hook: u32, priority: i32) {
         self.chains.push(Chain {
-            hook: Some(Hook::new(NF_INET_POST_ROUTING, priority)),
+            hook: Some(Hook::new(hook, priority)),
             policy: Some(NF_ACCEPT),
             chain_type: Some(chain_type.into()),
             ..Chain::regular(FAMILY, TABLE, name)

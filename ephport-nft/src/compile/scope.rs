@@ -7,12 +7,13 @@ use ephport_core::{
 
 use super::Program;
 use super::networks::{Of, Source};
+use super::remap::{is_own_address, skips_decrypted};
 use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Ct, Expr, Meta, Payload, Register, Rt};
 use crate::nftables::value;
 use crate::uapi::{
     ARPHRD_LOOPBACK, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_UNTRACKED_BIT, NFT_META_IIF,
-    NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_MARK, NFT_META_NFPROTO, NFT_META_OIFNAME,
-    NFT_META_OIFTYPE,
+    NFT_META_IIFNAME, NFT_META_IIFTYPE, NFT_META_L4PROTO, NFT_META_MARK, NFT_META_NFPROTO,
+    NFT_META_OIFNAME, NFT_META_OIFTYPE, NFT_META_SECPATH,
 };
 
 /// TCP's FIN, SYN, RST and ACK bits (RFC 9293 §3.1).
@@ -96,6 +97,37 @@ impl Program {
         product(conditions)
     }
 
+    /// The packets that come in for connections in scope, as alternatives of which one matches: what the scope
+    /// requires of the packets that go out, with both sides exchanged.
+    pub(super) fn arriving(
+        &mut self,
+        policy: &ResolvedPolicy,
+        packets: &Packets<'_>,
+    ) -> Vec<Vec<Expr>> {
+        let mut first = entrance(packets.exit);
+        first.extend(
+            policy
+                .except_interfaces
+                .iter()
+                .flat_map(|pattern| interface(NFT_META_IIFNAME, CmpOp::Neq, pattern)),
+        );
+        if skips_decrypted(policy) {
+            first.extend([load_meta(NFT_META_SECPATH), Cmp::new(CmpOp::Eq, &[0]).into()]);
+        }
+        let mut conditions = vec![vec![first]];
+        if let Some(family) = packets.family {
+            conditions.push(vec![self::family(family).into()]);
+            let remote = Of::Source(Source::Packet);
+            if !policy.destinations.is_empty() {
+                conditions.push(self.inside(remote, family, &policy.destinations));
+            }
+            let excepted = self.outside(remote, family, &policy.except_destinations);
+            conditions.push(excepted.into_iter().collect());
+        }
+        conditions.push(vec![is_own_address(policy)]);
+        product(conditions)
+    }
+
     /// Conditions on the addresses, each as alternatives.
     fn addresses(
         &mut self,
@@ -117,10 +149,15 @@ impl Program {
 
     /// Whether the destination port is one of these, as alternatives of which one matches.
     pub(super) fn destination_ports(&mut self, ports: &PortSet) -> Vec<Vec<Expr>> {
+        self.remote_ports(&Payload::DESTINATION_PORT, ports)
+    }
+
+    /// The same for the port that `load` loads.
+    pub(super) fn remote_ports(&mut self, load: &Payload, ports: &PortSet) -> Vec<Vec<Expr>> {
         if *ports == PortRange::ALL.into() {
             return vec![Vec::new()];
         }
-        self.ports(&Payload::DESTINATION_PORT.into(), ports)
+        self.ports(&load.clone().into(), ports)
     }
 }
 
@@ -148,24 +185,35 @@ fn interface(key: u32, op: CmpOp, pattern: &InterfacePattern) -> [Expr; 2] {
     [load_meta(key), Cmp::new(op, &bytes).into()]
 }
 
-/// Loopback is never in scope, whatever its name.
 fn exit(pattern: Option<&InterfacePattern>) -> Vec<Expr> {
+    by_interface(pattern, [NFT_META_OIFTYPE, NFT_META_OIFNAME])
+}
+
+fn entrance(pattern: Option<&InterfacePattern>) -> Vec<Expr> {
+    by_interface(pattern, [NFT_META_IIFTYPE, NFT_META_IIFNAME])
+}
+
+/// Loopback is never in scope, whatever its name.
+fn by_interface(pattern: Option<&InterfacePattern>, [kind, name]: [u32; 2]) -> Vec<Expr> {
     let loopback = ARPHRD_LOOPBACK.to_ne_bytes();
-    let not_loopback = [load_meta(NFT_META_OIFTYPE), Cmp::new(CmpOp::Neq, &loopback).into()];
+    let not_loopback = [load_meta(kind), Cmp::new(CmpOp::Neq, &loopback).into()];
     match pattern {
         None => not_loopback.into(),
-        Some(name @ InterfacePattern::Name(_)) => {
-            interface(NFT_META_OIFNAME, CmpOp::Eq, name).into()
-        }
+        Some(whole @ InterfacePattern::Name(_)) => interface(name, CmpOp::Eq, whole).into(),
         Some(prefix @ InterfacePattern::Prefix(_)) => {
-            let named = interface(NFT_META_OIFNAME, CmpOp::Eq, prefix);
-            not_loopback.into_iter().chain(named).collect()
+            not_loopback.into_iter().chain(interface(name, CmpOp::Eq, prefix)).collect()
         }
     }
 }
 
 pub(super) fn family(family: Family) -> [Expr; 2] {
     [load_meta(NFT_META_NFPROTO), Cmp::new(CmpOp::Eq, &[value::nfproto(family)]).into()]
+}
+
+/// Whether the bytes that `load` loads are from `first` to `last`.
+pub(super) fn is_within_bytes(load: &Expr, first: &[u8], last: &[u8]) -> Vec<Expr> {
+    let ends = [Cmp::new(CmpOp::Gte, first).into(), Cmp::new(CmpOp::Lte, last).into()];
+    std::iter::once(load.clone()).chain(ends).collect()
 }
 
 /// What begins at this host has no input interface.

@@ -43,6 +43,9 @@ impl Program {
                 return Action::Blocks(each.collect());
             }
         };
+        if let Some(remap) = &policy.remap {
+            return Action::Range(remap.virtual_range(), policy.address);
+        }
         match (self.cases(policy, policy.families).as_slice(), ports.ranges()) {
             ([(_, address)], [range]) => Action::Range(*range, *address),
             ([(_, address)], _) => Action::Goto(self.spread(policy, ports, *address, None)),

@@ -149,7 +149,10 @@ impl<'a> Scopes<'a> {
             }
         }
         match first {
-            Some((index, scope)) => Ok((index, *sent, scope.placement(sent))),
+            Some((index, scope)) => {
+                let sent = scope.on_wire(sent);
+                Ok((index, sent, scope.placement(&sent)))
+            }
             None if unknown => Err(NoScope::Unknown),
             None => Err(NoScope::OutOfScope),
         }
@@ -190,6 +193,17 @@ impl Scope<'_> {
             PermittedPorts::Set(_) => true,
             PermittedPorts::Blocks(blocks) => blocks.block_of(source).is_some(),
         }
+    }
+
+    /// The same connection with the real port for a virtual one.
+    fn on_wire(&self, sent: &Sent) -> Sent {
+        let mut sent = *sent;
+        let virtual_port = Port::new(sent.outside.port()).ok();
+        let real = self.policy.remap.as_ref().zip(virtual_port);
+        if let Some(port) = real.and_then(|(remap, port)| remap.real(port)) {
+            sent.outside.set_port(port.get());
+        }
+        sent
     }
 
     fn placement(&self, sent: &Sent) -> Placement {

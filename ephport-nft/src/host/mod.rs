@@ -76,7 +76,8 @@ pub fn facts() -> Result<HostFacts, NetlinkError> {
         &|kind| matches!(kind, Kind::Bridge { is_filtered } if is_filtered || is_filtering),
     );
     facts.forwarding = forwarding();
-    facts.udp_listeners = udp_listeners();
+    facts.tcp_listeners = listeners(Protocol::Tcp);
+    facts.udp_listeners = listeners(Protocol::Udp);
     facts.wireguard_ports = wireguard_ports(wireguards);
     Ok(facts)
 }
@@ -136,12 +137,15 @@ fn wireguard_ports(devices: Vec<&str>) -> PortSet {
     ports.unwrap_or(PortSet::EMPTY)
 }
 
-/// The ports of the UDP sockets without a remote address; none where the kernel does not list sockets.
-fn udp_listeners() -> PortSet {
+/// The ports of the sockets that anyone can send to: of TCP those that listen, on other addresses than those of
+/// loopback, of UDP those without a remote address. None where the kernel does not list sockets.
+fn listeners(protocol: Protocol) -> PortSet {
+    let is_tcp = protocol == Protocol::Tcp;
+    let state = if is_tcp { SocketState::LISTEN } else { SocketState::CLOSE };
     let mut ports = Vec::new();
     if let Ok(mut socket) = Socket::sock_diag() {
-        let listed = sock_diag::visit(&mut socket, Protocol::Udp, |socket| {
-            if socket.state == SocketState::CLOSE {
+        let listed = sock_diag::visit_in(&mut socket, protocol, state, |socket| {
+            if !is_tcp || !socket.local.ip().is_loopback() {
                 ports.extend(Port::new(socket.local.port()).map(PortRange::from));
             }
         });

@@ -3,12 +3,12 @@
 use ephport_core::Family;
 
 use super::packet::{Fact, Facts, OPEN_ID};
-use super::path::{By, Draw, InterpretError, Path};
+use super::path::{By, Draw, InterpretError, Path, Written};
 use super::registers::Registers;
 use super::sets::answers;
 use crate::nftables::expr::{
-    Bitwise, Byteorder, Cmp, CmpOp, Data, Expr, Hash, Lookup, Meta, Numgen, Range, RangeOp,
-    Register, Verdict,
+    Bitwise, Byteorder, Cmp, CmpOp, Data, Expr, Hash, Immediate, Lookup, Meta, Numgen,
+    PayloadWrite, Range, RangeOp, Register, Verdict,
 };
 use crate::nftables::{Rule, value};
 use crate::syntax::NatTarget;
@@ -28,6 +28,7 @@ enum End {
     Accepted,
     Dropped,
     Translated(NatTarget),
+    Written(Written),
     /// The last rule was passed, or one returned.
     Returned,
 }
@@ -52,9 +53,13 @@ impl From<Ended> for Path {
     fn from(Ended { end, trail, draw }: Ended) -> Self {
         let target = match end {
             End::Translated(target) => Some(target),
-            End::Accepted | End::Dropped | End::Returned => None,
+            End::Accepted | End::Dropped | End::Returned | End::Written(_) => None,
         };
-        Self { target, is_dropped: end == End::Dropped, trail, draw }
+        let written = match end {
+            End::Written(written) => Some(written),
+            _ => None,
+        };
+        Self { target, is_dropped: end == End::Dropped, written, trail, draw }
     }
 }
 
@@ -66,6 +71,8 @@ enum Step {
     NoMatch,
     Verdict(Verdict),
     Translated(NatTarget),
+    /// Bytes are written, and no other rule of the chain sees them.
+    Written(Written),
 }
 
 pub(super) struct Machine<'a> {
@@ -123,6 +130,7 @@ impl<'a> Machine<'a> {
                 return Ok(true);
             }
             Step::Translated(target) => here(End::Translated(target)),
+            Step::Written(written) => here(End::Written(written)),
             Step::Verdict(Verdict::Accept) => here(End::Accepted),
             Step::Verdict(Verdict::Drop | Verdict::Other(_)) => here(End::Dropped),
             Step::Verdict(Verdict::Return) => here(End::Returned),
@@ -179,6 +187,10 @@ impl<'a> Machine<'a> {
                 Expr::Cmp(cmp) => compare(&registers, cmp),
                 Expr::Range(range) => in_range(&registers, range),
                 Expr::Counter(_) => Some(true),
+                Expr::PayloadWrite(write) => {
+                    let step = written(&registers, write, rest).ok_or_else(stuck)?;
+                    return Ok(vec![(step, draw)]);
+                }
                 Expr::Lookup(lookup) => {
                     return self.lookup(lookup, &registers, draw.as_ref(), rest, expr);
                 }
@@ -261,6 +273,16 @@ impl<'a> Machine<'a> {
         }
         Ok(steps)
     }
+}
+
+/// The bytes that are written. Only rules that then end the chain are known: the others of the chain would see
+/// the new bytes.
+fn written(registers: &Registers, write: &PayloadWrite, rest: &[Expr]) -> Option<Step> {
+    let accept = Expr::from(Immediate::verdict(Verdict::Accept));
+    let value = registers.bytes(write.sreg, usize::try_from(write.len).ok()?)?;
+    let PayloadWrite { base, offset, .. } = *write;
+    let written = Written { base, offset, value: value.try_into().ok()? };
+    (rest == [accept]).then_some(Step::Written(written))
 }
 
 /// A verdict with a name: the kernel refuses others, or they send the packet to another process.

@@ -22,13 +22,15 @@ mod machine;
 mod packet;
 mod path;
 mod registers;
+mod remap;
 mod sets;
 
 use ephport_core::{Effect, Flow, Port};
 
 pub use effect::combine;
 pub use packet::{CtState, Fact, Facts, OPEN_ID, Packet};
-pub use path::{By, Draw, InterpretError, Path};
+pub use path::{By, Draw, InterpretError, Path, Written};
+pub use remap::{received_port, remapped, sent_port};
 
 use crate::table::TableState;
 use crate::table::layout::{ENFORCE, POSTROUTING};
@@ -45,7 +47,7 @@ pub fn paths(table: &TableState, flow: &Flow) -> Result<Vec<Path>, InterpretErro
 
 /// The effect of the chain that translates, on a connection that opens with `flow`.
 pub fn effect(table: &TableState, flow: &Flow) -> Result<Effect, InterpretError> {
-    combine(&paths(table, flow)?, flow.source())
+    remapped(table, flow, combine(&paths(table, flow)?, flow.source())?)
 }
 
 /// Whether a connection that opens with `flow` may be sent with the source port `sent`: the chain that

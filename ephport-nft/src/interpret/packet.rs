@@ -3,18 +3,18 @@
 use std::net::IpAddr;
 
 pub use ephport_core::CtState;
-use ephport_core::{AddressType, Flow, Port, SourceType, TcpOpening};
+use ephport_core::{AddressType, Flow, InterfaceName, Port, SourceType, TcpOpening};
 
 use crate::nftables::expr::{Ct, Fib, Meta, Payload, Rt};
 use crate::nftables::value::{self, ct_state_bit};
 use crate::uapi::{
     ARPHRD_ETHER, ARPHRD_LOOPBACK, IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, IP_CT_ESTABLISHED,
-    IP_CT_NEW, IP_CT_RELATED, IPS_CONFIRMED, IPS_EXPECTED, NF_CT_STATE_INVALID_BIT,
+    IP_CT_NEW, IP_CT_RELATED, IPS_CONFIRMED, IPS_EXPECTED, IPS_SRC_NAT, NF_CT_STATE_INVALID_BIT,
     NF_CT_STATE_UNTRACKED_BIT, NFT_CT_DIRECTION, NFT_CT_ID, NFT_CT_PROTO_SRC, NFT_CT_SRC_IP,
-    NFT_CT_SRC_IP6, NFT_CT_STATE, NFT_CT_STATUS, NFT_META_IIF, NFT_META_IIFNAME, NFT_META_L4PROTO,
-    NFT_META_MARK, NFT_META_NFPROTO, NFT_META_OIFKIND, NFT_META_OIFNAME, NFT_META_OIFTYPE,
-    NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER, NFT_RT_XFRM, RTN_BROADCAST,
-    RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST,
+    NFT_CT_SRC_IP6, NFT_CT_STATE, NFT_CT_STATUS, NFT_META_IIF, NFT_META_IIFNAME, NFT_META_IIFTYPE,
+    NFT_META_L4PROTO, NFT_META_MARK, NFT_META_NFPROTO, NFT_META_OIFKIND, NFT_META_OIFNAME,
+    NFT_META_OIFTYPE, NFT_META_SECPATH, NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER,
+    NFT_RT_XFRM, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST,
 };
 
 /// TCP's SYN, and an acknowledgement in mid-stream (RFC 9293 §3.1).
@@ -68,6 +68,10 @@ pub struct Packet<'a> {
     state: CtState,
     protocol: u8,
     flags: u8,
+    /// Whether NAT changed the source.
+    is_translated: bool,
+    /// Whether the packet comes in for an address of this host.
+    is_arriving: bool,
 }
 
 impl<'a> Packet<'a> {
@@ -80,6 +84,8 @@ impl<'a> Packet<'a> {
             state: CtState::first(flow),
             protocol: flow.protocol().number(),
             flags: if flow.opening() == TcpOpening::Opening { SYN } else { ACK },
+            is_translated: false,
+            is_arriving: false,
         }
     }
 
@@ -87,6 +93,18 @@ impl<'a> Packet<'a> {
     #[must_use]
     pub fn leaving(flow: &'a Flow, source_port: Port) -> Self {
         Self { source_port, ..Self::opening(flow) }
+    }
+
+    /// A packet that comes in for an address of this host, before conntrack.
+    #[must_use]
+    pub fn arriving(flow: &'a Flow) -> Self {
+        Self { is_arriving: true, state: CtState::Untracked, ..Self::opening(flow) }
+    }
+
+    /// The same packet of a connection whose source NAT changed (`IPS_SRC_NAT`).
+    #[must_use]
+    pub fn translated(self) -> Self {
+        Self { is_translated: true, ..self }
     }
 
     /// The same packet in this state.
@@ -157,6 +175,12 @@ impl Facts for Packet<'_> {
                 Some(name) => value::interface_bytes(name.as_str()),
                 None => value::interface_bytes(""),
             }),
+            NFT_META_IIFTYPE => {
+                let loopback = self.flow.in_interface().is_some_and(InterfaceName::is_loopback);
+                let kind = if loopback { ARPHRD_LOOPBACK } else { ARPHRD_ETHER };
+                Fact::of(kind.to_ne_bytes())
+            }
+            NFT_META_SECPATH => Fact::of([u8::from(self.flow.is_ipsec())]),
             NFT_META_MARK => Fact::of(self.flow.mark().to_ne_bytes()),
             // An Ethernet device has no kind.
             NFT_META_OIFKIND => Fact::Absent,
@@ -186,6 +210,7 @@ impl Facts for Packet<'_> {
         let source = self.flow.source_type();
         let address_type = if is(&Fib::DESTINATION_TYPE) || is(&Fib::DESTINATION_TYPE_OUT) {
             match self.flow.destination_type() {
+                AddressType::Unicast if self.is_arriving => RTN_LOCAL,
                 AddressType::Unicast => RTN_UNICAST,
                 AddressType::Multicast => RTN_MULTICAST,
                 AddressType::Broadcast => RTN_BROADCAST,
@@ -232,7 +257,8 @@ impl Facts for Packet<'_> {
                     CtState::New => 0,
                     _ => IPS_CONFIRMED,
                 };
-                Fact::of(status.to_ne_bytes())
+                let translated = if self.is_translated { IPS_SRC_NAT } else { 0 };
+                Fact::of((status | translated).to_ne_bytes())
             }
             (NFT_CT_ID, None, _) => {
                 let id = if self.state == CtState::Open { OPEN_ID } else { !OPEN_ID };

@@ -11,10 +11,23 @@ pub struct Path {
     pub target: Option<NatTarget>,
     /// Whether the packet is dropped.
     pub is_dropped: bool,
+    /// The bytes that are written to the packet, if some are.
+    pub written: Option<Written>,
     /// The rules that decide, each by its chain and its index in that chain, from 0.
     pub trail: Vec<(String, usize)>,
     /// The number on which the path depends, if it depends on one.
     pub draw: Option<Draw>,
+}
+
+/// Two bytes that are written to a packet: a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The header that the offset begins at, an `NFT_PAYLOAD_*`.
+    pub base: u32,
+    /// The offset in bytes.
+    pub offset: u32,
+    /// The bytes.
+    pub value: [u8; 2],
 }
 
 /// A number that the kernel generates for a packet.

@@ -36,7 +36,9 @@ pub(crate) mod transaction;
 pub mod transaction;
 
 use ephport_core::policy::{host_warnings, warning};
-use ephport_core::{HostFacts, Policy, PolicyName, ResolveError, ResolvedPolicy, Warning};
+use ephport_core::{
+    HostFacts, Policy, PolicyName, ResolveError, ResolvedPolicy, Warning, resolve_all,
+};
 use thiserror::Error;
 
 pub use crate::interpret::InterpretError;
@@ -67,12 +69,9 @@ impl Plan {
         policies: impl IntoIterator<Item = &'a Policy>,
         facts: &HostFacts,
     ) -> Result<Self, PlanError> {
-        let resolve = |policy: &Policy| {
-            let error = |source| PlanError::Resolve { policy: policy.name().clone(), source };
-            policy.resolve(facts).map_err(error)
-        };
         let policies: Vec<_> = policies.into_iter().cloned().collect();
-        let resolved = policies.iter().map(resolve).collect::<Result<Vec<_>, _>>()?;
+        let resolved = resolve_all(&policies, facts)
+            .map_err(|(policy, source)| PlanError::Resolve { policy, source })?;
         let table = compile(&resolved)?;
         let mut warnings = warning::warnings(&policies);
         warnings.extend(host_warnings::host_warnings(&policies, facts));

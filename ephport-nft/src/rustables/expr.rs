@@ -30,9 +30,12 @@ pub(super) fn expression(expr: &Expr) -> Result<RawExpression, Lack> {
         Expr::Nat(expr) => nat(expr),
         Expr::Payload(expr) => payload(expr),
         Expr::Rt(expr) => rt(expr),
-        Expr::Byteorder(_) | Expr::Hash(_) | Expr::Numgen(_) | Expr::Range(_) | Expr::Opaque(_) => {
-            Err(Lack::Expression)
-        }
+        Expr::Byteorder(_)
+        | Expr::Hash(_)
+        | Expr::Numgen(_)
+        | Expr::Opaque(_)
+        | Expr::PayloadWrite(_)
+        | Expr::Range(_) => Err(Lack::Expression),
     }
 }
 

@@ -29,7 +29,9 @@ use crate::nftables::expr::Expr;
 use crate::nftables::value::family_name;
 use crate::nftables::{Chain, Rule, Table};
 use crate::table::{Normalized, TableState, fingerprint_of};
-use crate::uapi::{NF_ACCEPT, NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC};
+use crate::uapi::{
+    NF_ACCEPT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_SRC, NF_IP_PRI_RAW,
+};
 
 /// A table as text that `nft -f` loads.
 #[derive(Debug)]
@@ -76,11 +78,15 @@ impl Listing<'_> {
     }
 }
 
-/// A priority as nft prints it in postrouting: relative to that of source NAT.
+/// A priority as nft prints it: relative to that of source NAT, or to that of connection tracking's predecessor,
+/// `raw`.
 struct Priority(i32);
 
 impl fmt::Display for Priority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == NF_IP_PRI_RAW {
+            return f.write_str("raw");
+        }
         match self.0.saturating_sub(NF_IP_PRI_NAT_SRC) {
             0 => f.write_str("srcnat"),
             above @ 1..=10 => write!(f, "srcnat + {above}"),
@@ -141,7 +147,11 @@ fn nft_and_rest<'r>(
 /// The declaration of a base chain: its hook, and the verdict at its end; empty for another chain.
 pub(crate) fn chain_to_nft(chain: &Chain) -> String {
     let (Some(hook), Some(kind)) = (&chain.hook, &chain.chain_type) else { return String::new() };
-    let at = if hook.number == NF_INET_POST_ROUTING { "postrouting" } else { "unknown" };
+    let at = match hook.number {
+        NF_INET_PRE_ROUTING => "prerouting",
+        NF_INET_POST_ROUTING => "postrouting",
+        _ => "unknown",
+    };
     let policy = if chain.policy == Some(NF_ACCEPT) { "accept" } else { "drop" };
     format!("type {kind} hook {at} priority {}; policy {policy};", Priority(hook.priority))
 }

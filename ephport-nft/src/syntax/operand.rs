@@ -156,13 +156,20 @@ pub(super) struct Registers<'a> {
     slots: [Option<(Operand<'a>, usize)>; Register::SLOTS],
     /// The family of the packets for which the rule continues.
     pub(super) family: Option<Family>,
+    /// The transport protocol of the packets for which the rule continues.
+    pub(super) protocol: Option<u8>,
     /// The loads that no other expression has used yet.
     unused: Vec<usize>,
 }
 
 impl<'a> Registers<'a> {
     pub(super) fn new(family: Option<Family>) -> Self {
-        Self { slots: [const { None }; Register::SLOTS], family, unused: Vec::new() }
+        Self {
+            slots: [const { None }; Register::SLOTS],
+            family,
+            protocol: None,
+            unused: Vec::new(),
+        }
     }
 
     /// The operand in a register, which counts as used.

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use ephport_core::{Address, PolicyName, PortSet};
+use ephport_core::{Address, PolicyName, Port, PortRange, PortSet};
 
 use super::nat::Argument;
 use super::operand::Operand;
 use super::statement::{Decoded, Statement, decode};
 use crate::nftables::Rule;
 use crate::nftables::expr::{Payload, Verdict};
-use crate::table::layout::{POSTROUTING, open_set, policy_of};
-use crate::table::{Normalized, TableState};
+use crate::table::layout::{POSTROUTING, open_set, policy_of, real_ports_map};
+use crate::table::{Normalized, Set, TableState};
 use crate::uapi::NFT_META_OIFNAME;
 
 /// The rules of one policy in a table.
@@ -59,9 +59,25 @@ impl TableState {
                 policy.add(rule, &table);
             }
         }
-        policies.iter_mut().for_each(InstalledPolicy::merge_addresses);
+        for policy in &mut policies {
+            policy.merge_addresses();
+            if let Some(map) = self.set(&real_ports_map(&policy.name)) {
+                policy.to_ports = remapped(&policy.to_ports, map);
+            }
+        }
         policies
     }
+}
+
+/// The ports with the values of a map in place of its keys.
+fn remapped(ports: &PortSet, map: &Set) -> PortSet {
+    let pairs = map.elements.iter().filter_map(|element| {
+        let port = |bytes: &[u8]| Port::new(u16::from_be_bytes(bytes.try_into().ok()?)).ok();
+        Some((port(element.key_bytes()?)?, port(element.data.as_ref()?.bytes()?)?))
+    });
+    let (keys, values): (Vec<PortRange>, Vec<PortRange>) =
+        pairs.map(|(key, value)| (PortRange::from(key), PortRange::from(value))).unzip();
+    ports.difference(&keys.into_iter().collect()).union(&values.into_iter().collect())
 }
 
 impl InstalledPolicy {
@@ -174,12 +190,20 @@ mod tests {
             address = "192.0.2.1"
 
             [[policy]]
+            name = "four"
+            out-interfaces = ["eth2"]
+            to-ports = "20000-20009,30000-30009"
+            spread = "remap"
+            address = "masquerade"
+            enforce = true
+
+            [[policy]]
             name = "three"
             out-interfaces = ["eth1"]
             blocks = "10.0.0.0/30=64@1024-2047"
             "#,
         );
-        let [one, two, three] = found.as_slice() else { panic!("{found:#?}") };
+        let [one, two, four, three] = found.as_slice() else { panic!("{found:#?}") };
         assert_eq!((one.name.as_str(), one.to_ports.to_string()), ("one", "49152-61000".into()));
         assert_eq!(one.out_interfaces, ["eth0", "wg*"]);
         assert_eq!(one.source_ports, ["1024-65535"]);
@@ -190,6 +214,8 @@ mod tests {
         assert_eq!(one.open_connections.as_deref(), Some(&[][..]));
         assert!(two.open_connections.is_none());
         assert!(!two.enforces && !two.has_blocks && two.out_interfaces.is_empty());
+        assert_eq!(four.to_ports.to_string(), "20000-20009,30000-30009");
+        assert!(four.enforces);
         assert!(three.has_blocks && three.to_ports.is_empty());
     }
 }

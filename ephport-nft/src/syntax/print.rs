@@ -1,20 +1,21 @@
 //! Statements and operands as nft prints them; `None` for what nft has no syntax for.
 
-use ephport_core::Family;
+use ephport_core::{Family, Protocol};
 
 use super::operand::{AddressField, Operand};
 use super::sets::{SetRef, port, suffix_len};
 use super::statement::{MatchValue, Statement};
 use crate::nftables::datatype::{IFNAME, INET_PROTO, INET_SERVICE, INTEGER, IPV4_ADDR, IPV6_ADDR};
-use crate::nftables::expr::{Ct, Hash, Payload};
+use crate::nftables::expr::{Ct, Hash, Payload, PayloadWrite};
 use crate::nftables::value::{self, address_len, ct_state_bit, number};
 use crate::table::layout::is_open_set;
 use crate::uapi::{
     ARPHRD_LOOPBACK, IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, IP_CT_ESTABLISHED, IP_CT_NEW,
     IP_CT_RELATED, IPS_ASSURED, IPS_CONFIRMED, IPS_DST_NAT, IPS_EXPECTED, IPS_SEEN_REPLY,
     IPS_SRC_NAT, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_UNTRACKED_BIT, NFT_CT_ID, NFT_CT_PROTO_SRC,
-    NFT_FIB_RESULT_ADDRTYPE, NFT_META_IIF, NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_MARK,
-    NFT_META_NFPROTO, NFT_META_OIF, NFT_META_OIFKIND, NFT_META_OIFNAME, NFT_META_OIFTYPE,
+    NFT_FIB_RESULT_ADDRTYPE, NFT_META_IIF, NFT_META_IIFNAME, NFT_META_IIFTYPE, NFT_META_L4PROTO,
+    NFT_META_MARK, NFT_META_NFPROTO, NFT_META_OIF, NFT_META_OIFKIND, NFT_META_OIFNAME,
+    NFT_META_OIFTYPE, NFT_META_SECPATH, NFT_PAYLOAD_CSUM_INET, NFT_PAYLOAD_TRANSPORT_HEADER,
     NFT_RT_XFRM, NFTA_FIB_F_DADDR, NFTA_FIB_F_OIF, NFTA_FIB_F_SADDR, RTN_BROADCAST, RTN_LOCAL,
     RTN_MULTICAST, RTN_UNICAST,
 };
@@ -32,9 +33,33 @@ impl Statement<'_> {
             Self::Nat(nat) => nat.to_nft(),
             Self::Verdict(verdict) => Some(verdict.to_string()),
             Self::Vmap { key, map } => Some(format!("{} vmap {}", key.key(*map)?, map.to_nft()?)),
+            Self::Write { write, value, protocol } => written(write, value, (*protocol)?),
             Self::Raw(_) => None,
         }
     }
+}
+
+/// A port that a map has for the same port. nft updates the checksum that the protocol has; it does not know the
+/// one of SCTP, and writes no packet without.
+fn written(write: &PayloadWrite, value: &Operand<'_>, protocol: u8) -> Option<String> {
+    let protocol = Protocol::from_number(protocol)?;
+    let checksum = match protocol {
+        Protocol::Tcp => 16,
+        Protocol::Udp | Protocol::UdpLite => 6,
+        Protocol::Sctp => return None,
+    };
+    let Operand::Map { key, map, slot: 0 } = value else { return None };
+    let PayloadWrite { base, offset, len, .. } = *write;
+    let is_same = **key == Operand::Payload { base, offset, len };
+    let has_checksum = (write.csum_type, write.csum_offset, write.csum_flags)
+        == (NFT_PAYLOAD_CSUM_INET, checksum, 0);
+    let port = match (base, offset, len) {
+        (NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2) => "sport",
+        (NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2) => "dport",
+        _ => return None,
+    };
+    let port = format!("{protocol} {port}");
+    (is_same && has_checksum).then_some(format!("{port} set {port} map {}", map.to_nft()?))
 }
 
 fn matched(operand: &Operand<'_>, is_inverted: bool, value: &MatchValue<'_>) -> Option<String> {
@@ -109,6 +134,8 @@ impl Operand<'_> {
             Self::Meta(NFT_META_OIF) => "oif",
             Self::Meta(NFT_META_IIF) => "iif",
             Self::Meta(NFT_META_OIFTYPE) => "meta oiftype",
+            Self::Meta(NFT_META_IIFTYPE) => "meta iiftype",
+            Self::Meta(NFT_META_SECPATH) => "meta ipsec",
             Self::Meta(NFT_META_OIFKIND) => "meta oifkind",
             Self::Rt(NFT_RT_XFRM) => "rt ipsec",
             Self::Ct { key: NFT_CT_PROTO_SRC, direction: Some(direction) } => {
@@ -175,14 +202,14 @@ impl Operand<'_> {
             Self::Meta(NFT_META_OIFKIND) => {
                 value::interface(bytes).map(|kind| format!("\"{kind}\""))
             }
-            Self::Rt(NFT_RT_XFRM) => match bytes {
+            Self::Rt(NFT_RT_XFRM) | Self::Meta(NFT_META_SECPATH) => match bytes {
                 [0] => Some("missing".into()),
                 [1] => Some("exists".into()),
                 _ => None,
             },
             Self::Meta(NFT_META_OIF | NFT_META_IIF) => Some(number(bytes)?.to_string()),
             Self::Meta(NFT_META_MARK) => Some(format!("{:#x}", number(bytes)?)),
-            Self::Meta(NFT_META_OIFTYPE) => {
+            Self::Meta(NFT_META_OIFTYPE | NFT_META_IIFTYPE) => {
                 (bytes == ARPHRD_LOOPBACK.to_ne_bytes()).then(|| "loopback".into())
             }
             Self::Meta(NFT_META_NFPROTO) => match value::family(*bytes.first()?)? {

@@ -101,6 +101,7 @@ fn types(set: &SetSpec) -> Option<String> {
     }
     let data = match set.data_type? {
         NFT_DATA_VERDICT => "verdict",
+        INET_SERVICE => "inet_service",
         PORT_RANGE => "inet_service . inet_service",
         IPV4_BLOCK => "interval ipv4_addr . inet_service",
         IPV6_BLOCK => "interval ipv6_addr . inet_service",
@@ -193,6 +194,7 @@ fn value(set: &SetSpec, data: &Data) -> Option<String> {
         Data::Value(bytes) => bytes.as_slice(),
     };
     match set.data_type? {
+        INET_SERVICE => port(bytes),
         PORT_RANGE if bytes.len() == 8 => {
             let (first, last) = bytes.split_at_checked(4)?;
             Some(format!("{} . {}", slot(first)?, slot(last)?))

@@ -5,11 +5,11 @@ use super::operand::{Operand, Registers};
 use super::sets::SetRef;
 use crate::nftables::Rule;
 use crate::nftables::expr::{
-    Cmp, CmpOp, Counter, Data, Expr, Immediate, RangeOp, Register, Verdict,
+    Cmp, CmpOp, Counter, Data, Expr, Immediate, PayloadWrite, RangeOp, Register, Verdict,
 };
 use crate::nftables::value;
 use crate::table::Normalized;
-use crate::uapi::NFT_META_NFPROTO;
+use crate::uapi::{NFT_META_L4PROTO, NFT_META_NFPROTO};
 
 /// A part of a rule that does one thing: some loads, and the expression that uses them.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +28,15 @@ pub enum Statement<'a> {
     Counter(&'a Counter),
     /// The connection is translated.
     Nat(NatStatement<'a>),
+    /// A port of the packet is rewritten.
+    Write {
+        /// The expression that writes.
+        write: &'a PayloadWrite,
+        /// The value.
+        value: Operand<'a>,
+        /// The transport protocol of the packets for which the rule continues.
+        protocol: Option<u8>,
+    },
     /// The verdict.
     Verdict(&'a Verdict),
     /// The verdict that a map has for the operand.
@@ -126,6 +135,10 @@ fn statement<'a>(
                 Some(_) => return None,
             }
         }
+        Expr::PayloadWrite(write) => {
+            let value = registers.take(write.sreg)?;
+            Statement::Write { write, value, protocol: registers.protocol }
+        }
         Expr::Counter(counter) => Statement::Counter(counter),
         Expr::Immediate(Immediate { data: Data::Verdict(verdict), .. }) => {
             Statement::Verdict(verdict)
@@ -157,7 +170,7 @@ fn comparison<'a>(operand: Operand<'a>, cmp: &'a Cmp) -> Option<Statement<'a>> {
     Some(Statement::Match { operand, is_inverted: cmp.op == CmpOp::Neq, value })
 }
 
-/// Later loads of addresses are for the family that the rule has matched.
+/// Later loads of addresses are for the family that the rule has matched, and ports for the protocol.
 fn follow_family(registers: &mut Registers<'_>, statement: &Statement<'_>) {
     if let Statement::Match {
         operand: Operand::Meta(NFT_META_NFPROTO),
@@ -166,5 +179,13 @@ fn follow_family(registers: &mut Registers<'_>, statement: &Statement<'_>) {
     } = statement
     {
         registers.family = value::family(*nfproto).or(registers.family);
+    }
+    if let Statement::Match {
+        operand: Operand::Meta(NFT_META_L4PROTO),
+        is_inverted: false,
+        value: MatchValue::Bytes([protocol]),
+    } = statement
+    {
+        registers.protocol = Some(*protocol);
     }
 }

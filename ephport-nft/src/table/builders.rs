@@ -11,7 +11,7 @@
 
 use std::net::IpAddr;
 
-use ephport_core::{Family, PortRange, PortSet};
+use ephport_core::{Family, Port, PortRange, PortSet};
 use ipnet::IpNet;
 
 use super::layout::{FAMILY, TABLE};
@@ -237,6 +237,22 @@ impl Set {
             (first, last, Some(Data::Verdict(verdict.clone())))
         });
         listed(verdict_map(name, Kind::PORT, NFT_SET_INTERVAL), ranges.collect())
+    }
+
+    /// A port for each of some ports, as bytes of a packet.
+    #[must_use]
+    pub fn port_map(name: SetName<'_>, pairs: impl IntoIterator<Item = (Port, Port)>) -> Self {
+        let element = |(key, value)| {
+            let value = Data::value(&port_bytes(value));
+            Element::new(port_bytes(key).to_vec(), Some(value))
+        };
+        let notes = [
+            (NFTNL_UDATA_SET_KEYBYTEORDER, Order::Network as u32),
+            (NFTNL_UDATA_SET_DATABYTEORDER, Order::Network as u32),
+        ];
+        let map = empty_map(name, Kind::PORT, 0, INET_SERVICE, Some(Kind::PORT.len));
+        let map = SetSpec { userdata: Some(userdata(&notes)), ..map };
+        hashed(map, pairs.into_iter().map(element).collect())
     }
 
     /// The first verdict for 0, the second for 1 and so on, for a number in the order of the

@@ -3,11 +3,13 @@
 //! | chain | type, hook, priority | contents |
 //! |---|---|---|
 //! | `postrouting` | nat, postrouting, srcnat - 10 | the rules of each policy, with its name as comment |
-//! | `enforce` | filter, postrouting, srcnat + 10 | the rules of enforcing policies |
+//! | `enforce` | filter, postrouting, 300 | the rules of enforcing policies |
+//! | `remap-in`, `POLICY/in` | filter, prerouting, raw | real to virtual ports |
+//! | `remap-out`, `POLICY/out` | filter, postrouting, 299 | virtual to real ports |
 //! | `POLICY/ports` | regular | the distribution over several ranges |
 //! | `POLICY/FIRST-LAST` | regular | the translation to one range |
 //!
-//! The map of a policy's blocks is `POLICY/blocks4` or `POLICY/blocks6`. The set `POLICY/open` has the numbers
+//! The maps of ports are `POLICY/real` and `POLICY/virtual`. The map of a policy's blocks is `POLICY/blocks4` or `POLICY/blocks6`. The set `POLICY/open` has the numbers
 //! of the connections that were open when enforcement was first applied.
 
 use std::net::IpAddr;
@@ -16,7 +18,9 @@ use ephport_core::{Family, PolicyName, PortRange};
 use thiserror::Error;
 
 use crate::nftables::{Comment, Rule, SetSpec, Table};
-use crate::uapi::{NF_IP_PRI_CONNTRACK, NF_IP_PRI_NAT_SRC, NFPROTO_INET, NFT_SET_CONSTANT};
+use crate::uapi::{
+    NF_IP_PRI_CONNTRACK, NF_IP_PRI_NAT_SRC, NF_IP_PRI_RAW, NFPROTO_INET, NFT_SET_CONSTANT,
+};
 
 /// `NFT_NAME_MAXLEN` without the closing NUL (linux/netfilter/nf_tables.h).
 const MAX_NAME: usize = 255;
@@ -43,6 +47,46 @@ pub const ENFORCE: &str = "enforce";
 /// After translation, which happens at 100 whatever the priority of the chain that asked for it, and after
 /// the chains of other tools: with conntrack's own hooks, the last of postrouting.
 pub const ENFORCE_PRIORITY: i32 = 300;
+
+/// The chain in which the real destination port of packets that come in becomes the virtual one.
+pub const REMAP_IN: &str = "remap-in";
+
+/// After defragmentation at -400, before conntrack at -200.
+pub const REMAP_IN_PRIORITY: i32 = NF_IP_PRI_RAW;
+
+/// The chain in which the virtual source port of packets that go out becomes the real one.
+pub const REMAP_OUT: &str = "remap-out";
+
+/// After translation and the chains of other tools, and before enforcement, which judges the real port.
+pub const REMAP_OUT_PRIORITY: i32 = ENFORCE_PRIORITY - 1;
+
+/// The chain that rewrites the ports of a policy's packets on their way in.
+pub(crate) fn remap_in_chain(policy: &PolicyName) -> String {
+    format!("{policy}/in")
+}
+
+/// The chain that rewrites the ports of a policy's packets on their way out.
+pub(crate) fn remap_out_chain(policy: &PolicyName) -> String {
+    format!("{policy}/out")
+}
+
+/// The chain after one of these that rewrites the inner header of ICMP errors.
+pub(crate) fn errors_chain(chain: &str, family: Family) -> String {
+    match family {
+        Family::Ipv4 => format!("{chain}/icmp"),
+        Family::Ipv6 => format!("{chain}/icmpv6"),
+    }
+}
+
+/// The map from a policy's virtual ports to the real ones, where they differ.
+pub(crate) fn real_ports_map(policy: &PolicyName) -> String {
+    format!("{policy}/real")
+}
+
+/// The map from a policy's real ports to the virtual ones, where they differ.
+pub(crate) fn virtual_ports_map(policy: &PolicyName) -> String {
+    format!("{policy}/virtual")
+}
 
 /// The chain that selects one of several ranges.
 pub(crate) fn ports_chain(policy: &PolicyName) -> String {

@@ -2,6 +2,7 @@
 
 use super::layout::is_open_set;
 use crate::netlink::Writer;
+use crate::nftables::datatype::INET_SERVICE;
 use crate::nftables::{Element, Elements, SetSpec};
 
 /// The most bytes of elements in one message: their list is one attribute, whose length is a
@@ -26,6 +27,11 @@ pub(crate) struct KeyRange<'a> {
 }
 
 impl Set {
+    /// Whether it is a map from ports to ports.
+    pub(crate) fn is_port_map(&self) -> bool {
+        self.spec.is_map() && self.spec.data_type == Some(INET_SERVICE)
+    }
+
     /// The elements in chunks that fit one message each.
     pub(crate) fn chunks(&self) -> Vec<Elements> {
         let (mut chunks, mut chunk, mut len) = (Vec::new(), Vec::new(), 0);

@@ -432,7 +432,9 @@ fn errors_of_spread_and_families() {
             "blocks = \"10.0.0.1=1\"\nspread = \"hash\"",
             "map-e = \"psid=52,psid-len=8\"\nfamilies = [\"ipv6\"]",
             "to-ports = \"1,3\"\nspread = \"round-robin\"\nper-source-stable = true",
+            "to-ports = \"1,3\"\nspread = \"renumber\"",
             "to-ports = \"1,3\"\nspread = \"remap\"",
+            "map-e = \"psid=52,psid-len=8\"\nspread = \"remap\"\nsources = [\"10.0.0.0/8\"]",
         ]
         .map(policy),
     );

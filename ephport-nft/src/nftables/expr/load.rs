@@ -10,8 +10,8 @@ use crate::uapi::{
     NFT_CT_ID, NFT_CT_MARK, NFT_CT_PROTO_SRC, NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_CT_STATE,
     NFT_CT_STATUS, NFT_FIB_RESULT_ADDRTYPE, NFT_META_IIF, NFT_META_IIFNAME, NFT_META_IIFTYPE,
     NFT_META_L4PROTO, NFT_META_MARK, NFT_META_NFPROTO, NFT_META_OIF, NFT_META_OIFKIND,
-    NFT_META_OIFNAME, NFT_META_OIFTYPE, NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER,
-    NFT_RT_XFRM, NFTA_FIB_F_DADDR, NFTA_FIB_F_OIF, NFTA_FIB_F_SADDR,
+    NFT_META_OIFNAME, NFT_META_OIFTYPE, NFT_META_SECPATH, NFT_PAYLOAD_NETWORK_HEADER,
+    NFT_PAYLOAD_TRANSPORT_HEADER, NFT_RT_XFRM, NFTA_FIB_F_DADDR, NFTA_FIB_F_OIF, NFTA_FIB_F_SADDR,
 };
 
 attributes! {
@@ -60,6 +60,7 @@ impl Meta {
             NFT_META_OIFNAME => Some("oifname"),
             NFT_META_IIFTYPE => Some("iiftype"),
             NFT_META_OIFTYPE => Some("oiftype"),
+            NFT_META_SECPATH => Some("secpath"),
             NFT_META_OIFKIND => Some("oifkind"),
             NFT_META_NFPROTO => Some("nfproto"),
             NFT_META_L4PROTO => Some("l4proto"),
@@ -128,13 +129,47 @@ impl Payload {
 
 impl fmt::Display for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let base = match self.base {
-            NFT_PAYLOAD_NETWORK_HEADER => "network",
-            NFT_PAYLOAD_TRANSPORT_HEADER => "transport",
-            0 => "link",
-            _ => "other",
-        };
+        let base = header_name(self.base);
         write!(f, "payload load {}b @ {base} header + {} => {}", self.len, self.offset, self.dreg)
+    }
+}
+
+attributes! {
+    /// Writes bytes of a register into the packet.
+    PayloadWrite("payload") {
+        /// The source register.
+        sreg: Register = NFTA_PAYLOAD_SREG,
+        /// The header that the offset begins at, an `NFT_PAYLOAD_*`.
+        base: u32 = NFTA_PAYLOAD_BASE,
+        /// The offset in bytes.
+        offset: u32 = NFTA_PAYLOAD_OFFSET,
+        /// The length in bytes.
+        len: u32 = NFTA_PAYLOAD_LEN,
+        /// The checksum that changes with the bytes, an `NFT_PAYLOAD_CSUM_*`.
+        csum_type: u32 = NFTA_PAYLOAD_CSUM_TYPE,
+        /// The offset of that checksum in the same header.
+        csum_offset: u32 = NFTA_PAYLOAD_CSUM_OFFSET,
+        /// `NFT_PAYLOAD_L4CSUM_*`.
+        csum_flags: u32 = NFTA_PAYLOAD_CSUM_FLAGS,
+    }
+}
+
+/// The name of a header in bytecode.
+fn header_name(base: u32) -> &'static str {
+    match base {
+        NFT_PAYLOAD_NETWORK_HEADER => "network",
+        NFT_PAYLOAD_TRANSPORT_HEADER => "transport",
+        0 => "link",
+        _ => "other",
+    }
+}
+
+impl fmt::Display for PayloadWrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sreg, len, offset, csum_type, csum_offset, csum_flags, .. } = self;
+        let base = header_name(self.base);
+        write!(f, "payload write {sreg} => {len}b @ {base} header + {offset}")?;
+        write!(f, " csum_type {csum_type} csum_off {csum_offset} csum_flags {csum_flags:#x}")
     }
 }
 

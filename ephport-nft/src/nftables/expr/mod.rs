@@ -17,7 +17,7 @@ pub use compare::{Cmp, CmpOp, Lookup, Range, RangeOp};
 pub use compute::{Bitwise, Byteorder, Hash, Numgen};
 pub(crate) use data::register_words as words;
 pub use data::{Data, Register, Verdict};
-pub use load::{Ct, Fib, Immediate, Meta, Payload, Rt};
+pub use load::{Ct, Fib, Immediate, Meta, Payload, PayloadWrite, Rt};
 
 use std::borrow::Cow;
 use std::fmt;
@@ -51,10 +51,12 @@ macro_rules! expressions {
 
             /// What is nested in `NFTA_EXPR_DATA` of the expression with this name.
             pub(crate) fn schema(name: &str) -> Schema {
-                match name {
-                    $( $name::NAME => $name::SCHEMA, )*
-                    _ => &[],
-                }
+                $(
+                    if name == $name::NAME {
+                        return $name::SCHEMA;
+                    }
+                )*
+                &[]
             }
 
             fn encode_data(&self, w: &mut Writer) {
@@ -66,13 +68,15 @@ macro_rules! expressions {
             }
 
             fn decode_known(name: &str, data: Attr<'_>) -> Result<Self, CodecError> {
-                match name {
-                    $( $name::NAME => $name::decode(data).map(Self::$name), )*
-                    _ => Err(CodecError::Unknown {
-                        object: "expression",
-                        attribute: data.attribute_type,
-                    }),
-                }
+                // One name can belong to two: `payload` loads or writes.
+                $(
+                    if name == $name::NAME
+                        && let Ok(expr) = $name::decode(data)
+                    {
+                        return Ok(Self::$name(expr));
+                    }
+                )*
+                Err(CodecError::Unknown { object: "expression", attribute: data.attribute_type })
             }
         }
 
@@ -98,7 +102,7 @@ macro_rules! expressions {
 
 expressions! {
     Bitwise, Byteorder, Cmp, Counter, Ct, Fib, Hash, Immediate, Lookup, Masq, Meta, Nat, Numgen,
-    Payload, Range, Rt,
+    Payload, PayloadWrite, Range, Rt,
 }
 
 impl Expr {

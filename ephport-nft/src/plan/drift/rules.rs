@@ -13,8 +13,8 @@ use crate::syntax::{Argument, Decoded, NatStatement, Operand, Statement, decode,
 use crate::table::layout::policy_of;
 use crate::table::{Normalized, fingerprint_of};
 use crate::uapi::{
-    NFT_META_IIF, NFT_META_IIFNAME, NFT_META_L4PROTO, NFT_META_NFPROTO, NFT_META_OIF,
-    NFT_META_OIFNAME, NFT_META_OIFTYPE,
+    NFT_META_IIF, NFT_META_IIFNAME, NFT_META_IIFTYPE, NFT_META_L4PROTO, NFT_META_NFPROTO,
+    NFT_META_OIF, NFT_META_OIFNAME, NFT_META_OIFTYPE,
 };
 
 /// The most places between two rules of the same stretch that are compared.
@@ -231,7 +231,7 @@ fn statements(
 fn attribute(decoded: &Decoded<'_>) -> Attribute {
     match &decoded.statement {
         Statement::Counter(_) => Attribute::Counter,
-        Statement::Nat(_) => Attribute::Translation,
+        Statement::Nat(_) | Statement::Write { .. } => Attribute::Translation,
         Statement::Verdict(_) | Statement::Vmap { .. } => Attribute::Verdict,
         Statement::Match { operand, .. } => of_operand(operand),
         Statement::Raw(exprs) => match exprs.last() {
@@ -243,9 +243,10 @@ fn attribute(decoded: &Decoded<'_>) -> Attribute {
 
 fn of_operand(operand: &Operand<'_>) -> Attribute {
     match operand {
-        Operand::Meta(NFT_META_OIFNAME | NFT_META_OIFTYPE | NFT_META_OIF | NFT_META_IIFNAME) => {
-            Attribute::Interface
-        }
+        Operand::Meta(
+            NFT_META_OIFNAME | NFT_META_OIFTYPE | NFT_META_OIF | NFT_META_IIFNAME
+            | NFT_META_IIFTYPE,
+        ) => Attribute::Interface,
         Operand::Meta(NFT_META_NFPROTO) => Attribute::Family,
         Operand::Meta(NFT_META_IIF) => Attribute::Origin,
         Operand::Meta(NFT_META_L4PROTO) => Attribute::Protocol,

@@ -1,0 +1,261 @@
+//! `spread = "remap"` with real packets: each port of a set serves, in both directions, and nothing else changes.
+
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
+
+use ephport_core::{MapE, Port, PortSet};
+use ephport_tests::tool::{self, is_able};
+use ephport_tests::{
+    CLIENT_V4, CLIENT_V6, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, SERVER_V6,
+    Server, connect_within, ephport_ok, is_long, of_family, protocols_and_servers,
+};
+
+/// The port of the server.
+const PORT: u16 = 443;
+
+/// The set of a MAP-E customer: 15 ranges of 16 ports.
+const MAP_E: &str = "psid=52,psid-len=8,offset=4";
+
+/// How long an answer may take before the connection counts as failed.
+const TIMEOUT: Duration = Duration::from_millis(500);
+
+fn map_e() -> PortSet {
+    MAP_E.parse::<MapE>().unwrap().ports()
+}
+
+/// The network with the set of [`MAP_E`] for both families, and more lines of flags.
+fn remapped(flags: &str) -> Routed {
+    let net = Routed::new().unwrap();
+    apply(&net.router, flags);
+    net
+}
+
+fn apply(router: &Host, flags: &str) {
+    let set = map_e();
+    ephport_ok(
+        router,
+        &format!("apply --to-ports {set} --spread remap --address masquerade {flags}"),
+    );
+}
+
+/// The client and the router, each with its address.
+fn senders(net: &Routed, server: IpAddr) -> [(&Host, IpAddr); 2] {
+    [
+        (&net.client, of_family(server, CLIENT_V4, CLIENT_V6)),
+        (&net.router, of_family(server, ROUTER_V4, ROUTER_V6)),
+    ]
+}
+
+#[test]
+fn every_port_serves_one_destination() {
+    let set = map_e();
+    for (protocol, server) in protocols_and_servers() {
+        for from in [0, 1] {
+            let net = remapped("");
+            let _server = Server::start(&net.server, PORT).unwrap();
+            let (host, address) = senders(&net, server)[from];
+            let to = SocketAddr::new(server, PORT);
+            let connections: Vec<_> = host.run(|| {
+                let connect =
+                    |port| connect_within(TIMEOUT, protocol, SocketAddr::new(address, port), to);
+                (20_000..20_240).filter_map(|port| connect(port).ok()).collect()
+            });
+            let seen: BTreeSet<_> = connections.iter().map(|of| of.seen.port()).collect();
+            assert!(seen.len() >= 236, "{protocol} {to} {address}: {} of 240", seen.len());
+            assert_eq!(seen.len(), connections.len(), "two connections have one port");
+            assert!(seen.iter().all(|port| set.contains(Port::new(*port).unwrap())), "{seen:?}");
+            // The others go on while a socket of each has a port.
+            for connection in connections.iter().step_by(40) {
+                host.run(|| connection.exchange(b"again")).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn icmp_errors_reach_their_socket() {
+    let net = remapped("");
+    tool::ok(&net.server, "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0");
+    for server in [SERVER_V4, SERVER_V6] {
+        for (host, address) in senders(&net, server) {
+            let sockets: Vec<_> = host.run(|| {
+                let open = |_| {
+                    let socket = UdpSocket::bind((address, 0)).unwrap();
+                    // Nothing listens there.
+                    socket.connect((server, 9)).unwrap();
+                    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+                    socket
+                };
+                (0..30).map(open).collect()
+            });
+            for socket in sockets {
+                // The server's kernel limits the errors of all of this machine's hosts.
+                let answers = (0..50).map(|_| {
+                    socket.send(b"unreachable").unwrap_or_default();
+                    socket.recv(&mut [0; 16]).unwrap_err().kind()
+                });
+                let mut refused = answers.filter(|kind| *kind == ErrorKind::ConnectionRefused);
+                assert!(refused.next().is_some(), "{socket:?}");
+            }
+        }
+    }
+}
+
+/// The network with a host after the server, by a link of this MTU.
+fn with_far_host(flags: &str, mtu: u32) -> (Routed, Host) {
+    let (net, far) = (remapped(flags), Host::new("far").unwrap());
+    net.server.forward().unwrap();
+    net.server.link("far0", &far, "eth0").unwrap();
+    for (host, link, addresses) in
+        [(&net.server, "far0", ["192.0.2.1/24", "2001:db8:5::1/64"]), (&far, "eth0", FAR_NETWORKS)]
+    {
+        for address in addresses {
+            host.address(link, address).unwrap();
+        }
+        tool::ok(host, &format!("ip link set {link} mtu {mtu}"));
+    }
+    far.route("default", "192.0.2.1").unwrap();
+    far.route("default", "2001:db8:5::1").unwrap();
+    tool::ok(&net.server, "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0");
+    (net, far)
+}
+
+const FAR_NETWORKS: [&str; 2] = ["192.0.2.2/24", "2001:db8:5::2/64"];
+
+/// The addresses of the host after the server.
+fn far_addresses() -> [IpAddr; 2] {
+    FAR_NETWORKS.map(|network| network.parse::<ipnet::IpNet>().unwrap().addr())
+}
+
+#[test]
+fn time_exceeded_reaches_its_socket() {
+    use nix::sys::socket::setsockopt;
+    use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv4Ttl, Ipv6RecvErr, Ipv6Ttl};
+    let (net, _far) = with_far_host("", 1500);
+    for to in far_addresses() {
+        for ((host, address), hops) in senders(&net, to).into_iter().zip([2, 1]) {
+            host.run(|| {
+                let socket = UdpSocket::bind((address, 0)).unwrap();
+                if to.is_ipv4() {
+                    setsockopt(&socket.as_fd(), Ipv4RecvErr, &true).unwrap();
+                    setsockopt(&socket.as_fd(), Ipv4Ttl, &hops).unwrap();
+                } else {
+                    setsockopt(&socket.as_fd(), Ipv6RecvErr, &true).unwrap();
+                    setsockopt(&socket.as_fd(), Ipv6Ttl, &hops).unwrap();
+                }
+                socket.connect((to, 9)).unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+                socket.send(b"too far").unwrap();
+                let error = socket.recv(&mut [0; 16]).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::HostUnreachable, "{to} {hops}");
+            });
+        }
+    }
+}
+
+/// Sends `size` bytes to `listener` and back at once; both must arrive whole.
+fn transfer((host, from): (&Host, IpAddr), (far, to): (&Host, IpAddr), size: usize) {
+    let listener = far.run(|| TcpListener::bind((to, 0))).unwrap();
+    let server = listener.local_addr().unwrap();
+    let data: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+    let data = &data;
+    let receive = |mut stream: TcpStream| {
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).unwrap();
+        assert!(received == *data, "{} of {size} bytes", received.len());
+    };
+    let send = |mut stream: TcpStream| {
+        stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(data).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+    };
+    let both = |stream: TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let other = stream.try_clone().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| send(other));
+            receive(stream);
+        });
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| both(listener.accept().unwrap().0));
+        both(host.run(|| {
+            let bound = socket2::Socket::new(
+                socket2::Domain::for_address(server),
+                socket2::Type::STREAM,
+                None,
+            )
+            .unwrap();
+            bound.bind(&SocketAddr::new(from, 0).into()).unwrap();
+            bound.connect(&server.into()).unwrap();
+            bound.into()
+        }));
+    });
+}
+
+#[test]
+fn path_mtu_is_discovered_in_both_directions() {
+    // The link after the server is narrow, or the one to the client, whose MTU the client does not know.
+    for (far_mtu, lan_mtu) in [(1280, 1500), (1500, 1280)] {
+        let (net, far) = with_far_host("", far_mtu);
+        tool::ok(&net.router, &format!("ip link set lan0 mtu {lan_mtu}"));
+        tool::ok(&net.router, "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0");
+        tool::ok(&far, "ip link set eth0 mtu 1500");
+        for to in far_addresses() {
+            for sender in senders(&net, to) {
+                for _ in 0..4 {
+                    transfer(sender, (&far, to), 1 << 18);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn transfers_arrive_whole_with_and_without_offloads() {
+    let size = if is_long() { 100 << 20 } else { 8 << 20 };
+    for offloads in ["on", "off"] {
+        let net = remapped("--enforce");
+        let links = [
+            (&net.client, "eth0"),
+            (&net.router, "lan0"),
+            (&net.router, "wan0"),
+            (&net.server, "eth0"),
+        ];
+        for (host, link) in links {
+            let line = format!(
+                "ethtool -K {link} tx {offloads} rx {offloads} tso {offloads} gso {offloads} gro {offloads}"
+            );
+            if offloads == "off" && !is_able(host, &line) {
+                return;
+            }
+        }
+        for server in [SERVER_V4, SERVER_V6] {
+            for sender in senders(&net, server) {
+                transfer(sender, (&net.server, server), size);
+            }
+        }
+    }
+}
+
+#[test]
+fn fragments_arrive_in_both_directions() {
+    let net = remapped("--enforce");
+    let _server = Server::start(&net.server, PORT).unwrap();
+    for server in [SERVER_V4, SERVER_V6] {
+        for (host, address) in senders(&net, server) {
+            for _ in 0..10 {
+                let to = SocketAddr::new(server, PORT);
+                host.run(|| {
+                    let from = SocketAddr::new(address, 0);
+                    let connection = connect_within(TIMEOUT, Protocol::Udp, from, to).unwrap();
+                    connection.exchange(&[7; 6000]).unwrap();
+                });
+            }
+        }
+    }
+}
