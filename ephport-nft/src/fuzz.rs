@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 
 use ephport_core::decision::{CtState, Effect, evaluate, permits};
 use ephport_core::strategies::{addresses, flows, policies, ports, scopes, selections, targets};
-use ephport_core::{
-    Address, Document, Flow, HostFacts, Policy, Port, Protocol, ResolvedPolicy,
-};
+use ephport_core::{Address, Document, Flow, HostFacts, Policy, Port, Protocol, ResolvedPolicy};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 

@@ -267,7 +267,7 @@ pub(super) fn is_own_address(policy: &ResolvedPolicy) -> Vec<Expr> {
             };
             vec![load.into(), Cmp::new(CmpOp::Eq, &value::address_bytes(address)).into()]
         }
-        Address::Auto | Address::Masquerade | Address::Keep => {
+        _ => {
             let local = Cmp::new(CmpOp::Eq, &u32::from(RTN_LOCAL).to_ne_bytes());
             vec![Fib::DESTINATION_TYPE.into(), local.into()]
         }

@@ -1,6 +1,6 @@
 //! The chains that rewrite ports between virtual and real ones.
 
-use ephport_core::{Distribution, Effect, Flow, Port, PortRange, PortSet, Translation};
+use ephport_core::{Distribution, Effect, Flow, Port, PortRange, PortSet};
 
 use super::packet::Packet;
 use super::path::InterpretError;
@@ -16,7 +16,7 @@ use crate::table::layout::{REMAP_IN, REMAP_OUT};
 /// # Errors
 /// [`InterpretError::Uneven`] where two translated ports become one.
 pub fn remapped(table: &TableState, flow: &Flow, effect: Effect) -> Result<Effect, InterpretError> {
-    let Effect::Translated(translation) = effect else { return Ok(effect) };
+    let Effect::Translated(mut translation) = effect else { return Ok(effect) };
     let keys: PortSet = keys(table).map(PortRange::from).collect();
     let keys = keys.intersection(&translation.ports);
     let others = translation.ports.difference(&keys);
@@ -35,10 +35,10 @@ pub fn remapped(table: &TableState, flow: &Flow, effect: Effect) -> Result<Effec
     if sent.count() != translation.ports.count() {
         return Err(InterpretError::Uneven);
     }
-    let keep = translation.keep.map(|port| sent_port(table, flow, port)).transpose()?;
-    let mut selection = translation.selection;
-    selection.distribution = Some(Distribution::Remap);
-    Ok(Effect::Translated(Translation { ports: sent, keep, selection, ..translation }))
+    translation.keep = translation.keep.map(|port| sent_port(table, flow, port)).transpose()?;
+    translation.selection.distribution = Some(Distribution::Remap);
+    translation.ports = sent;
+    Ok(Effect::Translated(translation))
 }
 
 /// The keys of the maps whose values are ports.
