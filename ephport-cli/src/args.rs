@@ -9,6 +9,7 @@ use ephport_core::Flow;
 use crate::colour::When;
 use crate::document::Name;
 use crate::policy_args::PolicyArgs;
+use crate::time::Time;
 
 /// Parse a command line, whose first word is the program's name.
 pub(crate) fn parse(args: Vec<OsString>) -> Result<Args, clap::Error> {
@@ -92,7 +93,7 @@ Exit codes: 0 confirmed; 1 failure; 2 wrong arguments; 3 nothing to confirm")]
 Example: ephport-nft remove
 
 Exit codes: 0 removed, or absent; 1 failure; 2 wrong arguments")]
-    Remove(OutputArgs),
+    Remove(RemoveArgs),
     /// Show whether the policy is installed, unchanged and effective
     #[command(after_help = "\
 Example: ephport-nft status
@@ -201,8 +202,9 @@ pub(crate) struct ApplyArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// Undo it unless Enter or `confirm` comes within so many seconds
+    /// Undo it unless it is confirmed within this time
     ///
+    /// Enter or `ephport-nft confirm` confirms it.
     /// What was installed before is restored when no confirmation comes in time, when the command
     /// is interrupted or killed, and when its terminal is closed.
     #[arg(
@@ -212,6 +214,10 @@ pub(crate) struct ApplyArgs {
         conflicts_with = "dry_run"
     )]
     pub(crate) confirm: Option<u32>,
+
+    /// Append the policies to this file, for `whose --at`
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    pub(crate) journal: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -232,6 +238,10 @@ pub(crate) struct GuardArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) metrics: Option<PathBuf>,
 
+    /// Append the policies to this file, for `whose --at`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) journal: Option<PathBuf>,
+
     /// Let other processes change the table, and restore it after that
     ///
     /// By default the guard owns the table, so that the kernel lets no other process change it
@@ -251,6 +261,16 @@ pub(crate) struct GuardArgs {
         value_parser = clap::value_parser!(u64).range(1..=86_400)
     )]
     pub(crate) recheck: u64,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RemoveArgs {
+    /// Append the removal to this file, for `whose --at`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) journal: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -368,6 +388,15 @@ pub(crate) struct WhoseArgs {
     /// The source after NAT, like 203.0.113.7:1100 or [2001:db8::1]:1100
     #[arg(value_name = "ADDRESS:PORT")]
     pub(crate) endpoint: std::net::SocketAddr,
+
+    /// Answer for a time like 2026-11-27T08:30:00Z, from --journal
+    #[arg(long, value_name = "TIME", value_parser = Time::parse, requires = "journal")]
+    #[arg(conflicts_with = "file", conflicts_with_all = PolicyArgs::flags())]
+    pub(crate) at: Option<Time>,
+
+    /// Journal of `apply` or `guard` for `--at`
+    #[arg(long, hide_short_help = true, value_name = "FILE", requires = "at")]
+    pub(crate) journal: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) output: OutputArgs,

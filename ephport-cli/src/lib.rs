@@ -13,11 +13,13 @@ mod command;
 pub mod demo;
 mod document;
 mod guard;
+mod journal;
 pub mod lab;
 mod metrics;
 mod output;
 mod policy_args;
 mod render;
+mod time;
 mod trial;
 
 use std::ffi::OsString;

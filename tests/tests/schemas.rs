@@ -4,7 +4,9 @@
 use ephport_tests::conntrack::{Entry, insert};
 use ephport_tests::guard::{Guard, GuardedFile};
 use ephport_tests::tool::{ok, tool};
-use ephport_tests::{Host, PolicyFile, ephport, ephport_args, ephport_ok, host_with_uplink};
+use ephport_tests::{
+    Host, PolicyFile, TempDir, ephport, ephport_args, ephport_ok, host_with_uplink,
+};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -103,6 +105,14 @@ fn documents(host: &Host) -> Vec<(&'static str, Value)> {
         let messages = ended.err.lines().map(|line| serde_json::from_str(line).expect("a message"));
         documents.extend(messages.map(|message| ("message", message)));
     }
+    let journal = TempDir::new();
+    let journal = journal.path().join("journal");
+    let line = format!("apply {path} --journal {}", journal.display());
+    ephport_ok(host, &line);
+    ephport_ok(host, &format!("remove --journal {}", journal.display()));
+    let lines = std::fs::read_to_string(journal).expect("a journal");
+    let lines = lines.lines().map(|line| serde_json::from_str(line).expect("a record"));
+    documents.extend(lines.map(|line| ("journal", line)));
     documents.extend(log_lines(host).into_iter().map(|line| ("guard", line)));
     documents
 }
@@ -147,7 +157,7 @@ fn every_document_conforms_to_its_schema() {
         }
     }
     let names: std::collections::BTreeSet<_> = documents.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names.len(), 15, "{names:?}");
+    assert_eq!(names.len(), 16, "{names:?}");
     for ((_, document), error) in pairs.iter().zip(errors(&host, &pairs)) {
         let is_whole = documents.iter().any(|(_, whole)| whole == document);
         assert_eq!(error.is_none(), is_whole, "{error:?}: {document:#}");

@@ -1,9 +1,15 @@
 //! Which source had a port: the policy's answer is what real connections get.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use ephport_cli::Exit;
+use ephport_tests::guard::{Guard, GuardedFile};
+use ephport_tests::tool::{binary, ok};
 use ephport_tests::{
-    Host, PolicyFile, Protocol, Routed, SERVER_V4, Server, connect, ephport, ephport_ok,
+    Host, PolicyFile, Protocol, Routed, SERVER_V4, Server, TempDir, connect, ephport, ephport_ok,
 };
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 #[test]
@@ -88,7 +94,9 @@ fn programs_get_numbers() {
         "protocols": ["tcp", "udp"],
     });
     let asked = json!({ "address": "203.0.113.8", "port": 1100 });
-    assert_eq!(document, json!({ "version": 1, "sent_as": asked, "sources": [source] }));
+    let expected =
+        json!({ "version": 1, "sent_as": asked, "recorded_at": null, "sources": [source] });
+    assert_eq!(document, expected);
 }
 
 #[test]
@@ -98,4 +106,99 @@ fn source_is_found_among_a_million() {
     let line = "whose 198.51.10.0:1100 --blocks 10.0.0.0/12=1000@198.51.0.0/16:1024-65535";
     let expected = "10.2.128.0  policy default: ports 1024-2023, tcp,udp\n";
     assert_eq!(ephport_ok(&host, line), expected);
+}
+
+/// The time now, as `--at` reads it, after a pause so that no record has it.
+fn now() -> String {
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let host = Host::new("clock").unwrap();
+    let time = ok(&host, "date -u +%FT%T.%6NZ");
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    time.trim().into()
+}
+
+#[test]
+fn journal_answers_for_the_past() {
+    let host = Host::new("host").unwrap();
+    let directory = TempDir::new();
+    let journal = directory.path().join("journal");
+    let journal = journal.to_str().unwrap();
+    let blocks = |source: &str| format!("--blocks {source}/30=64@1024-65535 -o any");
+    let whose = |at: &str| {
+        let ended =
+            ephport(&host, &format!("whose 203.0.113.7:1100 --journal {journal} --at {at}"));
+        (ended.exit, ended.out, ended.err)
+    };
+    assert!(whose("2026-01-01T00:00:00Z").2.contains("cannot use the journal"));
+    let before = now();
+    ephport_ok(&host, &format!("apply {} --journal {journal}", blocks("10.0.0.0")));
+    let first = now();
+    ephport_ok(&host, &format!("apply {} --journal {journal}", blocks("10.1.0.0")));
+    let second = now();
+    // What changes nothing is not recorded, and what is undone is.
+    ephport_ok(&host, &format!("apply {} --journal {journal}", blocks("10.1.0.0")));
+    let line = format!("apply {} --journal {journal} --confirm 1", blocks("10.2.0.0"));
+    let mut command = std::process::Command::new(binary());
+    command.args(line.split(' ')).stdin(std::process::Stdio::null());
+    assert_eq!(host.run(|| command.output()).unwrap().status.code(), Some(3));
+    let undone = now();
+    ephport_ok(&host, &format!("remove --journal {journal}"));
+    let removed = now();
+    assert_eq!(fs::read_to_string(journal).unwrap().lines().count(), 5);
+    let file = GuardedFile::new(
+        "[[policy]]\nname = \"g\"\nout-interfaces = \"any\"\nblocks = \"10.3.0.0/30=64@1024-65535\"\n",
+    );
+    let guard = Guard::applied(&host, &file, &["--journal", journal, "--remove-at-exit"]);
+    let guarded = now();
+    guard.end(Signal::SIGTERM);
+    let ended = now();
+    // A line that a crash cut.
+    fs::write(journal, fs::read_to_string(journal).unwrap() + "{ \"time").unwrap();
+    let none = "no source: no policy was installed at that time\n".to_string();
+    let of = |source: &str, policy: &str| {
+        format!("{source}  policy {policy}: ports 1088-1151, tcp,udp\n")
+    };
+    for (at, exit, out) in [
+        (before, Exit::Differs, none.clone()),
+        (first, Exit::Success, of("10.0.0.1", "default")),
+        (second, Exit::Success, of("10.1.0.1", "default")),
+        (undone, Exit::Success, of("10.1.0.1", "default")),
+        (removed, Exit::Differs, none.clone()),
+        (guarded, Exit::Success, of("10.3.0.1", "g")),
+        (ended, Exit::Differs, none),
+    ] {
+        let (found, printed, err) = whose(&at);
+        assert_eq!((found, printed), (exit, out), "{at}");
+        let warning = format!("warning: line 8 of {journal} is no record: it is skipped\n");
+        assert_eq!(err, warning);
+    }
+    let mode = fs::metadata(journal).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(ephport(&host, "whose 203.0.113.7:1100 --journal x --at now").exit, Exit::Usage);
+    assert_eq!(
+        ephport(&host, "whose 203.0.113.7:1100 --at 2026-01-01T00:00:00Z").exit,
+        Exit::Usage
+    );
+}
+
+#[test]
+fn journal_that_cannot_be_written_changes_nothing() {
+    let host = Host::new("host").unwrap();
+    let ended = ephport(&host, "apply --to-ports 2000-2999 -o any --journal /absent/journal");
+    assert_eq!(ended.exit, Exit::Failure);
+    assert!(ended.err.contains("cannot use the journal /absent/journal"), "{}", ended.err);
+    assert_eq!(ok(&host, "nft list ruleset"), "");
+    let ended = ephport(&host, "apply --to-ports 2000-2999 -o any --journal /dev/full");
+    assert!(ended.err.contains("/dev/full: not a regular file"), "{}", ended.err);
+    assert_eq!(ok(&host, "nft list ruleset"), "");
+    // Without room for the line: the policy is installed by then.
+    let directory = TempDir::new();
+    let script =
+        "trap '' XFSZ; ulimit -f 0; exec \"$0\" apply --to-ports 2000-2999 -o any --journal \"$1\"";
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", script]).arg(binary()).arg(directory.path().join("journal"));
+    let ended = host.run(|| command.output()).unwrap();
+    let err = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{err}");
+    assert!(err.starts_with("warning: cannot use the journal"), "{err}");
 }

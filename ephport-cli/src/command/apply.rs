@@ -3,20 +3,23 @@
 use std::thread;
 use std::time::Duration;
 
+use ephport_core::Document;
 use ephport_nft::client::{Interference, Undo, Undone};
 use ephport_nft::{Applied, Client, Plan};
 
-use super::{Failure, document, plan, refuse_if_guarded};
+use super::{Failure, document, plan, refuse_if_guarded, warn_of_journal};
 use crate::Exit;
 use crate::advice::Advised;
 use crate::args::ApplyArgs;
 use crate::document::{Apply, ApplyResult, Confirmation, Level, VERSION, Warning};
+use crate::journal::Journal;
 use crate::output::Output;
 use crate::render::Block;
 use crate::trial::{self, End, Holder, Role, TrialError};
 
 pub(crate) fn run(args: ApplyArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
-    let plan = plan(&document(args.source)?, output)?;
+    let document = document(args.source)?;
+    let plan = plan(&document, output)?;
     let is_json = args.output.json;
     // What changes nothing is permitted beside a guard.
     if let Err(failure) = refuse_if_guarded()
@@ -25,15 +28,22 @@ pub(crate) fn run(args: ApplyArgs, output: &mut Output<'_>) -> Result<Exit, Fail
     {
         return Err(failure);
     }
+    let mut journal = args.journal.map(Journal::open).transpose()?;
     if let Some(seconds) = args.confirm {
         output.flush();
         return match trial::start()? {
             Role::Foreground(code) => Ok(Exit::from_code(code)),
-            Role::Holder(holder) => try_out(&plan, holder, seconds, is_json, output),
+            Role::Holder(holder) => {
+                let journal = journal.as_mut().map(|journal| (journal, &document));
+                try_out(&plan, holder, seconds, is_json, journal, output)
+            }
         };
     }
     let mut client = Client::open()?;
     let applied = if args.dry_run { client.dry_run(&plan)? } else { client.apply(&plan)? };
+    if let Some(journal) = &mut journal {
+        warn_of_journal(journal.applied(&document), output);
+    }
     let others = interferences(&mut client, output);
     let result = ApplyResult::new(applied, args.dry_run);
     if is_json {
@@ -88,10 +98,14 @@ fn try_out(
     mut holder: Holder,
     seconds: u32,
     is_json: bool,
+    mut journal: Option<(&mut Journal, &Document)>,
     output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
     let mut client = Client::open()?;
     let (applied, undo) = client.apply_undoable(plan)?;
+    if let Some((journal, document)) = &mut journal {
+        warn_of_journal(journal.applied(document), output);
+    }
     let others = interferences(&mut client, output);
     let result = ApplyResult::new(applied, false);
     if !is_json {
@@ -110,6 +124,9 @@ fn try_out(
         conclude(&mut client, &undo, end, seconds)
     });
     let (confirmation, text) = confirmation.transpose()?.unzip();
+    if let (Some(Confirmation::Undone), Some((journal, _))) = (confirmation, &mut journal) {
+        warn_of_journal(journal.undone(), output);
+    }
     if is_json {
         output.document(&report(plan, &others, result, confirmation));
     } else if let Some(text) = text {

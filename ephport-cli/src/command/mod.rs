@@ -34,6 +34,7 @@ use ephport_nft::{Plan, PlanError, host};
 use crate::advice::{self, Advised};
 use crate::args::SourceArgs;
 use crate::demo::DemoError;
+use crate::document::Level;
 use crate::guard::presence::{self, Running};
 use crate::output::Output;
 use crate::trial::TrialError;
@@ -81,6 +82,8 @@ pub(crate) enum Failure {
     NoReplyPorts,
     #[error(transparent)]
     Trial(#[from] TrialError),
+    #[error("cannot use the journal {}: {source}", path.display())]
+    Journal { path: PathBuf, source: io::Error },
     #[error("cannot start the guard: {0}")]
     Guard(#[source] io::Error),
     #[error(
@@ -144,6 +147,7 @@ impl Failure {
             | Self::MapE(_)
             | Self::NoTranslation
             | Self::NoReplyPorts => "input",
+            Self::Journal { .. } => "journal",
             Self::Trial(_) => "confirm",
             Self::Guard(_) | Self::Guarded { .. } => "guard",
             Self::Demo(_) => "demo",
@@ -156,6 +160,13 @@ impl Failure {
 /// An error if a guard keeps the policy of this network namespace: it would undo a change.
 fn refuse_if_guarded() -> Result<(), Failure> {
     presence::running().map_or(Ok(()), |guard| Err(Failure::Guarded { guard }))
+}
+
+/// Report that a change that was made is not in the journal.
+fn warn_of_journal(result: Result<(), Failure>, output: &mut Output<'_>) {
+    if let Err(failure) = result {
+        output.message(Level::Warning, failure.kind(), None, &failure.to_string());
+    }
 }
 
 /// The policies of the flags or of the file.
@@ -263,6 +274,10 @@ mod tests {
                 "no rule was found that names the ports to masquerade to".into(),
             ),
             (Failure::Trial(TrialError::Killed), TrialError::Killed.to_string()),
+            (
+                Failure::Journal { path: "/a".into(), source: ErrorKind::StorageFull.into() },
+                "cannot use the journal /a: no storage space".into(),
+            ),
             (
                 Failure::Guard(ErrorKind::StorageFull.into()),
                 "cannot start the guard: no storage space".into(),

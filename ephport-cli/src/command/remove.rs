@@ -2,16 +2,21 @@
 
 use ephport_nft::Client;
 
-use super::{Failure, refuse_if_guarded};
+use super::{Failure, refuse_if_guarded, warn_of_journal};
 use crate::Exit;
-use crate::args::OutputArgs;
+use crate::args::RemoveArgs;
 use crate::document::{Remove, RemoveResult, VERSION};
+use crate::journal::Journal;
 use crate::output::Output;
 
-pub(crate) fn run(args: OutputArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
+pub(crate) fn run(args: RemoveArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
     refuse_if_guarded()?;
+    let journal = args.journal.map(Journal::open).transpose()?;
     let is_removed = Client::open()?.remove()?;
-    if args.json {
+    if let Some(mut journal) = journal {
+        warn_of_journal(journal.removed(), output);
+    }
+    if args.output.json {
         let result = if is_removed { RemoveResult::Removed } else { RemoveResult::Absent };
         output.document(&Remove { version: VERSION, result });
     } else {

@@ -6,6 +6,7 @@
 mod doctor;
 mod guard;
 mod import;
+mod journal;
 mod parts;
 mod policy_file;
 mod usage;
@@ -15,6 +16,7 @@ pub(crate) use doctor::{
 };
 pub(crate) use guard::{LogLevel, LogLine};
 pub(crate) use import::{ImportDocument, ImportNote};
+pub(crate) use journal::{JournalEvent, JournalLine};
 pub(crate) use parts::{
     Difference, OpenConnections, PolicyDocument, PolicyStatus, PortRange, RuleDocument, Step,
     ports, rules,
@@ -47,6 +49,7 @@ pub(crate) fn schema(name: Name) -> Schema {
         Name::Whose => printed::<WhoseDocument>(),
         Name::Doctor => printed::<DoctorDocument>(),
         Name::Guard => printed::<LogLine>(),
+        Name::Journal => printed::<JournalLine>(),
         Name::Message => printed::<Message>(),
         Name::PolicyFile => policy_file::schema(),
     }
@@ -89,6 +92,8 @@ pub(crate) enum Name {
     Doctor,
     /// One line of standard error of `guard --json`
     Guard,
+    /// One line of the journal of `apply --journal`
+    Journal,
     /// One line of standard error of another command with `--json`
     Message,
     /// The policy file, as JSON has it

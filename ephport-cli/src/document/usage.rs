@@ -176,6 +176,8 @@ pub(crate) struct WhoseDocument {
     pub(crate) version: u32,
     /// The address and port that were asked for.
     pub(crate) sent_as: Endpoint,
+    /// The time since which the policies were installed that answer for `--at`; null without it.
+    pub(crate) recorded_at: Option<String>,
     /// The sources, one for each policy that gives the port to one.
     pub(crate) sources: Vec<SourceDocument>,
 }

@@ -9,6 +9,7 @@ mod log;
 mod metrics;
 mod notify;
 pub(crate) mod presence;
+mod report;
 mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,9 +24,9 @@ use ephport_nft::{Applied, Client, Installed, Plan, TableState};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::advice::Advised;
 use crate::command::Failure;
 use crate::document::{ApplyResult, LogLevel, LogLine};
+use crate::journal::Journal;
 use file::WatchedFile;
 pub(crate) use log::Log;
 use log::line;
@@ -48,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) file: PathBuf,
     /// Where metrics are written.
     pub(crate) metrics: Option<PathBuf>,
+    /// Where the policies are recorded.
+    pub(crate) journal: Option<PathBuf>,
     /// Whether the table may be owned.
     pub(crate) may_own: bool,
     /// Whether the table is removed at the end.
@@ -63,6 +66,7 @@ enum Area {
     Policies,
     Restoration,
     Metrics,
+    Journal,
 }
 
 /// What the guard has counted.
@@ -108,6 +112,7 @@ pub(crate) struct Guard<'a, 'b> {
     presence: Presence,
     notifier: Notifier,
     log: Log<'a, 'b>,
+    journal: Option<Journal>,
     document: Document,
     kept: Option<Kept>,
     due: Due,
@@ -136,6 +141,7 @@ impl<'a, 'b> Guard<'a, 'b> {
         let changes = Changes::open().map_err(Failure::Host)?;
         let mut file = WatchedFile::new(settings.file.clone()).map_err(start)?;
         let document = file.read()?;
+        let journal = settings.journal.clone().map(Journal::open).transpose()?;
         let notifier = Notifier::from_environment();
         let now = Instant::now();
         let due = Due {
@@ -158,6 +164,7 @@ impl<'a, 'b> Guard<'a, 'b> {
             presence,
             notifier,
             log,
+            journal,
             document,
             kept: None,
             due,
@@ -216,6 +223,9 @@ impl<'a, 'b> Guard<'a, 'b> {
     fn stop(mut self, signal: Signal) -> Result<(), Failure> {
         self.notifier.stopping();
         let result = if self.settings.removes { self.client.remove().map(drop) } else { Ok(()) };
+        let removes = self.settings.removes && result.is_ok();
+        let recorded = self.journal.as_mut().filter(|_| removes).map(Journal::removed);
+        self.report_journal(signal.as_str(), recorded, "the table is removed");
         let message = if self.settings.removes { "removed the table" } else { "the policy stays" };
         let cause = Some(signal.as_str().into());
         let message = result.is_ok().then(|| message.into());
@@ -295,25 +305,6 @@ impl<'a, 'b> Guard<'a, 'b> {
         }
     }
 
-    /// Report a failure, once, and try again later what may succeed then.
-    fn fail(&mut self, area: Area, cause: &str, failure: &Failure, consequence: &str) {
-        if matches!(failure, Failure::Kernel(_) | Failure::Host(_)) {
-            self.due.retry = Some(Instant::now() + RETRY);
-        }
-        let message = failure.to_string();
-        if self.problems.get(&area) == Some(&message) {
-            return;
-        }
-        self.log.write(&LogLine {
-            cause: Some(cause.into()),
-            kind: Some(failure.kind().into()),
-            message: Some(format!("{failure}; {consequence}")),
-            ..line(LogLevel::Error, "failed")
-        });
-        self.problems.insert(area, message);
-        self.notifier.status(&self.status());
-    }
-
     /// Install the policies as this host has them now. Without an uplink there is nothing to install yet,
     /// which is no failure at the start.
     fn apply(&mut self, cause: &str) -> Result<(), Failure> {
@@ -340,6 +331,8 @@ impl<'a, 'b> Guard<'a, 'b> {
         let applied = self.client.apply(&plan)?;
         let table = self.read_back(plan.table)?;
         self.kept = Some(Kept { policies: plan.resolved, table });
+        let recorded = self.journal.as_mut().map(|journal| journal.applied(&self.document));
+        self.report_journal(cause, recorded, "the policy is applied");
         self.log.write(&LogLine {
             cause: Some(cause.into()),
             result: Some(ApplyResult::new(applied, false).name()),
@@ -428,37 +421,6 @@ impl<'a, 'b> Guard<'a, 'b> {
             };
             self.kept = Some(Kept { policies, table });
         }
-    }
-
-    /// Report new rules of other tables that make the policies void.
-    fn report_interferences(&mut self) {
-        let others = match self.client.interferences() {
-            Ok(others) => others,
-            Err(error) => {
-                let message = Some(format!("cannot read other tables: {}", Advised(&error)));
-                self.log.write(&LogLine { message, ..line(LogLevel::Warning, "kernel") });
-                return;
-            }
-        };
-        let mut found = BTreeSet::new();
-        for other in others {
-            let message = other.to_string();
-            if !self.interferences.contains(&message) {
-                let (kind, message) = (Some(other.name().into()), Some(message.clone()));
-                let event = line(LogLevel::Warning, "interference");
-                self.log.write(&LogLine { kind, message, ..event });
-            }
-            found.insert(message);
-        }
-        self.interferences = found;
-    }
-
-    /// One line for `systemctl status`.
-    fn status(&self) -> String {
-        let count = self.kept.as_ref().map_or(0, |kept| kept.policies.len());
-        let restores = self.counts.restores;
-        let installed = format!("{count} policies installed, {restores} times restored");
-        self.problems.values().fold(installed, |text, problem| format!("{text}; {problem}"))
     }
 }
 
