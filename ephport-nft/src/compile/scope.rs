@@ -8,8 +8,9 @@ use ephport_core::{
 use super::Program;
 use super::networks::{Of, Source};
 use super::remap::{is_own_address, skips_decrypted};
-use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Ct, Expr, Meta, Payload, Register, Rt};
+use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Ct, Expr, Lookup, Meta, Payload, Register, Rt};
 use crate::nftables::value;
+use crate::table::Set;
 use crate::uapi::{
     ARPHRD_LOOPBACK, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_UNTRACKED_BIT, NFT_META_IIF,
     NFT_META_IIFNAME, NFT_META_IIFTYPE, NFT_META_L4PROTO, NFT_META_MARK, NFT_META_NFPROTO,
@@ -20,22 +21,48 @@ use crate::uapi::{
 const TCP_STATE_FLAGS: u8 = 0x17;
 const TCP_SYN: u8 = 0x02;
 
-/// One output interface and one family, where a rule must know which.
+/// Some output interfaces and one family, where a rule must know which.
 pub(super) struct Packets<'a> {
-    exit: Option<&'a InterfacePattern>,
+    exit: Exit<'a>,
     pub(super) family: Option<Family>,
+}
+
+/// Output interfaces that one rule matches.
+#[derive(Clone)]
+enum Exit<'a> {
+    Any,
+    One(&'a InterfacePattern),
+    /// Several names, in a set; it cannot contain prefixes.
+    Names(Vec<&'a InterfacePattern>),
+}
+
+impl<'a> Exit<'a> {
+    /// One alternative for all names, and one for each prefix.
+    fn of(patterns: impl Iterator<Item = &'a InterfacePattern>) -> Vec<Self> {
+        let (names, prefixes): (Vec<_>, Vec<_>) =
+            patterns.partition(|pattern| matches!(pattern, InterfacePattern::Name(_)));
+        let names = match names.as_slice() {
+            [] => None,
+            [name] => Some(Self::One(name)),
+            _ => Some(Self::Names(names)),
+        };
+        names.into_iter().chain(prefixes.into_iter().map(Self::One)).collect()
+    }
 }
 
 impl<'a> Packets<'a> {
     /// All that are in a policy's scope.
     pub(super) fn of(policy: &'a ResolvedPolicy) -> Vec<Self> {
-        let exits: Vec<_> = match &policy.out_interfaces {
-            Interfaces::Any => vec![None],
-            Interfaces::Matching(patterns) => patterns.iter().map(Some).collect(),
+        let exits = match &policy.out_interfaces {
+            Interfaces::Any => vec![Exit::Any],
+            Interfaces::Matching(patterns) => Exit::of(patterns.iter()),
         };
         let families = families(policy);
-        let each = |exit| families.iter().map(move |family| Self { exit, family: *family });
-        exits.into_iter().flat_map(each).collect()
+        let each = |exit: &Exit<'a>| {
+            let exit = exit.clone();
+            families.iter().map(move |family| Self { exit: exit.clone(), family: *family })
+        };
+        exits.iter().flat_map(each).collect()
     }
 }
 
@@ -69,13 +96,10 @@ impl Program {
         packets: &Packets<'_>,
         source: Source,
     ) -> Vec<Vec<Expr>> {
-        let mut first = exit(packets.exit);
-        first.extend(
-            policy
-                .except_interfaces
-                .iter()
-                .flat_map(|pattern| interface(NFT_META_OIFNAME, CmpOp::Neq, pattern)),
-        );
+        let mut first = self.by_interface(&packets.exit, [NFT_META_OIFTYPE, NFT_META_OIFNAME]);
+        for excepted in Exit::of(policy.except_interfaces.iter()) {
+            first.extend(self.interfaces(NFT_META_OIFNAME, CmpOp::Neq, &excepted));
+        }
         first.extend(origin(policy.origin));
         first.extend(policy.mark.into_iter().flat_map(mark));
         if policy.ipsec == Ipsec::Skip && !self.guards_ipsec {
@@ -83,9 +107,10 @@ impl Program {
         }
         let mut conditions = vec![vec![first]];
         if !policy.in_interfaces.is_empty() {
-            let patterns = policy.in_interfaces.iter();
-            let compared = patterns.map(|pattern| interface(NFT_META_IIFNAME, CmpOp::Eq, pattern));
-            conditions.push(compared.map(Vec::from).collect());
+            let alternatives = Exit::of(policy.in_interfaces.iter());
+            let compared = alternatives.iter();
+            let compared = compared.map(|one| self.interfaces(NFT_META_IIFNAME, CmpOp::Eq, one));
+            conditions.push(compared.collect());
         }
         // nft lists only `ip daddr` for family and address, and reads that as family, then address.
         // `ct original ip saddr` implies no family for nft, so it is last: only in this order does
@@ -104,13 +129,10 @@ impl Program {
         policy: &ResolvedPolicy,
         packets: &Packets<'_>,
     ) -> Vec<Vec<Expr>> {
-        let mut first = entrance(packets.exit);
-        first.extend(
-            policy
-                .except_interfaces
-                .iter()
-                .flat_map(|pattern| interface(NFT_META_IIFNAME, CmpOp::Neq, pattern)),
-        );
+        let mut first = self.by_interface(&packets.exit, [NFT_META_IIFTYPE, NFT_META_IIFNAME]);
+        for excepted in Exit::of(policy.except_interfaces.iter()) {
+            first.extend(self.interfaces(NFT_META_IIFNAME, CmpOp::Neq, &excepted));
+        }
         if skips_decrypted(policy) {
             first.extend([load_meta(NFT_META_SECPATH), Cmp::new(CmpOp::Eq, &[0]).into()]);
         }
@@ -126,6 +148,36 @@ impl Program {
         }
         conditions.push(vec![is_own_address(policy)]);
         product(conditions)
+    }
+
+    /// Whether the name of an interface is one of these.
+    fn interfaces(&mut self, key: u32, op: CmpOp, interfaces: &Exit<'_>) -> Vec<Expr> {
+        match interfaces {
+            Exit::Any => Vec::new(),
+            Exit::One(pattern) => interface(key, op, pattern).into(),
+            Exit::Names(names) => {
+                let keys = names.iter().map(|name| interface_key(name));
+                let set = self.anonymous_set(|name| Set::interfaces(name, keys));
+                let lookup = match op {
+                    CmpOp::Neq => Lookup::outside(&set.name),
+                    _ => Lookup::within(&set.name),
+                };
+                vec![load_meta(key), lookup.into()]
+            }
+        }
+    }
+
+    /// Whether the interface is one of these. Loopback is never in scope, whatever its name.
+    fn by_interface(&mut self, exit: &Exit<'_>, [kind, name]: [u32; 2]) -> Vec<Expr> {
+        let loopback = ARPHRD_LOOPBACK.to_ne_bytes();
+        let not_loopback = [load_meta(kind), Cmp::new(CmpOp::Neq, &loopback).into()];
+        let named = self.interfaces(name, CmpOp::Eq, exit);
+        match exit {
+            Exit::Any | Exit::One(InterfacePattern::Prefix(_)) => {
+                not_loopback.into_iter().chain(named).collect()
+            }
+            Exit::One(InterfacePattern::Name(_)) | Exit::Names(_) => named,
+        }
     }
 
     /// Conditions on the addresses, each as alternatives.
@@ -177,33 +229,15 @@ fn load_meta(key: u32) -> Expr {
 }
 
 /// A whole name is compared with its closing NULs, a prefix without.
-fn interface(key: u32, op: CmpOp, pattern: &InterfacePattern) -> [Expr; 2] {
-    let bytes = match pattern {
+fn interface_key(pattern: &InterfacePattern) -> Vec<u8> {
+    match pattern {
         InterfacePattern::Name(name) => value::interface_bytes(name.as_str()),
         InterfacePattern::Prefix(prefix) => prefix.as_str().as_bytes().to_vec(),
-    };
-    [load_meta(key), Cmp::new(op, &bytes).into()]
-}
-
-fn exit(pattern: Option<&InterfacePattern>) -> Vec<Expr> {
-    by_interface(pattern, [NFT_META_OIFTYPE, NFT_META_OIFNAME])
-}
-
-fn entrance(pattern: Option<&InterfacePattern>) -> Vec<Expr> {
-    by_interface(pattern, [NFT_META_IIFTYPE, NFT_META_IIFNAME])
-}
-
-/// Loopback is never in scope, whatever its name.
-fn by_interface(pattern: Option<&InterfacePattern>, [kind, name]: [u32; 2]) -> Vec<Expr> {
-    let loopback = ARPHRD_LOOPBACK.to_ne_bytes();
-    let not_loopback = [load_meta(kind), Cmp::new(CmpOp::Neq, &loopback).into()];
-    match pattern {
-        None => not_loopback.into(),
-        Some(whole @ InterfacePattern::Name(_)) => interface(name, CmpOp::Eq, whole).into(),
-        Some(prefix @ InterfacePattern::Prefix(_)) => {
-            not_loopback.into_iter().chain(interface(name, CmpOp::Eq, prefix)).collect()
-        }
     }
+}
+
+fn interface(key: u32, op: CmpOp, pattern: &InterfacePattern) -> [Expr; 2] {
+    [load_meta(key), Cmp::new(op, &interface_key(pattern)).into()]
 }
 
 pub(super) fn family(family: Family) -> [Expr; 2] {

@@ -105,7 +105,7 @@ fn types(set: &SetSpec) -> Option<String> {
         PORT_RANGE => "inet_service . inet_service",
         IPV4_BLOCK => "interval ipv4_addr . inet_service",
         IPV6_BLOCK => "interval ipv6_addr . inet_service",
-        _ => return None,
+        other => datatype::name(other)?,
     };
     Some(format!("type {key} : {data}"))
 }
@@ -195,6 +195,7 @@ fn value(set: &SetSpec, data: &Data) -> Option<String> {
     };
     match set.data_type? {
         INET_SERVICE => port(bytes),
+        IPV4_ADDR | IPV6_ADDR => value::address(bytes).map(|address| address.to_string()),
         PORT_RANGE if bytes.len() == 8 => {
             let (first, last) = bytes.split_at_checked(4)?;
             Some(format!("{} . {}", slot(first)?, slot(last)?))

@@ -16,7 +16,9 @@ use ipnet::IpNet;
 
 use super::layout::{FAMILY, TABLE};
 use super::set::{Set, above, is_zero};
-use crate::nftables::datatype::{INET_SERVICE, INTEGER, IPV4_ADDR, IPV6_ADDR, concatenation};
+use crate::nftables::datatype::{
+    IFNAME, INET_SERVICE, INTEGER, IPV4_ADDR, IPV6_ADDR, concatenation,
+};
 use crate::nftables::expr::{Data, Verdict};
 use crate::nftables::value::{address_bytes, port_bytes};
 use crate::nftables::{Element, SetSpec};
@@ -62,6 +64,8 @@ impl Kind {
     const NUMBER: Self = Self { datatype: INTEGER, len: 4, order: Order::Network };
     /// nft reads the number of a connection in network order.
     const CONNECTION: Self = Self { datatype: INTEGER, len: 4, order: Order::Network };
+
+    const INTERFACE: Self = Self { datatype: IFNAME, len: 16, order: Order::Host };
 
     fn address(family: Family) -> Self {
         let (datatype, len) = match family {
@@ -214,6 +218,13 @@ impl Set {
     pub fn port_keys(name: SetName<'_>, ports: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let elements = ports.into_iter().map(|port| Element::new(port, None)).collect();
         hashed(empty(name, Kind::PORT, 0), elements)
+    }
+
+    /// A hash set of the names of interfaces, each with closing NULs up to `IFNAMSIZ`.
+    #[must_use]
+    pub fn interfaces(name: SetName<'_>, names: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let elements = names.into_iter().map(|name| Element::new(name, None)).collect();
+        hashed(empty(name, Kind::INTERFACE, 0), elements)
     }
 
     /// A set of connections by their numbers, without elements: what `ct id`
