@@ -1,7 +1,8 @@
 //! From policies to the program that the kernel runs.
 //!
 //! Connections are translated in the base chain `postrouting`, before every other known tool: each
-//! policy has one rule there for each way out, family and protocol of its scope. Several ranges
+//! policy has one rule there for each family and protocol of its scope; the names of its output interfaces
+//! are one set, and each prefix has a rule of its own. Several ranges
 //! of ports have a chain each, and a chain of the policy's own to pick one of them; an address that
 //! depends on the source, too. Enforcing
 //! policies have their rules in a second base chain, which sees the ports after translation.
