@@ -6,8 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use ephport_cli::Exit;
+use ephport_tests::guard::{Guard, GuardedFile, wait_until};
 use ephport_tests::tool::{binary, tool};
-use ephport_tests::{Host, TempDir, ephport, ephport_ok};
+use ephport_tests::{Host, TempDir, ephport, ephport_ok, host_with_uplink};
 
 const UNITS: [(&str, &str); 2] = [
     ("ephport.service", include_str!("../../packaging/systemd/ephport.service")),
@@ -189,4 +191,161 @@ fn systemd_rates_the_units_as_hardened() {
         let rated = tool(&host, "systemd-analyze", &args, "");
         assert!(rated.success, "{}\n{}", rated.out, rated.err);
     }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
+}
+
+/// Builds the Debian package of this version, of the binary of this build.
+fn deb(version: &str) -> String {
+    let mut command = Command::new(root().join("packaging/deb"));
+    // Without compression, which takes longest.
+    command.env("VERSION", version).env("DPKG_DEB_COMPRESSOR_TYPE", "none");
+    let built = command.arg(binary()).output().expect("packaging/deb");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let path = String::from_utf8(built.stdout).expect("UTF-8");
+    root().join(path.trim()).to_str().expect("UTF-8").into()
+}
+
+#[test]
+fn debian_package_is_installed_upgraded_and_purged() {
+    let host = Host::new("host").unwrap();
+    let directory = TempDir::new();
+    let at = |path: &str| directory.path().join(path);
+    for part in ["info", "updates", "triggers"] {
+        fs::create_dir_all(at("var/lib/dpkg").join(part)).unwrap();
+    }
+    fs::write(at("var/lib/dpkg/status"), "").unwrap();
+    let dpkg = |words: &[&str]| {
+        let root = format!("--root={}", directory.path().display());
+        // The binary of this build is not static, and there is no libc6 in this root; nor a shell.
+        let log = format!("--log={}", at("log").display());
+        let options = [&root, "--force-depends", "--force-script-chrootless", &log];
+        let ended = tool(&host, "dpkg", &[&options, words].concat(), "");
+        assert!(ended.success, "{words:?}: {ended:?}");
+        ended.out
+    };
+    dpkg(&["--install", &deb("0.1.0~test1")]);
+    let installed = at("usr/bin/ephport-nft");
+    let program = installed.to_str().unwrap();
+    let ended = tool(&host, program, &["apply", "--to-ports", "2000-2999", "-o", "any"], "");
+    assert!(ended.success, "{ended:?}");
+    let example = at("usr/share/doc/ephport-nft/examples/policy.toml");
+    let shown = tool(&host, program, &["show", "--format", "toml", example.to_str().unwrap()], "");
+    assert!(shown.success && shown.out.contains("49152-61000"), "{shown:?}");
+    for file in [
+        "usr/lib/systemd/system/ephport.service",
+        "usr/lib/systemd/system/ephport-guard.service",
+        "usr/share/man/man1/ephport-nft-guard.1.gz",
+        "usr/share/bash-completion/completions/ephport-nft",
+        "usr/share/doc/ephport-nft/copyright",
+    ] {
+        assert!(at(file).is_file(), "{file}");
+    }
+    // The policy of the administrator survives all of it.
+    let policy = at("etc/ephport/policy.toml");
+    fs::write(&policy, "# mine").unwrap();
+    dpkg(&["--install", &deb("0.1.0~test2")]);
+    let listed = dpkg(&["--status", "ephport-nft"]);
+    let status = "Status: install ok installed";
+    assert!(listed.contains("Version: 0.1.0~test2") && listed.contains(status), "{listed}");
+    dpkg(&["--remove", "ephport-nft"]);
+    assert!(!installed.exists());
+    dpkg(&["--install", &deb("0.1.0~test2")]);
+    dpkg(&["--purge", "ephport-nft"]);
+    assert!(!installed.exists() && !at("usr/share/doc/ephport-nft").exists());
+    assert_eq!(fs::read_to_string(policy).unwrap(), "# mine");
+    let left = tool(&host, "find", &[at("usr").to_str().unwrap(), "-type", "f"], "");
+    assert_eq!(left.out, "");
+}
+
+#[test]
+fn scripts_are_valid_shell() {
+    let host = Host::new("host").unwrap();
+    for script in [
+        "static",
+        "deb",
+        "debian/postinst",
+        "debian/prerm",
+        "debian/postrm",
+        "openwrt/ephport.init",
+        "openwrt/90-ephport",
+    ] {
+        let path = root().join("packaging").join(script);
+        let checked = tool(&host, "dash", &["-n", path.to_str().unwrap()], "");
+        assert!(checked.success && checked.err.is_empty(), "{checked:?}");
+    }
+}
+
+/// The hotplug script with these paths, after a provider's rules arrived.
+#[test]
+fn openwrt_imports_the_rules_of_the_provider() {
+    let host = Host::new("host").unwrap();
+    let directory = TempDir::new();
+    let at = |path: &str| directory.path().join(path).to_str().unwrap().to_string();
+    let rules = "RULE_BMR=1\nRULE_1_PORTSETS='1232-1235 2256-2259 '\n";
+    fs::write(at("map-wan.rules"), rules).unwrap();
+    let script = include_str!("../../packaging/openwrt/90-ephport")
+        .replace("/tmp/map-", &at("map-"))
+        .replace("/etc/ephport", &at("etc"))
+        .replace("/usr/sbin/ephport-nft", binary().to_str().unwrap())
+        .replace("/etc/init.d/ephport", "true");
+    fs::write(at("script"), script).unwrap();
+    for (action, exists) in [("ifdown", false), ("ifup", true)] {
+        let ran = tool(&host, "env", &[&format!("ACTION={action}"), "sh", &at("script")], "");
+        assert!(ran.success, "{ran:?}");
+        assert_eq!(Path::new(&at("etc/policy.toml")).exists(), exists, "{action}");
+    }
+    let shown = ephport_ok(&host, &format!("show --format toml {}", at("etc/policy.toml")));
+    assert!(shown.contains("1232-1235"), "{shown}");
+    // Rules that are no rules leave the policy.
+    let before = fs::read_to_string(at("etc/policy.toml")).unwrap();
+    fs::write(at("map-wan.rules"), "nothing\n").unwrap();
+    let ran = tool(&host, "env", &["ACTION=ifup", "sh", &at("script")], "");
+    assert!(ran.success, "{ran:?}");
+    assert_eq!(fs::read_to_string(at("etc/policy.toml")).unwrap(), before);
+}
+
+/// The documents of the YAML file, by Python.
+fn kubernetes(host: &Host) -> Vec<serde_json::Value> {
+    let script = "import json, sys, yaml\nprint(json.dumps(list(yaml.safe_load_all(sys.stdin))))";
+    let text = include_str!("../../packaging/kubernetes/ephport.yaml");
+    let read = tool(host, "python3", &["-c", script], text);
+    assert!(read.success, "{read:?}");
+    serde_json::from_str(&read.out).unwrap()
+}
+
+#[test]
+fn daemon_set_guards_with_the_policy_of_its_config_map() {
+    let (host, _peer) = host_with_uplink();
+    let documents = kubernetes(&host);
+    let of_kind = |kind: &str| documents.iter().find(|document| document["kind"] == kind).unwrap();
+    let policy = of_kind("ConfigMap")["data"]["policy.toml"].as_str().unwrap();
+    let spec = &of_kind("DaemonSet")["spec"]["template"]["spec"];
+    let container = &spec["containers"][0];
+    let capabilities = &container["securityContext"]["capabilities"];
+    assert_eq!(spec["hostNetwork"], true);
+    assert_eq!(capabilities, &serde_json::json!({ "drop": ["ALL"], "add": ["NET_ADMIN"] }));
+    // Its arguments and probes, with files of this test in the place of its volumes.
+    let file = GuardedFile::new(policy);
+    let words = |list: &serde_json::Value| {
+        let words = list.as_array().unwrap().iter().map(|word| word.as_str().unwrap());
+        let directory = file.directory().to_str().unwrap().to_string();
+        let words = words.map(|word| {
+            word.replace("/etc/ephport", &directory).replace("/run/ephport", &directory)
+        });
+        words.collect::<Vec<_>>()
+    };
+    let mut command = Command::new(binary());
+    command.args(words(&container["args"]));
+    let guard = Guard::spawn(&host, &file, command);
+    guard.wait_for("\"applied\"", 1);
+    for probe in ["startupProbe", "readinessProbe"] {
+        let command = words(&container[probe]["exec"]["command"]);
+        assert_eq!(command[0], "/ephport-nft");
+        assert_eq!(ephport(&host, &command[1..].join(" ")).exit, Exit::Success);
+    }
+    let metrics = file.directory().join("ephport.prom");
+    wait_until("metrics", || metrics.exists(), String::new);
 }

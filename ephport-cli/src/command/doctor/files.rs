@@ -43,7 +43,17 @@ fn is_writable(part: &Path) -> bool {
     let is_others = |metadata: Metadata| {
         let is_shared = metadata.mode() & 0o022 != 0;
         let is_sticky = metadata.is_dir() && metadata.mode() & STICKY != 0;
-        metadata.uid() != 0 || is_shared && !is_sticky
+        let is_roots = metadata.uid() == 0 || is_unmapped(metadata.uid());
+        !is_roots || is_shared && !is_sticky
     };
     fs::metadata(part).is_ok_and(is_others)
+}
+
+/// Whether a user namespace hides the owner of a file, who is root of another namespace or nobody.
+fn is_unmapped(uid: u32) -> bool {
+    /// The sysctl `kernel.overflowuid`, by default.
+    const OVERFLOW: u32 = 65_534;
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let is_whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    uid == OVERFLOW && !is_whole
 }
