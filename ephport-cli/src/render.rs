@@ -2,6 +2,7 @@
 //! word of the user is.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use ephport_core::{
     Address, Distribution, Families, Interfaces, Ipsec, OpenConnections, Origin, PermittedPorts,
@@ -186,6 +187,11 @@ pub(crate) fn address(address: Address) -> String {
         Address::Fixed(address) => format!("becomes {address}"),
         _ => "auto: kept if valid outside, else masquerade".into(),
     }
+}
+
+/// A destination; that of ICMP has no port.
+pub(crate) fn destination(protocol: Protocol, destination: SocketAddr) -> String {
+    if protocol.has_ports() { destination.to_string() } else { destination.ip().to_string() }
 }
 
 pub(crate) fn interfaces(interfaces: &Interfaces) -> String {

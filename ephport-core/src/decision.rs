@@ -146,7 +146,7 @@ impl ResolvedPolicy {
         let conditions = [
             (!flow.is_expected(), Reason::Expected),
             (self.picks_up(flow.opening()), Reason::MidStream),
-            (self.translated.contains(flow.source_port()), Reason::SourcePort),
+            (self.translates(flow.protocol(), flow.source_port()), Reason::SourcePort),
         ];
         match self.out_of_scope(flow).or_else(|| first_unmet(&conditions)) {
             Some(reason) => Decision::Untouched(reason),
@@ -188,7 +188,9 @@ impl ResolvedPolicy {
     ) -> Option<Reason> {
         let among = |nets: &[IpNet], address: IpAddr| nets.iter().any(|net| net.contains(&address));
         let within = |nets: &[IpNet], address: IpAddr| nets.is_empty() || among(nets, address);
-        let port = Port::new(destination.port()).unwrap_or(Port::MIN);
+        let port = Port::new(destination.port());
+        let has_port =
+            !protocol.has_ports() || port.is_ok_and(|port| self.destination_ports.contains(port));
         let destination = destination.ip();
         first_unmet(&[
             (self.families.contains(Family::of(source)), Reason::Family),
@@ -196,8 +198,15 @@ impl ResolvedPolicy {
             (within(&self.sources, source), Reason::Source),
             (within(&self.destinations, destination), Reason::Destination),
             (!among(&self.except_destinations, destination), Reason::ExceptedDestination),
-            (self.destination_ports.contains(port), Reason::DestinationPort),
+            (has_port, Reason::DestinationPort),
         ])
+    }
+
+    /// Whether the policy translates the source port. An identifier is always translated: source ports keep
+    /// the meaning that privileged ones have, and identifiers have none.
+    #[must_use]
+    pub fn translates(&self, protocol: Protocol, port: Port) -> bool {
+        !protocol.has_ports() || self.translated.contains(port)
     }
 
     fn has_in_interface(&self, flow: &Flow) -> bool {
@@ -255,12 +264,19 @@ impl ResolvedPolicy {
         }
     }
 
+    /// The distribution of connections that no virtual range has, as of echo requests.
+    #[must_use]
+    pub fn spread_of_ranges(&self) -> Option<Distribution> {
+        self.spread.filter(|spread| *spread != Distribution::Remap)
+    }
+
     fn translation(&self, flow: &Flow) -> Decision {
         let keeps = self.flags.keep_permitted_ports();
         let port = flow.source_port();
         let (ports, keep, address) = match &self.permitted {
             PermittedPorts::Set(ports) => {
-                let (ports, keep) = if let Some(remap) = &self.remap {
+                let remap = self.remap.as_ref().filter(|_| flow.protocol().has_ports());
+                let (ports, keep) = if let Some(remap) = remap {
                     (ports.clone(), remap.real(port).filter(|_| keeps))
                 } else {
                     let own = kept_range(ports, port).filter(|_| keeps);
@@ -281,7 +297,9 @@ impl ResolvedPolicy {
                 }
             },
         };
-        let distribution = Distribution::over(&ports, self.spread);
+        let spread =
+            if flow.protocol().has_ports() { self.spread } else { self.spread_of_ranges() };
+        let distribution = Distribution::over(&ports, spread);
         let selection = PortSelection { flags: self.flags, distribution };
         Decision::Translated(Translation { ports, keep, address, selection })
     }

@@ -9,7 +9,7 @@
 //! ```
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -71,21 +71,28 @@ pub enum SourceType {
 }
 
 impl Flow {
-    /// The opening packet of a connection that begins at a socket of this host.
+    /// The opening packet of a connection that begins at a socket of this host. The source port of ICMP is the
+    /// identifier of an echo request; the destination port is not read.
     ///
     /// # Errors
-    /// [`FlowError`] when the addresses are of two families or a port is 0.
+    /// [`FlowError`] when the addresses are of two families or not of the protocol's, or a port is 0.
     pub fn new(
         protocol: Protocol,
         source: SocketAddr,
-        destination: SocketAddr,
+        mut destination: SocketAddr,
         out_interface: InterfaceName,
     ) -> Result<Self, FlowError> {
         if source.is_ipv4() != destination.is_ipv4() {
             return Err(FlowError::Families { from: source, to: destination });
         }
-        for address in [source, destination] {
-            if address.port() == 0 {
+        if !protocol.is_of(Family::of(source.ip())) {
+            return Err(FlowError::ProtocolFamily { protocol, address: source.ip() });
+        }
+        if !protocol.has_ports() {
+            destination.set_port(0);
+        }
+        for address in [Some(source), Some(destination).filter(|_| protocol.has_ports())] {
+            if let Some(address) = address.filter(|address| address.port() == 0) {
                 return Err(FlowError::PortZero { address });
             }
         }
@@ -175,7 +182,7 @@ impl Flow {
         self.in_interface.is_none() && self.source_type == SourceType::NotLocal
     }
 
-    /// The transport protocol.
+    /// The protocol.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.protocol
@@ -187,22 +194,16 @@ impl Flow {
         self.source
     }
 
-    /// Destination address and port.
+    /// Destination address and port; the port of ICMP is 0.
     #[must_use]
     pub fn destination(&self) -> SocketAddr {
         self.destination
     }
 
-    /// The source port.
+    /// The source port; of ICMP, the identifier.
     #[must_use]
     pub fn source_port(&self) -> Port {
         Port::new(self.source.port()).unwrap_or(Port::MIN)
-    }
-
-    /// The destination port.
-    #[must_use]
-    pub fn destination_port(&self) -> Port {
-        Port::new(self.destination.port()).unwrap_or(Port::MIN)
     }
 
     /// The packet mark (`meta mark`); 0 is no mark.
@@ -264,7 +265,8 @@ impl Flow {
 /// `tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0`, then in any order `iif NAME` for a forwarded
 /// flow, `bridged` for a packet of another host without an input interface, `other-source` for an address of
 /// another interface of this host, `mark NUMBER`, `ipsec`, `expected` for a connection that a conntrack helper
-/// expected, `mid-stream` and `broadcast`. IPv6 is written `[2001:db8::1]:40000`.
+/// expected, `mid-stream` and `broadcast`. IPv6 is written `[2001:db8::1]:40000`. An echo request with the
+/// identifier 77 is `icmp 172.17.0.2:77 -> 203.0.113.9 oif eth0`.
 impl FromStr for Flow {
     type Err = FlowError;
 
@@ -273,8 +275,14 @@ impl FromStr for Flow {
         let [protocol, source, "->", destination, "oif", out, more @ ..] = words.as_slice() else {
             return Err(FlowError::Shape { text: text.into() });
         };
-        let (source, destination) = (endpoint(source)?, endpoint(destination)?);
-        let flow = Self::new(protocol.parse()?, source, destination, out.parse()?)?;
+        let protocol: Protocol = protocol.parse()?;
+        let destination = if protocol.has_ports() {
+            endpoint(destination)?
+        } else {
+            let unreadable = |_| FlowError::Address { text: (*destination).into() };
+            SocketAddr::new(destination.parse().map_err(unreadable)?, 0)
+        };
+        let flow = Self::new(protocol, endpoint(source)?, destination, out.parse()?)?;
         flow.with_words(more)
     }
 }
@@ -326,7 +334,13 @@ fn endpoint(text: &str) -> Result<SocketAddr, FlowError> {
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { protocol, source, destination, out_interface, .. } = self;
-        write!(f, "{protocol} {source} -> {destination} oif {out_interface}")?;
+        write!(f, "{protocol} {source} -> ")?;
+        if protocol.has_ports() {
+            write!(f, "{destination}")?;
+        } else {
+            write!(f, "{}", destination.ip())?;
+        }
+        write!(f, " oif {out_interface}")?;
         if let Some(name) = &self.in_interface {
             write!(f, " iif {name}")?;
         }
@@ -366,6 +380,14 @@ pub enum FlowError {
         /// The destination.
         to: SocketAddr,
     },
+    /// ICMP of one family between addresses of the other.
+    #[error("{address} is not an address of {protocol}: expected icmp for IPv4, icmpv6 for IPv6")]
+    ProtocolFamily {
+        /// The protocol.
+        protocol: Protocol,
+        /// The source.
+        address: IpAddr,
+    },
     /// Port 0 means "no port".
     #[error("{address} has port 0: expected 1 to 65535")]
     PortZero {
@@ -389,6 +411,15 @@ pub enum FlowError {
         quoted(text)
     )]
     Endpoint {
+        /// What was written.
+        text: Box<str>,
+    },
+    /// The destination of an echo request is not an address.
+    #[error(
+        "{} is not an address: expected one like 203.0.113.9 as the destination of an echo request",
+        quoted(text)
+    )]
+    Address {
         /// What was written.
         text: Box<str>,
     },
@@ -463,7 +494,10 @@ mod tests {
             "tcp 10.0.0.1:0 -> 10.0.0.2:2 oif eth0",
             "tcp 10.0.0.1:1 10.0.0.2:2",
             "tcp 10.0.0.1 -> 10.0.0.2:2 oif eth0",
+            "gre 10.0.0.1:1 -> 10.0.0.2:2 oif eth0",
             "icmp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0",
+            "icmp [::1]:1 -> ::2 oif eth0",
+            "icmp 10.0.0.1:0 -> 10.0.0.2 oif eth0",
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif e*",
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif",
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 late",
@@ -479,7 +513,10 @@ mod tests {
             "tcp 10.0.0.1:0 -> 10.0.0.2:2 oif eth0" => 10.0.0.1:0 has port 0: expected 1 to 65535
             "tcp 10.0.0.1:1 10.0.0.2:2" => `tcp 10.0.0.1:1 10.0.0.2:2` is not a flow: expected one like tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0 iif docker0
             "tcp 10.0.0.1 -> 10.0.0.2:2 oif eth0" => `10.0.0.1` is not an address with a port: expected one like 172.17.0.2:40000 or [2001:db8::1]:40000
-            "icmp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0" => icmp has no ports to translate: expected tcp, udp, udplite or sctp
+            "gre 10.0.0.1:1 -> 10.0.0.2:2 oif eth0" => gre has no ports to translate: expected tcp, udp, udplite, sctp, icmp or icmpv6
+            "icmp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0" => `10.0.0.2:2` is not an address: expected one like 203.0.113.9 as the destination of an echo request
+            "icmp [::1]:1 -> ::2 oif eth0" => ::1 is not an address of icmp: expected icmp for IPv4, icmpv6 for IPv6
+            "icmp 10.0.0.1:0 -> 10.0.0.2 oif eth0" => 10.0.0.1:0 has port 0: expected 1 to 65535
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif e*" => `e*`: expected `*` only at the end of a prefix, like wg*
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 iif" => no interface after `iif`: expected a name, like iif docker0
             "tcp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 late" => unknown word `late` in a flow: expected iif NAME, bridged, other-source, mark NUMBER, ipsec, expected, mid-stream or broadcast
@@ -490,6 +527,12 @@ mod tests {
             "udp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0 mid-stream" => a udp flow has no mid-stream: only tcp has segments that open nothing
             "udp [::1]:1 -> [::2]:2 oif eth0 broadcast" => [::2]:2 is no broadcast address: only IPv4 has them
         "#]].assert_eq(&errors);
+    }
+
+    #[test]
+    fn echo_requests_have_an_identifier() {
+        let flow: Flow = "icmpv6 [2001:db8::1]:77 -> 2001:db8::9 oif eth0".parse().unwrap();
+        assert_eq!((flow.source_port().get(), flow.destination().port()), (77, 0));
     }
 
     #[test]

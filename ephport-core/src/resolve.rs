@@ -39,7 +39,7 @@ pub struct ResolvedPolicy {
     pub in_interfaces: Vec<InterfacePattern>,
     /// The address families.
     pub families: Families,
-    /// The transport protocols; not empty.
+    /// The protocols; not empty.
     pub protocols: Protocols,
     /// The networks of the source address; none means all.
     pub sources: Vec<IpNet>,
@@ -55,7 +55,7 @@ pub struct ResolvedPolicy {
     pub mark: Option<Mark>,
     /// What happens to packets that IPsec will protect.
     pub ipsec: Ipsec,
-    /// The source ports that are translated; not empty.
+    /// The source ports that are translated; not empty. Identifiers all are.
     pub translated: PortSet,
     /// The ports to which they are translated.
     pub permitted: PermittedPorts,
@@ -150,7 +150,7 @@ impl Policy {
             except_interfaces: host.named(&spec.scope.except_interfaces),
             in_interfaces: host.named(&spec.scope.in_interfaces),
             families: self.families(),
-            protocols: spec.scope.protocols,
+            protocols: spec.protocols(),
             sources: spec.scope.sources.clone(),
             destinations: spec.scope.destinations.clone(),
             except_destinations: spec.scope.except_destinations.clone(),
@@ -282,7 +282,7 @@ impl PolicySpec {
         }
         let udp = host.udp_listeners.difference(&host.local_ports.into_iter().collect());
         let of = |protocol, listeners: &PortSet| {
-            if self.scope.protocols.contains(protocol) { listeners.clone() } else { PortSet::EMPTY }
+            if self.protocols().contains(protocol) { listeners.clone() } else { PortSet::EMPTY }
         };
         let listeners = of(Protocol::Tcp, &host.tcp_listeners).union(&of(Protocol::Udp, &udp));
         listeners.union(&self.translated().complement()).intersection(&ports)

@@ -67,7 +67,7 @@ pub fn equal_ranges() -> impl Strategy<Value = PortSet> {
     )
 }
 
-/// One of the four protocols.
+/// One of the protocols.
 pub fn protocol() -> impl Strategy<Value = Protocol> {
     prop::sample::select(Protocol::ALL.to_vec())
 }
@@ -133,17 +133,25 @@ fn network_lists() -> impl Strategy<Value = Vec<IpNet>> {
 pub fn scopes() -> impl Strategy<Value = Scope> {
     let families = prop::sample::select(vec![Families::Both, Families::Ipv4, Families::Ipv6]);
     let origin = prop::sample::select(vec![Origin::Both, Origin::Local, Origin::Forwarded]);
-    (out_interfaces(), families, protocols(), network_lists(), network_lists(), origin).prop_map(
-        |(out_interfaces, families, protocols, sources, except_destinations, origin)| Scope {
-            out_interfaces,
-            families,
-            protocols,
-            sources,
-            except_destinations,
-            origin,
-            ..Scope::default()
-        },
+    (
+        out_interfaces(),
+        families,
+        prop::option::weighted(0.8, protocols()),
+        network_lists(),
+        network_lists(),
+        origin,
     )
+        .prop_map(
+            |(out_interfaces, families, protocols, sources, except_destinations, origin)| Scope {
+                out_interfaces,
+                families,
+                protocols,
+                sources,
+                except_destinations,
+                origin,
+                ..Scope::default()
+            },
+        )
 }
 
 /// Any scope that does not depend on the host.
@@ -157,7 +165,12 @@ pub fn wide_scopes() -> impl Strategy<Value = Scope> {
     let mark = prop::option::of(marks());
     let rest = (interface_lists(), interface_lists(), network_lists(), ports, mark, ipsec);
     (scopes(), rest).prop_map(|(scope, rest)| {
-        let (except_interfaces, in_interfaces, destinations, destination_ports, mark, ipsec) = rest;
+        let (except_interfaces, in_interfaces, destinations, mut destination_ports, mark, ipsec) =
+            rest;
+        // ICMP has no ports.
+        if scope.protocols.is_some_and(|some| !some.iter().all(Protocol::has_ports)) {
+            destination_ports = PortRange::ALL.into();
+        }
         Scope {
             except_interfaces,
             in_interfaces,

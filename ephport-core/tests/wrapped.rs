@@ -13,7 +13,7 @@ fn flow_error(text: &str) -> FlowError {
 
 #[test]
 fn of_a_flow() {
-    let protocol = flow_error("icmp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0");
+    let protocol = flow_error("gre 10.0.0.1:1 -> 10.0.0.2:2 oif eth0");
     assert!(matches!(protocol, FlowError::Protocol(_)), "{protocol:?}");
     let interface = flow_error("tcp 10.0.0.1:1 -> 10.0.0.2:2 oif e*");
     assert!(matches!(interface, FlowError::Interface(_)), "{interface:?}");
@@ -62,7 +62,7 @@ fn of_a_policy_file() {
         panic!("not the name");
     };
     assert!(matches!(value_error("to-ports", "\"0\""), ValueError::Ports(_)));
-    assert!(matches!(value_error("protocols", "[\"icmp\"]"), ValueError::Protocol(_)));
+    assert!(matches!(value_error("protocols", "[\"gre\"]"), ValueError::Protocol(_)));
     assert!(matches!(value_error("out-interfaces", "[\"a b\"]"), ValueError::Interface(_)));
     assert!(matches!(value_error("mark", "\"0/0\""), ValueError::Mark(_)));
     assert!(matches!(value_error("map-e", "\"psid\""), ValueError::MapE(_)));
@@ -99,7 +99,7 @@ fn reason(rule: &str) -> SkipReason {
 #[test]
 fn of_a_rule_of_iptables() {
     let masquerade = |rule: &str| reason(&format!("{rule} -j MASQUERADE --to-ports 1024-2047"));
-    let protocol = masquerade("-p icmp");
+    let protocol = masquerade("-p dccp");
     let expected = matches!(protocol, SkipReason::Unsupported(Unsupported::Protocol(_)));
     assert!(expected, "{protocol:?}");
     let protocol = masquerade("-p 256");

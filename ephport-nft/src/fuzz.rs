@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use ephport_core::decision::{CtState, Effect, evaluate, permits};
 use ephport_core::strategies::{addresses, flows, policies, ports, scopes, selections, targets};
-use ephport_core::{Address, Document, Flow, HostFacts, Policy, Port, Protocol, ResolvedPolicy};
+use ephport_core::{Address, Document, Flow, HostFacts, Policy, Port, ResolvedPolicy};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -242,8 +242,16 @@ fn aimed(policies: &[ResolvedPolicy], flow: &Flow, at: usize) -> Flow {
     flow.clone().with_source_port(ends[at / 2 % ends.len()])
 }
 
-/// Without ports: its echoes have an identifier in place of a port.
-const IPPROTO_ICMP: u8 = 1;
+/// Without ports.
+const IPPROTO_GRE: u8 = 47;
+
+/// The type of a timestamp request (RFC 792), which conntrack tracks by an identifier too.
+const ICMP_TIMESTAMP: u8 = 13;
+
+/// The same packet with another protocol, and as another message of ICMP: no policy matches them.
+fn others(packet: Packet<'_>) -> [Packet<'_>; 2] {
+    [packet.clone().with_protocol(IPPROTO_GRE), packet.with_icmp_type(ICMP_TIMESTAMP)]
+}
 
 fn on_one(
     (ruleset, policies): (&TableState, &[ResolvedPolicy]),
@@ -252,7 +260,6 @@ fn on_one(
     at: usize,
 ) -> Option<String> {
     let opening = Packet::opening(flow);
-    let echo = opening.clone().with_protocol(IPPROTO_ICMP);
     // Each state of conntrack in turn.
     let state = CtState::ALL[at % CtState::ALL.len()];
     let gate = |port, state| {
@@ -260,7 +267,14 @@ fn on_one(
         misjudged(ruleset, policies, flow, port, &packet)
     };
     mistranslated(ruleset, policies, flow, &opening)
-        .or_else(|| mistranslated(ruleset, policies, flow, &echo))
+        .or_else(|| {
+            let sent = others(opening.clone());
+            sent.iter().find_map(|packet| mistranslated(ruleset, policies, flow, packet))
+        })
+        .or_else(|| {
+            let sent = others(Packet::leaving(flow, leaving));
+            sent.iter().find_map(|packet| misjudged(ruleset, policies, flow, leaving, packet))
+        })
         .or_else(|| gate(leaving, state))
         .or_else(|| gate(flow.source_port(), CtState::New))
 }
@@ -274,7 +288,7 @@ pub fn mistranslated(
     packet: &Packet<'_>,
 ) -> Option<String> {
     // No policy matches other protocols.
-    let is_known = Protocol::from_number(packet.protocol()).is_some();
+    let is_known = packet.has_source_port();
     let expected = if is_known { evaluate(policies, flow).effect() } else { Effect::Untouched };
     let paths = interpret::run(ruleset, POSTROUTING, packet);
     let found = paths
@@ -296,7 +310,7 @@ pub fn misjudged(
     leaving: Port,
     packet: &Packet<'_>,
 ) -> Option<String> {
-    let is_known = Protocol::from_number(packet.protocol()).is_some();
+    let is_known = packet.has_source_port();
     let meant = !is_known || permits(policies, flow, packet.state(), leaving);
     let found = interpret::permits_packet(ruleset, packet);
     let is_so = found == Ok(meant);

@@ -422,6 +422,10 @@ pub const TCP_CLOSING: u8 = 11;
 pub const IPPROTO_ICMP: u8 = 1;
 pub const IPPROTO_ICMPV6: u8 = 58;
 
+// linux/icmp.h, linux/icmpv6.h
+pub const ICMP_ECHO: u8 = 8;
+pub const ICMPV6_ECHO_REQUEST: u8 = 128;
+
 // linux/netfilter/nf_nat.h
 pub const NF_NAT_RANGE_MAP_IPS: u32 = 1 << 0;
 pub const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 1 << 1;

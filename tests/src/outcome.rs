@@ -41,7 +41,9 @@ impl Outcome {
             }
         };
         let ports = match enforcing_policy(policies, flow, CtState::New) {
-            Some(policy) => possible.intersection(&policy.permitted_source_ports(source)),
+            Some(policy) => {
+                possible.intersection(&policy.permitted_source_ports(flow.protocol(), source))
+            }
             None => possible,
         };
         Self { address, ports, is_translated: translation.is_some() }

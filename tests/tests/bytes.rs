@@ -52,7 +52,7 @@ fn nft_rule(case: &Case) -> String {
 fn policy(case: &Case) -> Policy {
     let mut spec = PolicySpec::to(case.to);
     spec.scope.out_interfaces = OutInterfaces::Any;
-    spec.scope.protocols = "tcp".parse::<Protocols>().expect("tcp");
+    spec.scope.protocols = Some("tcp".parse::<Protocols>().expect("tcp"));
     (spec.source_ports, spec.flags) = (case.sport.into(), case.flags);
     (spec.address, spec.pick_up) = (Address::Masquerade, PickUp::Any);
     Policy::new(spec).expect("a policy")

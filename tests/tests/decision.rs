@@ -52,14 +52,14 @@ fn scopes() -> impl Strategy<Value = Scope> {
         .prop_map(|text| text.parse::<OutInterfaces>().expect("an out_interfaces"));
     let both = Families::Both;
     let families = prop::sample::select(vec![both, both, both, Families::Ipv4, Families::Ipv6]);
-    let protocols = prop_oneof![2 => Just(Protocols::DEFAULT), 1 => protocols()];
+    let protocols = prop_oneof![4 => Just(Protocols::DEFAULT), 1 => protocols()];
     let origins = [Origin::Both, Origin::Both, Origin::Local, Origin::Forwarded];
     let origin = prop::sample::select(origins.to_vec());
     (out_interfaces, families, protocols, nets(), nets(), origin).prop_map(
         |(out_interfaces, families, protocols, sources, except_destinations, origin)| {
             let mut scope = Scope::default();
             (scope.out_interfaces, scope.families) = (out_interfaces, families);
-            (scope.protocols, scope.origin) = (protocols, origin);
+            (scope.protocols, scope.origin) = (Some(protocols), origin);
             (scope.sources, scope.except_destinations) = (sources, except_destinations);
             scope
         },

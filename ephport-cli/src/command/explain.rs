@@ -39,13 +39,14 @@ fn print(asked: &Flow, explanation: &Explanation<'_>, output: &mut Output<'_>) {
     }
     match &evaluation.matched {
         Some(matched) => {
-            let (name, text) = (&matched.policy.name, translated(&matched.translation));
+            let (name, text) = (&matched.policy.name, translated(flow, &matched.translation));
             writeln!(output, "  policy {name}: {text}");
             writeln!(output, "  source address: {}", render::address(matched.translation.address));
         }
         None => writeln!(
             output,
-            "  not translated by ephport (another NAT rule may): source port {}",
+            "  not translated by ephport (another NAT rule may): {} {}",
+            if flow.protocol().has_ports() { "source port" } else { "identifier" },
             flow.source_port()
         ),
     }
@@ -59,7 +60,7 @@ fn print(asked: &Flow, explanation: &Explanation<'_>, output: &mut Output<'_>) {
     if *agrees {
         writeln!(output, "  the policies and their program agree");
     } else {
-        writeln!(output, "  THE PROGRAM DIFFERS FROM THE POLICIES: {}", program(effect));
+        writeln!(output, "  THE PROGRAM DIFFERS FROM THE POLICIES: {}", program(flow, effect));
     }
 }
 
@@ -85,19 +86,20 @@ fn enforced(
     format!("{text} (it passes if {})", excepted.join(", or if "))
 }
 
-fn translated(translation: &ephport_core::Translation) -> String {
+fn translated(flow: &Flow, translation: &ephport_core::Translation) -> String {
     let ports = &translation.ports;
+    let what = if flow.protocol().has_ports() { "port" } else { "identifier" };
     match translation.keep {
-        Some(port) => format!("keeps port {port} if it is free, else one of {ports}"),
+        Some(port) => format!("keeps {what} {port} if it is free, else one of {ports}"),
         None => format!("translates it to one of {ports}"),
     }
 }
 
-fn program(effect: &Effect) -> String {
+fn program(flow: &Flow, effect: &Effect) -> String {
     match effect {
         Effect::Untouched => "not translated".into(),
         Effect::Dropped => "dropped".into(),
-        Effect::Translated(translation) => translated(translation),
+        Effect::Translated(translation) => translated(flow, translation),
     }
 }
 

@@ -7,7 +7,7 @@ use ephport_core::import::map_e::target;
 use ephport_core::import::nacl::Action;
 use ephport_core::{
     AddressRange, Document, Families, Family, NetworkAcl, NetworkAcls, Policy, PolicyError,
-    PolicySpec, PortRange, PortSet, Protocol, Protocols, ValueError,
+    PolicySpec, PortRange, PortSet, Protocol, ValueError,
 };
 
 use super::{Failure, read_bytes, read_input};
@@ -159,9 +159,9 @@ fn reply_policies(
     replies: &Replies,
 ) -> Result<Vec<Policy>, Failure> {
     let targets = if replies.tcp == replies.udp {
-        vec![("replies", Protocols::DEFAULT, &replies.tcp)]
+        vec![("replies", None, &replies.tcp)]
     } else {
-        let only = |protocol| [protocol].into_iter().collect();
+        let only = |protocol| Some([protocol].into_iter().collect());
         vec![
             ("tcp-replies", only(Protocol::Tcp), &replies.tcp),
             ("udp-replies", only(Protocol::Udp), &replies.udp),

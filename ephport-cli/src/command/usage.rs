@@ -22,7 +22,7 @@ use crate::document::{
     self, ConntrackDocument, DestinationDocument, PolicyUsageDocument, UsageDocument, VERSION,
 };
 use crate::output::Output;
-use crate::render::Block;
+use crate::render::{self, Block};
 
 /// The most destinations that are listed for each policy.
 const MOST: usize = 10;
@@ -257,6 +257,7 @@ fn destinations(usage: &PolicyUsage<'_>, fullest: &[DestinationUsage]) -> Vec<St
         let share = percent((*ports).into(), (*capacity).into());
         let count = format!("{at_least}{ports}/{capacity}");
         let source = if is_block || several { format!("  from {source}") } else { String::new() };
+        let to = render::destination(*protocol, *to);
         lines.push(format!("  {share:>7}  {count:>11}  {protocol} {to}{source}"));
     }
     lines

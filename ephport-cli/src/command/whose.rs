@@ -90,7 +90,7 @@ fn reason(policies: &[Policy], asked: std::net::SocketAddr) -> String {
 impl Found<'_> {
     fn line(&self) -> String {
         let ephport_core::Block { source, ports, .. } = self.block;
-        let protocols = self.policy.spec().scope.protocols;
+        let protocols = self.policy.spec().protocols();
         format!("{source}  policy {}: ports {ports}, {protocols}", self.policy.name())
     }
 
@@ -104,8 +104,7 @@ impl Found<'_> {
             protocols: self
                 .policy
                 .spec()
-                .scope
-                .protocols
+                .protocols()
                 .iter()
                 .map(Protocol::name)
                 .map(Into::into)

@@ -55,7 +55,7 @@ pub(crate) struct DestinationDocument {
     protocol: String,
     /// The address of the destination.
     address: String,
-    /// The port of the destination.
+    /// The port of the destination; 0 for ICMP.
     port: u16,
     /// The source address whose ports these are: after NAT, or, with blocks, before NAT.
     source: String,
@@ -145,7 +145,7 @@ pub(crate) struct OutsideConnection {
 pub(crate) struct Endpoint {
     /// The address.
     address: String,
-    /// The port.
+    /// The port, or the identifier of ICMP; 0 for its destination.
     port: u16,
 }
 

@@ -56,6 +56,19 @@ impl BlockTable {
         }
     }
 
+    /// Whether a source of the family has a block.
+    #[must_use]
+    pub fn has_family(&self, family: Family) -> bool {
+        match self {
+            Self::Plan(plan) => plan.sources().family() == family,
+            // They are sorted, IPv4 first.
+            Self::Explicit(blocks) => {
+                let ends = [blocks.by_source.first(), blocks.by_source.last()];
+                ends.into_iter().flatten().any(|block| Family::of(block.source) == family)
+            }
+        }
+    }
+
     /// Whether the blocks name outside addresses; then all do.
     #[must_use]
     pub fn has_outside(&self) -> bool {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use crate::flow::Flow;
 use crate::net::port::{Port, PortRange};
 use crate::net::port_set::PortSet;
+use crate::net::protocol::Protocol;
 use crate::policy::{ExpectedConnections, OpenConnections};
 use crate::resolve::{PermittedPorts, ResolvedPolicy};
 
@@ -71,7 +72,7 @@ pub fn enforcing_policy<'a>(
     }
     let could_translate = |policy: &ResolvedPolicy| {
         state.has_connection()
-            && policy.translated.contains(flow.source_port())
+            && policy.translates(flow.protocol(), flow.source_port())
             && policy.has_block(flow.source().ip())
     };
     let mut in_scope = policies.iter().filter(|policy| policy.out_of_scope(flow).is_none());
@@ -85,14 +86,14 @@ pub fn enforcing_policy<'a>(
 #[must_use]
 pub fn permits(policies: &[ResolvedPolicy], flow: &Flow, state: CtState, sent: Port) -> bool {
     enforcing_policy(policies, flow, state)
-        .is_none_or(|policy| policy.permitted_in(state, flow.source().ip()).contains(sent))
+        .is_none_or(|policy| policy.permitted_in(state, flow).contains(sent))
 }
 
 impl ResolvedPolicy {
-    /// The source ports that a packet in `state` of a connection from `source` may be sent with when the
-    /// policy is enforced.
+    /// The source ports that a packet in `state` of a connection like `flow` may be sent with when the policy
+    /// is enforced.
     #[must_use]
-    pub fn permitted_in(&self, state: CtState, source: IpAddr) -> Cow<'_, PortSet> {
+    pub fn permitted_in(&self, state: CtState, flow: &Flow) -> Cow<'_, PortSet> {
         let passes = match state {
             CtState::Expected => self.expected_connections == ExpectedConnections::Pass,
             CtState::Open => self.open_connections == OpenConnections::Keep,
@@ -101,19 +102,31 @@ impl ResolvedPolicy {
         if passes {
             return Cow::Owned(PortRange::ALL.into());
         }
-        self.permitted_source_ports(source)
+        self.permitted_source_ports(flow.protocol(), flow.source().ip())
     }
 
-    /// The source ports that a connection from `source` may be sent with when the policy is enforced.
+    /// The source ports that a connection from `source` may be sent with when the policy is enforced; of ICMP,
+    /// the identifiers.
     #[must_use]
-    pub fn permitted_source_ports(&self, source: IpAddr) -> Cow<'_, PortSet> {
-        let block = match &self.permitted {
-            PermittedPorts::Set(_) => return Cow::Borrowed(&self.permitted_source_ports),
-            PermittedPorts::Blocks(blocks) => blocks.block_of(source),
+    pub fn permitted_source_ports(&self, protocol: Protocol, source: IpAddr) -> Cow<'_, PortSet> {
+        let everyone = self.permitted_to_everyone(protocol);
+        let PermittedPorts::Blocks(blocks) = &self.permitted else {
+            return Cow::Borrowed(everyone);
         };
-        match block {
-            Some(block) => Cow::Owned(self.untranslated.union(&block.ports.into())),
-            None => Cow::Borrowed(&self.untranslated),
+        match blocks.block_of(source) {
+            Some(block) => Cow::Owned(everyone.union(&block.ports.into())),
+            None => Cow::Borrowed(everyone),
+        }
+    }
+
+    /// The part of these that every source has: with blocks, only the ports that are not translated.
+    #[must_use]
+    pub fn permitted_to_everyone(&self, protocol: Protocol) -> &PortSet {
+        match (&self.permitted, protocol.has_ports()) {
+            (PermittedPorts::Set(_), true) => &self.permitted_source_ports,
+            (PermittedPorts::Set(ports), false) => ports,
+            (PermittedPorts::Blocks(_), true) => &self.untranslated,
+            (PermittedPorts::Blocks(_), false) => &PortSet::EMPTY,
         }
     }
 

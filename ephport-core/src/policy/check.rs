@@ -14,8 +14,9 @@ use crate::net::address_set::AddressSet;
 use crate::net::family::{Families, Family};
 use crate::net::interface::{InterfaceName, InterfacePattern};
 use crate::net::network::{self, NetworkError};
-use crate::net::port::Port;
+use crate::net::port::{Port, PortRange};
 use crate::net::port_set::PortSet;
+use crate::net::protocol::{Protocol, Protocols};
 use crate::policy::address::Address;
 use crate::policy::keys::KEYS;
 use crate::policy::scope::{Origin, OutInterfaces};
@@ -89,6 +90,12 @@ impl PolicySpec {
     }
 
     fn check_ports(&self) -> Result<(), PolicyError> {
+        let has_identifiers = self.protocols().iter().any(|protocol| !protocol.has_ports());
+        if has_identifiers && self.scope.destination_ports != PortRange::ALL.into() {
+            let (first, second) = ("protocols", "destination-ports");
+            let reason = "ICMP has no ports: give it a policy of its own";
+            return Err(PolicyError::Excludes { first, second, reason });
+        }
         if self.translated().is_empty() {
             let (first, minus) = ("source-ports", "exempt-source-ports");
             return Err(PolicyError::NoPorts { what: "translate", first, minus });
@@ -208,6 +215,27 @@ impl PolicySpec {
             .intersection(unicast(family))
     }
 
+    /// The protocols in scope: by default TCP and UDP, and with MAP-E and blocks the echo identifiers of ICMP
+    /// (RFC 7597 §8.2) unless the scope has a condition on destination ports.
+    #[must_use]
+    pub fn protocols(&self) -> Protocols {
+        let has_sets = matches!(self.target, Target::MapE(_) | Target::Blocks(_));
+        let protocols = match self.scope.protocols {
+            Some(protocols) => protocols,
+            None if has_sets && self.scope.destination_ports == PortRange::ALL.into() => {
+                Protocols::WITH_IDENTIFIERS
+            }
+            None => Protocols::DEFAULT,
+        };
+        let has_blocks = |family| match &self.target {
+            Target::Blocks(blocks) => blocks.has_family(family),
+            Target::Ports(_) | Target::Local | Target::MapE(_) => true,
+        };
+        let is_of = |family| self.families().contains(family) && has_blocks(family);
+        let can_match = |protocol: &Protocol| protocol.family().is_none_or(is_of);
+        protocols.iter().filter(can_match).collect()
+    }
+
     /// The source ports that are translated.
     pub(crate) fn translated(&self) -> PortSet {
         self.source_ports.difference(&self.exempt)
@@ -227,7 +255,7 @@ impl PolicySpec {
     /// A connection that the policy translates; `None` if no connection can match.
     pub(super) fn example_flow(&self) -> Option<Flow> {
         let scope = &self.scope;
-        let protocol = scope.protocols.iter().next()?;
+        let protocols = self.protocols();
         let source_port = self.translated().ports().next()?;
         let port = scope.destination_ports.ports().next()?;
         let out = self.example_out_interface()?;
@@ -239,6 +267,7 @@ impl PolicySpec {
         };
         let end = |address: IpAddr, port: Port| SocketAddr::new(address, port.get());
         let flow = Family::ALL.into_iter().find_map(|family| {
+            let protocol = protocols.iter().find(|protocol| protocol.is_of(family))?;
             let source = end(self.source_set(family).first()?, source_port);
             let destination = end(self.destination_set(family).first()?, port);
             Flow::new(protocol, source, destination, out.clone()).ok()

@@ -79,7 +79,7 @@ impl Subject<'_> {
     }
 
     fn udplite(&self) -> Option<Warning> {
-        let needs_udplite = self.scope().protocols.contains(Protocol::UdpLite);
+        let needs_udplite = self.spec.protocols().contains(Protocol::UdpLite);
         (self.host.udplite == Some(false) && needs_udplite)
             .then(|| Warning::NoUdpLite { policy: self.policy.name().clone() })
     }
@@ -189,7 +189,7 @@ impl Subject<'_> {
     }
 
     fn server_ports(&self) -> Vec<Warning> {
-        if !self.sends() || !self.scope().protocols.contains(Protocol::Udp) {
+        if !self.sends() || !self.spec.protocols().contains(Protocol::Udp) {
             return Vec::new();
         }
         let wireguard = self.host.wireguard_ports.ports().map(|port| (port.get(), "WireGuard"));

@@ -6,12 +6,11 @@ mod near;
 
 use crate::allocation::map_e::MapE;
 use crate::net::network::network;
-use crate::net::protocol::Protocol;
 use crate::policy::key::{Flag, Group, Key, Kind};
 use crate::policy::value::Value;
 use convert::{
     blocks, families, map_e, out_interfaces, pattern, set_blocks, set_families, set_mark,
-    set_out_interfaces, set_to_ports, to_ports,
+    set_out_interfaces, set_protocols, set_to_ports, to_ports,
 };
 
 pub use near::near;
@@ -45,15 +44,12 @@ pub const KEYS: [Key; 29] = [
         short: Some('p'),
         kind: Kind::List,
         placeholder: "PROTOCOLS",
-        default: "tcp,udp",
+        unset: "tcp, udp; with map-e and blocks also icmp, icmpv6",
         group: Group::Scope,
-        help: "Match these transport protocols: tcp, udp, udplite, sctp",
+        help: "Match these protocols: tcp, udp, udplite, sctp, and icmp, icmpv6 for the identifiers of echo requests",
         example: "[\"tcp\"]",
-        get: |spec| Some(Value::list(spec.scope.protocols.iter())),
-        set: |spec, input| {
-            spec.scope.protocols = input.each(str::parse::<Protocol>)?;
-            Ok(())
-        },
+        get: |spec| spec.scope.protocols.map(|protocols| Value::list(protocols.iter())),
+        set: set_protocols,
         ..Key::BASE
     },
     Key {

@@ -46,8 +46,12 @@ impl Policy {
     ///
     /// # Errors
     /// [`PolicyError`] when the parts do not fit together, or when no connection can match.
-    pub fn new(spec: PolicySpec) -> Result<Self, PolicyError> {
+    pub fn new(mut spec: PolicySpec) -> Result<Self, PolicyError> {
         spec.check()?;
+        let named = spec.protocols();
+        // The default is not written out.
+        let named_by_scope = spec.scope.protocols.take();
+        spec.scope.protocols = named_by_scope.filter(|_| spec.protocols() != named);
         Ok(Self(Arc::new(spec)))
     }
 
@@ -155,7 +159,7 @@ impl PolicyBuilder {
         self.with("destinations", networks)
     }
 
-    /// Matches these protocols, like `tcp`.
+    /// Matches these protocols, like `tcp` or `icmp`.
     pub fn protocols<T: AsRef<str>>(self, protocols: impl IntoIterator<Item = T>) -> Self {
         self.with("protocols", protocols)
     }

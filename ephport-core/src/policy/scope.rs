@@ -28,8 +28,9 @@ pub struct Scope {
     pub in_interfaces: Vec<InterfacePattern>,
     /// The address families.
     pub families: Families,
-    /// The transport protocols; not empty.
-    pub protocols: Protocols,
+    /// The protocols; not empty. `None` means TCP and UDP, and with MAP-E and blocks the echo identifiers of ICMP
+    /// too ([`PolicySpec::protocols`](super::PolicySpec::protocols)).
+    pub protocols: Option<Protocols>,
     /// The networks of the source address before NAT; none means all.
     pub sources: Vec<IpNet>,
     /// The networks of the destination address; none means all.
@@ -47,14 +48,14 @@ pub struct Scope {
 }
 
 impl Default for Scope {
-    /// TCP and UDP, both families, every origin, by the uplinks.
+    /// The default protocols, both families, every origin, by the uplinks.
     fn default() -> Self {
         Self {
             out_interfaces: OutInterfaces::Uplinks,
             except_interfaces: Vec::new(),
             in_interfaces: Vec::new(),
             families: Families::Both,
-            protocols: Protocols::DEFAULT,
+            protocols: None,
             sources: Vec::new(),
             destinations: Vec::new(),
             except_destinations: Vec::new(),

@@ -35,7 +35,7 @@ fn blocks_without_outside_addresses_accept_an_address() {
 
 #[test]
 fn errors_of_parts() {
-    let no_protocol = Scope { protocols: std::iter::empty().collect(), ..Scope::default() };
+    let no_protocol = Scope { protocols: Some(std::iter::empty().collect()), ..Scope::default() };
     let host_bits = Scope { sources: vec!["10.0.0.1/8".parse().unwrap()], ..Scope::default() };
     let no_destination = Scope { destination_ports: PortSet::EMPTY, ..Scope::default() };
     let errors: String = [
@@ -164,12 +164,17 @@ fn shadowed_policies_are_warnings() {
         ("except-interfaces = [\"wg0\"]", "except-interfaces = [\"wg*\"]"),
         ("origin = \"forwarded\"", "in-interfaces = [\"docker0\"]"),
         ("ipsec = \"match\"", ""),
-        ("sources = [\"10.0.0.0/8\"]", "blocks = \"10.0.0.0/30=64@1024-65535\""),
+        (
+            "sources = [\"10.0.0.0/8\"]",
+            "blocks = \"10.0.0.0/30=64@1024-65535\"\nprotocols = [\"tcp\"]",
+        ),
+        ("protocols = [\"icmp\", \"tcp\"]", "protocols = [\"icmp\"]\nfamilies = [\"ipv4\"]"),
     ] {
         assert_eq!(warnings(&[first, second]), expected, "{first} before {second}");
     }
     for (first, second) in [
         ("protocols = [\"tcp\"]", ""),
+        ("sources = [\"10.0.0.0/8\"]", "blocks = \"10.0.0.0/30=64@1024-65535\""),
         ("out-interfaces = [\"eth0\"]", ""),
         ("mark = \"0x1/0x1\"", ""),
         ("mark = \"0x1/0xff\"", "mark = \"0x1/0x1\""),

@@ -250,7 +250,8 @@ fn no_effects(policy: &Policy) -> Vec<Warning> {
     let (flags, scope) = (spec.flags, &spec.scope);
     let is_random = !flags.keep_permitted_ports();
     let has_one_range = spec.permitted_ports().is_some_and(|ports| ports.ranges().len() == 1);
-    let has_tcp = scope.protocols.contains(Protocol::Tcp);
+    let protocols = spec.protocols();
+    let has_tcp = protocols.contains(Protocol::Tcp);
     let is_stable = spec.per_source_stable || spec.spread == Some(Distribution::Hash);
     let distribution = if spec.spread.is_some() { "spread" } else { "per-source-stable" };
     let checks = [
@@ -354,9 +355,11 @@ pub(crate) fn overlaps(a: &InterfacePattern, b: &InterfacePattern) -> bool {
 /// Whether the policy matches every connection that `other` matches. It may be true of policies for
 /// which this is false, but never the reverse.
 fn covers(policy: &PolicySpec, other: &PolicySpec) -> bool {
-    let has_tcp = other.scope.protocols.contains(Protocol::Tcp);
+    let has_tcp = other.protocols().contains(Protocol::Tcp);
     let picks_up = policy.pick_up == PickUp::Any || other.pick_up == PickUp::Opening || !has_tcp;
+    let protocols = policy.protocols();
     picks_up
+        && other.protocols().iter().all(|protocol| protocols.contains(protocol))
         && covers_packets(&policy.scope, &other.scope)
         && covers_interfaces(&policy.scope, &other.scope)
         && other.translated().is_subset(&policy.translated())
@@ -405,6 +408,5 @@ fn covers_packets(scope: &Scope, other: &Scope) -> bool {
     origin
         && mark
         && (scope.ipsec == Ipsec::Match || scope.ipsec == other.ipsec)
-        && other.protocols.iter().all(|protocol| scope.protocols.contains(protocol))
         && other.destination_ports.is_subset(&scope.destination_ports)
 }

@@ -15,7 +15,7 @@ use ephport_core::{Address, Block, BlockPlan, BlockTable, Family, PermittedPorts
 
 use super::Program;
 use super::networks::{self, Of, Source};
-use super::scope::{family, protocol, source_address, unconnected};
+use super::scope::{family, l4proto, source_address, unconnected};
 use super::translate::{branch, immediate_address};
 use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Expr, Lookup, Masq, Nat, Register, Verdict};
 use crate::nftables::{SetSpec, value};
@@ -166,8 +166,8 @@ impl Program {
             let map = layout::shard(&all, first.source, len);
             let map = self.known(&map, |name| block_map(name, family, shard.into_iter(), blocks));
             self.chain(&chain);
-            for known in policy.protocols.iter() {
-                let mut exprs = protocol(known).to_vec();
+            for known in policy.protocols.iter().filter(|known| known.is_of(family)) {
+                let mut exprs = l4proto(known.number()).to_vec();
                 exprs.extend(self::family(family));
                 exprs.push(source_address(family, Register::R1));
                 exprs.push(Lookup::value(&map.name, Register::R1).into());

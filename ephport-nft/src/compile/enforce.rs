@@ -6,17 +6,17 @@
 //!
 //! A drop is not conditional on ports: fragments and truncated packets have none.
 
-use std::collections::BTreeSet;
-
 use ephport_core::{
     Block, ExpectedConnections, Ipsec, OpenConnections, PermittedPorts, PortRange, PortSet,
-    Protocol, ResolvedPolicy,
+    Protocol, Protocols, ResolvedPolicy,
 };
 
 use super::Program;
 use super::networks::Source;
 use super::ports::within;
-use super::scope::{Packets, family, is_local, l4proto, product, protocol, unconnected};
+use super::scope::{
+    Packets, any_of, family, is_local, l4proto, product, protocol, source_port, unconnected,
+};
 use crate::nftables::expr::{
     Bitwise, Cmp, CmpOp, Counter, Ct, Expr, Fib, Immediate, Lookup, Meta, Payload, Register, Rt,
     Verdict,
@@ -24,8 +24,8 @@ use crate::nftables::expr::{
 use crate::table::Set;
 use crate::table::layout::{self, ENFORCE, ENFORCE_PRIORITY};
 use crate::uapi::{
-    IP_CT_DIR_REPLY, IPPROTO_AH, IPS_CONFIRMED, IPS_EXPECTED, IPS_SRC_NAT, NFT_META_OIFKIND,
-    RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
+    IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, IPPROTO_AH, IPS_CONFIRMED, IPS_EXPECTED, IPS_SRC_NAT,
+    NFT_META_OIFKIND, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
 };
 
 impl Program {
@@ -34,14 +34,14 @@ impl Program {
         let Some(last) = policies.iter().rposition(|policy| policy.enforce) else { return };
         let policies = &policies[..=last];
         self.base_chain(ENFORCE, "filter", ENFORCE_PRIORITY);
-        let common = common_ports(policies);
-        for known in protocols(policies) {
-            let mut alternatives = self.ports(&Payload::SOURCE_PORT.into(), &common);
+        for known in protocols(policies).iter() {
+            let common = common_ports(policies, known);
+            let mut alternatives = self.ports(&source_port(known).into(), &common);
             // The ports that connections are translated to are mostly the highest.
             alternatives.reverse();
             for ports in alternatives {
                 let exprs =
-                    protocol(known).into_iter().chain(ports).chain([verdict(Verdict::Return)]);
+                    any_of(known).into_iter().chain(ports).chain([verdict(Verdict::Return)]);
                 self.rule(ENFORCE, exprs.collect());
             }
         }
@@ -55,7 +55,7 @@ impl Program {
         self.rule(ENFORCE, vec![oifkind.into(), vrf.into(), verdict(Verdict::Return)]);
         for policy in policies {
             if policy.enforce {
-                self.enforced(policy, &common);
+                self.enforced(policy, policies);
             } else {
                 self.shielded(policy);
             }
@@ -98,11 +98,19 @@ impl Program {
     fn shielded(&mut self, policy: &ResolvedPolicy) {
         for packets in Packets::of(policy).iter().filter(|packets| packets.have_ports(policy)) {
             for known in policy.protocols.iter() {
-                let scope = self.scope(policy, packets, Source::Connection);
-                let destination = self.destination_ports(&policy.destination_ports);
-                let source = self.ports(&Ct::ORIGINAL_SOURCE_PORT.into(), &policy.translated);
-                let known = vec![protocol(known).to_vec()];
-                for mut exprs in product(vec![scope, known, destination, source]) {
+                let Some(packets) = packets.of_protocol(known) else { continue };
+                let scope = self.scope(policy, &packets, Source::Connection);
+                let mut conditions = vec![scope, vec![protocol(known)]];
+                if known.has_ports() {
+                    conditions.push(self.destination_ports(&policy.destination_ports));
+                    let source = Ct::ORIGINAL_SOURCE_PORT.into();
+                    conditions.push(self.ports(&source, &policy.translated));
+                } else {
+                    // A packet without a connection has no direction.
+                    let original = Cmp::new(CmpOp::Eq, &[IP_CT_DIR_ORIGINAL]);
+                    conditions.push(vec![vec![Ct::DIRECTION.into(), original.into()]]);
+                }
+                for mut exprs in product(conditions) {
                     match (&policy.permitted, packets.family) {
                         (PermittedPorts::Blocks(_), Some(family)) => exprs.extend(self.by_source(
                             policy,
@@ -119,7 +127,7 @@ impl Program {
     }
 
     /// Sends the packets in an enforced policy's scope to a chain of its own.
-    fn enforced(&mut self, policy: &ResolvedPolicy, common: &PortSet) {
+    fn enforced(&mut self, policy: &ResolvedPolicy, policies: &[ResolvedPolicy]) {
         let chain = layout::enforce_chain(&policy.name);
         self.chain(&chain);
         for packets in Packets::of(policy) {
@@ -128,48 +136,41 @@ impl Program {
                 scopes.push((unconnected().to_vec(), Source::Packet));
             }
             for (state, source) in scopes {
-                for scope in self.scope(policy, &packets, source) {
-                    for known in policy.protocols.iter() {
-                        let exprs = state.iter().chain(&scope).cloned().chain(protocol(known));
-                        let jump = Immediate::verdict(Verdict::Jump(chain.clone())).into();
-                        self.rule_of(policy, ENFORCE, exprs.chain([jump]).collect());
+                let of_scope = |program: &mut Self, packets: &Packets<'_>, rest: &[Expr]| {
+                    for scope in program.scope(policy, packets, source) {
+                        let exprs = [state.as_slice(), &scope, rest].concat();
+                        program.rule_of(policy, ENFORCE, exprs);
                     }
-                    if policy.ipsec == Ipsec::Match {
-                        let exprs = state.iter().chain(&scope).cloned().chain(l4proto(IPPROTO_AH));
-                        self.rule_of(
-                            policy,
-                            ENFORCE,
-                            exprs.chain(counted(Verdict::Drop)).collect(),
-                        );
-                    }
+                };
+                for known in policy.protocols.iter() {
+                    let Some(packets) = packets.of_protocol(known) else { continue };
+                    let jump = Immediate::verdict(Verdict::Jump(chain.clone())).into();
+                    of_scope(self, &packets, &[protocol(known), vec![jump]].concat());
+                }
+                if policy.ipsec == Ipsec::Match {
+                    let ah = l4proto(IPPROTO_AH);
+                    of_scope(self, &packets, &[ah.as_slice(), &counted(Verdict::Drop)].concat());
                 }
             }
         }
-        self.permitted(policy, &chain, common);
+        self.permitted(policy, &chain, policies);
         self.rule(&chain, counted(Verdict::Drop).into());
     }
 
     /// What an enforced policy lets pass: to the next policy, or out.
-    fn permitted(&mut self, policy: &ResolvedPolicy, chain: &str, common: &PortSet) {
+    fn permitted(&mut self, policy: &ResolvedPolicy, chain: &str, policies: &[ResolvedPolicy]) {
         let elsewhere = PortSet::from(PortRange::ALL).difference(&policy.destination_ports);
         let by_port = |ports: &[Expr], known, then| -> Vec<Expr> {
-            protocol(known)
-                .into_iter()
-                .chain(ports.iter().cloned())
-                .chain([verdict(then)])
-                .collect()
+            any_of(known).into_iter().chain(ports.iter().cloned()).chain([verdict(then)]).collect()
         };
         for known in policy.protocols.iter() {
             for range in elsewhere.ranges() {
                 let ports = within(&Payload::DESTINATION_PORT.into(), *range);
                 self.rule(chain, by_port(&ports, known, Verdict::Return));
             }
-            let everyone = match &policy.permitted {
-                PermittedPorts::Set(_) => &policy.permitted_source_ports,
-                PermittedPorts::Blocks(_) => &policy.untranslated,
-            };
-            if !everyone.is_subset(common) {
-                for ports in self.ports(&Payload::SOURCE_PORT.into(), everyone) {
+            let everyone = policy.permitted_to_everyone(known);
+            if !everyone.is_subset(&common_ports(policies, known)) {
+                for ports in self.ports(&source_port(known).into(), everyone) {
                     self.rule(chain, by_port(&ports, known, Verdict::Accept));
                 }
             }
@@ -203,9 +204,9 @@ impl Program {
             let name = layout::enforce_block_chain(&policy.name, range);
             self.chain(&name);
             for known in policy.protocols.iter() {
-                let ports = within(&Payload::SOURCE_PORT.into(), range);
+                let ports = within(&source_port(known).into(), range);
                 let exprs =
-                    protocol(known).into_iter().chain(ports).chain([verdict(Verdict::Accept)]);
+                    any_of(known).into_iter().chain(ports).chain([verdict(Verdict::Accept)]);
                 self.rule(&name, exprs.collect());
             }
             self.rule(&name, counted(Verdict::Drop).into());
@@ -228,20 +229,16 @@ impl Program {
     }
 }
 
-/// The ports that every enforced policy permits to every source.
-fn common_ports(policies: &[ResolvedPolicy]) -> PortSet {
+/// The ports that every enforced policy permits to every source; of ICMP, the identifiers.
+fn common_ports(policies: &[ResolvedPolicy], protocol: Protocol) -> PortSet {
     let enforced = policies.iter().filter(|policy| policy.enforce);
     enforced.fold(PortRange::ALL.into(), |common: PortSet, policy| {
-        let everyone = match &policy.permitted {
-            PermittedPorts::Set(_) => &policy.permitted_source_ports,
-            PermittedPorts::Blocks(_) => &policy.untranslated,
-        };
-        common.intersection(everyone)
+        common.intersection(policy.permitted_to_everyone(protocol))
     })
 }
 
 /// The protocols of the enforced policies.
-fn protocols(policies: &[ResolvedPolicy]) -> BTreeSet<Protocol> {
+fn protocols(policies: &[ResolvedPolicy]) -> Protocols {
     let enforced = policies.iter().filter(|policy| policy.enforce);
     enforced.flat_map(|policy| policy.protocols.iter()).collect()
 }

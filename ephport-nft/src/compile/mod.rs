@@ -182,18 +182,24 @@ impl Program {
     }
 
     fn policy(&mut self, policy: &ResolvedPolicy) {
-        let action = self.action(policy);
+        let all = self.action(policy);
+        let identifiers = self.identifiers(policy);
         for packets in Packets::of(policy).iter().filter(|packets| packets.have_ports(policy)) {
             for protocol in policy.protocols.iter() {
-                let conditions = vec![
-                    self.scope(policy, packets, Source::Packet),
-                    vec![scope::protocol(protocol).to_vec()],
+                let Some(packets) = packets.of_protocol(protocol) else { continue };
+                let mut conditions = vec![
+                    self.scope(policy, &packets, Source::Packet),
+                    vec![scope::protocol(protocol)],
                     vec![scope::opening(protocol, policy.pick_up)],
-                    self.destination_ports(&policy.destination_ports),
-                    self.ports(&Payload::SOURCE_PORT.into(), &policy.translated),
                 ];
+                if protocol.has_ports() {
+                    conditions.push(self.destination_ports(&policy.destination_ports));
+                    conditions.push(self.ports(&Payload::SOURCE_PORT.into(), &policy.translated));
+                }
+                let action = identifiers.as_ref().filter(|_| !protocol.has_ports());
+                let action = action.unwrap_or(&all);
                 for exprs in scope::product(conditions) {
-                    for end in self.ends(policy, packets, &action) {
+                    for end in self.ends(policy, &packets, action) {
                         self.rule_of(policy, POSTROUTING, [exprs.as_slice(), &end].concat());
                     }
                 }

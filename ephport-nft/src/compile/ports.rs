@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use ephport_core::{PortRange, PortSet};
 
 use super::Program;
-use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Expr, Lookup};
+use crate::nftables::expr::{Bitwise, Cmp, CmpOp, Expr, Lookup, Payload};
 use crate::nftables::value;
 use crate::table::Set;
 
@@ -27,7 +27,7 @@ impl Program {
     pub(super) fn ports(&mut self, load: &Expr, ports: &PortSet) -> Vec<Vec<Expr>> {
         let ranges = ports.ranges();
         if ranges.len() > 1 && ranges.iter().all(|range| range.count() == 1) {
-            let set = self.anonymous_set(|name| Set::ports(name, ports));
+            let set = self.anonymous_set(|name| keyed(load, Set::ports(name, ports)));
             return vec![vec![load.clone(), Lookup::within(&set.name).into()]];
         }
         if ranges.len() <= MAX_COMPARED {
@@ -54,7 +54,7 @@ impl Program {
             return None;
         }
         let keys = excepted.ports().map(|port| value::port_bytes(port).to_vec());
-        let set = self.anonymous_set(|name| Set::port_keys(name, keys));
+        let set = self.anonymous_set(|name| keyed(load, Set::port_keys(name, keys)));
         let mut exprs = within(load, hull);
         exprs.extend([load.clone(), Lookup::outside(&set.name).into()]);
         Some(exprs)
@@ -71,11 +71,16 @@ impl Program {
             Cmp::new(CmpOp::Eq, &first.to_be_bytes()).into()
         } else {
             let keys = firsts.iter().map(|first| first.to_be_bytes().to_vec());
-            let set = self.anonymous_set(|name| Set::port_keys(name, keys));
+            let set = self.anonymous_set(|name| keyed(load, Set::port_keys(name, keys)));
             Lookup::within(&set.name).into()
         });
         exprs
     }
+}
+
+/// The same set for what `load` loads: ports or identifiers.
+pub(super) fn keyed(load: &Expr, set: Set) -> Set {
+    if *load == Payload::ECHO_IDENTIFIER.into() { set.of_identifiers() } else { set }
 }
 
 /// Whether the port that `load` loads is in a range.

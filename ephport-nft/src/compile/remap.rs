@@ -61,6 +61,11 @@ impl Way {
     }
 }
 
+/// The protocols whose ports are rewritten: identifiers are translated to the set itself.
+fn with_ports(policy: &ResolvedPolicy) -> impl Iterator<Item = Protocol> {
+    policy.protocols.iter().filter(|known| known.has_ports())
+}
+
 impl Program {
     /// Adds the chains that rewrite ports, if a policy has a virtual range.
     pub(super) fn remap(&mut self, policies: &[ResolvedPolicy]) {
@@ -114,11 +119,9 @@ impl Program {
         if way == Way::In && policy.enforce {
             self.drop_virtual(policy, remap, &chain);
         }
-        for known in policy.protocols.iter() {
+        for known in with_ports(policy) {
             let others = self.remote_ports(&way.remote_port(), &policy.destination_ports);
-            for exprs in
-                product(vec![vec![protocol(known).to_vec()], others, vec![translated(way)]])
-            {
+            for exprs in product(vec![vec![protocol(known)], others, vec![translated(way)]]) {
                 for write in rewritten(known, way, &map) {
                     self.rule(&chain, [exprs.as_slice(), &write].concat());
                 }
@@ -131,7 +134,7 @@ impl Program {
 
     /// Drops what comes in for virtual ports that are no ports of the set.
     fn drop_virtual(&mut self, policy: &ResolvedPolicy, remap: &Remap, chain: &str) {
-        for known in policy.protocols.iter() {
+        for known in with_ports(policy) {
             for range in remap.only_virtual().ranges() {
                 let ports = within(&Payload::DESTINATION_PORT.into(), *range);
                 let exprs = protocol(known).into_iter().chain(ports);
@@ -165,7 +168,7 @@ impl Program {
             exprs.push(verdict(Verdict::Goto(errors.clone())));
             self.rule(chain, exprs);
         }
-        for known in policy.protocols.iter() {
+        for known in with_ports(policy) {
             let mut exprs = inner_protocol(of, known);
             let header = ICMP + if of == Family::Ipv4 { IPV4 } else { IPV6 };
             let port = match way {
@@ -234,6 +237,7 @@ fn rewritten(known: Protocol, way: Way, map: &SetSpec) -> Vec<Vec<Expr>> {
             let without = none.into_iter().chain(plain((NFT_PAYLOAD_CSUM_NONE, 0))).collect();
             vec![without, plain(checksum(6))]
         }
+        Protocol::Icmp | Protocol::Icmpv6 => Vec::new(),
     }
 }
 

@@ -25,6 +25,8 @@ const TCP_SYN: u8 = 0x02;
 pub(super) struct Packets<'a> {
     exit: Exit<'a>,
     pub(super) family: Option<Family>,
+    /// Whether the rule is for ICMP.
+    is_icmp: bool,
 }
 
 /// Output interfaces that one rule matches.
@@ -60,13 +62,26 @@ impl<'a> Packets<'a> {
         let families = families(policy);
         let each = |exit: &Exit<'a>| {
             let exit = exit.clone();
-            families.iter().map(move |family| Self { exit: exit.clone(), family: *family })
+            families.iter().map(move |family| {
+                let exit = exit.clone();
+                Self { exit, family: *family, is_icmp: false }
+            })
         };
         exits.iter().flat_map(each).collect()
     }
 }
 
 impl Packets<'_> {
+    /// Those of them that can be of the protocol; none for ICMP of the other family.
+    pub(super) fn of_protocol(&self, protocol: Protocol) -> Option<Self> {
+        let is_possible = self.family.is_none_or(|family| protocol.is_of(family));
+        is_possible.then(|| Self {
+            exit: self.exit.clone(),
+            family: self.family.or(protocol.family()),
+            is_icmp: !protocol.has_ports(),
+        })
+    }
+
     /// Whether the policy has ports for any of them: a table of blocks may have none for a family.
     pub(super) fn have_ports(&self, policy: &ResolvedPolicy) -> bool {
         let PermittedPorts::Blocks(blocks) = &policy.permitted else { return true };
@@ -116,8 +131,14 @@ impl Program {
         // `ct original ip saddr` implies no family for nft, so it is last: only in this order does
         // nft load its own listing as the same rule.
         if let Some(family) = packets.family {
-            conditions.push(vec![self::family(family).into()]);
-            conditions.extend(self.addresses(policy, family, source));
+            let addresses = self.addresses(policy, family, source);
+            let is_packet = |expr: &Expr| matches!(expr, Expr::Payload(_));
+            let names_packet = addresses.iter().flatten().flatten().any(is_packet);
+            let at = conditions.len();
+            conditions.extend(addresses);
+            // ICMP implies the family: without an address of the packet, nft reads it just before the protocol.
+            let at = if packets.is_icmp && !names_packet { conditions.len() } else { at };
+            conditions.insert(at, vec![self::family(family).into()]);
         }
         product(conditions)
     }
@@ -274,14 +295,36 @@ fn mark(mark: Mark) -> Vec<Expr> {
     exprs
 }
 
-/// Always before the ports are read: an ICMP echo identifier is where a port would be.
-pub(super) fn protocol(protocol: Protocol) -> [Expr; 2] {
-    l4proto(protocol.number())
+/// Always before the ports are read: other protocols have something else where a port would be. Of ICMP it matches
+/// echo requests, in a rule that has the family.
+pub(super) fn protocol(protocol: Protocol) -> Vec<Expr> {
+    let mut exprs = l4proto(protocol.number()).to_vec();
+    if let Some(family) = protocol.family() {
+        let echo = Cmp::new(CmpOp::Eq, &[value::echo_request(family)]);
+        exprs.extend([Payload::ICMP_TYPE.into(), echo.into()]);
+    }
+    exprs
+}
+
+/// The same in a rule that does not have the family.
+pub(super) fn any_of(protocol: Protocol) -> Vec<Expr> {
+    let of = protocol.family().map(family);
+    of.into_iter().flatten().chain(self::protocol(protocol)).collect()
+}
+
+/// Loads the source port, or the identifier of an echo request.
+pub(super) fn source_port(protocol: Protocol) -> Payload {
+    if protocol.has_ports() { Payload::SOURCE_PORT } else { Payload::ECHO_IDENTIFIER }
 }
 
 /// The number of the transport protocol.
 pub(super) fn l4proto(number: u8) -> [Expr; 2] {
     [load_meta(NFT_META_L4PROTO), Cmp::new(CmpOp::Eq, &[number]).into()]
+}
+
+/// Any other transport protocol.
+pub(super) fn not_l4proto(number: u8) -> [Expr; 2] {
+    [load_meta(NFT_META_L4PROTO), Cmp::new(CmpOp::Neq, &[number]).into()]
 }
 
 pub(super) fn opening(protocol: Protocol, pick_up: PickUp) -> Vec<Expr> {

@@ -5,11 +5,11 @@
 //! round-robin over ranges of equal size, and at random, weighted by size, over others.
 
 use ephport_core::decision::{HASH_SEED, kept_range};
-use ephport_core::{Address, Distribution, Family, PortRange, PortSet, ResolvedPolicy};
+use ephport_core::{Address, Distribution, Family, PortRange, PortSet, Protocol, ResolvedPolicy};
 
 use super::Program;
-use super::ports::within;
-use super::scope::{family, source_address};
+use super::ports::{keyed, within};
+use super::scope::{any_of, family, not_l4proto, source_address};
 use crate::nftables::expr::{
     Byteorder, Expr, Hash, Immediate, Lookup, Numgen, Payload, Register, Verdict,
 };
@@ -70,28 +70,44 @@ impl Program {
             .collect();
         if kept.len() <= MAX_COMPARED {
             for range in kept {
-                let mut exprs = within(&Payload::SOURCE_PORT.into(), range);
-                exprs.push(Immediate::verdict(ranges.goto(range)).into());
-                self.rule(chain, exprs);
+                for (mut exprs, port) in source_ports(ranges.policy) {
+                    exprs.extend(within(&port.into(), range));
+                    exprs.push(Immediate::verdict(ranges.goto(range)).into());
+                    self.rule(chain, exprs);
+                }
             }
             return;
         }
         let kept: Vec<_> = kept.into_iter().map(|range| (range, ranges.goto(range))).collect();
-        let map = self.anonymous_set(|name| Set::port_verdicts(name, &kept));
-        let verdict = Lookup::value(&map.name, Register::VERDICT).into();
-        self.rule(chain, vec![Payload::SOURCE_PORT.into(), verdict]);
+        for (mut exprs, port) in source_ports(ranges.policy) {
+            let port = port.into();
+            let map = self.anonymous_set(|name| keyed(&port, Set::port_verdicts(name, &kept)));
+            let verdict = Lookup::value(&map.name, Register::VERDICT);
+            exprs.extend([port, verdict.into()]);
+            self.rule(chain, exprs);
+        }
     }
 
     fn pick(&mut self, all: &Ranges<'_>, chain: &str) {
         let Ranges { policy, ports, .. } = *all;
         let ranges = ports.ranges();
-        match Distribution::over(ports, policy.spread) {
+        match Distribution::over(ports, policy.spread_of_ranges()) {
             Some(Distribution::Hash) => {
                 let in_scope = |family: &Family| policy.families.contains(*family);
                 for of in [Family::Ipv4, Family::Ipv6].into_iter().filter(in_scope) {
+                    let has_ports = policy.protocols.iter().any(Protocol::has_ports);
+                    let mut protocols = policy.protocols.iter().filter(|p| p.family() == Some(of));
+                    if let Some(icmp) = protocols.next() {
+                        let mut exprs = any_of(icmp);
+                        exprs.extend(source_hash(of, ports.count(), &Payload::ECHO_IDENTIFIER));
+                        self.by_weight(all, chain, exprs);
+                    }
+                    if !has_ports {
+                        continue;
+                    }
                     // nft lists an address by name only where the rule matches its family.
                     let mut exprs = family(of).to_vec();
-                    exprs.extend(source_hash(of, ports.count()));
+                    exprs.extend(source_hash(of, ports.count(), &Payload::SOURCE_PORT));
                     self.by_weight(all, chain, exprs);
                 }
             }
@@ -137,16 +153,29 @@ impl Program {
     }
 }
 
+/// The source ports of a policy's protocols and where they are: those of ICMP first, then all others.
+fn source_ports(policy: &ResolvedPolicy) -> Vec<(Vec<Expr>, Payload)> {
+    let icmp = policy.protocols.iter().filter(|protocol| !protocol.has_ports());
+    let mut alternatives: Vec<_> =
+        icmp.map(|protocol| (any_of(protocol), Payload::ECHO_IDENTIFIER)).collect();
+    if policy.remap.is_none() && policy.protocols.iter().any(Protocol::has_ports) {
+        let icmp = policy.protocols.iter().filter(|protocol| !protocol.has_ports());
+        let others = icmp.flat_map(|protocol| not_l4proto(protocol.number())).collect();
+        alternatives.push((others, Payload::SOURCE_PORT));
+    }
+    alternatives
+}
+
 /// A hash of source address and port, below `modulus`. The port is in the slot after the
 /// address, as nft orders them.
-fn source_hash(family: Family, modulus: u32) -> [Expr; 3] {
+fn source_hash(family: Family, modulus: u32, port: &Payload) -> [Expr; 3] {
     let (slot, len) = match family {
         Family::Ipv4 => (Register(13), 8),
         Family::Ipv6 => (Register::R3, 20),
     };
     [
         source_address(family, Register::R2),
-        Payload { dreg: slot, ..Payload::SOURCE_PORT }.into(),
+        Payload { dreg: slot, ..port.clone() }.into(),
         Hash::jenkins(len, modulus, HASH_SEED).into(),
     ]
 }

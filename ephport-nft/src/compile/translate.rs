@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ephport_core::{
-    Address, Families, Family, Origin, PermittedPorts, Port, PortRange, PortSet, ResolvedPolicy,
+    Address, Families, Family, Origin, PermittedPorts, Port, PortRange, PortSet, Protocol,
+    ResolvedPolicy,
 };
 use ipnet::IpNet;
 
 use super::Program;
 use super::networks::{Of, Source};
-use super::scope::{Packets, family, is_local, protocol};
+use super::scope::{Packets, family, is_local, l4proto};
 use crate::nftables::expr::{
     Cmp, CmpOp, Counter, Data, Expr, Fib, Immediate, Masq, Nat, Register, Verdict,
 };
@@ -51,6 +52,17 @@ impl Program {
             ([(_, address)], _) => Action::Goto(self.spread(policy, ports, *address, None)),
             (cases, _) => Action::Goto(self.by_address(policy, ports, cases)),
         }
+    }
+
+    /// The action for echo requests, where it is another one: identifiers have no virtual range.
+    pub(super) fn identifiers(&mut self, policy: &ResolvedPolicy) -> Option<Action> {
+        let has_identifiers = policy.protocols.iter().any(|known| !known.has_ports());
+        let (PermittedPorts::Set(ports), Some(_), true) =
+            (&policy.permitted, &policy.remap, has_identifiers)
+        else {
+            return None;
+        };
+        Some(Action::Goto(self.spread(policy, ports, policy.address, None)))
     }
 
     fn cases(&mut self, policy: &ResolvedPolicy, families: Families) -> Cases {
@@ -145,8 +157,11 @@ impl Program {
         range: PortRange,
         address: Address,
     ) {
-        for known in policy.protocols.iter() {
-            let exprs = protocol(known).into_iter().chain(translate(range, policy, address));
+        // With a virtual range, only echo requests are here.
+        let is_here = |known: &Protocol| policy.remap.is_none() || !known.has_ports();
+        for known in policy.protocols.iter().filter(is_here) {
+            let exprs =
+                l4proto(known.number()).into_iter().chain(translate(range, policy, address));
             self.rule(chain, exprs.collect());
         }
     }

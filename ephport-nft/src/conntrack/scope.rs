@@ -9,11 +9,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ephport_core::{
-    InterfaceName, Origin, PermittedPorts, Port, PortSet, Protocol, ResolvedPolicy,
+    Family, InterfaceName, Origin, PermittedPorts, Port, PortSet, Protocol, ResolvedPolicy,
 };
 
 use super::{Connection, Layer4};
 use crate::host::LocalAddress;
+use crate::nftables::value;
 
 /// The side of an outgoing connection that is on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +22,11 @@ use crate::host::LocalAddress;
 pub struct Sent {
     /// The protocol.
     pub protocol: Protocol,
-    /// The source before NAT.
+    /// The source before NAT; the port of ICMP is the identifier.
     pub source: SocketAddr,
     /// The source after NAT.
     pub outside: SocketAddr,
-    /// The destination after NAT.
+    /// The destination after NAT; the port of ICMP is 0.
     pub destination: SocketAddr,
 }
 
@@ -58,19 +59,27 @@ struct Scope<'a> {
 }
 
 impl Sent {
-    /// The outgoing side of a connection; `None` for a protocol without ports that a policy
-    /// translates.
+    /// The outgoing side of a connection; `None` for one without ports or an identifier that a policy translates.
     #[must_use]
     pub fn from_connection(connection: &Connection) -> Option<Self> {
         let Connection { original, reply, .. } = connection;
         let protocol = Protocol::from_number(original.protocol)?;
-        let Layer4::Ports { source: source_port, .. } = original.layer4 else { return None };
-        let Layer4::Ports { source, destination } = reply.layer4 else { return None };
+        let (own, outside, remote) = match (original.layer4, reply.layer4) {
+            (Layer4::Ports { source: own, .. }, Layer4::Ports { source, destination }) => {
+                (own, destination, source)
+            }
+            (Layer4::Icmp { id: own, icmp_type, .. }, Layer4::Icmp { id: outside, .. })
+                if icmp_type == value::echo_request(Family::of(original.source)) =>
+            {
+                (own, outside, 0)
+            }
+            _ => return None,
+        };
         Some(Self {
             protocol,
-            source: SocketAddr::new(original.source, source_port),
-            outside: SocketAddr::new(reply.destination, destination),
-            destination: SocketAddr::new(reply.source, source),
+            source: SocketAddr::new(original.source, own),
+            outside: SocketAddr::new(reply.destination, outside),
+            destination: SocketAddr::new(reply.source, remote),
         })
     }
 }
@@ -143,7 +152,7 @@ impl<'a> Scopes<'a> {
             }
             first.get_or_insert((index, scope));
             let port = Port::new(sent.source.port());
-            if port.is_ok_and(|port| scope.policy.translated.contains(port)) {
+            if port.is_ok_and(|port| scope.policy.translates(sent.protocol, port)) {
                 first = Some((index, scope));
                 break;
             }
@@ -216,7 +225,7 @@ impl Scope<'_> {
         };
         if is_permitted {
             Placement::Permitted
-        } else if self.exempt.contains(port) {
+        } else if sent.protocol.has_ports() && self.exempt.contains(port) {
             Placement::Exempt
         } else {
             Placement::Outside

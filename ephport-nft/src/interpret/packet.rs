@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 pub use ephport_core::CtState;
-use ephport_core::{AddressType, Flow, InterfaceName, Port, SourceType, TcpOpening};
+use ephport_core::{AddressType, Flow, InterfaceName, Port, Protocol, SourceType, TcpOpening};
 
 use crate::nftables::expr::{Ct, Fib, Meta, Payload, Rt};
 use crate::nftables::value::{self, ct_state_bit};
@@ -72,6 +72,7 @@ pub struct Packet<'a> {
     is_translated: bool,
     /// Whether the packet comes in for an address of this host.
     is_arriving: bool,
+    icmp_type: u8,
 }
 
 impl<'a> Packet<'a> {
@@ -86,6 +87,7 @@ impl<'a> Packet<'a> {
             flags: if flow.opening() == TcpOpening::Opening { SYN } else { ACK },
             is_translated: false,
             is_arriving: false,
+            icmp_type: value::echo_request(flow.family()),
         }
     }
 
@@ -113,8 +115,7 @@ impl<'a> Packet<'a> {
         Self { state, ..self }
     }
 
-    /// The same bytes with the number of another protocol: an ICMP echo identifier may be at the
-    /// offset of a port.
+    /// The same bytes with the number of another protocol, which has something else at the offset of a port.
     #[must_use]
     pub fn with_protocol(self, protocol: u8) -> Self {
         Self { protocol, ..self }
@@ -124,6 +125,22 @@ impl<'a> Packet<'a> {
     #[must_use]
     pub fn with_flags(self, flags: u8) -> Self {
         Self { flags, ..self }
+    }
+
+    /// The same packet as another message of ICMP.
+    #[must_use]
+    pub fn with_icmp_type(self, icmp_type: u8) -> Self {
+        Self { icmp_type, ..self }
+    }
+
+    /// Whether it is of a protocol with ports, or an echo request.
+    #[must_use]
+    pub fn has_source_port(&self) -> bool {
+        let family = self.flow.family();
+        Protocol::from_number(self.protocol).is_some_and(|protocol| {
+            let is_echo = self.icmp_type == value::echo_request(family);
+            protocol.is_of(family) && (protocol.has_ports() || is_echo)
+        })
     }
 
     /// The state in conntrack.
@@ -151,10 +168,17 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// The transport header: ports, the flags of TCP, and zeros.
+    /// The transport header: ports, the flags of TCP, and zeros; of ICMP, an echo request.
     fn transport_header(&self) -> Vec<u8> {
-        let ports = [self.source_port.get(), self.flow.destination().port()];
-        let mut header: Vec<u8> = ports.into_iter().flat_map(u16::to_be_bytes).collect();
+        let source_port = self.source_port.get().to_be_bytes();
+        let mut header = match self.flow.protocol().family() {
+            Some(_) => vec![self.icmp_type, 0, 0, 0],
+            None => Vec::new(),
+        };
+        header.extend(source_port);
+        if self.flow.protocol().has_ports() {
+            header.extend(self.flow.destination().port().to_be_bytes());
+        }
         header.resize(TCP_FLAGS, 0);
         header.push(self.flags);
         header.resize(PACKET_END, 0);

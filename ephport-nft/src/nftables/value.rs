@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ephport_core::{Family, NatFlags, Port, PortRange, Protocol};
 
 use crate::uapi::{
-    NF_NAT_RANGE_PERSISTENT, NF_NAT_RANGE_PROTO_RANDOM, NF_NAT_RANGE_PROTO_RANDOM_FULLY,
-    NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
+    ICMP_ECHO, ICMPV6_ECHO_REQUEST, NF_NAT_RANGE_PERSISTENT, NF_NAT_RANGE_PROTO_RANDOM,
+    NF_NAT_RANGE_PROTO_RANDOM_FULLY, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
 };
 
 /// The size of an interface name in a register (`IFNAMSIZ`, linux/if.h), in bytes.
@@ -33,6 +33,14 @@ pub(crate) fn family_name(nfproto: u8) -> Option<&'static str> {
         NFPROTO_IPV4 => Some("ip"),
         NFPROTO_IPV6 => Some("ip6"),
         _ => None,
+    }
+}
+
+/// The type of an echo request.
+pub(crate) fn echo_request(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => ICMP_ECHO,
+        Family::Ipv6 => ICMPV6_ECHO_REQUEST,
     }
 }
 
@@ -82,7 +90,11 @@ pub(crate) fn number(bytes: &[u8]) -> Option<u32> {
 pub(crate) fn protocol(bytes: &[u8]) -> Option<String> {
     let [number] = bytes else { return None };
     let known = Protocol::from_number(*number);
-    Some(known.map_or_else(|| number.to_string(), |protocol| protocol.to_string()))
+    Some(match known {
+        // The name in /etc/protocols.
+        Some(Protocol::Icmpv6) => "ipv6-icmp".into(),
+        known => known.map_or_else(|| number.to_string(), |protocol| protocol.to_string()),
+    })
 }
 
 /// The bytes of an interface name, up to the size of a register.

@@ -77,7 +77,7 @@ impl Plan {
             agrees &= interpret::permits(table, flow, port)? == permitted;
         }
         let enforcement = enforcing_policy(resolved, flow, state).map(|policy| {
-            let permitted = policy.permitted_in(state, flow.source().ip()).into_owned();
+            let permitted = policy.permitted_in(state, flow).into_owned();
             let dropped = ports.difference(&permitted);
             Enforcement { policy, permitted, drops_all: dropped == ports, dropped }
         });

@@ -19,7 +19,7 @@ use std::fmt;
 
 pub use bytecode::Bytecode;
 pub use nat::{Argument, NatStatement, NatTarget};
-pub use operand::{AddressField, Operand};
+pub use operand::{AddressField, IcmpField, Operand};
 pub use policies::InstalledPolicy;
 pub use sets::SetRef;
 pub(crate) use sets::element_texts;

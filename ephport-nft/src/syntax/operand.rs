@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use ephport_core::Family;
+use ephport_core::{Family, Protocol};
 
 use super::sets::SetRef;
 use crate::nftables::expr::{
@@ -32,6 +32,13 @@ pub enum Operand<'a> {
         offset: u32,
         /// The length, in bytes.
         len: u32,
+    },
+    /// A field of the header of ICMP or ICMPv6.
+    Icmp {
+        /// The family: of IPv6, it is ICMPv6.
+        family: Family,
+        /// The field.
+        field: IcmpField,
     },
     /// A fact about the packet's connection.
     Ct {
@@ -70,6 +77,15 @@ pub enum Operand<'a> {
     },
 }
 
+/// A field of the header of ICMP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpField {
+    /// The type of the message.
+    Type,
+    /// The identifier of an echo request or its reply.
+    Identifier,
+}
+
 /// An address that can be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressField {
@@ -95,8 +111,13 @@ impl Operand<'_> {
         Self::Meta(meta.key)
     }
 
-    /// Bytes of the network header are an address only in a rule for one family.
-    fn payload(load: &Payload, family: Option<Family>) -> Self {
+    /// Bytes of the network header are an address only in a rule for one family, and those of the transport
+    /// header are ICMP's only in a rule for it.
+    fn payload(load: &Payload, family: Option<Family>, protocol: Option<u8>) -> Self {
+        if let Some((family, field)) = family.and_then(|family| icmp_field(load, family, protocol))
+        {
+            return Self::Icmp { family, field };
+        }
         let fields = [
             (Payload::IPV4_SOURCE, Family::Ipv4, true),
             (Payload::IPV4_DESTINATION, Family::Ipv4, false),
@@ -140,14 +161,27 @@ impl Operand<'_> {
     fn len(&self) -> usize {
         match self {
             Self::Meta(NFT_META_OIFNAME | NFT_META_IIFNAME | NFT_META_OIFKIND) => value::IFNAMSIZ,
-            Self::Meta(NFT_META_L4PROTO | NFT_META_NFPROTO) => 1,
+            Self::Meta(NFT_META_L4PROTO | NFT_META_NFPROTO)
+            | Self::Icmp { field: IcmpField::Type, .. } => 1,
             Self::Address(field) => field.len,
+            Self::Icmp { field: IcmpField::Identifier, .. } => 2,
             Self::Payload { len, .. } => usize::try_from(*len).unwrap_or(usize::MAX),
             Self::Constant(bytes) => bytes.len(),
             Self::Masked(_, mask) => mask.len(),
             _ => Register::SLOT_LEN,
         }
     }
+}
+
+fn icmp_field(load: &Payload, family: Family, protocol: Option<u8>) -> Option<(Family, IcmpField)> {
+    let icmp = match family {
+        Family::Ipv4 => Protocol::Icmp,
+        Family::Ipv6 => Protocol::Icmpv6,
+    };
+    let fields =
+        [(Payload::ICMP_TYPE, IcmpField::Type), (Payload::ECHO_IDENTIFIER, IcmpField::Identifier)];
+    let found = fields.into_iter().find(|(known, _)| load.loads_same(known));
+    found.filter(|_| protocol == Some(icmp.number())).map(|(_, field)| (family, field))
 }
 
 /// The registers, as far as a rule has filled them.
@@ -227,7 +261,7 @@ impl<'a> Registers<'a> {
     ) -> Option<()> {
         let (dreg, operand) = match expr {
             Expr::Meta(meta) => (meta.dreg, Operand::meta(meta)),
-            Expr::Payload(load) => (load.dreg, Operand::payload(load, self.family)),
+            Expr::Payload(load) => (load.dreg, Operand::payload(load, self.family, self.protocol)),
             Expr::Ct(ct) => (ct.dreg, Operand::ct(ct)),
             Expr::Fib(fib) => (fib.dreg, Operand::Fib { result: fib.result, flags: fib.flags }),
             Expr::Rt(rt) => (rt.dreg, Operand::Rt(rt.key)),

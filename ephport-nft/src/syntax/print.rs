@@ -2,7 +2,7 @@
 
 use ephport_core::{Family, Protocol};
 
-use super::operand::{AddressField, Operand};
+use super::operand::{AddressField, IcmpField, Operand};
 use super::sets::{SetRef, port, suffix_len};
 use super::statement::{MatchValue, Statement};
 use crate::nftables::datatype::{IFNAME, INET_PROTO, INET_SERVICE, INTEGER, IPV4_ADDR, IPV6_ADDR};
@@ -46,7 +46,7 @@ fn written(write: &PayloadWrite, value: &Operand<'_>, protocol: u8) -> Option<St
     let checksum = match protocol {
         Protocol::Tcp => 16,
         Protocol::Udp | Protocol::UdpLite => 6,
-        Protocol::Sctp => return None,
+        Protocol::Sctp | Protocol::Icmp | Protocol::Icmpv6 => return None,
     };
     let Operand::Map { key, map, slot: 0 } = value else { return None };
     let PayloadWrite { base, offset, len, .. } = *write;
@@ -68,7 +68,7 @@ fn matched(operand: &Operand<'_>, is_inverted: bool, value: &MatchValue<'_>) -> 
         (Operand::Masked(inner, mask), MatchValue::Set(set)) => {
             let op = if is_inverted { "!=" } else { "==" };
             let mask = match **inner {
-                Operand::Payload { .. } => port(mask)?,
+                Operand::Payload { .. } | Operand::Icmp { .. } => port(mask)?,
                 _ => value::address(mask)?.to_string(),
             };
             Some(format!("{} & {mask} {op} {}", inner.key(*set)?, set.to_nft()?))
@@ -85,7 +85,9 @@ fn matched(operand: &Operand<'_>, is_inverted: bool, value: &MatchValue<'_>) -> 
         }
         // nft encodes an inverted range and a plain one in different ways.
         (
-            Operand::Payload { .. } | Operand::Ct { key: NFT_CT_PROTO_SRC, .. },
+            Operand::Payload { .. }
+            | Operand::Icmp { field: IcmpField::Identifier, .. }
+            | Operand::Ct { key: NFT_CT_PROTO_SRC, .. },
             MatchValue::Range(low, high),
         ) if !is_inverted => Some(format!("{} {}-{}", operand.to_nft()?, port(low)?, port(high)?)),
         _ => None,
@@ -108,6 +110,10 @@ fn masked(inner: &Operand<'_>, mask: &[u8], is_inverted: bool, bytes: &[u8]) -> 
             };
             (load == Payload::TCP_FLAGS)
                 .then(|| format!("tcp flags & ({}) {op} {}", tcp_flags(*mask), tcp_flags(*flags)))
+        }
+        Operand::Icmp { field: IcmpField::Identifier, .. } => {
+            let op = if is_inverted { "!=" } else { "==" };
+            Some(format!("{} & {} {op} {}", inner.to_nft()?, port(mask)?, port(bytes)?))
         }
         Operand::Meta(NFT_META_MARK) => {
             let op = if is_inverted { "!=" } else { "==" };
@@ -152,6 +158,10 @@ impl Operand<'_> {
                     _ => return None,
                 }
             }
+            Self::Icmp { family: Family::Ipv4, field: IcmpField::Type } => "icmp type",
+            Self::Icmp { family: Family::Ipv4, field: IcmpField::Identifier } => "icmp id",
+            Self::Icmp { family: Family::Ipv6, field: IcmpField::Type } => "icmpv6 type",
+            Self::Icmp { family: Family::Ipv6, field: IcmpField::Identifier } => "icmpv6 id",
             Self::Fib { result: NFT_FIB_RESULT_ADDRTYPE, flags } => return fib(*flags),
             Self::Address(field) => return Some(address(*field)),
             Self::Ct { key, direction: None } if *key == Ct::DIRECTION.key => "ct direction",
@@ -186,6 +196,7 @@ impl Operand<'_> {
             },
             Self::Ct { key: NFT_CT_ID, direction: None } if is_open_set(spec) => INTEGER,
             Self::Payload { .. } => INET_SERVICE,
+            Self::Icmp { field: IcmpField::Identifier, .. } if spec.key_len == Some(2) => INTEGER,
             Self::Meta(NFT_META_L4PROTO) => INET_PROTO,
             Self::Meta(NFT_META_OIFNAME | NFT_META_IIFNAME) => IFNAME,
             _ => return None,
@@ -218,7 +229,13 @@ impl Operand<'_> {
                 Family::Ipv6 => Some("ipv6".into()),
             },
             Self::Meta(NFT_META_L4PROTO) => value::protocol(bytes),
-            Self::Payload { .. } | Self::Ct { key: NFT_CT_PROTO_SRC, .. } => port(bytes),
+            Self::Payload { .. }
+            | Self::Icmp { field: IcmpField::Identifier, .. }
+            | Self::Ct { key: NFT_CT_PROTO_SRC, .. } => port(bytes),
+            Self::Icmp { family, field: IcmpField::Type } => match bytes {
+                [kind] if *kind == value::echo_request(*family) => Some("echo-request".into()),
+                _ => None,
+            },
             Self::Fib { .. } => address_type(number(bytes)?).map(Into::into),
             Self::Address(field) => network(*field, bytes),
             Self::Ct { .. } => match bytes {
@@ -279,7 +296,9 @@ fn address_type(number: u32) -> Option<&'static str> {
 /// nft hashes fields of the packet.
 fn jhash(fields: &[Operand<'_>], hash: &Hash) -> Option<String> {
     let field = |field: &Operand<'_>| match field {
-        Operand::Address(_) | Operand::Payload { .. } => field.to_nft(),
+        Operand::Address(_)
+        | Operand::Payload { .. }
+        | Operand::Icmp { field: IcmpField::Identifier, .. } => field.to_nft(),
         _ => None,
     };
     let fields = fields.iter().map(field).collect::<Option<Vec<_>>>()?.join(" . ");

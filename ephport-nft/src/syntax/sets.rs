@@ -151,6 +151,7 @@ fn keys(set: &SetSpec, first: &[u8], last: &[u8]) -> Option<String> {
         INET_SERVICE => port(bytes),
         INET_PROTO => value::protocol(bytes),
         IPV4_ADDR | IPV6_ADDR => value::address(bytes).map(|address| address.to_string()),
+        INTEGER if bytes.len() == 2 => port(bytes),
         INTEGER if set.is_interval() => {
             Some(u32::from_be_bytes(bytes.try_into().ok()?).to_string())
         }

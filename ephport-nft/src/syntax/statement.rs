@@ -93,7 +93,7 @@ pub fn decode<'a>(rule: &'a Rule, table: &'a Normalized<'a>) -> Vec<Decoded<'a>>
         let exprs = rule.exprs.get(start..at).unwrap_or_default();
         start = at;
         let statement = found.unwrap_or(Statement::Raw(exprs));
-        follow_family(&mut registers, &statement);
+        follow(&mut registers, &statement);
         statements.push(Decoded { statement, exprs });
     }
     if let Some(exprs @ [_, ..]) = rule.exprs.get(start..) {
@@ -171,7 +171,7 @@ fn comparison<'a>(operand: Operand<'a>, cmp: &'a Cmp) -> Option<Statement<'a>> {
 }
 
 /// Later loads of addresses are for the family that the rule has matched, and ports for the protocol.
-fn follow_family(registers: &mut Registers<'_>, statement: &Statement<'_>) {
+fn follow(registers: &mut Registers<'_>, statement: &Statement<'_>) {
     if let Statement::Match {
         operand: Operand::Meta(NFT_META_NFPROTO),
         is_inverted: false,

@@ -227,6 +227,13 @@ impl Set {
         hashed(empty(name, Kind::INTERFACE, 0), elements)
     }
 
+    /// The same set for identifiers of echo requests in place of ports: nft's type of them is a number.
+    #[must_use]
+    pub fn of_identifiers(mut self) -> Self {
+        self.spec.key_type = Some(INTEGER);
+        self
+    }
+
     /// A set of connections by their numbers, without elements: what `ct id`
     /// loads. `nft` prints the type as `typeof ct id`.
     #[must_use]

@@ -13,7 +13,7 @@ use ephport_nft::uapi::{
 type Form = (&'static str, fn(&TableState, &Rule, &Expr) -> bool);
 
 /// All forms of programs that are not enforced.
-pub(crate) const ALL: [Form; 27] = [
+pub(crate) const ALL: [Form; 29] = [
     ("way out by name", |_, rule, expr| out(rule, expr) == Some(16)),
     ("way out by prefix", |_, rule, expr| out(rule, expr).is_some_and(|len| len < 16)),
     ("guard of loopback", |_, _, expr| meta(expr) == Some(NFT_META_OIFTYPE)),
@@ -29,6 +29,14 @@ pub(crate) const ALL: [Form; 27] = [
         let is_base = matches!(expr, Expr::Payload(load) if *load == Payload::SOURCE_PORT);
         is_base && rule.exprs.iter().any(asks) && !rule.exprs.iter().any(is_flags)
     }),
+    (
+        "echo request",
+        |_, _, expr| matches!(expr, Expr::Payload(load) if load.loads_same(&Payload::ICMP_TYPE)),
+    ),
+    (
+        "identifier",
+        |_, _, expr| matches!(expr, Expr::Payload(load) if load.loads_same(&Payload::ECHO_IDENTIFIER)),
+    ),
     ("mask of an address", |_, _, expr| matches!(expr, Expr::Bitwise(bits) if bits.len > 1)),
     ("set of IPv4 networks", |it, _, expr| key_len(it, expr) == Some((4, false))),
     ("one source port", |_, _, expr| cmp(expr, CmpOp::Eq, 2)),

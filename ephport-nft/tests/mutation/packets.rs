@@ -11,7 +11,8 @@ use std::rc::Rc;
 
 use ephport_core::Effect;
 use ephport_core::{
-    AddressType, Flow, InterfaceName, Port, Protocol, ResolvedPolicy, SourceType, TcpOpening,
+    AddressType, Family, Flow, InterfaceName, Port, Protocol, ResolvedPolicy, SourceType,
+    TcpOpening,
 };
 use ephport_nft::TableState;
 use ephport_nft::fuzz::{misjudged, mistranslated};
@@ -36,9 +37,11 @@ pub(crate) enum Field {
     SourcePort,
     DestinationPort,
     Flags,
+    /// Of ICMP; its type is the first byte of the source port.
+    Identifier,
 }
 
-const FIELDS: [Field; 8] = [
+const FIELDS: [Field; 9] = [
     Field::Out,
     Field::In,
     Field::Protocol,
@@ -47,6 +50,7 @@ const FIELDS: [Field; 8] = [
     Field::SourcePort,
     Field::DestinationPort,
     Field::Flags,
+    Field::Identifier,
 ];
 
 /// `lo`, as a name is compared.
@@ -92,7 +96,7 @@ impl Kind {
     fn width(self, field: Field) -> usize {
         match field {
             Field::In | Field::Protocol | Field::Flags => 1,
-            Field::SourcePort | Field::DestinationPort => 2,
+            Field::SourcePort | Field::DestinationPort | Field::Identifier => 2,
             Field::Source | Field::Destination if self.v4 => 4,
             Field::Out | Field::Source | Field::Destination => 16,
         }
@@ -102,7 +106,7 @@ impl Kind {
     fn lowest(self, field: Field, from: u128, to: u128) -> Option<u128> {
         match field {
             Field::Out => lowest_name(from),
-            Field::SourcePort | Field::DestinationPort => Some(from.max(1)),
+            Field::SourcePort | Field::DestinationPort | Field::Identifier => Some(from.max(1)),
             Field::Destination => match self.destination_type {
                 AddressType::Unicast if self.v4 => {
                     (!is_multicast(from) && from != BROADCAST).then_some(from)
@@ -174,8 +178,11 @@ fn flow(kind: Kind, values: &Values) -> Flow {
         text.trim_end_matches('\0').parse::<InterfaceName>().expect("a name")
     };
     let number = u8::try_from(value(Field::Protocol)).expect("a byte");
-    let protocol = Protocol::from_number(number).unwrap_or(Protocol::Udp);
-    let source = SocketAddr::new(address(value(Field::Source)), port(Field::SourcePort));
+    let family = if kind.v4 { Family::Ipv4 } else { Family::Ipv6 };
+    let known = Protocol::from_number(number).filter(|protocol| protocol.is_of(family));
+    let protocol = known.unwrap_or(Protocol::Udp);
+    let source_port = port(source_port(protocol));
+    let source = SocketAddr::new(address(value(Field::Source)), source_port);
     let to = SocketAddr::new(address(value(Field::Destination)), port(Field::DestinationPort));
     // SYN without FIN, RST or ACK (RFC 9293 §3.1).
     let is_opening = value(Field::Flags) & 0x17 == 0x02;
@@ -192,9 +199,16 @@ fn flow(kind: Kind, values: &Values) -> Flow {
     }
 }
 
+/// The field that NAT translates.
+fn source_port(protocol: Protocol) -> Field {
+    if protocol.has_ports() { Field::SourcePort } else { Field::Identifier }
+}
+
 fn packet<'a>(kind: Kind, values: &Values, flow: &'a Flow) -> Packet<'a> {
     let byte = |field: Field| u8::try_from(values[field as usize]).expect("a byte");
+    let icmp_type = u8::try_from(values[Field::SourcePort as usize] >> 8).expect("a byte");
     Packet::opening(flow)
+        .with_icmp_type(icmp_type)
         .with_protocol(byte(Field::Protocol))
         .with_flags(byte(Field::Flags))
         .with_state(kind.state)
@@ -271,7 +285,7 @@ pub(crate) fn see(ruleset: &TableState, kind: Kind, values: &Values) -> Seen {
         outcomes.as_ref().map_err(Clone::clone).and_then(|all| combine(all, flow.source()));
     // Whether a port is kept hangs on it.
     if matches!(effect, Ok(Effect::Translated(_))) {
-        watched.note(Field::SourcePort);
+        watched.note(source_port(flow.protocol()));
     }
     Seen { effect, outcomes: outcomes.unwrap_or_default(), asked: watched.asked.into_inner() }
 }

@@ -102,6 +102,7 @@ pub(crate) fn field_at(load: &Payload, at: u32, v4: bool) -> Option<(Field, usiz
     match at {
         0 | 1 => Some((Field::SourcePort, at)),
         2 | 3 => Some((Field::DestinationPort, at - 2)),
+        4 | 5 => Some((Field::Identifier, at - 4)),
         13 => Some((Field::Flags, 0)),
         _ => None,
     }

@@ -9,6 +9,7 @@ use crate::Exit;
 use crate::command::Failure;
 use crate::document::{OutsideConnection, VERSION};
 use crate::output::Output;
+use crate::render;
 
 /// Prints each connection as it is read, so that none is kept.
 pub(super) fn run(
@@ -59,5 +60,6 @@ pub(super) fn run(
 fn line(policy: &ResolvedPolicy, sent: &Sent) -> String {
     let Sent { protocol, source, outside, destination, .. } = sent;
     let from = if source == outside { String::new() } else { format!("  from {source}") };
+    let destination = render::destination(*protocol, *destination);
     format!("{protocol} {outside} -> {destination}{from}  policy {}", policy.name)
 }

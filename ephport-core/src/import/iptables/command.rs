@@ -7,7 +7,8 @@ use super::grammar::{Meaning, Module, Opt, Values};
 use super::reason::{Invalid, SkipReason, Unsupported};
 use super::rule::{CHAIN, Rule};
 use super::values::{
-    NamedProtocol, ToSource, mark, networks, out_interfaces, port_list, port_range, target_ports,
+    NamedProtocol, ToSource, is_echo_request, mark, networks, out_interfaces, port_list,
+    port_range, target_ports,
 };
 use crate::net::family::Family;
 use crate::net::port::PortError;
@@ -162,8 +163,11 @@ impl<'a> Builder<'a> {
                 self.destination_ports(port_list(name, value));
             }
             Meaning::Mark => self.mark(name, value),
+            Meaning::IcmpType if is_echo_request(value) => self.unless_negated(name),
             Meaning::Ipsec if value == "none" => self.command.rule.scope.ipsec = Ipsec::Skip,
-            Meaning::Ipsec => self.unsupport(Unsupported::Option { option: name }),
+            Meaning::IcmpType | Meaning::Ipsec => {
+                self.unsupport(Unsupported::Option { option: name });
+            }
             Meaning::IpsecDirection if value == "in" => self.hook = self.hook.or(Some("--dir in")),
             Meaning::Syn if self.is_negated => {
                 self.unsupport(Unsupported::Negated { option: name });

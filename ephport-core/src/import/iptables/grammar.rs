@@ -40,6 +40,8 @@ pub(super) enum Meaning {
     DestinationPortList,
     Syn,
     Mark,
+    /// `--icmp-type`; ip6tables accepts no ports with ICMPv6.
+    IcmpType,
     /// `--pol` of the match `policy`.
     Ipsec,
     /// `--dir` of the match `policy`.

@@ -95,7 +95,9 @@ const MATCHES: &[Module] = &[
         ],
     )
     .of(33),
-    Module::supported("icmp", &[unsupported(&["--icmp-type"])]).of(1).requires(&["--icmp-type"]),
+    Module::supported("icmp", &[one(&["--icmp-type"], Meaning::IcmpType).negatable()])
+        .of(1)
+        .requires(&["--icmp-type"]),
     Module::supported("icmp6", &[unsupported(&["--icmpv6-type"])])
         .of(58)
         .requires(&["--icmpv6-type"]),

@@ -11,7 +11,7 @@ use crate::net::family::{Families, Family};
 use crate::net::interface::InterfacePattern;
 use crate::net::port::PortRange;
 use crate::net::port_set::PortSet;
-use crate::net::protocol::Protocol;
+use crate::net::protocol::{Protocol, Protocols};
 use crate::policy::scope::{Ipsec, OutInterfaces, Scope};
 use crate::policy::selection::NatFlags;
 use crate::policy::{Address, PickUp, Policy, PolicyError, PolicyName, PolicySpec};
@@ -151,7 +151,7 @@ impl Rule {
         let protocol = self.protocol.number().and_then(Protocol::from_number);
         let scope = Scope {
             families: Families::from(self.family),
-            protocols: protocol.into_iter().collect(),
+            protocols: Some(protocol.into_iter().collect()),
             ..self.scope.clone()
         };
         Policy::new(PolicySpec {
@@ -194,6 +194,7 @@ impl Rule {
 #[derive(Debug)]
 pub(super) struct Matched {
     scope: Scope,
+    protocols: Protocols,
     source_ports: PortSet,
 }
 
@@ -208,19 +209,19 @@ impl From<Rule> for Matched {
             named => named.into_iter().collect(),
         };
         let protocols = protocols.into_iter().collect();
-        Self { scope: Scope { protocols, ..rule.scope }, source_ports: rule.source_ports }
+        Self { scope: rule.scope, protocols, source_ports: rule.source_ports }
     }
 }
 
 impl Matched {
     /// Whether some packet may match the rule and the policy.
     pub(super) fn meets(&self, policy: &PolicySpec) -> bool {
-        let (own, other) = (&self.scope, &policy.scope);
+        let (own, other, protocols) = (&self.scope, &policy.scope, policy.protocols());
         let networks_meet = |a: &[IpNet], b: &[IpNet]| {
             let meets = |a: &IpNet| b.iter().any(|b| a.contains(b) || b.contains(a));
             a.is_empty() || b.is_empty() || a.iter().any(meets)
         };
-        own.protocols.iter().any(|protocol| other.protocols.contains(protocol))
+        self.protocols.iter().any(|protocol| protocols.contains(protocol))
             && networks_meet(&own.sources, &other.sources)
             && networks_meet(&own.destinations, &other.destinations)
             && interfaces_meet(&own.out_interfaces, &other.out_interfaces)

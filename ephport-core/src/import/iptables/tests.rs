@@ -47,7 +47,7 @@ fn the_original_one_liner() {
         scope: Scope {
             out_interfaces: OutInterfaces::Any,
             families: Families::Ipv4,
-            protocols: "tcp".parse().unwrap(),
+            protocols: Some("tcp".parse().unwrap()),
             ipsec: Ipsec::Match,
             ..Scope::default()
         },
@@ -214,6 +214,9 @@ fn rules_that_become_policies() {
         ("-p tcp --syn", "protocols = [tcp]; to-ports = 9"),
         ("-p tcp -d 192.0.2.1", "protocols = [tcp]; destinations = [192.0.2.1/32]; to-ports = 9"),
         ("-p tcp --dport 80", "protocols = [tcp]; destination-ports = 80; to-ports = 9"),
+        ("-p icmp", "protocols = [icmp]; to-ports = 9"),
+        ("-p icmp -m icmp --icmp-type 8", "protocols = [icmp]; to-ports = 9"),
+        ("-p 1 --icmp-type echo-request", "protocols = [icmp]; to-ports = 9"),
         (
             "-p tcp -m multiport ! --dports 80,443",
             "protocols = [tcp]; destination-ports = 1-79,81-442,444-65535; to-ports = 9",
@@ -292,15 +295,16 @@ fn skipped_matches_have_a_reason() {
             "-p tcp -m statistic --mode random --probability 0.5",
             "policies do not support match `statistic`",
         ),
-        ("-p icmp", "-p: icmp has no ports to translate: expected tcp, udp, udplite or sctp"),
+        ("-p icmp --icmp-type 13", "policies do not support `--icmp-type`"),
+        ("-p icmp ! --icmp-type 8", "policies do not support `! --icmp-type`"),
         (
             "-p 33",
             "-p: the kernel translates the address of dccp but not its ports: \
-             expected tcp, udp, udplite or sctp",
+             expected tcp, udp, udplite, sctp, icmp or icmpv6",
         ),
         ("-p 50", NO_PROTOCOL),
         ("-p 0132", NO_PROTOCOL),
-        ("-p 256", "-p: unknown protocol `256`: expected tcp, udp, udplite or sctp"),
+        ("-p 256", "-p: unknown protocol `256`: expected tcp, udp, udplite, sctp, icmp or icmpv6"),
         ("-p tcp -s 10.0.0.0/33", "-s `10.0.0.0/33`: expected a network like 10.0.0.0/8"),
         ("-p tcp -s localhost", "-s `localhost`: expected a network like 10.0.0.0/8"),
         ("-p udplite", NO_PROTOCOL),

@@ -20,16 +20,13 @@ const MAX_INTERFACE_LEN: usize = 15;
 const MAX_PORTS: usize = 15;
 
 /// Protocols by the names of /etc/protocols that a rule may have, beside those of [`Protocol`].
-const OTHER_PROTOCOLS: [(&str, u8); 12] = [
-    ("icmp", 1),
+const OTHER_PROTOCOLS: [(&str, u8); 9] = [
     ("igmp", 2),
     ("dccp", 33),
     ("ddp", 37),
     ("gre", 47),
     ("esp", 50),
     ("ah", 51),
-    ("ipv6-icmp", 58),
-    ("icmpv6", 58),
     ("ospf", 89),
     ("mh", 135),
     ("all", 0),
@@ -146,6 +143,12 @@ pub(super) fn mark(option: &'static str, text: &str) -> Result<Option<Mark>, Ski
         return Ok(None);
     }
     Mark::new(value, mask).map(Some).map_err(|error| Unsupported::Mark { option, error }.into())
+}
+
+/// Whether `--icmp-type` matches echo requests by this value.
+pub(super) fn is_echo_request(text: &str) -> bool {
+    const NAMES: [&str; 5] = ["8", "8/0", "echo-request", "ping", "any"];
+    NAMES.contains(&text.to_ascii_lowercase().as_str())
 }
 
 /// A rule number of a chain, from 1.

@@ -123,7 +123,7 @@ fn errors_of_values() {
         "protocols = [\"tcp\", \"é\"]",
         "protocols = [\"tcp\", true]",
         "protocols = [ ]",
-        "protocols = \"icmp\"",
+        "protocols = \"gre\"",
         "sources = [\"10.0.0.0/33\"]",
         "sources = [\"10.0.0.0/8\", \"10.0.0.1/8\"]",
         "sources = \"10.0.0.0/8,2001:db8::1/32\"",
@@ -151,7 +151,7 @@ fn errors_of_values() {
     ]);
     expect![[r#"
         protocols = ["tcp", "é"]
-        => line 4, column 21: protocols "é": unknown protocol `é`: expected tcp, udp, udplite or sctp
+        => line 4, column 21: protocols "é": unknown protocol `é`: expected tcp, udp, udplite, sctp, icmp or icmpv6
 
         protocols = ["tcp", true]
         => line 4, column 21: protocols true: expected a string or a list of strings, like ["tcp"]
@@ -159,8 +159,8 @@ fn errors_of_values() {
         protocols = [ ]
         => line 4, column 13: protocols [ ]: an empty list has no meaning: omit the key, or name something
 
-        protocols = "icmp"
-        => line 4, column 13: protocols "icmp": icmp has no ports to translate: expected tcp, udp, udplite or sctp
+        protocols = "gre"
+        => line 4, column 13: protocols "gre": gre has no ports to translate: expected tcp, udp, udplite, sctp, icmp or icmpv6
 
         sources = ["10.0.0.0/33"]
         => line 4, column 12: sources "10.0.0.0/33": `10.0.0.0/33` is not a network: expected one like 10.0.0.0/8 or 2001:db8::/32, or an address
@@ -751,10 +751,7 @@ fn policies_are_json_with_numbers() {
             "per_source_stable": false,
             "persistent": false,
             "pick_up": "opening",
-            "protocols": [
-              "tcp",
-              "udp"
-            ],
+            "protocols": null,
             "random": true,
             "source_ports": [
               {

@@ -3,6 +3,7 @@
 use crate::allocation::block_table::{BlockTable, ExplicitBlocks};
 use crate::net::family::{Families, Family};
 use crate::net::interface::{InterfaceError, InterfacePattern, InterfacePatterns};
+use crate::net::protocol::Protocol;
 use crate::policy::scope::OutInterfaces;
 use crate::policy::spec::{PolicySpec, Target};
 use crate::policy::value::{Input, InputError, Value, ValueError};
@@ -52,6 +53,12 @@ pub(super) fn set_families(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(
         [first, rest @ ..] if rest.iter().all(|family| family == first) => (*first).into(),
         _ => Families::Both,
     };
+    Ok(())
+}
+
+pub(super) fn set_protocols(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {
+    let protocols = input.each(str::parse::<Protocol>)?;
+    spec.scope.protocols = if input.items().is_empty() { None } else { Some(protocols) };
     Ok(())
 }
 

@@ -107,6 +107,14 @@ impl Payload {
     pub const TCP_FLAGS: Self =
         Self { dreg: Register::R1, base: NFT_PAYLOAD_TRANSPORT_HEADER, offset: 13, len: 1 };
 
+    /// The type of a message of ICMP or ICMPv6 (RFC 792, RFC 4443 §2.1).
+    pub const ICMP_TYPE: Self =
+        Self { dreg: Register::R1, base: NFT_PAYLOAD_TRANSPORT_HEADER, offset: 0, len: 1 };
+
+    /// The identifier of an echo request (RFC 792, RFC 4443 §4.1).
+    pub const ECHO_IDENTIFIER: Self =
+        Self { dreg: Register::R1, base: NFT_PAYLOAD_TRANSPORT_HEADER, offset: 4, len: 2 };
+
     /// The source address of IPv4 (RFC 791 §3.1).
     pub const IPV4_SOURCE: Self = Self::network(12, 4);
     /// The destination address of IPv4.
