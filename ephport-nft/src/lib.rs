@@ -21,6 +21,7 @@
 //! | print them for `nft -f` | [`TableState::to_nft`] of [`Plan::table`] |
 //! | know what would change | [`Installed::drift`] |
 //! | react to changes by other processes | [`client::Events`] |
+//! | install them again after another process removed them | [`Client::restore`] |
 //! | let no other process change them | [`Client::owning`] |
 //! | react to changes of links, addresses and routes | [`host::Changes`] |
 //! | write, read or import a policy | the crate [`ephport_core`] |

@@ -67,6 +67,8 @@ struct Flushed {
     /// The longest time between a packet that left outside the range and the last one before it that did not.
     worst_gap: Duration,
     restores: usize,
+    /// The longest time from the notice of a flush to the end of the restoration, as the guard logs it.
+    slowest: Duration,
 }
 
 /// Flushes the ruleset `count` times while packets of new connections are forwarded.
@@ -120,8 +122,12 @@ fn flush_under_load(count: usize, args: &[&str]) -> Flushed {
             worst_gap = worst_gap.max(time.saturating_duration_since(last_inside));
         }
     }
-    let restores = guard.log().lines().filter(|line| line.contains("event=restored")).count();
-    Flushed { sent: sent.len(), arrived, leaked, worst_gap, restores }
+    let log = guard.log();
+    let restorations = log.lines().filter(|line| line.contains("event=restored"));
+    let micros = |line: &str| line.split_once("microseconds=")?.1.split(' ').next()?.parse().ok();
+    let times: Vec<u64> = restorations.map(|line| micros(line).unwrap()).collect();
+    let slowest = Duration::from_micros(times.iter().copied().max().unwrap_or_default());
+    Flushed { sent: sent.len(), arrived, leaked, worst_gap, restores: times.len(), slowest }
 }
 
 #[test]
@@ -135,10 +141,10 @@ fn owned_table_survives_flushes_under_load() {
 #[test]
 fn flushed_table_is_restored_under_load() {
     let flushed = flush_under_load(200, &["--no-owner"]);
-    let Flushed { sent, arrived, leaked, worst_gap, restores } = flushed;
+    let Flushed { sent, arrived, leaked, worst_gap, restores, slowest } = flushed;
     println!(
         "200 flushes without ownership: {leaked} of {arrived} packets outside, {sent} sent; worst gap \
-         {worst_gap:?}, {restores} restorations"
+         {worst_gap:?}; {restores} restorations, the slowest {slowest:?} after its notice"
     );
     assert!(restores == 200 && arrived > leaked, "{restores} {arrived} {leaked}");
 }

@@ -388,7 +388,7 @@ impl<'a, 'b> Guard<'a, 'b> {
     fn restore(&mut self, author: Option<Commit>) {
         let Some(kept) = &self.kept else { return };
         let begin = Instant::now();
-        match self.client.apply(&kept.table) {
+        match self.client.restore(&kept.table) {
             Ok(Applied::Unchanged) => {}
             Ok(applied) => {
                 self.counts.restores += 1;

@@ -141,6 +141,18 @@ impl<T: Transport> Client<T> {
         self.install_around_connections(desired)
     }
 
+    /// Install a table that was read back after [`apply`](Client::apply), in one transaction, with its
+    /// counters and the connections that enforcement excepts. Connections that were opened while the table
+    /// was absent are as any others: enforcement drops them if their port is not permitted. Nothing but the
+    /// table is read, so that it is absent for as short as possible.
+    ///
+    /// # Errors
+    /// [`Error`]; the kernel then has what it had before, except after [`Error::Unconfirmed`].
+    pub fn restore(&mut self, table: &TableState) -> Result<Applied, Error> {
+        self.check_table(table)?;
+        self.install(table)
+    }
+
     /// Install `desired` in one transaction.
     fn install(&mut self, desired: &TableState) -> Result<Applied, Error> {
         Ok(self.install_over(desired, |_| true)?.unwrap_or(Applied::Unchanged))

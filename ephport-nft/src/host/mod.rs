@@ -155,8 +155,12 @@ fn listeners(protocol: Protocol) -> PortSet {
 }
 
 /// Whether the kernel has IPsec (CONFIG_XFRM): without it no packet is protected, and `rt ipsec` is unknown.
+///
+/// The sysctl is only in network namespaces of the initial user namespace, the file only with
+/// CONFIG_XFRM_STATISTICS, and the socket only with CONFIG_XFRM_USER.
 fn knows_ipsec() -> bool {
-    Path::new("/proc/sys/net/core/xfrm_larval_drop").exists()
+    let files = ["/proc/sys/net/core/xfrm_larval_drop", "/proc/thread-self/net/xfrm_stat"];
+    files.iter().any(|file| Path::new(file).exists()) || Socket::xfrm().is_ok()
 }
 
 /// Whether the kernel knows UDP-Lite (RFC 3828). Linux 7.2 and later do not: NAT changes the address of
