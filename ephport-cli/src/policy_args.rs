@@ -129,7 +129,7 @@ impl FromArgMatches for PolicyArgs {
         for key in &KEYS {
             let texts = texts(matches, key);
             if !texts.is_empty() {
-                let input = Input::list(texts.clone());
+                let input = Input::texts(texts.clone());
                 key.set(&mut spec, &input).map_err(|error| invalid(key, &texts, &error))?;
             }
         }

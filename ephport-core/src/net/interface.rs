@@ -204,19 +204,39 @@ impl<'a> IntoIterator for &'a InterfacePatterns {
     }
 }
 
-/// Names and prefixes joined by commas: `eth0,wg*`.
+/// The names of a text, separated by commas, without the spaces around them. `\,` is a comma of a name.
+pub(crate) fn split_names(text: &str) -> Vec<String> {
+    let mut names = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let c = match c {
+            ',' => {
+                names.push(String::new());
+                continue;
+            }
+            '\\' => chars.next_if_eq(&',').unwrap_or(c),
+            _ => c,
+        };
+        if let Some(name) = names.last_mut() {
+            name.push(c);
+        }
+    }
+    names.iter().map(|name| name.trim().to_owned()).collect()
+}
+
+/// Names and prefixes joined by commas: `eth0,wg*`; a comma of a name is `\,`.
 impl FromStr for InterfacePatterns {
     type Err = InterfaceError;
 
     fn from_str(text: &str) -> Result<Self, InterfaceError> {
-        let patterns = text.split(',').map(|pattern| pattern.trim().parse());
+        let patterns = split_names(text).into_iter().map(|pattern| pattern.parse());
         Self::new(patterns.collect::<Result<Vec<_>, _>>()?)
     }
 }
 
 impl fmt::Display for InterfacePatterns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.iter().map(ToString::to_string).collect();
+        let names: Vec<_> = self.iter().map(|name| name.to_string().replace(',', "\\,")).collect();
         f.write_str(&names.join(","))
     }
 }
@@ -391,6 +411,24 @@ mod tests {
         }
         for text in [".", "..", "a:b", "a\tb", "a\u{7f}b", "a\"b", "a\\b", "éééééééé"] {
             assert!(text.parse::<InterfaceName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn commas_separate_names_unless_escaped() {
+        for (text, names) in [
+            ("eth0, wg*", vec!["eth0", "wg*"]),
+            (r"a\,b,c", vec!["a,b", "c"]),
+            (r"\,", vec![","]),
+            (r"a\,*", vec!["a,*"]),
+        ] {
+            let patterns: InterfacePatterns = text.parse().unwrap();
+            let found: Vec<_> = patterns.iter().map(ToString::to_string).collect();
+            assert_eq!(found, names, "{text}");
+            assert_eq!(patterns.to_string().parse(), Ok(patterns), "{text}");
+        }
+        for text in [r"a\b", r"a,", r"a\", ","] {
+            assert!(text.parse::<InterfacePatterns>().is_err(), "{text}");
         }
     }
 

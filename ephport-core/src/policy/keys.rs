@@ -9,7 +9,7 @@ use crate::net::network::network;
 use crate::policy::key::{Flag, Group, Key, Kind};
 use crate::policy::value::Value;
 use convert::{
-    blocks, families, map_e, out_interfaces, pattern, set_blocks, set_families, set_mark,
+    blocks, families, map_e, out_interfaces, set_blocks, set_families, set_mark,
     set_out_interfaces, set_protocols, set_to_ports, to_ports,
 };
 
@@ -77,7 +77,7 @@ pub const KEYS: [Key; 29] = [
         example: "[\"wg0\"]",
         get: |spec| Some(Value::list(&spec.scope.except_interfaces)),
         set: |spec, input| {
-            spec.scope.except_interfaces = input.each(pattern)?;
+            spec.scope.except_interfaces = input.interfaces()?;
             Ok(())
         },
         ..Key::BASE
@@ -94,7 +94,7 @@ pub const KEYS: [Key; 29] = [
         example: "[\"docker0\", \"br-*\"]",
         get: |spec| Some(Value::list(&spec.scope.in_interfaces)),
         set: |spec, input| {
-            spec.scope.in_interfaces = input.each(pattern)?;
+            spec.scope.in_interfaces = input.interfaces()?;
             Ok(())
         },
         ..Key::BASE

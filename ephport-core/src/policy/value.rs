@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::allocation::blocks::BlockError;
 use crate::allocation::map_e::MapEError;
-use crate::net::interface::InterfaceError;
+use crate::net::interface::{InterfaceError, InterfacePattern, split_names};
 use crate::net::mark::{Mark, MarkError};
 use crate::net::network::NetworkError;
 use crate::net::port::PortError;
@@ -17,26 +17,35 @@ use crate::net::protocol::ProtocolError;
 use crate::policy::name::NameError;
 use crate::word::WordError;
 
-/// A value as it is written: the items of a list, or one text.
+/// A value as it is written: the items of a list, or texts that may have several values each.
 #[derive(Clone, Debug)]
-pub struct Input<'a>(Vec<&'a str>);
+pub struct Input<'a> {
+    items: Vec<&'a str>,
+    is_list: bool,
+}
 
 impl<'a> Input<'a> {
     /// The items of a list.
     #[must_use]
     pub fn list(items: Vec<&'a str>) -> Self {
-        Self(items)
+        Self { items, is_list: true }
     }
 
-    /// One text.
+    /// The texts of a flag that is repeated; commas separate the values of each.
+    #[must_use]
+    pub fn texts(items: Vec<&'a str>) -> Self {
+        Self { items, is_list: false }
+    }
+
+    /// One text; commas separate its values.
     #[must_use]
     pub fn text(text: &'a str) -> Self {
-        Self(vec![text])
+        Self::texts(vec![text])
     }
 
     /// The items.
     pub(super) fn items(&self) -> &[&'a str] {
-        &self.0
+        &self.items
     }
 
     /// The value of the only item.
@@ -44,7 +53,7 @@ impl<'a> Input<'a> {
     where
         ValueError: From<T::Err>,
     {
-        match self.0.as_slice() {
+        match self.items.as_slice() {
             [text] => text.trim().parse().map_err(InputError::first),
             _ => Err(InputError::first(ValueError::Several)),
         }
@@ -59,7 +68,7 @@ impl<'a> Input<'a> {
         ValueError: From<E>,
         C: FromIterator<T>,
     {
-        let texts = self.0.iter().enumerate();
+        let texts = self.items.iter().enumerate();
         let parts =
             texts.flat_map(|(item, text)| text.split(',').map(move |part| (item, part.trim())));
         parts
@@ -69,9 +78,21 @@ impl<'a> Input<'a> {
             .collect()
     }
 
+    /// The interfaces of all items. An item of a list is one interface, whose name may contain commas; in other
+    /// texts a comma separates interfaces, and `\,` is a comma of a name.
+    pub(super) fn interfaces(&self) -> Result<Vec<InterfacePattern>, InputError> {
+        let patterns = self.items.iter().enumerate().flat_map(|(item, text)| {
+            let names = if self.is_list { vec![text.trim().into()] } else { split_names(text) };
+            names.into_iter().map(move |name| {
+                name.parse().map_err(|error: InterfaceError| InputError { item, error: error.into() })
+            })
+        });
+        patterns.collect()
+    }
+
     /// The ports of all items.
     pub(super) fn ports(&self) -> Result<PortSet, InputError> {
-        let sets = self.0.iter().enumerate().map(|(item, text)| {
+        let sets = self.items.iter().enumerate().map(|(item, text)| {
             text.parse().map_err(|error: PortError| InputError { item, error: error.into() })
         });
         sets.collect::<Result<Vec<PortSet>, _>>()
@@ -80,7 +101,7 @@ impl<'a> Input<'a> {
 
     /// Whether the only item is this word, in lower or upper case.
     pub(super) fn is(&self, word: &str) -> bool {
-        matches!(self.0.as_slice(), [text] if text.trim().eq_ignore_ascii_case(word))
+        matches!(self.items.as_slice(), [text] if text.trim().eq_ignore_ascii_case(word))
     }
 }
 

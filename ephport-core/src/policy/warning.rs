@@ -48,7 +48,8 @@ pub enum Warning {
     /// A pattern that covers no interface of the host now.
     #[error(
         "policy {policy}: no interface matches `{pattern}` now; the policy applies to it as soon as one \
-         does"
+         does{}",
+        if pattern.to_string().contains(',') { ". The comma is a part of the name: each item of a list is one" } else { "" }
     )]
     NoInterface {
         /// The policy.

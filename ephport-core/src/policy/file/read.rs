@@ -171,7 +171,9 @@ impl Fields<'_> {
             let wrong = items.iter().find(|item| text(key, item).is_none());
             return Err(self.wrong_type(key, wrong.map_or(value.span(), |item| item.span())));
         };
-        let input = Input::list(texts.iter().map(Cow::as_ref).collect());
+        let texts = texts.iter().map(Cow::as_ref).collect();
+        let is_list = matches!(value.get_ref(), DeValue::Array(_));
+        let input = if is_list { Input::list(texts) } else { Input::texts(texts) };
         key.set(spec, &input).map_err(|InputError { item, error }| {
             let span = items.get(item).map_or_else(|| value.span(), |item| item.span());
             let (key, found) = (key.name, self.source.quote(&span));

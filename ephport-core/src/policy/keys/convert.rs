@@ -2,16 +2,12 @@
 
 use crate::allocation::block_table::{BlockTable, ExplicitBlocks};
 use crate::net::family::{Families, Family};
-use crate::net::interface::{InterfaceError, InterfacePattern, InterfacePatterns};
+use crate::net::interface::InterfacePatterns;
 use crate::net::protocol::Protocol;
 use crate::policy::scope::OutInterfaces;
 use crate::policy::spec::{PolicySpec, Target};
 use crate::policy::value::{Input, InputError, Value, ValueError};
 use crate::word::WordError;
-
-pub(super) fn pattern(text: &str) -> Result<InterfacePattern, InterfaceError> {
-    text.parse()
-}
 
 pub(super) fn out_interfaces(out: &OutInterfaces) -> Value {
     match out {
@@ -29,8 +25,8 @@ pub(super) fn set_out_interfaces(
     } else if input.is("uplinks") {
         OutInterfaces::Uplinks
     } else {
-        let patterns: Vec<_> = input.each(pattern)?;
-        OutInterfaces::Matching(InterfacePatterns::new(patterns).map_err(InputError::first)?)
+        let patterns = InterfacePatterns::new(input.interfaces()?).map_err(InputError::first)?;
+        OutInterfaces::Matching(patterns)
     };
     Ok(())
 }
