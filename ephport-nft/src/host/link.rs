@@ -7,7 +7,7 @@ use ephport_core::InterfaceName;
 use super::list;
 use crate::netlink::{Attr, CodecError, NetlinkError, Reader, Socket};
 use crate::uapi::{
-    ARPHRD_LOOPBACK, IFLA_ALT_IFNAME, IFLA_BR_NF_CALL_IP6TABLES, IFLA_BR_NF_CALL_IPTABLES,
+    ARPHRD_LOOPBACK, IFF_UP, IFLA_ALT_IFNAME, IFLA_BR_NF_CALL_IP6TABLES, IFLA_BR_NF_CALL_IPTABLES,
     IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_PROP_LIST, IFLA_VRF_TABLE,
     RTM_GETLINK, RTM_NEWLINK,
 };
@@ -24,6 +24,8 @@ pub(super) struct Link {
     pub(super) alternative_names: Vec<InterfaceName>,
     /// Whether it is loopback.
     pub(super) is_loopback: bool,
+    /// Whether it is up (`ip link set up`).
+    pub(super) is_up: bool,
     /// Its kind, where policies depend on it.
     pub(super) kind: Kind,
 }
@@ -65,7 +67,8 @@ fn link(body: &[u8]) -> Result<Option<(u32, Link)>, CodecError> {
     let [_family, _padding, low, high] = reader.array(WHAT)?;
     let device_type = u16::from_ne_bytes([low, high]);
     let index = reader.u32_ne(WHAT)?;
-    reader.slice(WHAT, IFINFOMSG_LEN - 8)?;
+    let is_up = reader.u32_ne(WHAT)? & IFF_UP != 0;
+    reader.slice(WHAT, IFINFOMSG_LEN - 12)?;
     let (mut name, mut alternative_names, mut kind) = (None, Vec::new(), Kind::Other);
     for attr in reader.attrs() {
         let attr = attr?;
@@ -84,7 +87,7 @@ fn link(body: &[u8]) -> Result<Option<(u32, Link)>, CodecError> {
         }
     }
     let is_loopback = device_type == ARPHRD_LOOPBACK;
-    Ok(name.map(|name| (index, Link { name, alternative_names, is_loopback, kind })))
+    Ok(name.map(|name| (index, Link { name, alternative_names, is_loopback, is_up, kind })))
 }
 
 /// The kind in an `IFLA_LINKINFO`.

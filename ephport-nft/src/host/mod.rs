@@ -98,7 +98,8 @@ fn default_routes(links: &BTreeMap<u32, Link>, routes: &Routes) -> Vec<DefaultRo
     named.into_iter().collect()
 }
 
-/// The local addresses that are valid outside whatever the output interface.
+/// The local addresses that are valid outside whatever the output interface. Those of an interface that is down
+/// are none: Kubernetes has the addresses of services on such dummy interfaces (`kube-ipvs0`, `nodelocaldns`).
 fn kept_sources(links: &BTreeMap<u32, Link>, routes: &Routes) -> Vec<IpAddr> {
     let uplinks = routes.uplinks();
     let is_kept = |(network, index): &&(IpNet, u32)| {
@@ -107,12 +108,22 @@ fn kept_sources(links: &BTreeMap<u32, Link>, routes: &Routes) -> Vec<IpAddr> {
         let is_private = PRIVATE_NETWORKS.iter().any(|net| net.contains(&address));
         let is_own = link.is_loopback || link.kind == Kind::Dummy;
         network.prefix_len() == network.max_prefix_len()
+            && link.is_up
             && !address.is_loopback()
+            && !is_link_local(address)
             && (is_own || !is_private && !uplinks.contains(index))
     };
     let kept: BTreeSet<_> =
         routes.local.iter().filter(is_kept).map(|(network, _)| network.addr()).collect();
     kept.into_iter().collect()
+}
+
+/// 169.254/16 and fe80::/10, which are valid on one link only.
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
 }
 
 /// Whether the sysctl is other than 0, in this thread's network namespace; `None` if it cannot be read.
