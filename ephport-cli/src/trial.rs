@@ -160,8 +160,8 @@ impl Holder {
         Ok(Self { listener, foreground, signals: SignalFd::with_flags(&ending, flags)? })
     }
 
-    /// Wait for at most `time`.
-    pub(crate) fn wait(&mut self, time: Duration) -> End {
+    /// Wait for at most `time`; `refused` gets the user of each process that may not confirm.
+    pub(crate) fn wait(&mut self, time: Duration, mut refused: impl FnMut(u32)) -> End {
         let end = Instant::now() + time;
         loop {
             // Whole milliseconds, rounded up: less than one would be none.
@@ -184,17 +184,20 @@ impl Holder {
             if signal && let Ok(Some(signal)) = self.signals.read_signal() {
                 return End::Signal(name(signal.ssi_signo));
             }
-            if asks && let Some(asking) = self.accept() {
-                return End::Confirmed(Some(asking));
+            match asks.then(|| self.accept()).flatten() {
+                Some(Ok(asking)) => return End::Confirmed(Some(asking)),
+                Some(Err(user)) => refused(user),
+                None => {}
             }
         }
     }
 
-    /// A process of root or of this user.
-    fn accept(&self) -> Option<Asking> {
+    /// A process of root or of this user; the user of any other.
+    fn accept(&self) -> Option<Result<Asking, u32>> {
         let (stream, _) = self.listener.accept().ok()?;
         let user = getsockopt(&stream, PeerCredentials).ok()?.uid();
-        (user == 0 || user == geteuid().as_raw()).then_some(Asking(stream))
+        let may = user == 0 || user == geteuid().as_raw();
+        Some(if may { Ok(Asking(stream)) } else { Err(user) })
     }
 }
 

@@ -21,7 +21,7 @@ use crate::policy::selection::{Distribution, PortSelection, Translation};
 use crate::policy::{Address, PickUp};
 use crate::resolve::{PermittedPorts, ResolvedPolicy};
 
-pub use enforcement::{CtState, enforcing_policy, permits};
+pub use enforcement::{CtState, enforcing_policy, permits, permits_authenticated};
 
 /// The smallest of several ranges in which a permitted source port is kept, in ports. A connection
 /// that is kept in its range cannot get a port of another when its own is taken, and a small range
@@ -157,24 +157,39 @@ impl ResolvedPolicy {
     /// The reason why `flow` is out of scope whatever its source port; `None` if it is in scope.
     #[must_use]
     pub fn out_of_scope(&self, flow: &Flow) -> Option<Reason> {
+        let (source, destination) = (flow.source().ip(), flow.destination());
+        self.path_out_of_scope(flow)
+            .or_else(|| self.endpoints_out_of_scope(flow.protocol(), source, destination))
+            .or_else(|| self.packet_out_of_scope(flow))
+    }
+
+    /// The same for a packet whose protocol and ports cannot be read, because they are after an
+    /// authentication header.
+    fn authenticated_out_of_scope(&self, flow: &Flow) -> Option<Reason> {
+        let (source, destination) = (flow.source().ip(), flow.destination().ip());
+        self.path_out_of_scope(flow)
+            .or_else(|| self.unmet_endpoints(None, source, destination, true))
+            .or_else(|| self.packet_out_of_scope(flow))
+    }
+
+    fn path_out_of_scope(&self, flow: &Flow) -> Option<Reason> {
         let out = flow.out_interface();
         let is_excepted = self.except_interfaces.iter().any(|pattern| pattern.matches(out));
-        let path = [
+        first_unmet(&[
             (flow.destination_type() == AddressType::Unicast, Reason::NotUnicast),
             (!flow.is_bridged(), Reason::Bridged),
             (self.out_interfaces.contains(out), Reason::Interface),
             (!is_excepted, Reason::ExceptedInterface),
             (self.has_in_interface(flow), Reason::InInterface),
             (self.has_origin(flow), Reason::Origin),
-        ];
-        let packet = [
+        ])
+    }
+
+    fn packet_out_of_scope(&self, flow: &Flow) -> Option<Reason> {
+        first_unmet(&[
             (self.mark.is_none_or(|mark| mark.matches(flow.mark())), Reason::Mark),
             (self.ipsec == Ipsec::Match || !flow.is_ipsec(), Reason::Ipsec),
-        ];
-        let (source, destination) = (flow.source().ip(), flow.destination());
-        first_unmet(&path)
-            .or_else(|| self.endpoints_out_of_scope(flow.protocol(), source, destination))
-            .or_else(|| first_unmet(&packet))
+        ])
     }
 
     /// The reason why a connection between these addresses is out of scope whatever its interfaces,
@@ -186,15 +201,25 @@ impl ResolvedPolicy {
         source: IpAddr,
         destination: SocketAddr,
     ) -> Option<Reason> {
-        let among = |nets: &[IpNet], address: IpAddr| nets.iter().any(|net| net.contains(&address));
-        let within = |nets: &[IpNet], address: IpAddr| nets.is_empty() || among(nets, address);
         let port = Port::new(destination.port());
         let has_port =
             !protocol.has_ports() || port.is_ok_and(|port| self.destination_ports.contains(port));
-        let destination = destination.ip();
+        self.unmet_endpoints(Some(protocol), source, destination.ip(), has_port)
+    }
+
+    /// A protocol that is not known meets each condition. `has_port`: the destination port is in scope.
+    fn unmet_endpoints(
+        &self,
+        protocol: Option<Protocol>,
+        source: IpAddr,
+        destination: IpAddr,
+        has_port: bool,
+    ) -> Option<Reason> {
+        let among = |nets: &[IpNet], address: IpAddr| nets.iter().any(|net| net.contains(&address));
+        let within = |nets: &[IpNet], address: IpAddr| nets.is_empty() || among(nets, address);
         first_unmet(&[
             (self.families.contains(Family::of(source)), Reason::Family),
-            (self.protocols.contains(protocol), Reason::Protocol),
+            (protocol.is_none_or(|known| self.protocols.contains(known)), Reason::Protocol),
             (within(&self.sources, source), Reason::Source),
             (within(&self.destinations, destination), Reason::Destination),
             (!among(&self.except_destinations, destination), Reason::ExceptedDestination),

@@ -54,7 +54,7 @@ pub struct HostFacts {
     pub tcp_listeners: PortSet,
     /// The ports of the UDP sockets without a remote address.
     pub udp_listeners: PortSet,
-    /// The ports among them that WireGuard devices listen on.
+    /// The ports of `udp_listeners` that WireGuard devices listen on.
     pub wireguard_ports: PortSet,
 }
 

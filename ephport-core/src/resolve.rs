@@ -135,7 +135,8 @@ impl Policy {
             (Address::Auto, Target::MapE(_)) => Address::Masquerade,
             (address, _) => address,
         };
-        let is_local = spec.scope.origin != Origin::Forwarded && spec.scope.in_interfaces.is_empty();
+        let is_local =
+            spec.scope.origin != Origin::Forwarded && spec.scope.in_interfaces.is_empty();
         let kept_sources = match address {
             Address::Auto if is_local => host.kept_sources.clone(),
             _ => Vec::new(),

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use ephport_core::decision::{CtState, Effect, evaluate, permits};
+use ephport_core::decision::{CtState, Effect, evaluate, permits, permits_authenticated};
 use ephport_core::strategies::{addresses, flows, policies, ports, scopes, selections, targets};
 use ephport_core::{Address, Document, Flow, HostFacts, Policy, Port, ResolvedPolicy};
 use proptest::strategy::{Strategy, ValueTree};
@@ -20,8 +20,9 @@ use crate::table::layout::POSTROUTING;
 use crate::table::layout::{FAMILY, TABLE};
 use crate::table::{Set, TableState};
 use crate::uapi::{
-    NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
-    NFTA_GEN_ID, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_ERROR, NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS,
+    IPPROTO_AH, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM,
+    NFT_MSG_NEWTABLE, NFTA_GEN_ID, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_ERROR, NLMSGERR_ATTR_MSG,
+    NLMSGERR_ATTR_OFFS,
 };
 
 /// What a target calls.
@@ -277,6 +278,10 @@ fn on_one(
         })
         .or_else(|| gate(leaving, state))
         .or_else(|| gate(flow.source_port(), CtState::New))
+        .or_else(|| {
+            let packet = Packet::leaving(flow, leaving).with_state(state).with_protocol(IPPROTO_AH);
+            misjudged(ruleset, policies, flow, leaving, &packet)
+        })
 }
 
 /// Why the program does something else with a packet like `flow` than the policies mean, if it does.
@@ -310,8 +315,11 @@ pub fn misjudged(
     leaving: Port,
     packet: &Packet<'_>,
 ) -> Option<String> {
-    let is_known = packet.has_source_port();
-    let meant = !is_known || permits(policies, flow, packet.state(), leaving);
+    let state = packet.state();
+    let meant = match packet.protocol() {
+        IPPROTO_AH => permits_authenticated(policies, flow, state),
+        _ => !packet.has_source_port() || permits(policies, flow, state, leaving),
+    };
     let found = interpret::permits_packet(ruleset, packet);
     let is_so = found == Ok(meant);
     (!is_so).then(|| format!("{packet:?} by {leaving}: let out {meant}, program {found:?}"))

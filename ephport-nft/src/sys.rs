@@ -33,10 +33,11 @@ pub(crate) fn netlink_socket(protocol: c_int) -> nix::Result<OwnedFd> {
 /// Makes a second process that continues where this one does.
 ///
 /// # Errors
-/// `EBUSY` if this process has several threads or their count cannot be read: the child would have only
-/// the calling one, and the locks of all. Otherwise the error of fork.
+/// `EBUSY` if this process has several threads: the child would have only the calling one, and the locks of
+/// all. The error of `/proc` if they cannot be counted. Otherwise the error of fork.
 pub fn fork_single_threaded() -> nix::Result<ForkResult> {
-    let threads = std::fs::read_dir("/proc/self/task").map_err(|_| Errno::EBUSY)?;
+    let threads = std::fs::read_dir("/proc/self/task")
+        .map_err(|error| error.raw_os_error().map_or(Errno::EBUSY, Errno::from_raw))?;
     if threads.count() != 1 {
         return Err(Errno::EBUSY);
     }

@@ -524,6 +524,8 @@ pub const WGDEVICE_A_IFNAME: u16 = 2;
 pub const WGDEVICE_A_LISTEN_PORT: u16 = 6;
 
 // linux/netfilter/nf_tables_compat.h, linux/netfilter/xt_CT.h
+pub const NFTA_MATCH_NAME: u16 = 1;
+pub const NFTA_MATCH_INFO: u16 = 3;
 pub const NFTA_TARGET_NAME: u16 = 1;
 pub const NFTA_TARGET_INFO: u16 = 3;
 pub const XT_CT_NOTRACK: u16 = 1;

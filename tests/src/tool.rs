@@ -54,6 +54,12 @@ pub fn ok(host: &Host, line: &str) -> String {
     printed.out
 }
 
+/// Whether the kernel must have all that the tests can use, as those of `tests/kernels`.
+#[must_use]
+pub fn is_complete_kernel() -> bool {
+    std::env::var_os("EPHPORT_COMPLETE_KERNEL").is_some()
+}
+
 /// Whether the kernel accepts the command. One that does not is reported; with `EPHPORT_COMPLETE_KERNEL`, as in
 /// `tests/kernels`, every kernel must.
 ///
@@ -68,7 +74,7 @@ pub fn is_able(host: &Host, line: &str) -> bool {
         return true;
     }
     let reason = format!("this kernel refuses `{line}`: {}", printed.err.trim());
-    assert!(std::env::var_os("EPHPORT_COMPLETE_KERNEL").is_none(), "{reason}");
+    assert!(!is_complete_kernel(), "{reason}");
     // The test harness does not capture this.
     let _ = writeln!(std::io::stderr(), "skipped: {reason}");
     false

@@ -299,7 +299,10 @@ fn second_trial_is_refused() {
 #[test]
 fn other_users_cannot_confirm() {
     let host = Host::new("host").unwrap();
-    let trial = Trial::start(&host, LONG);
+    let mut command = Command::new(binary());
+    command.args(APPLY.split(' ')).arg(LONG).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut trial = Trial::spawn(&host, command);
+    let mut err = trial.child.stderr.take().unwrap();
     let script = "import socket\ns = socket.socket(socket.AF_UNIX)\n\
                   s.connect('\\0ephport-nft/confirm')\nprint(s.recv(9))";
     let mut command = Command::new("setpriv");
@@ -307,6 +310,13 @@ fn other_users_cannot_confirm() {
     command.env("PATH", "/usr/bin:/bin");
     let output = host.run(|| command.output()).unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "b''\n", "{output:?}");
+    // The administrator who waits reads it at once.
+    let mut first = [0; 64];
+    let count = err.read(&mut first).unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&first[..count]),
+        "warning: user 65534 tried to confirm, and was refused\n"
+    );
     assert_eq!(ephport(&host, "confirm").exit, Exit::Success);
     assert_eq!(trial.end().0, Some(0));
 }

@@ -3,6 +3,7 @@
 //! Expected texts are snapshots, see `commands.rs`.
 
 use ephport_cli::Exit;
+use ephport_tests::tool::nft_load;
 use ephport_tests::{CommandOutput, Host, PolicyFile, ephport_args};
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
@@ -256,6 +257,33 @@ fn explanation_is_printed_as_json() {
     );
     let untouched = json("udp 10.0.0.7:400 -> 203.0.113.9:53 oif eth1");
     assert_eq!((&untouched["translation"], &untouched["program"]), (&Value::Null, &json!([])));
+}
+
+/// A chain of another table that binds connections first.
+#[test]
+fn rules_of_other_tables_are_named() {
+    let (host, file) = (Host::new("host").unwrap(), PolicyFile::new(FILE));
+    host.link("eth0", &host, "eth1").unwrap();
+    nft_load(
+        &host,
+        "table ip other { chain post { type nat hook postrouting priority 50; udp dport 53 masquerade; }; }",
+    );
+    let flow = "udp 10.0.0.7:400 -> 203.0.113.9:53 oif eth1";
+    let words = ["explain", file.path(), "--flow", flow];
+    let ended = ephport_args(&host, words, b"");
+    assert!(
+        ended.out.ends_with(
+            "not translated by ephport (another NAT rule may): source port 400\n  \
+             the policies and their program agree\n  \
+             chain post of table ip other (nat, postrouting, priority 50) comes before ephport's: \
+             connections that it translates keep the port that it selects\n"
+        ),
+        "{}",
+        ended.out
+    );
+    let ended = ephport_args(&host, words.into_iter().chain(["--json"]), b"");
+    let printed: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(printed["warnings"][0]["kind"], "earlier-nat");
 }
 
 #[test]

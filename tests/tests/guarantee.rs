@@ -8,7 +8,7 @@ use ephport_tests::tool::{nft_load, ok, tool};
 use ephport_tests::wire::{Capture, Packet, Raw, Sender, ipv4, ipv6, plain, tcp, udp};
 use ephport_tests::{
     CLIENT_V4, CLIENT_V6, Connection, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, SERVER_V6,
-    Server, TrafficError, connect_within, dropped, ephport_ok, seen,
+    Server, TrafficError, connect_within, dropped, ephport_ok, is_long, seen,
 };
 
 const PORT: u16 = 443;
@@ -251,8 +251,16 @@ fn hostile_packets_escape(
 ) -> BTreeMap<String, (usize, String)> {
     let net = prepared(conditions);
     let mut faults = BTreeMap::new();
-    for (scope, (flags, in_scope)) in SCOPES.into_iter().enumerate() {
-        let policy = format!("{flags} {}", ADDRESSES[(number + scope) % ADDRESSES.len()]);
+    let scopes = SCOPES.into_iter().enumerate();
+    let all = scopes.flat_map(|(scope, form)| {
+        (0..ADDRESSES.len()).map(move |address| (scope, form, ADDRESSES[address], address))
+    });
+    for (scope, (flags, in_scope), address, at) in all {
+        // Each condition has another form of the address, with EPHPORT_LONG all of them.
+        if !is_long() && at != (number + scope) % ADDRESSES.len() {
+            continue;
+        }
+        let policy = format!("{flags} {address}");
         // A copy has its output interface as its input interface: docs/guarantee.md.
         if conditions.contains(" dup to ")
             && ["--in-interface lan0", "--origin local"].contains(&flags)
@@ -492,6 +500,34 @@ fn a10_expected_connections_pass_or_drop_as_asked() {
         let counted = expected.lines().find(|line| line.contains("ct status expected"));
         let is_counted = counted.is_some_and(|line| !line.contains("packets 0 "));
         assert_eq!(is_counted, flags == "--enforce", "{counted:?}");
+    }
+}
+
+#[test]
+fn a11_authentication_headers_pass_unless_ipsec_is_matched() {
+    let net = prepared("");
+    let arrived = || {
+        let mut capture = Capture::start(&net.server);
+        let sender = Sender::new(&net.client);
+        for (from, to) in [(CLIENT_V4, SERVER_V4), (CLIENT_V6, SERVER_V6)] {
+            let datagram =
+                udp(SocketAddr::new(from, 40_000), SocketAddr::new(to, PORT), b"hostile");
+            let ah = wrapped(from, to, UDP, &datagram)
+                .into_iter()
+                .find(|(name, _)| *name == "after an AH");
+            let (name, bytes) = ah.unwrap();
+            sender.send(&Raw { name: name.into(), to, bytes }).unwrap();
+        }
+        capture.packets().iter().filter(|packet| packet.protocol == AH).count()
+    };
+    for (flags, expected) in [
+        ("", 2),
+        ("--enforce", 2),
+        ("--enforce --ipsec match", 0),
+        ("--enforce --ipsec match --source 203.0.113.0/24", 2),
+    ] {
+        ephport_ok(&net.router, &format!("apply --to-ports 49152-61000 {flags}"));
+        assert_eq!(arrived(), expected, "{flags}");
     }
 }
 

@@ -173,6 +173,34 @@ fn no_injected_error_makes_a_false_verdict() {
     assert!(wrong.is_empty() && runs > 500, "{} of {runs}: {wrong:#?}", wrong.len());
 }
 
+/// Without the host's sockets, open UDP connections cannot be followed: `apply` says so, in JSON too.
+#[test]
+fn sockets_that_cannot_be_read_are_a_warning() {
+    let trace = format!("--trace={}", CALLS.join(","));
+    let mut scene = Scene::new();
+    let (_, calls) = scene.perform(Task::Apply, &[&trace]);
+    let mut warned = 0;
+    for point in points(&calls).into_iter().filter(|(call, _)| call == "socket") {
+        let mut scene = Scene::new();
+        let [only, inject] = inject(&point, "error=EMFILE");
+        scene.nft.remove().unwrap();
+        let words = ["apply", scene.policy.path(), "--json"];
+        let output = traced(&scene.host, &[&only, &inject], &words).output;
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || err.contains("Too many open files"), "{output:?}");
+        if err.contains("open UDP connections of this host may be translated") {
+            warned += 1;
+            let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            let is_known = |warning: &serde_json::Value| {
+                warning["kind"] == "open-connections"
+                    && warning["message"].as_str().unwrap().contains("Too many open files")
+            };
+            assert!(printed["warnings"].as_array().unwrap().iter().any(is_known), "{printed}");
+        }
+    }
+    assert_eq!(warned, 1);
+}
+
 #[test]
 fn the_judge_knows_a_false_verdict() {
     let mut scene = Scene::new();

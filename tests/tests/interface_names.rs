@@ -202,10 +202,14 @@ fn commas_of_names_are_expressed_in_lists_and_flags() {
         let ended = ephport(&host, &line);
         assert_eq!((ended.exit, ended.err.as_str()), (Exit::Success, ""), "{line}");
         let listed = listed(&host);
-        assert!(["a,b", "wg,*"].iter().all(|name| listed.contains(&format!("\"{name}\""))), "{listed}");
+        assert!(
+            ["a,b", "wg,*"].iter().all(|name| listed.contains(&format!("\"{name}\""))),
+            "{listed}"
+        );
         // The file that `show` prints is the same policy.
         let shown = ephport_ok(&host, &line.replacen("apply", "show --format toml", 1));
-        assert_eq!(ephport(&host, &format!("diff {}", PolicyFile::new(&shown).path())).exit, Exit::Success);
+        let shown = PolicyFile::new(&shown);
+        assert_eq!(ephport(&host, &format!("diff {}", shown.path())).exit, Exit::Success, "{line}");
     }
     ephport_ok(&host, "remove");
     let ended = ephport(&host, &format!("apply {}", both.path()));

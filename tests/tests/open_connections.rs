@@ -182,7 +182,7 @@ fn counts(router: &Host) -> (u64, u64) {
 }
 
 #[test]
-fn open_connections_continue_whoever_speaks_first() {
+fn a5_open_connections_continue_whoever_speaks_first() {
     let mut faults = Vec::new();
     for condition in [CONNTRACK, ""] {
         for line in ["apply --to-ports 49152-61000", APPLY] {

@@ -6,7 +6,7 @@ use std::{env, fs, process};
 
 use ephport_tests::strace::traced;
 use ephport_tests::tool::{binary, ok};
-use ephport_tests::{Host, Routed};
+use ephport_tests::{Host, Routed, host_with_uplink};
 
 /// Runs a command line on `host` under strace; the system calls that start a process.
 fn started(host: &Host, line: &str) -> Vec<String> {
@@ -41,6 +41,68 @@ fn trial_forks_once_and_starts_no_program() {
     assert_eq!(run.output.status.code(), Some(3), "{run:?}");
     let calls = |name: &str| run.calls.lines().filter(|call| call.contains(name)).count();
     assert_eq!((calls("exec"), calls("clone") + calls("fork")), (1, 1), "{}", run.calls);
+}
+
+/// Runs the binary on `host` after these words of a shell, in a mount namespace of its own.
+fn after(host: &Host, before: &str, line: &str) -> (Option<i32>, String) {
+    let script = format!("{before} && exec \"$0\" {line}");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &script]).arg(binary());
+    let output = host.run(|| command.output()).expect("unshare, of util-linux");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn without_proc_the_cause_is_named() {
+    let (host, _peer) = host_with_uplink();
+    let run = |line: &str| after(&host, "mount -t tmpfs none /proc", line);
+    let silent = (Some(0), String::new());
+    assert_eq!(run("apply --to-ports 49152-61000 --protocol udp,udplite"), silent);
+    // What cannot be known is not assumed: packets that IPsec protects are out of scope.
+    assert!(ok(&host, "nft list ruleset").contains("rt ipsec"));
+    for line in [
+        "status",
+        "diff --to-ports 49152-61000 --protocol udp,udplite",
+        "show --to-ports 1",
+        "remove",
+    ] {
+        assert_eq!(run(line), silent, "{line}");
+    }
+    for (line, cause) in [
+        ("apply --to-ports local", "net.ipv4.ip_local_port_range, cannot be read"),
+        (
+            "apply --to-ports 49152-61000 --confirm 1",
+            "cannot start the process that keeps the undo: No such file or directory (os error 2); nothing is changed",
+        ),
+    ] {
+        let (code, err) = run(line);
+        assert!(code == Some(1) && err.contains(cause), "{line}: {code:?} {err}");
+    }
+    assert_eq!(ok(&host, "nft list ruleset"), "");
+}
+
+#[test]
+fn without_free_descriptors_the_cause_is_named() {
+    let (host, _peer) = host_with_uplink();
+    for line in ["apply --to-ports 49152-61000", "status", "remove"] {
+        let (code, err) = after(&host, "ulimit -n 3", line);
+        assert_eq!(code, Some(1), "{line}");
+        assert!(
+            err.contains("EMFILE: Too many open files") && err.contains("ulimit -n"),
+            "{line}: {err}"
+        );
+    }
+}
+
+/// In a user namespace the sysctls of IPsec are hidden.
+#[test]
+fn ipsec_is_skipped_in_a_user_namespace_too() {
+    let script = "\"$0\" apply --to-ports 49152-61000 -o any && nft list ruleset";
+    let mut command = Command::new("unshare");
+    let output =
+        command.args(["-Urn", "sh", "-c", script]).arg(binary()).output().expect("unshare");
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && out.contains("rt ipsec"), "{output:?}");
 }
 
 /// Runs the demo as the user nobody, after these words of a shell.

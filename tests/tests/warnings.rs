@@ -1,5 +1,7 @@
 //! What `apply` warns of and what `status` reports, each with its cause on a host.
 
+use std::net::SocketAddr;
+
 use ephport_cli::Exit;
 use ephport_tests::tool::{nft_load, ok};
 use ephport_tests::{Host, Routed, ephport, ephport_ok, host_with_uplink};
@@ -284,6 +286,64 @@ fn notrack_of_iptables_is_reported() {
     assert_eq!(warnings(&host, &format!("apply {LINE}")), ["notrack"]);
 }
 
+/// The rules of a node's DNS cache (NodeLocal DNS of Kubernetes): its packets to and from this host's own servers.
+#[test]
+fn notrack_of_servers_of_this_host_is_not_reported() {
+    let (host, _peer) = host_with_uplink();
+    for line in [
+        "ip link add nodelocaldns type dummy",
+        "ip address add 169.254.20.10/32 dev nodelocaldns",
+        "ip address add 10.96.0.10/32 dev nodelocaldns",
+    ] {
+        ok(&host, line);
+    }
+    let bind = |address: &str| {
+        let address: SocketAddr = address.parse().unwrap();
+        host.run(|| (std::net::UdpSocket::bind(address), std::net::TcpListener::bind(address)))
+    };
+    let _servers = ["169.254.20.10:53", "10.96.0.10:53", "169.254.20.10:8080"].map(bind);
+    ephport_ok(&host, &format!("apply {LINE}"));
+    for address in ["169.254.20.10", "10.96.0.10"] {
+        for protocol in ["udp", "tcp"] {
+            for rule in [
+                format!("PREROUTING -p {protocol} -d {address} --dport 53"),
+                format!("OUTPUT -p {protocol} -s {address} --sport 53"),
+                format!("OUTPUT -p {protocol} -d {address} --dport 53"),
+                format!("OUTPUT -p {protocol} -s {address}/32 --sport 8080"),
+            ] {
+                ok(&host, &format!("iptables-nft -t raw -A {rule} -j CT --notrack"));
+            }
+        }
+    }
+    nft_load(
+        &host,
+        "table inet cache { chain c { type filter hook output priority raw;\n\
+         ip saddr 10.96.0.10 udp sport 53 notrack\n tcp sport 8080 ip saddr 169.254.20.10 counter notrack\n\
+         ip daddr 10.96.0.0/28 ip daddr & 255.255.255.255 == 10.96.0.10 notrack; }; }",
+    );
+    assert_eq!(reasons(&host, "void"), [""; 0]);
+    assert_eq!(warnings(&host, &format!("apply {LINE}")), [""; 0]);
+    for rule in [
+        "ip saddr 10.96.0.10",
+        "ip saddr 10.96.0.10 udp dport 53",
+        "ip saddr 10.96.0.10 udp sport 5353",
+        "ip saddr != 10.96.0.10 udp sport 53",
+        "ip saddr 10.96.0.0/16 udp sport 53",
+        "ip daddr 198.51.100.7",
+        "udp sport 53",
+        "ip saddr { 10.96.0.10, 192.0.2.9 } udp sport 53",
+    ] {
+        nft_load(
+            &host,
+            &format!(
+                "table inet other {{ chain c {{ type filter hook output priority raw; {rule} notrack; }}; }}"
+            ),
+        );
+        assert_eq!(reasons(&host, "void"), ["notrack"], "{rule}");
+        ok(&host, "nft delete table inet other");
+    }
+}
+
 /// The kinds of the reasons under a key of `status --json`.
 fn reasons(host: &Host, key: &str) -> Vec<String> {
     let status: Value = serde_json::from_str(&ephport(host, "status --json").out).unwrap();
@@ -374,6 +434,32 @@ fn a7_status_reports_other_kept_addresses() {
     // A second address of the uplink needs no rule.
     ok(&host, "ip address add 192.0.2.77/24 dev eth0");
     assert_eq!(ephport(&host, "status").exit, Exit::Success);
+    // Addresses of services come and go on a dummy interface that is down (kube-proxy's mode ipvs).
+    for line in [
+        "ip link add kube-ipvs0 type dummy",
+        "ip address add 10.96.0.1/32 dev kube-ipvs0",
+        "ip address add 198.51.100.8/32 dev kube-ipvs0",
+        "ip address add 169.254.20.10/32 dev lo",
+    ] {
+        ok(&host, line);
+        assert_eq!(ephport(&host, "status").exit, Exit::Success, "{line}");
+    }
+    // Addresses that the policy cannot match.
+    let other = "ip address add 198.51.100.9/32 dev lo";
+    for flags in ["--source 10.1.0.0/16", "--origin forwarded", "--ipv6"] {
+        ephport_ok(&host, &format!("apply {LINE} {flags}"));
+        ok(&host, other);
+        assert_eq!(ephport(&host, "status").exit, Exit::Success, "{flags}");
+        ok(&host, "ip address del 198.51.100.9/32 dev lo");
+    }
+    ephport_ok(&host, &format!("apply {LINE} --source 198.51.100.0/24"));
+    reports(
+        &host,
+        &[other],
+        &["ip address del 198.51.100.9/32 dev lo"],
+        "outdated",
+        "kept-sources-changed",
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use ephport_nft::uapi::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST,
 };
 use ephport_nft::{Applied, Client};
-use ephport_tests::tool::tool;
+use ephport_tests::tool::{is_complete_kernel, tool};
 use ephport_tests::{Host, apply, compiled, ephport};
 
 const POLICY: &str =
@@ -225,8 +225,11 @@ fn every_command_works_beside_foreign_tables() {
         // Of some that have the same name the first remains.
         let _ = tool(&together, "nft", &["-f", "-"], ruleset);
     }
-    // Kernels without flowtables (CONFIG_NF_FLOW_TABLE) and with few helpers exist.
-    assert!(skipped.len() <= 1, "{skipped:?}");
+    // Kernels without flowtables (CONFIG_NF_FLOW_TABLE) exist, and Linux 5.10 has neither egress chains nor
+    // elements for all other keys.
+    assert!(skipped.len() <= 2, "{skipped:?}");
+    let has_all = !skipped.iter().any(|exhibit| exhibit.contains("flowtable"));
+    assert!(has_all || !is_complete_kernel(), "{skipped:?}");
     add_table_without_utf8(&together, 1);
     add_table_without_utf8(&together, 2);
     every_command_works(&together, "all together");
@@ -286,7 +289,7 @@ fn objects_added_to_our_table_are_drift() {
         assert_eq!(ephport(&host, &format!("apply {FLAGS}")).exit, Exit::Success, "{addition}");
         assert_eq!(ephport(&host, "status").exit, Exit::Success, "{addition}");
     }
-    assert!(tried >= 6, "{tried}");
+    assert!(tried == additions.len() || tried >= 6 && !is_complete_kernel(), "{tried}");
 }
 
 /// A chain whose name is not UTF-8, in ephport's own table.

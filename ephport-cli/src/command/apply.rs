@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use ephport_core::Document;
-use ephport_nft::client::{Interference, Undo, Undone};
+use ephport_nft::client::{Undo, Undone};
 use ephport_nft::{Applied, Client, Plan};
 
 use super::{Failure, document, plan, refuse_if_guarded, warn_of_journal};
@@ -44,33 +44,35 @@ pub(crate) fn run(args: ApplyArgs, output: &mut Output<'_>) -> Result<Exit, Fail
     if let Some(journal) = &mut journal {
         warn_of_journal(journal.applied(&document), output);
     }
-    let others = interferences(&mut client, output);
+    let others = warnings(&mut client, &plan, output);
     let result = ApplyResult::new(applied, args.dry_run);
     if is_json {
         let dry_run = args.dry_run;
-        output.document(&Apply { dry_run, ..report(&plan, &others, result, None) });
+        output.document(&Apply { dry_run, ..report(&plan, others, result, None) });
     } else {
         print(&plan, result, output);
     }
     Ok(Exit::Success)
 }
 
-/// The rules of other tables that make the policies void, after a warning of each, and of connections
-/// that are not considered. The kernel is as desired by now, whatever happens here.
-fn interferences(client: &mut Client, output: &mut Output<'_>) -> Vec<Interference> {
-    let others = client.interferences().unwrap_or_else(|error| {
-        let message = format!("cannot read the rules of other tables: {}", Advised(&error));
-        output.message(Level::Warning, "kernel", None, &message);
-        Vec::new()
-    });
-    for other in &others {
-        output.message(Level::Warning, other.name(), None, &other.to_string());
-    }
+/// Warns of rules of other tables that make the policies void, and of connections that are not
+/// considered. The kernel is as desired by now, whatever happens here.
+fn warnings(client: &mut Client, plan: &Plan, output: &mut Output<'_>) -> Vec<Warning> {
+    let mut found = match client.interferences(&plan.facts) {
+        Ok(others) => others.iter().map(|other| Warning::new(other.name(), None, other)).collect(),
+        Err(error) => {
+            let message = format!("cannot read the rules of other tables: {}", Advised(&error));
+            vec![Warning::new("kernel", None, &message)]
+        }
+    };
     if let Some(error) = client.not_adopted() {
         let message = format!("open UDP connections of this host may be translated: {error}");
-        output.message(Level::Warning, "open-connections", None, &message);
+        found.push(Warning::new("open-connections", None, &message));
     }
-    others
+    for warning in &found {
+        output.message(Level::Warning, warning.kind(), None, warning.message());
+    }
+    found
 }
 
 fn print(plan: &Plan, result: ApplyResult, output: &mut Output<'_>) {
@@ -82,13 +84,12 @@ fn print(plan: &Plan, result: ApplyResult, output: &mut Output<'_>) {
 
 fn report(
     plan: &Plan,
-    others: &[Interference],
+    others: Vec<Warning>,
     result: ApplyResult,
     confirmation: Option<Confirmation>,
 ) -> Apply {
     let policies = plan.resolved.iter().map(Into::into).collect();
-    let of_others = others.iter().map(|other| Warning::new(other.name(), None, other));
-    let warnings = plan.warnings.iter().map(Into::into).chain(of_others).collect();
+    let warnings = plan.warnings.iter().map(Into::into).chain(others).collect();
     Apply { version: VERSION, result, dry_run: false, confirmation, policies, warnings }
 }
 
@@ -106,7 +107,7 @@ fn try_out(
     if let Some((journal, document)) = &mut journal {
         warn_of_journal(journal.applied(document), output);
     }
-    let others = interferences(&mut client, output);
+    let others = warnings(&mut client, plan, output);
     let result = ApplyResult::new(applied, false);
     if !is_json {
         print(plan, result, output);
@@ -120,7 +121,11 @@ fn try_out(
             );
             output.flush();
         }
-        let end = holder.wait(Duration::from_secs(seconds.into()));
+        let end = holder.wait(Duration::from_secs(seconds.into()), |user| {
+            let message = format!("user {user} tried to confirm, and was refused");
+            output.message(Level::Warning, "confirmation-refused", None, &message);
+            output.flush();
+        });
         conclude(&mut client, &undo, end, seconds)
     });
     let (confirmation, text) = confirmation.transpose()?.unzip();
@@ -128,7 +133,7 @@ fn try_out(
         warn_of_journal(journal.undone(), output);
     }
     if is_json {
-        output.document(&report(plan, &others, result, confirmation));
+        output.document(&report(plan, others, result, confirmation));
     } else if let Some(text) = text {
         writeln!(output, "{text}");
     }

@@ -68,7 +68,7 @@ impl Examination {
             Some(Err(error)) => return Err(error.into()),
         };
         found.extend(table(&client.installed()?, plan.as_ref(), &facts));
-        found.extend(client.interferences()?.iter().map(interference));
+        found.extend(client.interferences(&facts)?.iter().map(interference));
         match &plan {
             Some(plan) => {
                 found.extend(kernel(plan));

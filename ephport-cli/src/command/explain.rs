@@ -1,12 +1,12 @@
 //! `ephport-nft explain`
 
 use ephport_core::{Effect, ExpectedConnections, Flow, OpenConnections, Port};
-use ephport_nft::{Explanation, host, plan};
+use ephport_nft::{Client, Explanation, Plan, host, plan};
 
 use super::{Failure, document, plan};
 use crate::Exit;
 use crate::args::ExplainArgs;
-use crate::document::{Enforcement, Explain, NonMatch, Translation, VERSION, ports};
+use crate::document::{Enforcement, Explain, NonMatch, Translation, VERSION, Warning, ports};
 use crate::output::Output;
 use crate::render;
 
@@ -14,12 +14,27 @@ pub(crate) fn run(args: ExplainArgs, output: &mut Output<'_>) -> Result<Exit, Fa
     let plan = plan(&document(args.source)?, output)?;
     let flow = host::placed(args.flow.clone()).map_err(Failure::Host)?;
     let explanation = plan.explain(&flow)?;
+    let others = others(&plan);
     if args.output.json {
-        output.document(&explain(&explanation));
+        output.document(&explain(&explanation, others));
     } else {
         print(&args.flow, &explanation, output);
+        others.iter().for_each(|other| writeln!(output, "  {}", other.message()));
     }
     Ok(if explanation.agrees { Exit::Success } else { Exit::Failure })
+}
+
+/// The rules of other tables that may decide on the connection instead. They are not read without the privilege
+/// to read them, which an explanation does not need.
+fn others(plan: &Plan) -> Vec<Warning> {
+    let others = Client::open().and_then(|mut client| client.interferences(&plan.facts));
+    match others {
+        Ok(others) => others.iter().map(|other| Warning::new(other.name(), None, other)).collect(),
+        Err(error) => {
+            let message = format!("the rules of other tables are not considered: {error}");
+            vec![Warning::new("kernel", None, &message)]
+        }
+    }
 }
 
 fn print(asked: &Flow, explanation: &Explanation<'_>, output: &mut Output<'_>) {
@@ -103,7 +118,7 @@ fn program(flow: &Flow, effect: &Effect) -> String {
     }
 }
 
-fn explain(explanation: &Explanation<'_>) -> Explain {
+fn explain(explanation: &Explanation<'_>, warnings: Vec<Warning>) -> Explain {
     let Explanation { flow, evaluation, trails, enforcement, agrees, .. } = explanation;
     let translation = evaluation.matched.as_ref().map(|matched| Translation {
         policy: matched.policy.name.to_string(),
@@ -130,6 +145,7 @@ fn explain(explanation: &Explanation<'_>) -> Explain {
         enforcement,
         program: trails.iter().map(|trail| trail.iter().map(Into::into).collect()).collect(),
         agrees: *agrees,
+        warnings,
     }
 }
 

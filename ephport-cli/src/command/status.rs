@@ -29,7 +29,7 @@ pub(crate) fn run(args: &StatusArgs, output: &mut Output<'_>) -> Result<Exit, Fa
     let plan = policy.plan();
     let status = installed.status(plan.map(|plan| &plan.table));
     let report = Report {
-        void: void(&status, &facts, client.interferences()?),
+        void: void(&status, &facts, client.interferences(&facts)?),
         outdated: outdated(&status, &policy, &facts),
         tracked: tracked(&status, &mut client, output),
         status: &status,

@@ -132,6 +132,14 @@ impl Warning {
     pub(crate) fn new(kind: &str, policy: Option<String>, message: &impl ToString) -> Self {
         Self { kind: kind.into(), policy, message: message.to_string() }
     }
+
+    pub(crate) fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
 }
 
 impl From<&ephport_core::Warning> for Warning {
@@ -360,6 +368,8 @@ pub(crate) struct Explain {
     pub(crate) program: Vec<Vec<Step>>,
     /// Whether the program does what the policies mean.
     pub(crate) agrees: bool,
+    /// Rules of other tables that may decide on the connection instead.
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// The translation of a connection.

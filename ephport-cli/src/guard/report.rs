@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use ephport_nft::host;
+
 use super::log::line;
 use super::{Area, Guard, RETRY};
 use crate::advice::Advised;
@@ -44,7 +46,9 @@ impl Guard<'_, '_> {
 
     /// Report new rules of other tables that make the policies void.
     pub(super) fn report_interferences(&mut self) {
-        let others = match self.client.interferences() {
+        // Without facts, rules are reported that concern only servers of this host.
+        let facts = host::facts().unwrap_or_default();
+        let others = match self.client.interferences(&facts) {
             Ok(others) => others,
             Err(error) => {
                 let message = Some(format!("cannot read other tables: {}", Advised(&error)));

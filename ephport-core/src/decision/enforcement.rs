@@ -7,6 +7,7 @@ use crate::flow::Flow;
 use crate::net::port::{Port, PortRange};
 use crate::net::port_set::PortSet;
 use crate::net::protocol::Protocol;
+use crate::policy::scope::Ipsec;
 use crate::policy::{ExpectedConnections, OpenConnections};
 use crate::resolve::{PermittedPorts, ResolvedPolicy};
 
@@ -87,6 +88,19 @@ pub fn enforcing_policy<'a>(
 pub fn permits(policies: &[ResolvedPolicy], flow: &Flow, state: CtState, sent: Port) -> bool {
     enforcing_policy(policies, flow, state)
         .is_none_or(|policy| policy.permitted_in(state, flow).contains(sent))
+}
+
+/// Whether a packet like `flow` in `state` may be sent that has an authentication header (AH, RFC 4302) in front of
+/// its transport header. Its ports cannot be read: the first enforced policy with `ipsec = "match"` and the packet
+/// in scope drops it.
+#[must_use]
+pub fn permits_authenticated(policies: &[ResolvedPolicy], flow: &Flow, state: CtState) -> bool {
+    let drops = |policy: &ResolvedPolicy| {
+        policy.enforce
+            && policy.ipsec == Ipsec::Match
+            && policy.authenticated_out_of_scope(flow).is_none()
+    };
+    state == CtState::Reply || !policies.iter().any(drops)
 }
 
 impl ResolvedPolicy {
@@ -235,6 +249,26 @@ mod tests {
         let drops = enforced("open-connections = \"drop\"");
         assert!(!permitted(&drops, FLOW, CtState::Open, 8080));
         assert!(permitted(&drops, FLOW, CtState::Open, 50_001));
+    }
+
+    #[test]
+    fn authentication_headers_pass_unless_ipsec_is_in_scope() {
+        let permitted = |lines: &str, flow: &str, state| {
+            let document: Document = enforced(lines).parse().unwrap();
+            let policies = document.resolve(&HostFacts::default()).unwrap();
+            permits_authenticated(&policies, &flow.parse().unwrap(), state)
+        };
+        let matching = "ipsec = \"match\"\nsources = [\"10.0.0.0/8\"]\nprotocols = [\"tcp\"]\ndestination-ports = \"443\"";
+        for (lines, flow, state, expected) in [
+            ("", FLOW, CtState::New, true),
+            (matching, FLOW, CtState::New, false),
+            (matching, FLOW, CtState::Untracked, false),
+            (matching, FLOW, CtState::Reply, true),
+            (matching, "udp 172.16.0.1:50000 -> 192.0.2.1:443 oif eth0", CtState::New, true),
+            (matching, "tcp 10.0.0.1:50000 -> 192.0.2.1:443 oif eth1", CtState::New, true),
+        ] {
+            assert_eq!(permitted(lines, flow, state), expected, "{lines} {flow} {state:?}");
+        }
     }
 
     #[test]

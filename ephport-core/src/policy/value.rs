@@ -84,7 +84,8 @@ impl<'a> Input<'a> {
         let patterns = self.items.iter().enumerate().flat_map(|(item, text)| {
             let names = if self.is_list { vec![text.trim().into()] } else { split_names(text) };
             names.into_iter().map(move |name| {
-                name.parse().map_err(|error: InterfaceError| InputError { item, error: error.into() })
+                name.parse()
+                    .map_err(|error: InterfaceError| InputError { item, error: error.into() })
             })
         });
         patterns.collect()

@@ -5,9 +5,14 @@
 //! after translation is the one that is sent. Only what decides on these is read of other tables, by the names
 //! of their expressions; all else is skipped.
 
+mod packets;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use ephport_core::HostFacts;
+
+use self::packets::Packets;
 use super::{Client, Error};
 use crate::doctor::NatChain;
 use crate::netlink::{Attr, CodecError, NfGenMsg, Reader, Transport};
@@ -86,17 +91,19 @@ impl fmt::Display for Interference {
 }
 
 impl<T: Transport> Client<T> {
-    /// The rules of other tables that make the policies of the client's table void for what they match.
+    /// The rules of other tables that make the policies of the client's table void for what they match. Rules
+    /// that keep only packets of servers of this `host` from connection tracking, or to them, are none: no
+    /// policy translates those.
     ///
     /// # Errors
     /// [`Error`] when the kernel cannot be read.
-    pub fn interferences(&mut self) -> Result<Vec<Interference>, Error> {
-        let (others, _) = self.settled(Self::others)?;
+    pub fn interferences(&mut self, host: &HostFacts) -> Result<Vec<Interference>, Error> {
+        let (others, _) = self.settled(|client| client.others(host))?;
         Ok(others.interferences(self.table.priority()))
     }
 
     /// The chains and rules of other tables. Those of the client's own table may be many, and are not read.
-    fn others(&mut self) -> Result<Others, Error> {
+    fn others(&mut self, host: &HostFacts) -> Result<Others, Error> {
         let mut others = Others::default();
         let name = self.table.name().to_string();
         let own = Origin { family: FAMILY, table: name.as_bytes() };
@@ -118,7 +125,7 @@ impl<T: Transport> Client<T> {
             let name = name.as_deref().ok().map(|name| (NFTA_RULE_TABLE, name));
             self.list(NFT_MSG_GETRULE, NLM_F_DUMP, *family, name.as_slice(), |_, body| {
                 if Origin::peek(body)? != own {
-                    others.effects.extend(rule(body)?);
+                    others.effects.extend(rule(body, host)?);
                 }
                 Ok(())
             })?;
@@ -256,10 +263,11 @@ fn chain(body: &[u8]) -> Result<Option<(ChainId, Hooked)>, CodecError> {
 }
 
 /// The chain of an `NFT_MSG_NEWRULE`, and what the rule does; `None` if that is nothing of interest.
-fn rule(body: &[u8]) -> Result<Option<(ChainId, InterferingEffect)>, CodecError> {
+fn rule(body: &[u8], host: &HostFacts) -> Result<Option<(ChainId, InterferingEffect)>, CodecError> {
     let mut reader = Reader::new(body);
     let Some(family) = family_name(&mut reader)? else { return Ok(None) };
     let (mut table, mut chain, mut found) = (String::new(), String::new(), None);
+    let mut packets = Packets::default();
     for attr in reader.attrs() {
         let attr = attr?;
         match attr.attribute_type {
@@ -267,17 +275,21 @@ fn rule(body: &[u8]) -> Result<Option<(ChainId, InterferingEffect)>, CodecError>
             NFTA_RULE_CHAIN => chain = text(attr.value),
             NFTA_RULE_EXPRESSIONS => {
                 for element in attr.nested() {
-                    found = effect(element?)?.or(found);
+                    let (name, data) = expression(element?)?;
+                    packets.add(family, &name, data);
+                    found = effect(&name, data)?.or(found);
                 }
             }
             _ => {}
         }
     }
+    let found = found
+        .filter(|effect| *effect != InterferingEffect::NoTrack || !packets.are_of_servers(host));
     Ok(found.map(|effect| ((family, table, chain), effect)))
 }
 
-/// What an expression does.
-fn effect(element: Attr<'_>) -> Result<Option<InterferingEffect>, CodecError> {
+/// The name of an expression, and its attributes.
+fn expression(element: Attr<'_>) -> Result<(String, Option<Attr<'_>>), CodecError> {
     let (mut name, mut data) = (String::new(), None);
     for attr in element.nested() {
         let attr = attr?;
@@ -287,7 +299,12 @@ fn effect(element: Attr<'_>) -> Result<Option<InterferingEffect>, CodecError> {
             _ => {}
         }
     }
-    let is_notrack = match (name.as_str(), data) {
+    Ok((name, data))
+}
+
+/// What an expression does.
+fn effect(name: &str, data: Option<Attr<'_>>) -> Result<Option<InterferingEffect>, CodecError> {
+    let is_notrack = match (name, data) {
         ("notrack", _) => true,
         ("target", Some(data)) => is_notrack(data)?,
         ("payload", Some(data)) if writes_source_port(data)? => {

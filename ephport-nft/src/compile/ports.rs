@@ -62,11 +62,7 @@ impl Program {
 
     /// Matches the ports whose first `len` bits are those of one of `firsts`.
     fn leading_bits(&mut self, load: &Expr, len: u32, firsts: &[u16]) -> Vec<Expr> {
-        let mut exprs = vec![load.clone()];
-        if len < BITS {
-            let mask = u16::MAX.checked_shl(BITS - len).unwrap_or(0);
-            exprs.push(Bitwise::mask(&mask.to_be_bytes()).into());
-        }
+        let mut exprs = bits(load, len);
         exprs.push(if let [first] = firsts {
             Cmp::new(CmpOp::Eq, &first.to_be_bytes()).into()
         } else {
@@ -95,9 +91,19 @@ pub(super) fn within(load: &Expr, range: PortRange) -> Vec<Expr> {
     exprs
 }
 
+/// Loads the first `len` bits of the port that `load` loads.
+pub(super) fn bits(load: &Expr, len: u32) -> Vec<Expr> {
+    let mut exprs = vec![load.clone()];
+    if len < BITS {
+        let mask = u16::MAX.checked_shl(BITS - len).unwrap_or(0);
+        exprs.push(Bitwise::mask(&mask.to_be_bytes()).into());
+    }
+    exprs
+}
+
 /// The fewest aligned blocks that are the set together: by the number of leading bits that the ports of a block
 /// share, the first port of each block.
-fn by_leading_bits(ports: &PortSet) -> BTreeMap<u32, Vec<u16>> {
+pub(super) fn by_leading_bits(ports: &PortSet) -> BTreeMap<u32, Vec<u16>> {
     let mut blocks: BTreeMap<u32, Vec<u16>> = BTreeMap::new();
     for range in ports.ranges() {
         let (mut first, last) = (u32::from(range.first().get()), u32::from(range.last().get()));

@@ -4,11 +4,13 @@
 //! ranges are the sooner one is full. So a range is never cut. By default connections are distributed
 //! round-robin over ranges of equal size, and at random, weighted by size, over others.
 
+use std::collections::BTreeMap;
+
 use ephport_core::decision::{HASH_SEED, kept_range};
 use ephport_core::{Address, Distribution, Family, PortRange, PortSet, Protocol, ResolvedPolicy};
 
 use super::Program;
-use super::ports::{keyed, within};
+use super::ports::{bits, by_leading_bits, keyed, within};
 use super::scope::{any_of, family, not_l4proto, source_address};
 use crate::nftables::expr::{
     Byteorder, Expr, Hash, Immediate, Lookup, Numgen, Payload, Register, Verdict,
@@ -16,7 +18,7 @@ use crate::nftables::expr::{
 use crate::table::Set;
 use crate::table::layout::{branch_chain, ports_chain, range_chain};
 
-/// Up to so many ranges are compared one by one: a map would miss for an instant of the commit that adds it.
+/// Up to so many ranges are compared one by one.
 const MAX_COMPARED: usize = 16;
 
 /// The several ranges of a policy, and the names of their chains.
@@ -78,13 +80,26 @@ impl Program {
             }
             return;
         }
-        let kept: Vec<_> = kept.into_iter().map(|range| (range, ranges.goto(range))).collect();
-        for (mut exprs, port) in source_ports(ranges.policy) {
+        // An interval map would miss for an instant of the commit that adds it.
+        let mut by_len: BTreeMap<u32, Vec<(u16, Verdict)>> = BTreeMap::new();
+        for range in kept {
+            for (len, firsts) in by_leading_bits(&range.into()) {
+                let verdicts = firsts.into_iter().map(|first| (first, ranges.goto(range)));
+                by_len.entry(len).or_default().extend(verdicts);
+            }
+        }
+        for (protocol, port) in source_ports(ranges.policy) {
             let port = port.into();
-            let map = self.anonymous_set(|name| keyed(&port, Set::port_verdicts(name, &kept)));
-            let verdict = Lookup::value(&map.name, Register::VERDICT);
-            exprs.extend([port, verdict.into()]);
-            self.rule(chain, exprs);
+            for (len, verdicts) in &by_len {
+                let verdicts = verdicts.iter().cloned();
+                let map = self.anonymous_set(|name| {
+                    keyed(&port, Set::port_key_verdicts(name, verdicts))
+                });
+                let mut exprs = protocol.clone();
+                exprs.extend(bits(&port, *len));
+                exprs.push(Lookup::value(&map.name, Register::VERDICT).into());
+                self.rule(chain, exprs);
+            }
         }
     }
 

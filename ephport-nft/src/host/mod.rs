@@ -66,8 +66,8 @@ pub fn facts() -> Result<HostFacts, NetlinkError> {
     facts.local_ports = local_ports();
     facts.reserved_ports = reserved_ports();
     facts.kept_sources = kept_sources(&links, &routes);
-    facts.udplite = Some(knows_udplite());
-    facts.ipsec = Some(knows_ipsec());
+    facts.udplite = knows_udplite();
+    facts.ipsec = knows_ipsec();
     facts.default_routes = default_routes(&links, &routes);
     facts.routed_networks = networks.collect();
     facts.local_networks = IpNet::aggregate(&local.into_iter().collect());
@@ -168,16 +168,23 @@ fn listeners(protocol: Protocol) -> PortSet {
 /// Whether the kernel has IPsec (CONFIG_XFRM): without it no packet is protected, and `rt ipsec` is unknown.
 ///
 /// The sysctl is only in network namespaces of the initial user namespace, the file only with
-/// CONFIG_XFRM_STATISTICS, and the socket only with CONFIG_XFRM_USER.
-fn knows_ipsec() -> bool {
+/// CONFIG_XFRM_STATISTICS, and the socket only with CONFIG_XFRM_USER. `None` where all of them may be hidden:
+/// without /proc, and in a user namespace.
+fn knows_ipsec() -> Option<bool> {
     let files = ["/proc/sys/net/core/xfrm_larval_drop", "/proc/thread-self/net/xfrm_stat"];
-    files.iter().any(|file| Path::new(file).exists()) || Socket::xfrm().is_ok()
+    let is_there =
+        files.iter().any(|file| Path::new(file).exists()) || Socket::xfrm().is_ok();
+    // All identifiers are mapped to themselves in the initial user namespace only.
+    let map = std::fs::read_to_string("/proc/thread-self/uid_map").unwrap_or_default();
+    let is_initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    (is_there || is_initial).then_some(is_there)
 }
 
 /// Whether the kernel knows UDP-Lite (RFC 3828). Linux 7.2 and later do not: NAT changes the address of
-/// such packets but not their port.
-fn knows_udplite() -> bool {
-    Path::new("/proc/thread-self/net/udplite").exists()
+/// such packets but not their port. `None` without /proc.
+fn knows_udplite() -> Option<bool> {
+    let directory = Path::new("/proc/thread-self/net");
+    directory.exists().then(|| directory.join("udplite").exists())
 }
 
 /// The sysctl `net.ipv4.ip_local_port_range` of this thread's network namespace.

@@ -57,6 +57,8 @@ pub struct Plan {
     pub table: TableState,
     /// The parts of the policies that have no effect, or none on this host now.
     pub warnings: Vec<Warning>,
+    /// The host.
+    pub facts: HostFacts,
 }
 
 impl Plan {
@@ -75,7 +77,7 @@ impl Plan {
         let table = compile(&resolved)?;
         let mut warnings = warning::warnings(&policies);
         warnings.extend(host_warnings::host_warnings(&policies, facts));
-        Ok(Self { resolved, table, warnings })
+        Ok(Self { resolved, table, warnings, facts: facts.clone() })
     }
 }
 

@@ -32,6 +32,9 @@ impl Statement<'_> {
             }
             Self::Nat(nat) => nat.to_nft(),
             Self::Verdict(verdict) => Some(verdict.to_string()),
+            Self::Vmap { key: Operand::Masked(inner, mask), map } => {
+                Some(format!("{} vmap {}", masked_key(inner, mask, *map)?, map.to_nft()?))
+            }
             Self::Vmap { key, map } => Some(format!("{} vmap {}", key.key(*map)?, map.to_nft()?)),
             Self::Write { write, value, protocol } => written(write, value, (*protocol)?),
             Self::Raw(_) => None,
@@ -67,11 +70,7 @@ fn matched(operand: &Operand<'_>, is_inverted: bool, value: &MatchValue<'_>) -> 
     match (operand, value) {
         (Operand::Masked(inner, mask), MatchValue::Set(set)) => {
             let op = if is_inverted { "!=" } else { "==" };
-            let mask = match **inner {
-                Operand::Payload { .. } | Operand::Icmp { .. } => port(mask)?,
-                _ => value::address(mask)?.to_string(),
-            };
-            Some(format!("{} & {mask} {op} {}", inner.key(*set)?, set.to_nft()?))
+            Some(format!("{} {op} {}", masked_key(inner, mask, *set)?, set.to_nft()?))
         }
         (_, MatchValue::Set(set)) => Some(format!("{} {op}{}", operand.key(*set)?, set.to_nft()?)),
         (Operand::Masked(inner, mask), MatchValue::Bytes(bytes)) => {
@@ -92,6 +91,15 @@ fn matched(operand: &Operand<'_>, is_inverted: bool, value: &MatchValue<'_>) -> 
         ) if !is_inverted => Some(format!("{} {}-{}", operand.to_nft()?, port(low)?, port(high)?)),
         _ => None,
     }
+}
+
+/// The bits of an operand that are looked up in a set.
+fn masked_key(inner: &Operand<'_>, mask: &[u8], set: SetRef<'_>) -> Option<String> {
+    let bits = match inner {
+        Operand::Payload { .. } | Operand::Icmp { .. } => port(mask)?,
+        _ => value::address(mask)?.to_string(),
+    };
+    Some(format!("{} & {bits}", inner.key(set)?))
 }
 
 /// Flags, or a prefix of an address.

@@ -273,6 +273,18 @@ impl Set {
         hashed(map, pairs.into_iter().map(element).collect())
     }
 
+    /// A hash map of a verdict for each of these ports, or of their leading bits, in network order.
+    #[must_use]
+    pub fn port_key_verdicts(
+        name: SetName<'_>,
+        verdicts: impl IntoIterator<Item = (u16, Verdict)>,
+    ) -> Self {
+        let elements = verdicts.into_iter().map(|(port, verdict)| {
+            Element::new(port.to_be_bytes().to_vec(), Some(Data::Verdict(verdict)))
+        });
+        hashed(verdict_map(name, Kind::PORT, 0), elements.collect())
+    }
+
     /// The first verdict for 0, the second for 1 and so on, for a number in the order of the
     /// machine, as `numgen` and `hash` make it.
     #[must_use]

@@ -7,9 +7,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ephport_core::{
-    Address, Family, HostFacts, Interfaces, Origin, OutInterfaces, ResolvedPolicy,
-};
+use ephport_core::{Address, Family, HostFacts, Interfaces, Origin, OutInterfaces, ResolvedPolicy};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::TableState;

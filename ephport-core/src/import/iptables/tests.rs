@@ -1,6 +1,7 @@
 //! The cases of iptables' own tests, and each reason by its message.
 
 mod invariants;
+mod properties;
 
 use proptest::prelude::*;
 
