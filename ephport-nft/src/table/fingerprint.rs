@@ -384,7 +384,9 @@ mod tests {
     fn kept_sources_out_of_scope_change_nothing() {
         let host = |kept: &[&str]| {
             let kept_sources = kept.iter().map(|address| address.parse().unwrap()).collect();
-            HostFacts { kept_sources, ..HostFacts::default() }
+            let mut host = HostFacts::default();
+            host.kept_sources = kept_sources;
+            host
         };
         let then = host(&["10.9.9.9", "2001:db8::9"]);
         let more_v4 = host(&["10.9.9.9", "198.51.100.9", "2001:db8::9"]);

@@ -121,14 +121,14 @@ impl<'a> Section<'a> {
     }
 
     /// The rule of a line, in the table of the dump.
-    pub(super) fn rule(&self, line: &Line<'a>, text: Cow<'a, str>) -> DumpRule<'a> {
+    pub(super) fn rule(&mut self, line: &Line<'a>, text: Cow<'a, str>) -> DumpRule<'a> {
+        self.has_rules |= !text.starts_with("-P ");
         let (table, is_translation) = (self.table.clone(), line.is_translation());
         DumpRule { line: line.number, text, table, is_translation }
     }
 
     /// Keeps a rule, if it is of the table nat, of no table, or a translation.
     pub(super) fn push(&mut self, rule: DumpRule<'a>) {
-        self.has_rules |= !rule.text.starts_with("-P ");
         match evidence(rule.text.split_whitespace()) {
             Some(Family::Ipv4) => self.has_ipv4 = true,
             Some(Family::Ipv6) => self.has_ipv6 = true,

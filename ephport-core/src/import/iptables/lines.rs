@@ -13,8 +13,7 @@ pub(super) struct Line<'a> {
 
 /// The lines that are not blank.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let mut lines = (1..).zip(text.split(|byte| *byte == b'\n'));
+    let mut lines = (1..).zip(text.split(|byte| *byte == b'\n').map(without_mark));
     std::iter::from_fn(move || {
         let (number, first) = lines.find(|(_, line)| !line.trim_ascii().is_empty())?;
         let mut text = String::from_utf8_lossy(without_return(first));
@@ -27,6 +26,11 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
         }
         Some(Line { number, text })
     })
+}
+
+/// The line without a byte order mark, with which a file may begin: several files may be one text.
+fn without_mark(line: &[u8]) -> &[u8] {
+    line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
 }
 
 fn without_return(line: &[u8]) -> &[u8] {
@@ -145,8 +149,8 @@ mod tests {
         let expected = expected.map(|(line, text)| (line, text.to_owned()));
         assert_eq!(numbered("a \\\n b\n# c \\\nd\ne \\"), expected);
         assert_eq!(
-            numbered("a \\\r\n b\r\n\n \n\u{feff}"),
-            [(1, "a  b".into()), (5, "\u{feff}".into())]
+            numbered("a \\\r\n b\r\n\n \n\u{feff}\n\u{feff}# c"),
+            [(1, "a  b".into()), (6, "# c".into())]
         );
         assert_eq!(numbered("\u{feff}# a"), [(1, "# a".into())]);
         assert!(has_space_after_backslash("a \\ ") && !has_space_after_backslash("a \\"));

@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
             text.strip_prefix('*').filter(|name| !name.contains(char::is_whitespace))
         {
             if self.section.has_table(table) {
-                self.flush();
+                self.begin_dump();
             }
             return self.section.enter(table);
         }
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
             }
             Ok(rule) if is_dump_line(&rule) => {
                 if self.section.is_new_listing(&rule) {
-                    self.flush();
+                    self.begin_dump();
                 }
                 let rule = self.section.rule(line, rule);
                 match self.header {
@@ -150,6 +150,12 @@ impl<'a> Reader<'a> {
         }
         self.nothing = Some(NotInstalled::Comment.into());
         self.mentioned(line);
+    }
+
+    /// Another dump begins, without a header: that of the one before does not name its family.
+    fn begin_dump(&mut self) {
+        self.flush();
+        self.header = None;
     }
 
     /// Applies the rules of the dump that was read, now that its family is known.
