@@ -119,10 +119,10 @@ impl Site {
             router.sysctl(&format!("net/bridge/{name}"), "1").unwrap();
         }
         let has_ipsec = protect(&router, &server);
-        nft_load(&router, HELPER);
-        nft_load(&router, OTHERS);
         let site = Self { client, machine, router, server, has_vrf, has_ipsec };
         site.await_neighbours();
+        nft_load(&site.router, HELPER);
+        nft_load(&site.router, OTHERS);
         site
     }
 

@@ -85,7 +85,7 @@ fn without_proc_the_cause_is_named() {
 fn without_free_descriptors_the_cause_is_named() {
     let (host, _peer) = host_with_uplink();
     for line in ["apply --to-ports 49152-61000", "status", "remove"] {
-        let (code, err) = after(&host, "ulimit -n 3", line);
+        let (code, err) = after(&host, "ulimit -n 4", line);
         assert_eq!(code, Some(1), "{line}");
         assert!(
             err.contains("EMFILE: Too many open files") && err.contains("ulimit -n"),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use ephport_cli::Exit;
-use ephport_tests::tool::{nft_load, ok};
+use ephport_tests::tool::{nft_load, ok, tool};
 use ephport_tests::{Host, Routed, ephport, ephport_ok, host_with_uplink};
 use serde_json::Value;
 
@@ -286,12 +286,20 @@ fn notrack_of_iptables_is_reported() {
     assert_eq!(warnings(&host, &format!("apply {LINE}")), ["notrack"]);
 }
 
+/// Adds an interface that is down: a dummy, or if the kernel has none an Ethernet interface.
+fn add_down(host: &Host, name: &str) {
+    let words = ["link", "add", name, "type"];
+    if !tool(host, "ip", &[&words[..], &["dummy"]].concat(), "").success {
+        ok(host, &format!("ip link add {name} type veth peer name peer9"));
+    }
+}
+
 /// The rules of a node's DNS cache (NodeLocal DNS of Kubernetes): its packets to and from this host's own servers.
 #[test]
 fn notrack_of_servers_of_this_host_is_not_reported() {
     let (host, _peer) = host_with_uplink();
+    add_down(&host, "nodelocaldns");
     for line in [
-        "ip link add nodelocaldns type dummy",
         "ip address add 169.254.20.10/32 dev nodelocaldns",
         "ip address add 10.96.0.10/32 dev nodelocaldns",
     ] {
@@ -435,8 +443,8 @@ fn a7_status_reports_other_kept_addresses() {
     ok(&host, "ip address add 192.0.2.77/24 dev eth0");
     assert_eq!(ephport(&host, "status").exit, Exit::Success);
     // Addresses of services come and go on a dummy interface that is down (kube-proxy's mode ipvs).
+    add_down(&host, "kube-ipvs0");
     for line in [
-        "ip link add kube-ipvs0 type dummy",
         "ip address add 10.96.0.1/32 dev kube-ipvs0",
         "ip address add 198.51.100.8/32 dev kube-ipvs0",
         "ip address add 169.254.20.10/32 dev lo",
