@@ -19,7 +19,9 @@ pub(crate) fn run(args: ExplainArgs, output: &mut Output<'_>) -> Result<Exit, Fa
         output.document(&explain(&explanation, others));
     } else {
         print(&args.flow, &explanation, output);
-        others.iter().for_each(|other| writeln!(output, "  {}", other.message()));
+        for other in &others {
+            writeln!(output, "  {}", other.message());
+        }
     }
     Ok(if explanation.agrees { Exit::Success } else { Exit::Failure })
 }

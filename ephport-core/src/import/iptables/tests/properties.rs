@@ -2,6 +2,7 @@
 //! and the family is right or said to be assumed.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -212,13 +213,14 @@ proptest! {
         let (mut text, mut number) = (String::new(), 0);
         let mut expected = Vec::new();
         for section in &sections {
-            text += &format!("{}\n*nat\n", section.header.0);
+            writeln!(text, "{}\n*nat", section.header.0).unwrap();
             for (condition, own) in &section.rules {
                 let family = section.family().or(*own).or(flag);
                 let line = text.lines().count() + 1;
-                text += &format!(
-                    "-A POSTROUTING -p tcp {condition} -m comment --comment r{number} -j MASQUERADE --to-ports 9\n"
-                );
+                writeln!(
+                    text,
+                    "-A POSTROUTING -p tcp {condition} -m comment --comment r{number} -j MASQUERADE --to-ports 9"
+                ).unwrap();
                 expected.push((line, format!("r{number}"), family, *own));
                 number += 1;
             }
@@ -232,16 +234,13 @@ proptest! {
             let policy = imported.policies.iter().find(|policy| policy.name().as_str() == name);
             let used = family.unwrap_or(Family::Ipv4);
             prop_assert!(family.is_some() || assumed(line), "line {line}: no note\n{text}");
-            match policy {
-                Some(policy) => {
-                    let families = policy.spec().scope.families;
-                    prop_assert_eq!(families, Families::from(used), "line {}\n{}", line, text);
-                    prop_assert!(own.is_none_or(|own| own == used), "line {line}\n{text}");
-                }
-                None => {
-                    prop_assert!(own.is_some_and(|own| own != used), "line {line} is no policy\n{text}");
-                    prop_assert!(imported.skipped.iter().any(|skipped| skipped.line == line), "{text}");
-                }
+            if let Some(policy) = policy {
+                let families = policy.spec().scope.families;
+                prop_assert_eq!(families, Families::from(used), "line {}\n{}", line, text);
+                prop_assert!(own.is_none_or(|own| own == used), "line {line}\n{text}");
+            } else {
+                prop_assert!(own.is_some_and(|own| own != used), "line {line} is no policy\n{text}");
+                prop_assert!(imported.skipped.iter().any(|skipped| skipped.line == line), "{text}");
             }
         }
         let is_assumed = imported.notes.iter().any(|note| matches!(note, Note::AssumedFamily { .. }));
