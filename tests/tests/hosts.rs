@@ -157,11 +157,13 @@ fn b12_forms_of_other_tools_name_the_right_one() {
         assert_eq!(ended.exit, Exit::Usage, "{flag}");
         assert!(ended.err.contains(expected), "{}", ended.err);
     }
-    let file = ephport_tests::PolicyFile::new(
-        "[[policy]]\nname = \"a\"\nto-ports = \"1024-2047\"\nout-interfaces = [\"eth0,eth1\"]\n",
-    );
+    let policy = "[[policy]]\nname = \"a\"\nto-ports = \"1024-2047\"\nout-interfaces = ";
+    let file = ephport_tests::PolicyFile::new(&format!("{policy}\"eth0,eth1\"\n"));
     let shown = ephport_ok(&host, &format!("show {} --format summary", file.path()));
     assert!(shown.contains("  out-interfaces  eth0, eth1\n"), "{shown}");
+    let file = ephport_tests::PolicyFile::new(&format!("{policy}[\"eth0,eth1\"]\n"));
+    let ended = ephport(&host, &format!("apply {}", file.path()));
+    assert!(ended.err.contains("write each interface as an item of its own"), "{}", ended.err);
 }
 
 #[test]

@@ -214,5 +214,5 @@ fn commas_of_names_are_expressed_in_lists_and_flags() {
     ephport_ok(&host, "remove");
     let ended = ephport(&host, &format!("apply {}", both.path()));
     assert!(ended.err.contains("no interface matches `a,wg` now"), "{}", ended.err);
-    assert!(ended.err.contains("The comma is a part of the name"), "{}", ended.err);
+    assert!(ended.err.contains("The comma is a part of its name"), "{}", ended.err);
 }

@@ -49,7 +49,7 @@ pub enum Warning {
     #[error(
         "policy {policy}: no interface matches `{pattern}` now; the policy applies to it as soon as one \
          does{}",
-        if pattern.to_string().contains(',') { ". The comma is a part of the name: each item of a list is one" } else { "" }
+        if pattern.to_string().contains(',') { ". The comma is a part of its name: write each interface as an item of its own" } else { "" }
     )]
     NoInterface {
         /// The policy.
