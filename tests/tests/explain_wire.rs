@@ -432,8 +432,11 @@ fn explanations_of_random_connections_agree_with_the_wire() {
     let all = samples(&connections(), DOCUMENTS * FLOWS);
     let documents = samples(&wide_documents(), DOCUMENTS);
     for (number, (document, drawn)) in documents.iter().zip(all.chunks(FLOWS)).enumerate() {
-        let document = widened(document, number);
-        let plan = applied(&site, &document);
+        // Policies that are remapped may exclude each other when widened.
+        let widened = widened(document, number);
+        let is_possible = Plan::new(widened.policies(), &facts).is_ok();
+        let document = if is_possible { &widened } else { document };
+        let plan = applied(&site, document);
         // A permitted port is free at a destination that no other connection has.
         let mut destinations = HashSet::new();
         let is_sent = |drawn: &&Drawn| {
