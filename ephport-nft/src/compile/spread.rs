@@ -92,9 +92,8 @@ impl Program {
             let port = port.into();
             for (len, verdicts) in &by_len {
                 let verdicts = verdicts.iter().cloned();
-                let map = self.anonymous_set(|name| {
-                    keyed(&port, Set::port_key_verdicts(name, verdicts))
-                });
+                let map =
+                    self.anonymous_set(|name| keyed(&port, Set::port_key_verdicts(name, verdicts)));
                 let mut exprs = protocol.clone();
                 exprs.extend(bits(&port, *len));
                 exprs.push(Lookup::value(&map.name, Register::VERDICT).into());

@@ -172,8 +172,7 @@ fn listeners(protocol: Protocol) -> PortSet {
 /// without /proc, and in a user namespace.
 fn knows_ipsec() -> Option<bool> {
     let files = ["/proc/sys/net/core/xfrm_larval_drop", "/proc/thread-self/net/xfrm_stat"];
-    let is_there =
-        files.iter().any(|file| Path::new(file).exists()) || Socket::xfrm().is_ok();
+    let is_there = files.iter().any(|file| Path::new(file).exists()) || Socket::xfrm().is_ok();
     // All identifiers are mapped to themselves in the initial user namespace only.
     let map = std::fs::read_to_string("/proc/thread-self/uid_map").unwrap_or_default();
     let is_initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
