@@ -279,3 +279,24 @@ fn endless_dump_times_out() {
     let error = Client::with_transport(Mute).installed().unwrap_err();
     assert_eq!(error.to_string(), "the kernel did not answer a netlink request within 10 s");
 }
+
+/// The answers of kernels to the question whether a table may be owned and outlive its owner.
+#[test]
+fn table_is_owned_only_where_it_outlives_its_owner() {
+    let fails = |at: u32, errno| BatchFault::Fails { at: vec![(at, errno)], acked: false };
+    for (kernel, fault, is_owner) in [
+        ("Linux 5.10 has neither flag", fails(1, Errno::EINVAL), Ok(false)),
+        ("Linux 6.1 has no flag `persist`", fails(1, Errno::EOPNOTSUPP), Ok(false)),
+        ("Linux 6.9 has both", fails(2, Errno::ENOENT), Ok(true)),
+        (
+            "without the capability",
+            fails(0, Errno::EPERM),
+            Err(Error::NotPermitted { task: "changing" }),
+        ),
+    ] {
+        let mut scripted = Kernel { batch_faults: [fault].into(), ..Kernel::default() };
+        let client = Client::with_transport(&mut scripted).owning();
+        assert_eq!(client.map(|client| client.is_owner()), is_owner, "{kernel}");
+        assert_eq!(scripted.ruleset, None);
+    }
+}

@@ -9,7 +9,7 @@
 use super::request::{Object, Request};
 use super::verdict::verdict;
 use super::{Applied, Client, Error, Installed, MAX_TRIES};
-use crate::netlink::{Socket, Transport, exchange};
+use crate::netlink::{Transport, exchange};
 use crate::nftables::Table;
 use crate::plan::transaction::Batch;
 use crate::table::TableState;
@@ -21,7 +21,7 @@ const PROBE: &str = "ephport/probe";
 /// A table that never exists.
 const ABSENT: &str = "ephport/absent";
 
-impl Client<Socket> {
+impl<T: Transport> Client<T> {
     /// The same client, which owns the table from its next [`apply`](Client::apply) on; as it is where the
     /// kernel has no tables that outlive their owner ([`Client::is_owner`] is then false).
     ///
@@ -33,9 +33,7 @@ impl Client<Socket> {
         self.is_owner = self.can_own()?;
         Ok(self)
     }
-}
 
-impl<T: Transport> Client<T> {
     /// Whether the client owns its table from its next [`apply`](Client::apply) on, or since its last one.
     #[must_use]
     pub fn is_owner(&self) -> bool {
