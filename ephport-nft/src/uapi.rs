@@ -345,6 +345,7 @@ pub const IP_CT_DIR_REPLY: u8 = 1;
 // linux/netfilter/nfnetlink_conntrack.h
 pub const IPCTNL_MSG_CT_NEW: u16 = 0;
 pub const IPCTNL_MSG_CT_GET: u16 = 1;
+pub const IPCTNL_MSG_CT_DELETE: u16 = 2;
 pub const IPCTNL_MSG_CT_GET_STATS_CPU: u16 = 4;
 pub const IPCTNL_MSG_CT_GET_STATS: u16 = 5;
 pub const CTA_TUPLE_ORIG: u16 = 1;
@@ -355,6 +356,7 @@ pub const CTA_NAT_SRC: u16 = 6;
 pub const CTA_TIMEOUT: u16 = 7;
 pub const CTA_MARK: u16 = 8;
 pub const CTA_ID: u16 = 12;
+pub const CTA_NAT_DST: u16 = 13;
 pub const CTA_ZONE: u16 = 18;
 pub const CTA_STATUS_MASK: u16 = 26;
 pub const CTA_TUPLE_IP: u16 = 1;

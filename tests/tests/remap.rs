@@ -10,8 +10,9 @@ use std::time::Duration;
 use ephport_core::{MapE, Port, PortSet};
 use ephport_tests::tool::{self, is_able};
 use ephport_tests::{
-    CLIENT_V4, CLIENT_V6, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, SERVER_V6,
-    Server, connect_within, ephport_ok, is_long, of_family, protocols_and_servers,
+    CLIENT_V4, CLIENT_V6, Connection, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4,
+    SERVER_V6, Server, connect, connect_within, ephport_ok, is_long, of_family,
+    protocols_and_servers,
 };
 
 /// The port of the server.
@@ -161,7 +162,7 @@ fn time_exceeded_reaches_its_socket() {
 fn transfer((host, from): (&Host, IpAddr), (far, to): (&Host, IpAddr), size: usize) {
     let listener = far.run(|| TcpListener::bind((to, 0))).unwrap();
     let server = listener.local_addr().unwrap();
-    let data: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+    let data: Vec<u8> = (0..=250).cycle().take(size).collect();
     let data = &data;
     let receive = |mut stream: TcpStream| {
         let mut received = Vec::new();
@@ -256,6 +257,74 @@ fn fragments_arrive_in_both_directions() {
                     connection.exchange(&[7; 6000]).unwrap();
                 });
             }
+        }
+    }
+}
+
+/// Connections that are open, each with its source port on the wire.
+struct Open(Vec<Connection>);
+
+impl Open {
+    /// TCP and UDP, IPv4 and IPv6, forwarded and local.
+    fn new(net: &Routed) -> Self {
+        let mut all = Vec::new();
+        for (protocol, server) in protocols_and_servers() {
+            for (host, address) in senders(net, server) {
+                let to = SocketAddr::new(server, PORT);
+                let open = || connect(protocol, SocketAddr::new(address, 0), to).unwrap();
+                all.extend(host.run(|| (0..8).map(|_| open()).collect::<Vec<_>>()));
+            }
+        }
+        Self(all)
+    }
+
+    /// Each continues with the port that it has.
+    fn check(&self, step: &str) {
+        for connection in &self.0 {
+            // A packet may be lost while the table is replaced.
+            let mut tries = (0..4).map(|_| connection.exchange(b"again"));
+            match tries.find_map(Result::ok) {
+                Some(seen) => assert_eq!(seen, connection.seen, "{step}"),
+                None => panic!("{step}: {connection:?} ended"),
+            }
+        }
+    }
+}
+
+#[test]
+fn open_connections_keep_their_ports_when_remap_begins_and_ends() {
+    let net = Routed::new().unwrap();
+    let _server = Server::start(&net.server, PORT).unwrap();
+    let set = map_e();
+    // Without the nat chain of another table, the kernel translates nothing after `remove`.
+    let other = "table inet o { chain c { type nat hook postrouting priority 200; oifname none masquerade; }; }";
+    tool::nft_load(&net.router, other);
+    let policy = format!("apply --to-ports {set} --address masquerade");
+    for enforce in ["", "--enforce"] {
+        ephport_ok(&net.router, &format!("{policy} {enforce}"));
+        let round_robin = Open::new(&net);
+        ephport_ok(&net.router, &format!("{policy} {enforce} --spread remap"));
+        round_robin.check("round-robin to remap");
+        let remapped = Open::new(&net);
+        ephport_ok(&net.router, &format!("{policy} {enforce} --spread hash"));
+        remapped.check("remap to hash");
+        round_robin.check("remap to hash");
+        let other =
+            format!("{policy} {enforce} --spread remap --except-ports 4928-4943,65344-65359");
+        ephport_ok(&net.router, &other);
+        // The ports that are excepted now are out of the set.
+        let stays = |connection: &Connection| !(4928..4944).contains(&connection.seen.port());
+        let stays = |open: Open| Open(open.0.into_iter().filter(stays).collect());
+        let (round_robin, remapped) = (stays(round_robin), stays(remapped));
+        remapped.check("hash to another remap");
+        let other_remap = Open::new(&net);
+        ephport_ok(&net.router, &format!("{policy} {enforce} --spread remap"));
+        for open in [&round_robin, &remapped, &other_remap] {
+            open.check("remap to another remap");
+        }
+        ephport_ok(&net.router, "remove");
+        for open in [&round_robin, &remapped, &other_remap] {
+            open.check("remap to nothing");
         }
     }
 }

@@ -8,6 +8,7 @@ mod module;
 mod open;
 mod owner;
 mod readback;
+mod remap;
 mod request;
 mod status;
 mod undo;
@@ -50,6 +51,9 @@ pub struct Client<T = Socket> {
     /// A connection to the kernel's sockets; without one, open connections are not considered.
     sockets: Option<Result<Socket, NetlinkError>>,
     not_adopted: Option<OpenError>,
+    /// The connections whose translated port the last change replaced, and those that it ended.
+    continued: usize,
+    ended: usize,
 }
 
 /// The kernel's table with the client's table name.
@@ -101,7 +105,16 @@ impl<T: Transport> Client<T> {
     /// A client over `transport`. It does not consider connections that are open.
     pub fn with_transport(transport: T) -> Self {
         let table = TableId::default();
-        Self { transport, seq: 0, table, is_owner: false, sockets: None, not_adopted: None }
+        Self {
+            transport,
+            seq: 0,
+            table,
+            is_owner: false,
+            sockets: None,
+            not_adopted: None,
+            continued: 0,
+            ended: 0,
+        }
     }
 
     /// The same client for another table than the default one.
@@ -135,6 +148,7 @@ impl<T: Transport> Client<T> {
         let desired = desired.as_ref();
         self.check_table(desired)?;
         self.not_adopted = None;
+        (self.continued, self.ended) = (0, 0);
         if self.sockets.is_none() {
             return self.install(desired);
         }
@@ -150,12 +164,7 @@ impl<T: Transport> Client<T> {
     /// [`Error`]; the kernel then has what it had before, except after [`Error::Unconfirmed`].
     pub fn restore(&mut self, table: &TableState) -> Result<Applied, Error> {
         self.check_table(table)?;
-        self.install(table)
-    }
-
-    /// Install `desired` in one transaction.
-    fn install(&mut self, desired: &TableState) -> Result<Applied, Error> {
-        Ok(self.install_over(desired, |_| true)?.unwrap_or(Applied::Unchanged))
+        Ok(self.install_over(table, |_| true)?.unwrap_or(Applied::Unchanged))
     }
 
     /// Install `desired` in one transaction over a table that `accepts` accepts; `None` if it does not.
@@ -193,6 +202,8 @@ impl<T: Transport> Client<T> {
 
     /// Deletes the table; `false` when there is none.
     pub fn remove(&mut self) -> Result<bool, Error> {
+        (self.continued, self.ended) = (0, 0);
+        self.leave_remapped()?;
         // Its content is not read: that is slow for a large table.
         let id = self.table.clone();
         let table = |nft: &mut Self| nft.settled(|nft| nft.read_table_only(FAMILY, id.name()));

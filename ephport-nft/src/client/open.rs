@@ -144,6 +144,16 @@ impl<T: Transport> Client<T> {
 
     /// The names of the sets of open connections of the installed table, if there is one.
     fn open_sets(&mut self) -> Result<Option<Vec<String>>, Error> {
+        self.sets_that(is_open_set)
+    }
+
+    /// The names of the maps of ports of the installed table, if there is one.
+    pub(super) fn port_maps(&mut self) -> Result<Option<Vec<String>>, Error> {
+        Ok(self.settled(|nft| nft.sets_that(SetSpec::is_port_map))?.0)
+    }
+
+    /// The names of the sets with this property of the installed table, if there is one.
+    fn sets_that(&mut self, is_so: fn(&SetSpec) -> bool) -> Result<Option<Vec<String>>, Error> {
         let id = self.table.clone();
         let Some(table) = self.read_table_only(FAMILY, id.name())? else { return Ok(None) };
         if !id.owns(&table) {
@@ -155,7 +165,7 @@ impl<T: Transport> Client<T> {
         self.list(NFT_MSG_GETSET, NLM_F_DUMP, FAMILY, &in_table, |_, body| {
             if Origin::peek(body)? == origin
                 && let Ok(set) = SetSpec::decode(body)
-                && is_open_set(&set)
+                && is_so(&set)
             {
                 names.push(set.name);
             }

@@ -60,7 +60,7 @@ impl<T: Transport> Client<T> {
     /// [`Error`]; the kernel then has what it had before, except after [`Error::Unconfirmed`].
     pub fn undo(&mut self, undo: &Undo) -> Result<Undone, Error> {
         let Some(previous) = &undo.previous else { return self.undo_installation(undo) };
-        match self.install_over(previous, |installed| undo.is_installed(installed)) {
+        match self.install_where(previous, |installed| undo.is_installed(installed)) {
             Ok(Some(_)) => Ok(Undone::Restored),
             Ok(None) | Err(Error::Foreign { .. }) => Ok(Undone::Superseded),
             Err(error) => Err(error),
@@ -68,6 +68,9 @@ impl<T: Transport> Client<T> {
     }
 
     fn undo_installation(&mut self, undo: &Undo) -> Result<Undone, Error> {
+        if undo.is_installed(&self.installed()?) {
+            self.leave_remapped()?;
+        }
         self.change(Self::snapshot, |installed| match installed {
             Installed::Absent => Ok((Undone::Removed, None)),
             Installed::Ours { ruleset, .. } if undo.is_installed(installed) => {

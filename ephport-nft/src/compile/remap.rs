@@ -263,19 +263,15 @@ fn write(bytes: Payload, map: &SetSpec, (csum_type, csum_offset): (u32, u32)) ->
 
 /// The address that translated connections of a policy have.
 pub(super) fn is_own_address(policy: &ResolvedPolicy) -> Vec<Expr> {
-    match policy.address {
-        Address::Fixed(address) => {
-            let load = match Family::of(address) {
-                Family::Ipv4 => Payload::IPV4_DESTINATION,
-                Family::Ipv6 => Payload::IPV6_DESTINATION,
-            };
-            vec![load.into(), Cmp::new(CmpOp::Eq, &value::address_bytes(address)).into()]
-        }
-        _ => {
-            let local = Cmp::new(CmpOp::Eq, &u32::from(RTN_LOCAL).to_ne_bytes());
-            vec![Fib::DESTINATION_TYPE.into(), local.into()]
-        }
+    if let Address::Fixed(address) = policy.address {
+        let load = match Family::of(address) {
+            Family::Ipv4 => Payload::IPV4_DESTINATION,
+            Family::Ipv6 => Payload::IPV6_DESTINATION,
+        };
+        return vec![load.into(), Cmp::new(CmpOp::Eq, &value::address_bytes(address)).into()];
     }
+    let local = Cmp::new(CmpOp::Eq, &u32::from(RTN_LOCAL).to_ne_bytes());
+    vec![Fib::DESTINATION_TYPE.into(), local.into()]
 }
 
 /// Whether packets that IPsec decrypted are out of scope.

@@ -194,7 +194,7 @@ impl Tuple {
     }
 
     /// The opposite direction without translation.
-    fn reversed(self) -> Self {
+    pub(super) fn reversed(self) -> Self {
         let layer4 = match self.layer4 {
             Layer4::Ports { source, destination } => {
                 Layer4::Ports { source: destination, destination: source }

@@ -20,12 +20,14 @@
 mod adopt;
 mod destinations;
 mod entry;
+mod renumber;
 mod scope;
 mod statistics;
 mod usage;
 
 pub use adopt::{adopt, tracked_ids};
 pub use entry::{Connection, Layer4, Status, TcpState, Tuple};
+pub use renumber::{Renumbered, renumber};
 pub use scope::{Placement, Scopes, Sent};
 pub use statistics::Statistics;
 pub use usage::{DestinationUsage, PolicyUsage, PortBitmap, Usage};

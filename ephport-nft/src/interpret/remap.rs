@@ -6,8 +6,8 @@ use super::packet::Packet;
 use super::path::InterpretError;
 use super::run;
 use crate::nftables::expr::Payload;
-use crate::table::TableState;
 use crate::table::layout::{REMAP_IN, REMAP_OUT};
+use crate::table::{Set, TableState};
 
 /// The effect of the chain that translates together with that of the chain that rewrites the translated port.
 ///
@@ -43,10 +43,7 @@ pub fn remapped(table: &TableState, flow: &Flow, effect: Effect) -> Result<Effec
 
 /// The keys of the maps whose values are ports.
 fn keys(table: &TableState) -> impl Iterator<Item = Port> {
-    let maps = table.sets.iter().filter(|set| set.is_port_map());
-    let elements = maps.flat_map(|set| &set.elements);
-    let key = |bytes: &[u8]| Port::new(u16::from_be_bytes(bytes.try_into().ok()?)).ok();
-    elements.filter_map(move |element| key(element.key_bytes()?))
+    table.sets.iter().filter(|set| set.is_port_map()).flat_map(Set::port_key_set)
 }
 
 /// The source port of the first packet of a connection on the wire that was translated to `port`.

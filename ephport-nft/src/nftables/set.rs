@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::datatype::INET_SERVICE;
 use super::expr::Data;
 use super::schema::{Inside, Item, attributes};
 use crate::netlink::{Attr, CodecError, Writer};
@@ -110,6 +111,11 @@ impl SetSpec {
     #[must_use]
     pub fn is_map(&self) -> bool {
         self.has(NFT_SET_MAP)
+    }
+
+    /// Whether it is a map from ports to ports.
+    pub(crate) fn is_port_map(&self) -> bool {
+        self.is_map() && self.data_type == Some(INET_SERVICE)
     }
 
     /// The set without the kernel's own numbers and without the user data, which only affects how nft

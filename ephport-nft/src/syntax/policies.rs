@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ephport_core::{Address, PolicyName, Port, PortRange, PortSet};
+use ephport_core::{Address, PolicyName, PortRange, PortSet};
 
 use super::nat::Argument;
 use super::operand::Operand;
@@ -71,12 +71,8 @@ impl TableState {
 
 /// The ports with the values of a map in place of its keys.
 fn remapped(ports: &PortSet, map: &Set) -> PortSet {
-    let pairs = map.elements.iter().filter_map(|element| {
-        let port = |bytes: &[u8]| Port::new(u16::from_be_bytes(bytes.try_into().ok()?)).ok();
-        Some((port(element.key_bytes()?)?, port(element.data.as_ref()?.bytes()?)?))
-    });
     let (keys, values): (Vec<PortRange>, Vec<PortRange>) =
-        pairs.map(|(key, value)| (PortRange::from(key), PortRange::from(value))).unzip();
+        map.port_pairs().map(|(key, value)| (PortRange::from(key), PortRange::from(value))).unzip();
     ports.difference(&keys.into_iter().collect()).union(&values.into_iter().collect())
 }
 

@@ -60,6 +60,11 @@ pub const REMAP_OUT: &str = "remap-out";
 /// After translation and the chains of other tools, and before enforcement, which judges the real port.
 pub const REMAP_OUT_PRIORITY: i32 = ENFORCE_PRIORITY - 1;
 
+/// The chains that drop packets while the rewriting changes, and the set of the virtual ports before.
+pub(crate) const HOLD_IN: &str = "hold-in";
+pub(crate) const HOLD_OUT: &str = "hold-out";
+pub(crate) const HELD_PORTS: &str = "held";
+
 /// The chain that rewrites the ports of a policy's packets on their way in.
 pub(crate) fn remap_in_chain(policy: &PolicyName) -> String {
     format!("{policy}/in")
@@ -80,8 +85,11 @@ pub(crate) fn errors_chain(chain: &str, family: Family) -> String {
 
 /// The map from a policy's virtual ports to the real ones, where they differ.
 pub(crate) fn real_ports_map(policy: &PolicyName) -> String {
-    format!("{policy}/real")
+    format!("{policy}{REAL}")
 }
+
+/// The end of the name of such a map.
+pub(crate) const REAL: &str = "/real";
 
 /// The map from a policy's real ports to the virtual ones, where they differ.
 pub(crate) fn virtual_ports_map(policy: &PolicyName) -> String {

@@ -1,8 +1,9 @@
 //! A set with its elements.
 
-use super::layout::is_open_set;
+use ephport_core::Port;
+
+use super::layout::{REAL, is_open_set};
 use crate::netlink::Writer;
-use crate::nftables::datatype::INET_SERVICE;
 use crate::nftables::{Element, Elements, SetSpec};
 
 /// The most bytes of elements in one message: their list is one attribute, whose length is a
@@ -29,7 +30,25 @@ pub(crate) struct KeyRange<'a> {
 impl Set {
     /// Whether it is a map from ports to ports.
     pub(crate) fn is_port_map(&self) -> bool {
-        self.spec.is_map() && self.spec.data_type == Some(INET_SERVICE)
+        self.spec.is_port_map()
+    }
+
+    /// Whether it is the map of a policy from virtual to real ports.
+    pub(crate) fn is_real_ports_map(&self) -> bool {
+        self.is_port_map() && self.spec.name.ends_with(REAL)
+    }
+
+    /// The keys of a set or map of ports.
+    pub(crate) fn port_key_set(&self) -> impl Iterator<Item = Port> {
+        self.elements.iter().filter_map(|element| port(element.key_bytes()?))
+    }
+
+    /// The keys and values of a map from ports to ports.
+    pub(crate) fn port_pairs(&self) -> impl Iterator<Item = (Port, Port)> {
+        let pair = |element: &Element| {
+            Some((port(element.key_bytes()?)?, port(element.data.as_ref()?.bytes()?)?))
+        };
+        self.elements.iter().filter_map(pair)
     }
 
     /// The elements in chunks that fit one message each.
@@ -50,6 +69,11 @@ impl Set {
         }
         chunks
     }
+}
+
+/// A port in two bytes.
+fn port(bytes: &[u8]) -> Option<Port> {
+    Port::new(u16::from_be_bytes(bytes.try_into().ok()?)).ok()
 }
 
 /// A set whose elements are in the order of their keys. Ends that close nothing, or that the start of

@@ -1,0 +1,246 @@
+//! Open connections where the rewriting of ports changes.
+//!
+//! Conntrack has the virtual port of a connection that is rewritten, and the real port of any other. When a
+//! policy begins or ends to rewrite ports, or rewrites others, each open connection must keep its port on the
+//! wire. So its entry in conntrack's table is replaced by one with the port that conntrack sees from then on:
+//!
+//! 1. The new table is installed with two chains more, which drop the packets with the ports of such connections.
+//! 2. Conntrack's entries are replaced.
+//! 3. The two chains are removed.
+//!
+//! That takes milliseconds, in which packets are lost and sent again. A process that is killed in between leaves
+//! a table that `status` reports as drifted; the next `apply` ends the connections that still have a virtual port.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use ephport_core::{Flow, InterfaceName, Port, Protocol};
+
+use super::{Applied, Client, Error, Installed, OpenError};
+use crate::conntrack::{self, Connection, Connections, Filter, Renumbered, Sent};
+use crate::host;
+use crate::interpret::{received_port, sent_port};
+use crate::netlink::Transport;
+use crate::nftables::expr::{
+    Bitwise, Cmp, CmpOp, Ct, Expr, Immediate, Lookup, Meta, Payload, Register, Verdict,
+};
+use crate::nftables::value::port_bytes;
+use crate::nftables::{Chain, Hook, Rule, Table};
+use crate::table::layout::{
+    FAMILY, HELD_PORTS, HOLD_IN, HOLD_OUT, REMAP_IN_PRIORITY, REMAP_OUT_PRIORITY,
+};
+use crate::table::{Set, SetName, TableState};
+use crate::uapi::{
+    IP_CT_NEW, NF_ACCEPT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFT_META_L4PROTO,
+};
+
+/// TCP's FIN, SYN, RST and ACK bits (RFC 9293 §3.1).
+const TCP_STATE_FLAGS: u8 = 0x17;
+const TCP_SYN: u8 = 0x02;
+
+/// The virtual and the real ports that a table rewrites.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Rewritten {
+    pairs: BTreeSet<(Port, Port)>,
+    /// Virtual ports of an earlier table, of which the real ones are not known.
+    lost: BTreeSet<Port>,
+}
+
+impl Rewritten {
+    fn of(table: &TableState) -> Self {
+        let maps = table.sets.iter().filter(|set| set.is_real_ports_map());
+        let pairs = maps.flat_map(Set::port_pairs).collect();
+        let held = table.sets.iter().filter(|set| set.spec.name == HELD_PORTS);
+        Self { pairs, lost: held.flat_map(Set::port_key_set).collect() }
+    }
+
+    fn virtual_ports(&self) -> BTreeSet<Port> {
+        self.pairs.iter().map(|(port, _)| *port).chain(self.lost.iter().copied()).collect()
+    }
+
+    fn real_ports(&self) -> BTreeSet<Port> {
+        self.pairs.iter().map(|(_, port)| *port).collect()
+    }
+}
+
+impl<T: Transport> Client<T> {
+    /// Installs `desired`. Open connections keep their ports on the wire.
+    pub(super) fn install(&mut self, desired: &TableState) -> Result<Applied, Error> {
+        Ok(self.install_where(desired, |_| true)?.unwrap_or(Applied::Unchanged))
+    }
+
+    /// The same over a table that `accepts` accepts; `None` if it does not.
+    pub(super) fn install_where(
+        &mut self,
+        desired: &TableState,
+        accepts: impl Fn(&Installed) -> bool,
+    ) -> Result<Option<Applied>, Error> {
+        let ignores_connections = self.sockets.is_none();
+        let new = Rewritten::of(desired);
+        let is_same = |installed: &Installed| {
+            ignores_connections || installed.table().map(Rewritten::of).unwrap_or_default() == new
+        };
+        let direct = self.install_over(desired, |found| accepts(found) && is_same(found))?;
+        if direct.is_some() {
+            return Ok(direct);
+        }
+        let installed = self.installed()?;
+        if !accepts(&installed) {
+            return Ok(None);
+        }
+        let old = installed.table().cloned();
+        let old = old.unwrap_or_else(|| TableState::empty(desired.table.clone()));
+        let first = self.install_over(&held(desired, &old), |_| true)?;
+        self.renumber(&old, desired)?;
+        self.install_over(desired, |_| true)?;
+        Ok(first)
+    }
+
+    /// Gives the open connections their ports on the wire before the table is removed.
+    pub(super) fn leave_remapped(&mut self) -> Result<(), Error> {
+        if self.sockets.is_none() {
+            return Ok(());
+        }
+        let Some(names) = self.port_maps()? else { return Ok(()) };
+        if names.is_empty() {
+            return Ok(());
+        }
+        let Some(old) = self.installed()?.table().cloned() else { return Ok(()) };
+        let none = TableState::empty(old.table.clone());
+        self.install_over(&held(&old, &old), |_| true)?;
+        self.renumber(&old, &none)
+    }
+
+    /// Replaces the entries of the connections whose port conntrack sees otherwise under `new`.
+    fn renumber(&mut self, old: &TableState, new: &TableState) -> Result<(), Error> {
+        let error = |error: conntrack::ConntrackError| Error::OpenConnections(error.into());
+        let addresses = host::addresses()
+            .map_err(|error| Error::OpenConnections(OpenError::Conntrack(error.into())))?;
+        let addresses = addresses.into_iter().map(|own| (own.address, own.interface));
+        let change = Change {
+            lost: Rewritten::of(old).lost,
+            ports: affected(old, new),
+            addresses: addresses.collect(),
+            tables: [old, new],
+        };
+        let mut renumbered = Vec::new();
+        let entries = Connections::with_transport(&mut self.transport, Filter::default());
+        for connection in entries.map_err(error)? {
+            renumbered.extend(change.of(&connection.map_err(error)?));
+        }
+        self.continued = conntrack::renumber(&mut self.transport, &renumbered).map_err(error)?;
+        self.ended = renumbered.len().saturating_sub(self.continued);
+        Ok(())
+    }
+
+    /// The connections that continue with their ports after the last [`apply`](Client::apply) or
+    /// [`remove`](Client::remove) changed how ports are rewritten, and those that were ended.
+    #[must_use]
+    pub fn renumbered(&self) -> (usize, usize) {
+        (self.continued, self.ended)
+    }
+}
+
+/// The ports of which conntrack sees others under the new table.
+fn affected(old: &TableState, new: &TableState) -> BTreeSet<Port> {
+    let (old, new) = (Rewritten::of(old), Rewritten::of(new));
+    let mut ports = old.virtual_ports();
+    ports.extend(old.real_ports());
+    ports.extend(new.real_ports());
+    ports
+}
+
+/// A change from one table to another.
+struct Change<'a> {
+    ports: BTreeSet<Port>,
+    lost: BTreeSet<Port>,
+    addresses: BTreeMap<IpAddr, Option<InterfaceName>>,
+    tables: [&'a TableState; 2],
+}
+
+impl Change<'_> {
+    /// The new port of a connection; `None` if it keeps the one that it has.
+    fn of(&self, connection: &Connection) -> Option<Renumbered> {
+        let sent = Sent::from_connection(connection)?;
+        let port = Port::new(sent.outside.port()).ok().filter(|port| self.ports.contains(port))?;
+        let interface = self.addresses.get(&sent.outside.ip())?.clone()?;
+        if self.addresses.contains_key(&sent.destination.ip()) {
+            return None;
+        }
+        if self.lost.contains(&port) {
+            return connection.status.is_source_nat().then_some((*connection, None));
+        }
+        let [old, new] = self.tables;
+        let out =
+            Flow::new(sent.protocol, sent.source, sent.destination, interface.clone()).ok()?;
+        let is_translated = connection.status.is_source_nat();
+        let real = if is_translated { sent_port(old, &out, port).ok()? } else { port };
+        let here = SocketAddr::new(sent.outside.ip(), real.get());
+        let back = Flow::new(sent.protocol, sent.destination, here, interface.clone()).ok()?;
+        let received = received_port(new, &back.with_in_interface(interface)).ok()?;
+        (received != Some(port)).then(|| (*connection, received.map(Port::get)))
+    }
+}
+
+/// The same table with chains that drop packets with ports whose meaning changes, and segments in the middle of
+/// connections that conntrack does not know.
+fn held(desired: &TableState, old: &TableState) -> TableState {
+    let mut table = desired.clone();
+    let keys = |ports: BTreeSet<Port>| ports.into_iter().map(|port| port_bytes(port).to_vec());
+    let before = Rewritten::of(old);
+    let incoming: BTreeSet<_> =
+        before.real_ports().union(&Rewritten::of(desired).real_ports()).copied().collect();
+    let ways = [
+        (HOLD_IN, NF_INET_PRE_ROUTING, REMAP_IN_PRIORITY - 1, Payload::DESTINATION_PORT, incoming),
+        (
+            HOLD_OUT,
+            NF_INET_POST_ROUTING,
+            REMAP_OUT_PRIORITY - 1,
+            Payload::SOURCE_PORT,
+            before.virtual_ports(),
+        ),
+    ];
+    for (name, hook, priority, port, ports) in ways {
+        table.chains.push(Chain {
+            hook: Some(Hook::new(hook, priority)),
+            policy: Some(NF_ACCEPT),
+            chain_type: Some("filter".into()),
+            ..Chain::regular(FAMILY, &desired.table.name, name)
+        });
+        let set_name = if name == HOLD_OUT { HELD_PORTS } else { HOLD_IN };
+        let mut set = Set::port_keys(SetName::Named(set_name), keys(ports));
+        set.spec.table.clone_from(&desired.table.name);
+        for known in Protocol::ALL {
+            let held = [port.clone().into(), Lookup::within(set_name).into(), dropped()];
+            let exprs = l4proto(known).into_iter().chain(held);
+            table.rules.push(rule(&desired.table, name, exprs.collect()));
+        }
+        table.sets.push(set);
+    }
+    let new = Bitwise::mask(&crate::nftables::value::ct_state_bit(IP_CT_NEW).to_ne_bytes());
+    let unknown = [
+        Payload::TCP_FLAGS.into(),
+        Bitwise::mask(&[TCP_STATE_FLAGS]).into(),
+        Cmp::new(CmpOp::Neq, &[TCP_SYN]).into(),
+        Ct::STATE.into(),
+        new.into(),
+        Cmp::new(CmpOp::Neq, &[0; 4]).into(),
+        dropped(),
+    ];
+    let exprs = l4proto(Protocol::Tcp).into_iter().chain(unknown);
+    table.rules.push(rule(&desired.table, HOLD_OUT, exprs.collect()));
+    table
+}
+
+fn rule(table: &Table, chain: &str, exprs: Vec<Expr>) -> Rule {
+    Rule::new(FAMILY, &table.name, chain, exprs)
+}
+
+fn l4proto(protocol: Protocol) -> [Expr; 2] {
+    let load = Meta { key: NFT_META_L4PROTO, dreg: Register::R1 };
+    [load.into(), Cmp::new(CmpOp::Eq, &[protocol.number()]).into()]
+}
+
+fn dropped() -> Expr {
+    Immediate::verdict(Verdict::Drop).into()
+}
