@@ -19,6 +19,7 @@ use crate::net::protocol::Protocol;
 use crate::policy::scope::{Ipsec, Origin};
 use crate::policy::selection::{Distribution, PortSelection, Translation};
 use crate::policy::{Address, PickUp};
+use crate::remap::Remap;
 use crate::resolve::{PermittedPorts, ResolvedPolicy};
 
 pub use enforcement::{CtState, enforcing_policy, permits, permits_authenticated};
@@ -300,13 +301,12 @@ impl ResolvedPolicy {
         let port = flow.source_port();
         let (ports, keep, address) = match &self.permitted {
             PermittedPorts::Set(ports) => {
-                let remap = self.remap.as_ref().filter(|_| flow.protocol().has_ports());
-                let (ports, keep) = if let Some(remap) = remap {
-                    (ports.clone(), remap.real(port).filter(|_| keeps))
-                } else {
-                    let own = kept_range(ports, port).filter(|_| keeps);
-                    (own.map_or_else(|| ports.clone(), PortSet::from), own.map(|_| port))
-                };
+                if let Some(remap) = self.remap.as_ref().filter(|_| flow.protocol().has_ports()) {
+                    return self.remapped(remap, flow);
+                }
+                let own = kept_range(ports, port).filter(|_| keeps);
+                let (ports, keep) =
+                    (own.map_or_else(|| ports.clone(), PortSet::from), own.map(|_| port));
                 (ports, keep, self.address_of(flow))
             }
             PermittedPorts::Blocks(blocks) => match blocks.block_of(flow.source().ip()) {
@@ -327,6 +327,25 @@ impl ResolvedPolicy {
         let distribution = Distribution::over(&ports, spread);
         let selection = PortSelection { flags: self.flags, distribution };
         Decision::Translated(Translation { ports, keep, address, selection })
+    }
+
+    fn remapped(&self, remap: &Remap, flow: &Flow) -> Decision {
+        let port = flow.source_port();
+        let range = remap.range_for(port);
+        let ports = if range == remap.virtual_range() {
+            self.permitted.ports()
+        } else {
+            remap.real_ports(range)
+        };
+        let is_kept = self.flags.keep_permitted_ports() && range.contains(port);
+        let is_rewritten = ports != range.into();
+        let distribution = is_rewritten.then_some(Distribution::Remap);
+        Decision::Translated(Translation {
+            ports,
+            keep: is_kept.then_some(port),
+            address: self.address_of(flow),
+            selection: PortSelection { flags: self.flags, distribution },
+        })
     }
 }
 

@@ -90,6 +90,34 @@ impl Remap {
         (pair.is_some() || self.virtual_range.contains(port)).then_some(port)
     }
 
+    /// The part of the virtual range to which a connection with this source port is translated. From a port that
+    /// is only virtual it is the half without that port: NAT must change the port, because the kernel marks
+    /// only such connections as translated (`IPS_SRC_NAT`).
+    #[must_use]
+    pub fn range_for(&self, port: Port) -> PortRange {
+        let is_only_virtual = self.virtual_range.contains(port) && self.real(port) != Some(port);
+        let other = self.halves().into_iter().find(|half| !half.contains(port));
+        other.filter(|_| is_only_virtual).unwrap_or(self.virtual_range)
+    }
+
+    /// The lower and the upper half of the virtual range.
+    #[must_use]
+    pub fn halves(&self) -> [PortRange; 2] {
+        let (first, last) = (self.virtual_range.first(), self.virtual_range.last());
+        let middle = first.get() + (last.get() - first.get()) / 2;
+        let half = |first, last| PortRange::new(first, last).unwrap_or(self.virtual_range);
+        match Port::new(middle).ok().and_then(|middle| Some((middle, middle.next()?))) {
+            Some((below, above)) => [half(first, below), half(above, last)],
+            None => [self.virtual_range; 2],
+        }
+    }
+
+    /// The real ports of a part of the virtual range.
+    #[must_use]
+    pub fn real_ports(&self, range: PortRange) -> PortSet {
+        range.ports().filter_map(|port| self.real(port)).map(PortRange::from).collect()
+    }
+
     /// The ports of the virtual range that are not in the set.
     #[must_use]
     pub fn only_virtual(&self) -> PortSet {
@@ -189,6 +217,12 @@ mod tests {
             for (virtual_port, real) in remap.pairs() {
                 prop_assert!(range.contains(*virtual_port) && !ports.contains(*virtual_port));
                 prop_assert!(ports.contains(*real) && !range.contains(*real));
+            }
+            for port in range.ports() {
+                let to = remap.range_for(port);
+                let is_kept = ports.contains(port);
+                prop_assert_eq!(to == range, is_kept, "{} is translated to {}", port, to);
+                prop_assert!(is_kept || !to.contains(port));
             }
             prop_assert_eq!(Some(remap), Remap::new(&ports, &avoid), "the same again");
         }

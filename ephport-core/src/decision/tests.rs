@@ -235,15 +235,19 @@ fn remapped(lines: &str, listeners: &str) -> Result<ResolvedPolicy, ResolveError
 }
 
 #[test]
-fn remapped_connections_keep_the_real_port_of_their_own() {
+fn remapped_connections_keep_ports_of_both_ranges() {
     let policy = remapped("to-ports = \"2000-2009,3000-3009\"", "none").unwrap();
     let range = policy.remap.as_ref().unwrap().virtual_range();
     assert_eq!(range.to_string(), "3000-3019");
-    for (port, kept) in [(3005, Some(3005)), (3010, Some(2000)), (2000, None), (40_000, None)] {
+    // 3000-3009 are their own virtual ports, and 3010-3019 are those of 2000-2009.
+    let all = "2000-2009,3000-3009";
+    for (port, kept, ports) in
+        [(3005, Some(3005), all), (3010, None, "3000-3009"), (2000, None, all), (40_000, None, all)]
+    {
         let flow = format!("tcp 10.0.0.1:{port} -> 192.0.2.1:80 oif eth0").parse().unwrap();
         let Decision::Translated(translation) = policy.decide(&flow) else { panic!("{port}") };
         assert_eq!(translation.keep.map(Port::get), kept, "{port}");
-        assert_eq!(translation.ports.to_string(), "2000-2009,3000-3009");
+        assert_eq!(translation.ports.to_string(), ports, "{port}");
     }
 }
 

@@ -93,7 +93,7 @@ pub struct Translation {
     /// The ports that the connection can get.
     pub ports: PortSet,
     /// The port that it gets if that port is free: its own, when it is permitted and the policy keeps
-    /// such ports; with [`Distribution::Remap`], the real port for its own.
+    /// such ports.
     pub keep: Option<Port>,
     /// The source address after translation.
     pub address: Address,

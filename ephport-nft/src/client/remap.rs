@@ -90,7 +90,8 @@ impl<T: Transport> Client<T> {
         }
         let old = installed.table().cloned();
         let old = old.unwrap_or_else(|| TableState::empty(desired.table.clone()));
-        let first = self.install_over(&held(desired, &old), |_| true)?;
+        let affected = self.affected(&old, desired)?;
+        let first = self.install_over(&held(desired, &old, &affected), |_| true)?;
         self.renumber(&old, desired)?;
         self.install_over(desired, |_| true)?;
         Ok(first)
@@ -107,19 +108,20 @@ impl<T: Transport> Client<T> {
         }
         let Some(old) = self.installed()?.table().cloned() else { return Ok(()) };
         let none = TableState::empty(old.table.clone());
-        self.install_over(&held(&old, &old), |_| true)?;
+        let affected = self.affected(&old, &none)?;
+        self.install_over(&held(&old, &old, &affected), |_| true)?;
         self.renumber(&old, &none)
     }
 
-    /// Replaces the entries of the connections whose port conntrack sees otherwise under `new`.
-    fn renumber(&mut self, old: &TableState, new: &TableState) -> Result<(), Error> {
+    /// The connections whose port conntrack sees otherwise under `new`, each with that port.
+    fn affected(&mut self, old: &TableState, new: &TableState) -> Result<Vec<Renumbered>, Error> {
         let error = |error: conntrack::ConntrackError| Error::OpenConnections(error.into());
         let addresses = host::addresses()
             .map_err(|error| Error::OpenConnections(OpenError::Conntrack(error.into())))?;
         let addresses = addresses.into_iter().map(|own| (own.address, own.interface));
         let change = Change {
             lost: Rewritten::of(old).lost,
-            ports: affected(old, new),
+            ports: ports(old, new),
             addresses: addresses.collect(),
             tables: [old, new],
         };
@@ -128,8 +130,15 @@ impl<T: Transport> Client<T> {
         for connection in entries.map_err(error)? {
             renumbered.extend(change.of(&connection.map_err(error)?));
         }
-        self.continued = conntrack::renumber(&mut self.transport, &renumbered).map_err(error)?;
-        self.ended = renumbered.len().saturating_sub(self.continued);
+        Ok(renumbered)
+    }
+
+    /// Replaces the entries of these connections.
+    fn renumber(&mut self, old: &TableState, new: &TableState) -> Result<(), Error> {
+        let affected = self.affected(old, new)?;
+        self.continued = conntrack::renumber(&mut self.transport, &affected)
+            .map_err(|error| Error::OpenConnections(error.into()))?;
+        self.ended = affected.len().saturating_sub(self.continued);
         Ok(())
     }
 
@@ -142,7 +151,7 @@ impl<T: Transport> Client<T> {
 }
 
 /// The ports of which conntrack sees others under the new table.
-fn affected(old: &TableState, new: &TableState) -> BTreeSet<Port> {
+fn ports(old: &TableState, new: &TableState) -> BTreeSet<Port> {
     let (old, new) = (Rewritten::of(old), Rewritten::of(new));
     let mut ports = old.virtual_ports();
     ports.extend(old.real_ports());
@@ -182,11 +191,19 @@ impl Change<'_> {
     }
 }
 
-/// The same table with chains that drop packets with ports whose meaning changes, and segments in the middle of
-/// connections that conntrack does not know.
-fn held(desired: &TableState, old: &TableState) -> TableState {
+/// The same table with chains that drop packets with ports whose meaning changes, and segments of the affected
+/// connections while conntrack does not know them.
+fn held(desired: &TableState, old: &TableState, affected: &[Renumbered]) -> TableState {
     let mut table = desired.clone();
-    let keys = |ports: BTreeSet<Port>| ports.into_iter().map(|port| port_bytes(port).to_vec());
+    let set = |name: &str, ports: BTreeSet<Port>| {
+        let keys = ports.into_iter().map(|port| port_bytes(port).to_vec());
+        let mut set = Set::port_keys(SetName::Named(name), keys);
+        set.spec.table.clone_from(&desired.table.name);
+        set
+    };
+    let tcp = affected.iter().filter(|(connection, _)| connection.tcp_state.is_some());
+    let own = tcp.filter_map(|(connection, _)| Port::new(connection.original.source_port()?).ok());
+    table.sets.push(set(HOLD_OUT, own.collect()));
     let before = Rewritten::of(old);
     let incoming: BTreeSet<_> =
         before.real_ports().union(&Rewritten::of(desired).real_ports()).copied().collect();
@@ -208,17 +225,17 @@ fn held(desired: &TableState, old: &TableState) -> TableState {
             ..Chain::regular(FAMILY, &desired.table.name, name)
         });
         let set_name = if name == HOLD_OUT { HELD_PORTS } else { HOLD_IN };
-        let mut set = Set::port_keys(SetName::Named(set_name), keys(ports));
-        set.spec.table.clone_from(&desired.table.name);
+        table.sets.push(set(set_name, ports));
         for known in Protocol::ALL {
             let held = [port.clone().into(), Lookup::within(set_name).into(), dropped()];
             let exprs = l4proto(known).into_iter().chain(held);
             table.rules.push(rule(&desired.table, name, exprs.collect()));
         }
-        table.sets.push(set);
     }
     let new = Bitwise::mask(&crate::nftables::value::ct_state_bit(IP_CT_NEW).to_ne_bytes());
     let unknown = [
+        Payload::SOURCE_PORT.into(),
+        Lookup::within(HOLD_OUT).into(),
         Payload::TCP_FLAGS.into(),
         Bitwise::mask(&[TCP_STATE_FLAGS]).into(),
         Cmp::new(CmpOp::Neq, &[TCP_SYN]).into(),

@@ -10,6 +10,7 @@ use ephport_core::{Address, Family, Ipsec, Protocol, Remap, ResolvedPolicy};
 use super::Program;
 use super::ports::within;
 use super::scope::{Packets, family, is_within_bytes, l4proto, product, protocol};
+use super::translate::translate;
 use crate::nftables::SetSpec;
 use crate::nftables::expr::{
     Bitwise, Cmp, CmpOp, Counter, Ct, Expr, Fib, Immediate, Lookup, Payload, PayloadWrite,
@@ -86,6 +87,26 @@ impl Program {
                 self.rewrite(policy, remap, way);
             }
         }
+    }
+
+    /// Adds the chain that translates to the virtual range; its name.
+    pub(super) fn virtual_range(&mut self, policy: &ResolvedPolicy, remap: &Remap) -> String {
+        let chain = layout::ports_chain(&policy.name);
+        self.chain(&chain);
+        // A port that is only virtual is changed: the kernel marks only such connections as translated.
+        let [low, high] = remap.halves();
+        for (half, other) in [(low, high), (high, low)] {
+            let ports = remap.only_virtual().intersection(&half.into());
+            for ports in self.ports(&Payload::SOURCE_PORT.into(), &ports) {
+                for known in policy.protocols.iter() {
+                    let exprs = protocol(known).into_iter().chain(ports.clone());
+                    let exprs = exprs.chain(translate(other, policy, policy.address));
+                    self.rule(&chain, exprs.collect());
+                }
+            }
+        }
+        self.translations(policy, &chain, remap.virtual_range(), policy.address);
+        chain
     }
 
     fn rewrite(&mut self, policy: &ResolvedPolicy, remap: &Remap, way: Way) {

@@ -45,7 +45,7 @@ impl Program {
             }
         };
         if let Some(remap) = &policy.remap {
-            return Action::Range(remap.virtual_range(), policy.address);
+            return Action::Goto(self.virtual_range(policy, remap));
         }
         match (self.cases(policy, policy.families).as_slice(), ports.ranges()) {
             ([(_, address)], [range]) => Action::Range(*range, *address),
@@ -197,7 +197,7 @@ impl Program {
 }
 
 /// Translates to one of the ports of `range`.
-fn translate(range: PortRange, policy: &ResolvedPolicy, address: Address) -> Vec<Expr> {
+pub(super) fn translate(range: PortRange, policy: &ResolvedPolicy, address: Address) -> Vec<Expr> {
     let (mut exprs, ports) = match address {
         Address::Fixed(address) => {
             (vec![immediate_address(Register::R1, address)], [Register::R2, Register::R3])

@@ -127,6 +127,7 @@ impl<'a> Scopes<'a> {
         let path = Path {
             out_interface: self.interfaces.get(&sent.outside.ip()).and_then(Option::as_ref),
             is_forwarded,
+            is_translated,
             is_transit: is_forwarded && !is_translated && !is_local(sent.outside.ip()),
         };
         self.first(&sent, &path)
@@ -159,7 +160,7 @@ impl<'a> Scopes<'a> {
         }
         match first {
             Some((index, scope)) => {
-                let sent = scope.on_wire(sent);
+                let sent = if path.is_translated { scope.on_wire(sent) } else { *sent };
                 Ok((index, sent, scope.placement(&sent)))
             }
             None if unknown => Err(NoScope::Unknown),
@@ -174,6 +175,8 @@ struct Path<'a> {
     out_interface: Option<&'a InterfaceName>,
     /// Whether the connection begins at another host.
     is_forwarded: bool,
+    /// Whether its source is translated.
+    is_translated: bool,
     /// Whether it is forwarded without source NAT.
     is_transit: bool,
 }
