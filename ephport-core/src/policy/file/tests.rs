@@ -461,8 +461,21 @@ fn errors_of_spread_and_families() {
         [[policy]]
         name = "a"
         to-ports = "1,3"
+        spread = "renumber"
+        => line 4, column 10: spread "renumber": expected round-robin, weighted, hash or remap
+
+        [[policy]]
+        name = "a"
+        to-ports = "1,3"
         spread = "remap"
-        => line 4, column 10: spread "remap": expected round-robin, weighted or hash
+        => line 4, column 10: policy `a`: spread and address exclude each other: remap requires address = masquerade or a fixed address
+
+        [[policy]]
+        name = "a"
+        map-e = "psid=52,psid-len=8"
+        spread = "remap"
+        sources = ["10.0.0.0/8"]
+        => line 5, column 11: policy `a`: spread and sources exclude each other: remap cannot recognize it in packets that come in: remove one of them
 
     "#]].assert_eq(&errors);
 }
