@@ -139,6 +139,23 @@ fn sctp_is_translated_with_correct_checksum() {
 }
 
 #[test]
+fn sctp_is_remapped_with_correct_checksum() {
+    let net = Routed::new().unwrap();
+    let flags = "--spread remap --address masquerade --enforce";
+    ephport_ok(&net.router, &format!("apply -p sctp --to-ports 2000-2009,3000-3009 {flags}"));
+    for to in SERVERS {
+        let mut receiver = Receiver::new(&net.server, Protocol::SCTP, to);
+        for sender in [Sender::client(&net), Sender::router(&net)] {
+            sender.send(Protocol::SCTP, to);
+            let (source, packet) = receiver.next();
+            let port = source.port();
+            assert!((2000..=2009).contains(&port) || (3000..=3009).contains(&port), "{source}");
+            assert_eq!(packet[8..12], sctp_checksum(&packet));
+        }
+    }
+}
+
+#[test]
 fn local_udplite_is_translated() {
     let net = Routed::new().unwrap();
     ephport_ok(&net.router, "apply -p udplite --to-ports 49152-61000 --enforce");

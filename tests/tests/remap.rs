@@ -7,8 +7,9 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
-use ephport_core::{MapE, Port, PortSet};
+use ephport_core::{MapE, Port, PortRange, PortSet};
 use ephport_tests::tool::{self, is_able};
+use ephport_tests::wire::{self, Capture, Raw, Sender};
 use ephport_tests::{
     CLIENT_V4, CLIENT_V6, Connection, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4,
     SERVER_V6, Server, connect, connect_within, ephport_ok, is_long, of_family,
@@ -325,6 +326,93 @@ fn open_connections_keep_their_ports_when_remap_begins_and_ends() {
         ephport_ok(&net.router, "remove");
         for open in [&round_robin, &remapped, &other_remap] {
             open.check("remap to nothing");
+        }
+    }
+}
+
+/// A port of the virtual range of [`MAP_E`] that is no port of the set.
+const VIRTUAL: u16 = 62_400;
+
+#[test]
+fn services_go_on_beside_the_set() {
+    let net = Routed::new().unwrap();
+    // A port of the set; it is excluded. The other service is added later, on a virtual port.
+    let _inside = Server::start(&net.router, 9024).unwrap();
+    apply(&net.router, "");
+    let _beside = Server::start(&net.router, VIRTUAL).unwrap();
+    for router in [ROUTER_V4, ROUTER_V6] {
+        for port in [9024, VIRTUAL] {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let to = SocketAddr::new(router, port);
+                net.server.run(|| connect(protocol, 40_000, to)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn packets_for_virtual_ports_are_dropped_when_enforced() {
+    for (flags, expected) in
+        [("", ErrorKind::ConnectionRefused), ("--enforce", ErrorKind::WouldBlock)]
+    {
+        let net = remapped(flags);
+        let socket = net.server.run(|| UdpSocket::bind((SERVER_V4, PORT))).unwrap();
+        socket.connect((ROUTER_V4, VIRTUAL)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        socket.send(b"virtual").unwrap();
+        assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), expected, "{flags}");
+    }
+}
+
+#[test]
+fn udp_without_checksum_stays_without() {
+    let (net, set) = (remapped("--enforce"), map_e());
+    let mut capture = Capture::start(&net.server);
+    let from = SocketAddr::new(CLIENT_V4, 40_000);
+    let sender = Sender::new(&net.client);
+    for port in 1000..1020 {
+        let to = SocketAddr::new(SERVER_V4, port);
+        let mut datagram = wire::udp(from, to, b"unchecked");
+        datagram[6..8].fill(0);
+        let bytes = wire::plain(from.ip(), to.ip(), 17, &datagram);
+        sender.send(&Raw { name: String::new(), to: to.ip(), bytes }).unwrap();
+    }
+    let sent = capture.packets();
+    let sent: Vec<_> =
+        sent.iter().filter(|packet| packet.transport.ends_with(b"unchecked")).collect();
+    assert_eq!(sent.len(), 20);
+    for packet in sent {
+        assert_eq!(packet.transport[6..8], [0, 0]);
+        assert!(set.contains(Port::new(packet.source_port.unwrap()).unwrap()), "{packet:?}");
+    }
+}
+
+#[test]
+fn random_sets_serve_and_answer() {
+    let net = Routed::new().unwrap();
+    let _server = Server::start(&net.server, PORT).unwrap();
+    let mut random: u64 = 13;
+    let mut draw = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        u16::try_from((random >> 33) % below).unwrap()
+    };
+    for _ in 0..if is_long() { 500 } else { 30 } {
+        let ranges = 2 + draw(if is_long() { 2000 } else { 40 });
+        let ranges = (0..ranges).map(|_| {
+            let first = 1024 + draw(64_000);
+            let last = Port::new(first + draw(30)).unwrap();
+            PortRange::new(Port::new(first).unwrap(), last).unwrap()
+        });
+        let set: PortSet = ranges.collect();
+        let flags = "--spread remap --address masquerade --enforce";
+        ephport_ok(&net.router, &format!("apply --to-ports {set} {flags}"));
+        for (protocol, server) in protocols_and_servers() {
+            for (host, address) in senders(&net, server) {
+                let to = SocketAddr::new(server, PORT);
+                let seen =
+                    host.run(|| connect(protocol, SocketAddr::new(address, 0), to)).unwrap().seen;
+                assert!(set.contains(Port::new(seen.port()).unwrap()), "{seen} of {set}");
+            }
         }
     }
 }

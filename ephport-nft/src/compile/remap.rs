@@ -91,21 +91,24 @@ impl Program {
 
     /// Adds the chain that translates to the virtual range; its name.
     pub(super) fn virtual_range(&mut self, policy: &ResolvedPolicy, remap: &Remap) -> String {
-        let chain = layout::ports_chain(&policy.name);
+        let chain = layout::virtual_range_chain(&policy.name);
         self.chain(&chain);
         // A port that is only virtual is changed: the kernel marks only such connections as translated.
         let [low, high] = remap.halves();
         for (half, other) in [(low, high), (high, low)] {
             let ports = remap.only_virtual().intersection(&half.into());
             for ports in self.ports(&Payload::SOURCE_PORT.into(), &ports) {
-                for known in policy.protocols.iter() {
+                for known in with_ports(policy) {
                     let exprs = protocol(known).into_iter().chain(ports.clone());
                     let exprs = exprs.chain(translate(other, policy, policy.address));
                     self.rule(&chain, exprs.collect());
                 }
             }
         }
-        self.translations(policy, &chain, remap.virtual_range(), policy.address);
+        for known in with_ports(policy) {
+            let to = translate(remap.virtual_range(), policy, policy.address);
+            self.rule(&chain, protocol(known).into_iter().chain(to).collect());
+        }
         chain
     }
 

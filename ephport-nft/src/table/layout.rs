@@ -83,6 +83,11 @@ pub(crate) fn errors_chain(chain: &str, family: Family) -> String {
     }
 }
 
+/// The chain that translates to a policy's virtual range.
+pub(crate) fn virtual_range_chain(policy: &PolicyName) -> String {
+    format!("{policy}/translate")
+}
+
 /// The map from a policy's virtual ports to the real ones, where they differ.
 pub(crate) fn real_ports_map(policy: &PolicyName) -> String {
     format!("{policy}{REAL}")
