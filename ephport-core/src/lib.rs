@@ -56,6 +56,56 @@
 //! assert_eq!(blocks.source_of("192.0.2.1".parse()?, "1100".parse()?), Some("10.0.0.1".parse()?));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! List the keys of a policy:
+//!
+//! ```
+//! use ephport_core::policy::keys::KEYS;
+//!
+//! let spread = KEYS.iter().find(|key| key.name == "spread").ok_or("no such key")?;
+//! assert_eq!(spread.typed_flag(), "--spread");
+//! # Ok::<(), &str>(())
+//! ```
+//!
+//! Evaluate several policies for a connection, and list their warnings for a host:
+//!
+//! ```
+//! use ephport_core::{Document, HostFacts, evaluate};
+//!
+//! let text = "[[policy]]\nname = \"a\"\nout-interfaces = \"eth1\"\nto-ports = \"iana\"\n\
+//!             [[policy]]\nname = \"b\"\nto-ports = \"1024-2047\"\n";
+//! let document: Document = text.parse()?;
+//! let mut host = HostFacts::with_uplinks(["eth0".parse()?]);
+//! host.interfaces = vec!["eth0".parse()?];
+//! let policies = document.resolve(&host)?;
+//! let evaluation = evaluate(&policies, &"udp 10.0.0.7:20000 -> 203.0.113.9:53 oif eth0".parse()?);
+//! assert_eq!(evaluation.matched.ok_or("none matches")?.policy.name.as_str(), "b");
+//! assert_eq!(evaluation.non_matches.len(), 1);
+//! assert_eq!(document.host_warnings(&host)[0].name(), "no-interface");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Compute with ports, those of a MAP-E customer too:
+//!
+//! ```
+//! use ephport_core::{MapE, PortSet};
+//!
+//! let ports: PortSet = "1024-4999,6000-6999".parse()?;
+//! assert_eq!(ports.difference(&"2000-6499".parse()?).to_string(), "1024-1999,6500-6999");
+//! let map_e: MapE = "psid=52,psid-len=8,offset=6".parse()?;
+//! assert_eq!(map_e.ports().count(), 252);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Import a rule of iptables, and quote the text of others in a message:
+//!
+//! ```
+//! use ephport_core::{Imported, quoted};
+//!
+//! let rule = "iptables -t nat -A POSTROUTING -p tcp -j MASQUERADE --to-ports 1024-2047";
+//! let imported = Imported::parse(rule, None);
+//! assert_eq!(imported.policies.len(), 1, "{} is not imported", quoted(rule));
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod allocation;

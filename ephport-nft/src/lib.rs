@@ -72,6 +72,25 @@
 //! # }
 //! ```
 //!
+//! Install a plan until it is confirmed, and react to changes by other processes:
+//!
+//! ```no_run
+//! # use ephport_nft::{Client, Plan, client::{Event, Events}};
+//! # fn example(plan: &Plan, is_confirmed: bool) -> Result<(), ephport_nft::Error> {
+//! let mut client = Client::open()?;
+//! let (_, undo) = client.apply_undoable(plan)?;
+//! if let Some(undo) = undo.filter(|_| !is_confirmed) {
+//!     client.undo(&undo)?;
+//! }
+//! for event in Events::open()? {
+//!     if let Event::Generation(_) | Event::Lost = event? {
+//!         println!("apply would: {:?}", client.dry_run(plan)?);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Explain one connection:
 //!
 //! ```

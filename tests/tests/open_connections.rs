@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use ephport_cli::lab::Connection;
 use ephport_tests::strace::{inject, points, traced};
 use ephport_tests::tool::nft_load;
 use ephport_tests::{
@@ -306,16 +307,25 @@ fn reopened_connections_are_no_exception_at_once() {
     assert!(dropped(&net.router) >= 3);
 }
 
-#[test]
-fn later_applies_add_no_exception() {
+fn opened(net: &Routed, port: u16) -> Connection {
+    let server = SocketAddr::new(SERVER_V4, PORT);
+    net.client.run(|| connect(Protocol::Udp, port, server)).unwrap()
+}
+
+/// A network, its server, and a connection that was open when a policy was applied on the router.
+fn applied_around_a_connection() -> (Routed, Server, Connection) {
     let net = Routed::new().unwrap();
     nft_load(&net.router, CONNTRACK);
-    let _server = Server::start(&net.server, PORT).unwrap();
-    let server = SocketAddr::new(SERVER_V4, PORT);
-    let open = |port: u16| net.client.run(|| connect(Protocol::Udp, port, server)).unwrap();
-    let before = open(40_001);
+    let server = Server::start(&net.server, PORT).unwrap();
+    let before = opened(&net, 40_001);
     ephport_ok(&net.router, APPLY);
-    let later = open(40_002);
+    (net, server, before)
+}
+
+#[test]
+fn later_applies_add_no_exception() {
+    let (net, _server, before) = applied_around_a_connection();
+    let later = opened(&net, 40_002);
     assert!(ephport_ok(&net.router, APPLY).starts_with("unchanged "));
     assert_eq!(counts(&net.router), (1, 1));
     assert!(later.exchange(b"more").is_ok());
@@ -334,17 +344,11 @@ fn later_applies_add_no_exception() {
 
 #[test]
 fn restored_tables_have_their_own_exceptions() {
-    let net = Routed::new().unwrap();
-    nft_load(&net.router, CONNTRACK);
-    let _server = Server::start(&net.server, PORT).unwrap();
-    let server = SocketAddr::new(SERVER_V4, PORT);
-    let open = |port: u16| net.client.run(|| connect(Protocol::Udp, port, server)).unwrap();
-    let before = open(40_001);
-    ephport_ok(&net.router, APPLY);
+    let (net, _server, before) = applied_around_a_connection();
     let installed = installed(&net.router);
     ephport_ok(&net.router, &format!("{APPLY} --open-connections drop"));
     assert!(before.exchange(b"more").is_err());
-    let _later = open(40_002);
+    let _later = opened(&net, 40_002);
     apply(&net.router, installed.table().unwrap());
     assert_eq!(counts(&net.router), (1, 1));
     assert!(before.exchange(b"more").is_ok());
