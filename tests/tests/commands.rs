@@ -372,7 +372,7 @@ fn status_prints_json() {
     let empty = |state| {
         json!({
             "version": 1, "state": state, "written_by": null, "fingerprint": null,
-            "policy_file": null, "void": [], "outdated": [], "drift": [], "policies": [], "rules": [],
+            "policy_file": null, "void": [], "outdated": [], "drift": [], "insert_failed": null, "policies": [], "rules": [],
         })
     };
     assert_eq!(status(), (Exit::Differs, empty("absent")));

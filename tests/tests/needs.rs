@@ -1,8 +1,10 @@
 //! What people asked for, each under its number, with real packets.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ephport_core::{Port, PortSet};
 use ephport_tests::tool::{nft_load, ok, tool};
@@ -305,4 +307,53 @@ fn n23_second_range_is_used_equally() {
         ports(&net.client, Protocol::Udp, 40_000..40_128).into_iter().collect();
     let all: BTreeSet<u16> = (2_000..2_064).chain(3_000..3_064).collect();
     assert_eq!(seen, all);
+}
+
+/// DNS queries, each from a new socket, that are answered within a second: 200 every 3 seconds, three times.
+fn answered_queries(net: &Routed) -> usize {
+    let server = net.server.run(|| UdpSocket::bind((SERVER_V4, 53))).unwrap();
+    server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut answered = 0;
+    for _ in 0..3 {
+        let start = Instant::now();
+        let query = |_| {
+            let socket = net.client.run(|| UdpSocket::bind((CLIENT_V4, 0))).unwrap();
+            socket.send_to(b"query", (SERVER_V4, 53)).unwrap();
+            socket
+        };
+        let sockets: Vec<_> = (0..200).map(query).collect();
+        let mut query = [0; 16];
+        while let Ok((len, from)) = server.recv_from(&mut query) {
+            server.send_to(&query[..len], from).unwrap();
+        }
+        for socket in sockets {
+            socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+            answered += usize::from(socket.recv(&mut query).is_ok());
+        }
+        // The load is per time: entries of the round before have expired by then, or have not.
+        thread::sleep(Duration::from_secs(3).saturating_sub(start.elapsed()));
+    }
+    answered
+}
+
+#[test]
+fn n26_dns_through_a_small_set() {
+    // fakemanhk/openwrt-jp-ipoe#32: timers of another table, as in docs/small-sets.md.
+    let page = include_str!("../../docs/small-sets.md");
+    let block = page.lines().skip_while(|line| !line.contains("table inet timers"));
+    let timers: Vec<_> = block.take_while(|line| line.starts_with("      ")).collect();
+    let count = |has_timers: bool| {
+        let net = Routed::new().unwrap();
+        ephport_ok(&net.router, "apply --map-e psid=52,psid-len=8,offset=4");
+        if has_timers {
+            nft_load(&net.router, &timers.join("\n"));
+        }
+        answered_queries(&net)
+    };
+    let without = thread::scope(|scope| {
+        let without = scope.spawn(|| count(false));
+        assert!(count(true) >= 594, "99 % of 600");
+        without.join().unwrap()
+    });
+    assert!(without <= 300, "{without} of 600 without timers");
 }

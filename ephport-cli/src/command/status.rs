@@ -9,6 +9,7 @@ use std::path::Path;
 
 use ephport_core::{Address, HostFacts, ResolveError};
 use ephport_nft::client::{Interference, State};
+use ephport_nft::conntrack::Statistics;
 use ephport_nft::table::ChangedFact;
 use ephport_nft::{
     Client, Installed, InstalledPolicy, Plan, PlanError, Status, TableState, Warning, host,
@@ -32,6 +33,7 @@ pub(crate) fn run(args: &StatusArgs, output: &mut Output<'_>) -> Result<Exit, Fa
         void: void(&status, &facts, client.interferences(&facts)?),
         outdated: outdated(&status, &policy, &facts),
         tracked: tracked(&status, &mut client, output),
+        insert_failed: insert_failed(&status),
         status: &status,
         policy: &policy,
     };
@@ -47,6 +49,12 @@ pub(crate) fn run(args: &StatusArgs, output: &mut Output<'_>) -> Result<Exit, Fa
     }
     let is_effective = report.state() == document::State::Intact;
     Ok(if is_effective { Exit::Success } else { Exit::Differs })
+}
+
+/// The connections that found no free port, if the table is installed and conntrack counts them.
+fn insert_failed(status: &Status) -> Option<u64> {
+    status.installed.table()?;
+    Statistics::read().ok().map(|statistics| statistics.insert_failed)
 }
 
 /// The connections that conntrack knows, if the table excepts any from enforcement.
@@ -187,6 +195,8 @@ struct Report<'a> {
     outdated: Vec<Reason>,
     /// The numbers of the connections that conntrack knows; `None` if they cannot be read.
     tracked: Option<HashSet<u32>>,
+    /// The connections that conntrack could not insert.
+    insert_failed: Option<u64>,
 }
 
 impl Report<'_> {
@@ -209,6 +219,12 @@ impl Report<'_> {
             self.print_drift(output);
         }
         let Installed::Ours { ruleset: table, .. } = &self.status.installed else { return };
+        if let Some(count) = self.insert_failed.filter(|count| *count > 0) {
+            writeln!(
+                output,
+                "  insert failures: {count} in the network namespace: no free port, or a duplicate"
+            );
+        }
         for installed in table.policies() {
             let resolved = self.policy.plan().map(|plan| plan.resolved.as_slice());
             let resolved = resolved.unwrap_or_default();
@@ -293,6 +309,7 @@ impl Report<'_> {
             void: self.void.clone(),
             outdated: self.outdated.clone(),
             drift: status.drift.iter().map(Into::into).collect(),
+            insert_failed: self.insert_failed,
             policies: table.map(|table| self.policies(table)).unwrap_or_default(),
             rules: table.map(rules).unwrap_or_default(),
         }

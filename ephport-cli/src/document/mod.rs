@@ -273,6 +273,9 @@ pub(crate) struct Status {
     pub(crate) outdated: Vec<Reason>,
     /// The differences from what was applied, as far as they are known.
     pub(crate) drift: Vec<Difference>,
+    /// The count of connections of the network namespace that conntrack could not insert: no port was free, or
+    /// another one had the same tuple. Null if there is no table of ephport, or it cannot be read.
+    pub(crate) insert_failed: Option<u64>,
     /// The policies in the table, in order of precedence.
     pub(crate) policies: Vec<PolicyStatus>,
     /// The rules of the table.
