@@ -59,13 +59,13 @@ fn wrong_arguments_are_named_and_change_nothing() {
         (
             "apply -p quic --to-ports 1024 -o any",
             "invalid value 'quic' for '--protocol <PROTOCOLS>': \
-             unknown protocol `quic`: expected tcp, udp, udplite or sctp",
+             unknown protocol `quic`: expected tcp, udp, udplite, sctp, icmp or icmpv6",
         ),
         (
             "apply -p dccp --to-ports 1024 -o any",
             "invalid value 'dccp' for '--protocol <PROTOCOLS>': \
              the kernel translates the address of dccp but not its ports: \
-             expected tcp, udp, udplite or sctp",
+             expected tcp, udp, udplite, sctp, icmp or icmpv6",
         ),
         (
             "apply --to-ports 1024 -o eth/0",

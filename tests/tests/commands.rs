@@ -79,7 +79,7 @@ fn policies_of_a_file_are_applied_in_order() {
               open connections  those open when first enforced pass until they end
 
             policy subscribers
-              protocols       tcp, udp
+              protocols       tcp, udp, icmp
               out-interfaces  eth0, wg*
               source ports    1024-65535 -> a block for each of 4 sources
               source address  auto: kept if valid outside, else masquerade

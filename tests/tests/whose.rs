@@ -21,7 +21,7 @@ fn answer_is_the_source_of_a_real_connection() {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let seen = net.client.run(|| connect(protocol, 40_000, (SERVER_V4, 443))).unwrap().seen;
         let found = ephport_ok(&net.router, &format!("whose {seen} {policy}"));
-        assert_eq!(found, "10.77.1.2  policy default: ports 1424-1623, tcp,udp\n");
+        assert_eq!(found, "10.77.1.2  policy default: ports 1424-1623, tcp,udp,icmp\n");
     }
 }
 
@@ -91,7 +91,7 @@ fn programs_get_numbers() {
         "source": "10.0.0.1",
         "outside": null,
         "ports": [{ "first": 1087, "last": 1149 }],
-        "protocols": ["tcp", "udp"],
+        "protocols": ["tcp", "udp", "icmp"],
     });
     let asked = json!({ "address": "203.0.113.8", "port": 1100 });
     let expected =
@@ -104,7 +104,7 @@ fn source_is_found_among_a_million() {
     let host = Host::new("host").unwrap();
     // 1,048,576 sources, 64 for each outside address.
     let line = "whose 198.51.10.0:1100 --blocks 10.0.0.0/12=1000@198.51.0.0/16:1024-65535";
-    let expected = "10.2.128.0  policy default: ports 1024-2023, tcp,udp\n";
+    let expected = "10.2.128.0  policy default: ports 1024-2023, tcp,udp,icmp\n";
     assert_eq!(ephport_ok(&host, line), expected);
 }
 
@@ -156,7 +156,7 @@ fn journal_answers_for_the_past() {
     fs::write(journal, fs::read_to_string(journal).unwrap() + "{ \"time").unwrap();
     let none = "no source: no policy was installed at that time\n".to_string();
     let of = |source: &str, policy: &str| {
-        format!("{source}  policy {policy}: ports 1088-1151, tcp,udp\n")
+        format!("{source}  policy {policy}: ports 1088-1151, tcp,udp,icmp\n")
     };
     for (at, exit, out) in [
         (before, Exit::Differs, none.clone()),

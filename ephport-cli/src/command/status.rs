@@ -53,7 +53,9 @@ pub(crate) fn run(args: &StatusArgs, output: &mut Output<'_>) -> Result<Exit, Fa
 
 /// The connections that found no free port, if the table is installed and conntrack counts them.
 fn insert_failed(status: &Status) -> Option<u64> {
-    status.installed.table()?;
+    if !matches!(status.installed, Installed::Ours { .. }) {
+        return None;
+    }
     Statistics::read().ok().map(|statistics| statistics.insert_failed)
 }
 
