@@ -243,16 +243,17 @@ fn chain_with_another_priority_or_type_is_replaced() {
 #[test]
 fn table_with_flag_owner_is_owned() {
     let host = Host::new("host").unwrap();
-    let mut owner = host.run(|| Client::open()?.owning()).unwrap();
-    assert!(owner.is_owner(), "this kernel has the flag persist");
-    assert_eq!(owner.apply(&ruleset()), Ok(Applied::Installed));
+    let mut resident = host.run(|| Client::open()?.owning()).unwrap();
+    assert!(resident.is_owner(), "this kernel has the flag persist");
+    assert_eq!(resident.apply(&ruleset()), Ok(Applied::Installed));
     let mut other = host.run(Client::open).unwrap();
     // What changes nothing is permitted.
     assert_eq!(other.apply(&ruleset()), Ok(Applied::Unchanged));
-    let owned = Error::Owned { table: "ephport".into(), port_id: Some(owner.port_id().unwrap()) };
+    let owned =
+        Error::Owned { table: "ephport".into(), port_id: Some(resident.port_id().unwrap()) };
     assert_eq!(other.apply(&ruleset_of("2000-2999")), Err(owned.clone()));
     assert_eq!(other.remove(), Err(owned));
-    assert_eq!(owner.remove(), Ok(true));
+    assert_eq!(resident.remove(), Ok(true));
     assert_eq!(other.apply(&ruleset()), Ok(Applied::Installed));
 }
 

@@ -374,11 +374,11 @@ fn udp_without_checksum_stays_without() {
         let bytes = wire::plain(from.ip(), to.ip(), 17, &datagram);
         sender.send(&Raw { name: String::new(), to: to.ip(), bytes }).unwrap();
     }
-    let sent = capture.packets();
-    let is_sent = |packet: &&wire::Packet| packet.destination == SERVER_V4 && packet.protocol == 17;
-    let sent: Vec<_> = sent.iter().filter(is_sent).collect();
-    assert_eq!(sent.len(), 20);
-    for packet in sent {
+    let arrived = capture.packets();
+    let is_udp = |packet: &&wire::Packet| packet.destination == SERVER_V4 && packet.protocol == 17;
+    let arrived: Vec<_> = arrived.iter().filter(is_udp).collect();
+    assert_eq!(arrived.len(), 20);
+    for packet in arrived {
         assert_eq!(packet.transport[6..8], [0, 0]);
         assert!(set.contains(Port::new(packet.source_port.unwrap()).unwrap()), "{packet:?}");
     }
