@@ -119,7 +119,7 @@ fn policies() -> impl Strategy<Value = Policy> {
 }
 
 fn documents() -> impl Strategy<Value = Document> {
-    vec(policies(), 1..4).prop_map(|policies| {
+    let documents = vec(policies(), 1..4).prop_map(|policies| {
         let name = |i: usize| format!("p{i}").parse::<PolicyName>().expect("a name");
         let named = policies.iter().enumerate().map(|(i, policy)| {
             let mut policy = policy.clone();
@@ -127,6 +127,9 @@ fn documents() -> impl Strategy<Value = Document> {
             policy
         });
         Document::new(named.collect()).expect("names of their own")
+    });
+    documents.prop_filter("virtual ranges that fit", |document| {
+        document.resolve(&HostFacts::default()).is_ok()
     })
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ephport_tests::random::samples;
-use ephport_tests::tool::nft_load;
+use ephport_tests::tool::{nft_load, tool};
 use ephport_tests::{
     BRIDGED_LEFT, BRIDGED_RIGHT, Bridged, CLIENT_V4, Host, Protocol, ROUTER_V4, Routed, SERVER_V4,
     SERVER_V6, Server, connect_within, ephport, ephport_args, of_family, routed_with_addresses,
@@ -47,6 +47,8 @@ impl Case<'_> {
         let flow = format!("{name} {from} -> {to} {parts}");
         let explanation = explained(self.policy_host, flags, &flow);
         assert_eq!(explanation["agrees"], true, "{flags}: {explanation:#}");
+        // A port of an earlier connection is in use: the kernel would move even one that no rule translates.
+        assert!(tool(self.policy_host, "conntrack", &["-F"], "").success);
         let result = self.opener.run(|| connect_within(TIMEOUT, *protocol, *from, *to));
         let is_dropped = explanation["enforcement"]["drops_all"] == true;
         let Ok(connection) = result else {

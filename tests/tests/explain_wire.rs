@@ -3,6 +3,7 @@
 //! in the kernels of `tests/kernels`.
 
 use std::collections::{BTreeMap, HashSet};
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ struct Site {
     router: Host,
     server: Host,
     has_vrf: bool,
+    /// Whether what a raw IPv4 socket in the VRF sends passes postrouting, which Linux 5.10 does not do.
+    sees_vrf: bool,
     has_ipsec: bool,
 }
 
@@ -119,8 +122,10 @@ impl Site {
             router.sysctl(&format!("net/bridge/{name}"), "1").unwrap();
         }
         let has_ipsec = protect(&router, &server);
-        let site = Self { client, machine, router, server, has_vrf, has_ipsec };
+        let sees_vrf = has_vrf;
+        let mut site = Self { client, machine, router, server, has_vrf, sees_vrf, has_ipsec };
         site.await_neighbours();
+        site.sees_vrf = has_vrf && site.counts_vrf();
         nft_load(&site.router, HELPER);
         nft_load(&site.router, OTHERS);
         site
@@ -140,9 +145,32 @@ impl Site {
         panic!("no packet arrives on some way");
     }
 
-    /// Whether this kernel has the way.
+    /// Whether a rule in postrouting counts what a raw IPv4 socket in the VRF sends. One that does not is
+    /// reported: no rule can translate or drop it.
+    fn counts_vrf(&self) -> bool {
+        let probe = "table inet probe {\n counter seen { }\n chain post {\n \
+                       type filter hook postrouting priority 0;\n \
+                       oifname \"wg-home\" ip saddr 198.19.0.1 counter name seen\n }\n}\n";
+        nft_load(&self.router, probe);
+        let vrf = WAYS.into_iter().find(|way| way.from == From::Vrf).unwrap();
+        assert!(send(self, &[Drawn::udp(vrf, 999)])[0].is_some(), "the packet arrives");
+        let counted = ok(&self.router, "nft list counter inet probe seen");
+        ok(&self.router, "nft delete table inet probe");
+        let is_seen = !counted.contains("packets 0 ");
+        if !is_seen {
+            // The test harness does not capture this.
+            let skipped =
+                "skipped: raw IPv4 sockets in a VRF, whose packets pass no postrouting here";
+            let _ = writeln!(std::io::stderr(), "{skipped}");
+        }
+        is_seen
+    }
+
+    /// Whether this kernel has the way, and its packets pass postrouting.
     fn has(&self, way: Way) -> bool {
-        (self.has_vrf || way.from != From::Vrf) && (self.has_ipsec || !way.words.contains("ipsec"))
+        let is_ipv4 = !way.source.contains(':');
+        let has_vrf = if is_ipv4 { self.sees_vrf } else { self.has_vrf };
+        (has_vrf || way.from != From::Vrf) && (self.has_ipsec || !way.words.contains("ipsec"))
     }
 }
 

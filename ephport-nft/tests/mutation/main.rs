@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use ephport_core::strategies::documents;
-use ephport_core::{Distribution, Effect, Policy, ResolvedPolicy};
+use ephport_core::{Distribution, Document, Effect, Policy, ResolvedPolicy};
 use ephport_nft::TableState;
 use ephport_nft::fuzz::compiled;
 use ephport_nft::nftables::Chain;
@@ -33,7 +33,13 @@ const FEW_RULES: usize = 6;
 const MOST_LEAVES: usize = 200;
 
 /// So many are looked through for them.
-const DOCUMENTS: usize = 60_000;
+const DOCUMENTS: usize = 20_000;
+
+/// Documents of forms that generated ones seldom have.
+const RARE: [&str; 2] = [
+    "protocols = [\"icmp\"]\nto-ports = \"2000-2999\"\naddress = \"masquerade\"",
+    "protocols = [\"icmpv6\"]\nto-ports = \"2000-2999,4000-4999\"\naddress = \"masquerade\"",
+];
 
 /// A program, its policies, and every kind of packet that it tells from others.
 struct Subject {
@@ -68,8 +74,14 @@ fn subjects() -> Vec<Subject> {
     let mut runner = TestRunner::deterministic();
     let strategy = documents();
     let (mut subjects, mut missing) = (Vec::<Subject>::new(), forms::ALL.to_vec());
-    for _ in 0..DOCUMENTS {
-        let document = strategy.new_tree(&mut runner).expect("a document").current();
+    let rare = RARE.iter().map(|keys| {
+        let text = format!("[[policy]]\nname = \"rare\"\nout-interfaces = [\"eth0\"]\n{keys}\n");
+        text.parse().expect("a document")
+    });
+    let mut generate = || strategy.new_tree(&mut runner).expect("a document").current();
+    let generated = std::iter::repeat_with(&mut generate).take(DOCUMENTS);
+    for document in rare.chain(generated) {
+        let document: Document = document;
         // The packets that rewritten ports need are those of `meaning.rs`.
         let is_remap = |policy: &Policy| policy.spec().spread == Some(Distribution::Remap);
         if document.policies().iter().any(is_remap) {
