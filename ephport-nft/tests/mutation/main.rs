@@ -36,7 +36,8 @@ const MOST_LEAVES: usize = 200;
 const DOCUMENTS: usize = 20_000;
 
 /// Documents of forms that generated ones seldom have.
-const RARE: [&str; 2] = [
+const RARE: [&str; 3] = [
+    "protocols = [\"udp\"]\nsource-ports = \"2000,2005,2010,2015\"\nto-ports = \"4000-4999\"\naddress = \"masquerade\"",
     "protocols = [\"icmp\"]\nto-ports = \"2000-2999\"\naddress = \"masquerade\"",
     "protocols = [\"icmpv6\"]\nto-ports = \"2000-2999,4000-4999\"\naddress = \"masquerade\"",
 ];
