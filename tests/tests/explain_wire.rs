@@ -31,7 +31,7 @@ struct Site {
     router: Host,
     server: Host,
     has_vrf: bool,
-    /// Whether what a raw IPv4 socket in the VRF sends passes postrouting, which Linux 5.10 does not do.
+    /// Whether an IPv4 address in the VRF is a local one for nft's fib, as in Linux 6.17 and not in 5.10.
     sees_vrf: bool,
     has_ipsec: bool,
 }
@@ -145,12 +145,12 @@ impl Site {
         panic!("no packet arrives on some way");
     }
 
-    /// Whether a rule in postrouting counts what a raw IPv4 socket in the VRF sends. One that does not is
-    /// reported: no rule can translate or drop it.
+    /// Whether a rule on local sources counts what an IPv4 socket in the VRF sends. A kernel where it does not is
+    /// reported: to rules, that socket is another host's.
     fn counts_vrf(&self) -> bool {
         let probe = "table inet probe {\n counter seen { }\n chain post {\n \
                        type filter hook postrouting priority 0;\n \
-                       oifname \"wg-home\" ip saddr 198.19.0.1 counter name seen\n }\n}\n";
+                       oifname \"wg-home\" ip saddr 198.19.0.1 fib saddr type local counter name seen\n }\n}\n";
         nft_load(&self.router, probe);
         let vrf = WAYS.into_iter().find(|way| way.from == From::Vrf).unwrap();
         assert!(send(self, &[Drawn::udp(vrf, 999)])[0].is_some(), "the packet arrives");
