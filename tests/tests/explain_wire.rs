@@ -160,13 +160,13 @@ impl Site {
         if !is_seen {
             // The test harness does not capture this.
             let skipped =
-                "skipped: raw IPv4 sockets in a VRF, whose packets pass no postrouting here";
+                "skipped: IPv4 sockets in a VRF, whose address is not local to nft's fib here";
             let _ = writeln!(std::io::stderr(), "{skipped}");
         }
         is_seen
     }
 
-    /// Whether this kernel has the way, and its packets pass postrouting.
+    /// Whether this kernel has the way, and its rules know the sender.
     fn has(&self, way: Way) -> bool {
         let is_ipv4 = !way.source.contains(':');
         let has_vrf = if is_ipv4 { self.sees_vrf } else { self.has_vrf };
