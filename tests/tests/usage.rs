@@ -194,6 +194,10 @@ fn enforcement_drops_are_counted() {
     assert!(metrics.contains("\nephport_policy_intact 1\n"), "{metrics}");
 }
 
+/// The metrics that only `guard` writes; `guard.rs` reads them.
+const OF_GUARD: [&str; 3] =
+    ["ephport_restores_total", "ephport_reloads_total", "ephport_table_owned"];
+
 /// Each line of metrics is a comment or a sample of a metric that was declared just before.
 #[test]
 fn metrics_follow_the_exposition_format() {
@@ -226,7 +230,7 @@ fn metrics_follow_the_exposition_format() {
     };
     for name in code_spans(include_str!("../../docs/metrics.md")).iter().filter(is_metric) {
         assert!(
-            name == "ephport_restores_total" || text.contains(&format!("# TYPE {name} ")),
+            OF_GUARD.contains(&name.as_str()) || text.contains(&format!("# TYPE {name} ")),
             "{name}"
         );
     }
