@@ -15,13 +15,13 @@
 //! The table is to be deleted first, in the same batch:
 //!
 //! ```no_run
-//! use ephport_core::{Address, Policy, PolicySpec, Target};
+//! use ephport_core::{Address, Policy, PortRange};
 //! use ephport_nft::rustables::Values;
 //! use ephport_nft::{Plan, host};
 //! use rustables::{Batch, MsgType};
 //!
-//! let spec = PolicySpec::to(Target::Ports("49152-61000".parse()?));
-//! let policy = Policy::new(PolicySpec { address: Address::Masquerade, ..spec })?;
+//! let range: PortRange = "49152-61000".parse()?;
+//! let policy = Policy::to(range).address(Address::Masquerade).build()?;
 //! let values = Values::of(&Plan::new(&[policy], &host::facts()?)?.table)?;
 //! let mut batch = Batch::new();
 //! batch.add(&values.table, MsgType::Add); // Deleting what does not exist is an error.
