@@ -1,5 +1,5 @@
 //! What disturbs policies on a host, beside what their [`Plan`] warns of and the rules that
-//! [`Client::interferences`] finds. Nothing is changed.
+//! [`Client::interferences`](crate::Client::interferences) finds. Nothing is changed.
 //!
 //! ```no_run
 //! use ephport_nft::{Client, Plan, doctor, host};
