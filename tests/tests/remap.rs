@@ -403,11 +403,20 @@ fn random_sets_serve_and_answer() {
         let set: PortSet = ranges.collect();
         let flags = "--spread remap --address masquerade --enforce";
         ephport_ok(&net.router, &format!("apply --to-ports {set} {flags}"));
+        // Each set by itself: connections of the sets before are not the subject here.
+        assert!(tool::tool(&net.router, "conntrack", &["-F"], "").success);
         for (protocol, server) in protocols_and_servers() {
             for (host, address) in senders(&net, server) {
                 let to = SocketAddr::new(server, PORT);
-                let seen =
-                    host.run(|| connect(protocol, SocketAddr::new(address, 0), to)).unwrap().seen;
+                let seen = host.run(|| connect(protocol, SocketAddr::new(address, 0), to));
+                let seen = seen.unwrap_or_else(|error| {
+                    let entries = tool::tool(&net.router, "conntrack", &["-L"], "");
+                    let table =
+                        tool::tool(&net.router, "nft", &["list", "table", "inet", "ephport"], "")
+                            .out;
+                    panic!("{} {error}: {set}\n{entries:?}\n{table}", host.name())
+                });
+                let seen = seen.seen;
                 assert!(set.contains(Port::new(seen.port()).unwrap()), "{seen} of {set}");
             }
         }

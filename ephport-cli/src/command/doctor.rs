@@ -14,8 +14,10 @@ use super::{DEFAULT_FILE, Failure, read_document};
 use crate::Exit;
 use crate::advice::Advised;
 use crate::args::{DoctorArgs, SourceArgs};
-use crate::document::{self, DoctorDocument, Finding, NatChainDocument, UplinkDocument, VERSION};
-use crate::lab::Host;
+use crate::document::{
+    self, DoctorDocument, Finding, Level, NatChainDocument, UplinkDocument, VERSION,
+};
+use crate::lab::{Host, LabError};
 use crate::output::Output;
 use crate::render::{Block, wrapped};
 use fix::finding;
@@ -23,6 +25,10 @@ use fix::finding;
 pub(crate) fn run(args: DoctorArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let (document, file) = source(args.source)?;
     let examination = Examination::of(document.as_ref(), file.as_deref())?;
+    if let Some(error) = &examination.untried {
+        let message = format!("not checked: whether the kernel accepts the policies: {error}");
+        output.message(Level::Warning, "kernel-not-checked", None, &message);
+    }
     if args.output.json {
         output.document(&examination.document());
     } else {
@@ -50,6 +56,8 @@ struct Examination {
     has_owned_tables: Option<bool>,
     plan: Option<Plan>,
     findings: Vec<Finding>,
+    /// Why the policies were not tried on the kernel.
+    untried: Option<LabError>,
 }
 
 impl Examination {
@@ -57,7 +65,7 @@ impl Examination {
         let mut client = Client::open()?;
         let facts = host::facts().map_err(Failure::Host)?;
         let observed = Observed::read(&mut client)?;
-        let mut found = Vec::new();
+        let (mut found, mut untried) = (Vec::new(), None);
         let plan = match document.map(|document| Plan::new(document.policies(), &facts)) {
             None => None,
             Some(Ok(plan)) => Some(plan),
@@ -71,7 +79,10 @@ impl Examination {
         found.extend(client.interferences(&facts)?.iter().map(interference));
         match &plan {
             Some(plan) => {
-                found.extend(kernel(plan));
+                match kernel(plan) {
+                    Ok(finding) => found.extend(finding),
+                    Err(error) => untried = Some(error),
+                }
                 found.extend(plan.warnings.iter().map(|warning| {
                     finding(warning.name(), Some(warning.policy().to_string()), warning)
                 }));
@@ -81,7 +92,7 @@ impl Examination {
         }
         found.extend(files::writable(file));
         let has_owned_tables = client.owning().ok().map(|client| client.is_owner());
-        Ok(Self { facts, observed, has_owned_tables, plan, findings: found })
+        Ok(Self { facts, observed, has_owned_tables, plan, findings: found, untried })
     }
 
     fn print(&self, output: &mut Output<'_>) {
@@ -161,12 +172,11 @@ impl Examination {
     }
 }
 
-/// Whether the kernel installs the policies, tried in a network namespace of its own. A user that cannot
-/// make one gets no answer.
-fn kernel(plan: &Plan) -> Option<Finding> {
-    let host = Host::new("doctor").ok()?;
-    let error = host.run(|| Client::open()?.apply(plan)).err()?;
-    Some(finding("kernel", None, &Advised(&error)))
+/// Whether the kernel installs the policies, tried in a network namespace of its own.
+fn kernel(plan: &Plan) -> Result<Option<Finding>, LabError> {
+    let host = Host::new("doctor")?;
+    let error = host.run(|| Client::open()?.apply(plan)).err();
+    Ok(error.map(|error| finding("kernel", None, &Advised(&error))))
 }
 
 /// What is wrong with the table itself.

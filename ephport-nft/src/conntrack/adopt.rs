@@ -10,16 +10,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use ephport_core::{Family, Protocol};
 
+use super::renumber::tcp;
 use super::{Connections, ConntrackError, Filter, Layer4, Sent, TcpState, Tuple, header};
 use crate::netlink::{Errno, NfGenMsg, Transport, Writer, exchange};
 use crate::nftables::value;
 use crate::sock_diag::{InetSocket, SocketState};
 use crate::uapi::{
-    CTA_PROTOINFO, CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_FLAGS_ORIGINAL,
-    CTA_PROTOINFO_TCP_FLAGS_REPLY, CTA_PROTOINFO_TCP_STATE, CTA_STATUS, CTA_TIMEOUT,
-    CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, IP_CT_TCP_FLAG_BE_LIBERAL, IP_CT_TCP_FLAG_SACK_PERM,
-    IPCTNL_MSG_CT_NEW, IPS_ASSURED, IPS_CONFIRMED, IPS_SEEN_REPLY, NLM_F_CREATE, NLM_F_EXCL,
-    NLM_F_REQUEST,
+    CTA_STATUS, CTA_TIMEOUT, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, IPCTNL_MSG_CT_NEW, IPS_ASSURED,
+    IPS_CONFIRMED, IPS_SEEN_REPLY, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST,
 };
 
 /// The messages in one datagram: the answers to all of them fit in the socket's receive buffer.
@@ -167,15 +165,7 @@ impl Entry {
             w.u32_be(CTA_STATUS, status);
             w.u32_be(CTA_TIMEOUT, self.timeout());
             if let Some(state) = self.tcp_state {
-                // As for a connection that conntrack picks up (`tcp_new`): its windows are unknown.
-                let flags = IP_CT_TCP_FLAG_SACK_PERM | IP_CT_TCP_FLAG_BE_LIBERAL;
-                w.nested(CTA_PROTOINFO, |w| {
-                    w.nested(CTA_PROTOINFO_TCP, |w| {
-                        w.u8(CTA_PROTOINFO_TCP_STATE, state.number());
-                        w.bytes(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &[flags, flags]);
-                        w.bytes(CTA_PROTOINFO_TCP_FLAGS_REPLY, &[flags, flags]);
-                    });
-                });
+                tcp(w, state);
             }
         });
     }

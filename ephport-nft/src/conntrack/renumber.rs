@@ -127,7 +127,7 @@ fn translation(w: &mut Writer, address: IpAddr, port: u16) {
 }
 
 /// As for a connection that conntrack picks up (`tcp_new`): its windows are unknown.
-fn tcp(w: &mut Writer, state: TcpState) {
+pub(super) fn tcp(w: &mut Writer, state: TcpState) {
     let flags = IP_CT_TCP_FLAG_SACK_PERM | IP_CT_TCP_FLAG_BE_LIBERAL;
     w.nested(CTA_PROTOINFO, |w| {
         w.nested(CTA_PROTOINFO_TCP, |w| {

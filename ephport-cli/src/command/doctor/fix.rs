@@ -18,7 +18,7 @@ pub(super) fn fix(kind: &str) -> Option<&'static str> {
 }
 
 /// The kinds, each with its fix.
-const FIXES: [(&str, &str); 32] = [
+const FIXES: [(&str, &str); 31] = [
     // The table.
     ("not-installed", "run `ephport-nft apply`, or enable ephport-guard.service"),
     (
@@ -76,7 +76,6 @@ const FIXES: [(&str, &str); 32] = [
         "writable-file",
         "give it to root, and take the right to write from others (chown, chmod go-w)",
     ),
-    ("unnamed-uplink", "rename the interface"),
 ];
 
 #[cfg(test)]
