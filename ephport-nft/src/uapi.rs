@@ -406,6 +406,7 @@ pub const TCP_CONNTRACK_TIME_WAIT: u8 = 7;
 pub const TCP_CONNTRACK_CLOSE: u8 = 8;
 pub const TCP_CONNTRACK_SYN_SENT2: u8 = 9;
 pub const IP_CT_TCP_FLAG_SACK_PERM: u8 = 0x2;
+pub const IP_CT_TCP_FLAG_CLOSE_INIT: u8 = 0x4;
 pub const IP_CT_TCP_FLAG_BE_LIBERAL: u8 = 0x8;
 
 // linux/sock_diag.h, netinet/tcp.h, linux/in.h, linux/in6.h

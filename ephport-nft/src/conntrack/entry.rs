@@ -100,6 +100,17 @@ pub enum TcpState {
     Unknown(u8),
 }
 
+impl TcpState {
+    /// Whether a side has ended the connection: it sent FIN or RST.
+    #[must_use]
+    pub fn is_closing(self) -> bool {
+        matches!(
+            self,
+            Self::FinWait | Self::CloseWait | Self::LastAck | Self::TimeWait | Self::Close
+        )
+    }
+}
+
 impl Connection {
     /// Reads the body of an `IPCTNL_MSG_CT_NEW` message. Attributes without a field here are skipped.
     pub fn read(body: &[u8]) -> Result<Self, CodecError> {

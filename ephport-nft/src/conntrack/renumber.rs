@@ -15,9 +15,9 @@ use crate::uapi::{
     CTA_NAT_V6_MAXIP, CTA_NAT_V6_MINIP, CTA_PROTOINFO, CTA_PROTOINFO_TCP,
     CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, CTA_PROTOINFO_TCP_FLAGS_REPLY, CTA_PROTOINFO_TCP_STATE,
     CTA_PROTONAT_PORT_MAX, CTA_PROTONAT_PORT_MIN, CTA_STATUS, CTA_TIMEOUT, CTA_TUPLE_ORIG,
-    CTA_TUPLE_REPLY, CTA_ZONE, IP_CT_TCP_FLAG_BE_LIBERAL, IP_CT_TCP_FLAG_SACK_PERM,
-    IPCTNL_MSG_CT_DELETE, IPCTNL_MSG_CT_NEW, IPS_ASSURED, IPS_CONFIRMED, IPS_SEEN_REPLY,
-    NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST,
+    CTA_TUPLE_REPLY, CTA_ZONE, IP_CT_TCP_FLAG_BE_LIBERAL, IP_CT_TCP_FLAG_CLOSE_INIT,
+    IP_CT_TCP_FLAG_SACK_PERM, IPCTNL_MSG_CT_DELETE, IPCTNL_MSG_CT_NEW, IPS_ASSURED, IPS_CONFIRMED,
+    IPS_SEEN_REPLY, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST,
 };
 
 /// The messages in one datagram: the answers to all of them fit in the socket's receive buffer.
@@ -126,9 +126,13 @@ fn translation(w: &mut Writer, address: IpAddr, port: u16) {
     });
 }
 
-/// As for a connection that conntrack picks up (`tcp_new`): its windows are unknown.
+/// As for a connection that conntrack picks up (`tcp_new`): its windows are unknown. Without the flag of a
+/// connection that is being closed, conntrack would take a new connection with the same ports for this one.
 pub(super) fn tcp(w: &mut Writer, state: TcpState) {
-    let flags = IP_CT_TCP_FLAG_SACK_PERM | IP_CT_TCP_FLAG_BE_LIBERAL;
+    let mut flags = IP_CT_TCP_FLAG_SACK_PERM | IP_CT_TCP_FLAG_BE_LIBERAL;
+    if state.is_closing() {
+        flags |= IP_CT_TCP_FLAG_CLOSE_INIT;
+    }
     w.nested(CTA_PROTOINFO, |w| {
         w.nested(CTA_PROTOINFO_TCP, |w| {
             w.u8(CTA_PROTOINFO_TCP_STATE, state.number());
