@@ -9,6 +9,7 @@ use crate::net::family::Family;
 use crate::net::interface::{InterfaceName, InterfacePattern};
 use crate::net::port::PortRange;
 use crate::net::port_set::PortSet;
+use crate::net::protocol::Protocol;
 
 /// Facts of one network namespace, read when a policy is applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +57,10 @@ pub struct HostFacts {
     pub udp_listeners: PortSet,
     /// The ports of `udp_listeners` that WireGuard devices listen on.
     pub wireguard_ports: PortSet,
+    /// The ports of this host that NAT rules of other tables send on, to other hosts or ports.
+    pub forwarded_ports: PortSet,
+    /// The tables with such rules whose ports are not seen, as messages name them; sorted.
+    pub unseen_forwards: Vec<Box<str>>,
 }
 
 /// A default route, or two routes to both halves of all addresses.
@@ -130,6 +135,17 @@ impl HostFacts {
             found.map_or_else(|| pattern.clone(), |(_, name)| InterfacePattern::Name(name.clone()))
         };
         patterns.iter().map(named).collect()
+    }
+
+    /// The ports on which services of this host get packets of `protocol`, TCP or UDP. UDP sockets on the host's
+    /// own ports are clients rather.
+    #[must_use]
+    pub fn service_ports(&self, protocol: Protocol) -> PortSet {
+        match protocol {
+            Protocol::Tcp => self.tcp_listeners.clone(),
+            Protocol::Udp => self.udp_listeners.difference(&self.local_ports.into_iter().collect()),
+            _ => PortSet::EMPTY,
+        }
     }
 
     /// The ports of the host's own sockets: `local_ports` less `reserved_ports`.

@@ -244,10 +244,10 @@ fn remap(
     let PermittedPorts::Set(ports) = permitted else { return None };
     let untranslated = spec.translated().complement();
     let listeners = host.tcp_listeners.union(&host.udp_listeners);
-    let taken = untranslated.union(&listeners).union(others);
+    let services = listeners.union(&host.forwarded_ports);
+    let taken = untranslated.union(&services).union(others);
     let own = host.local_ports.into_iter().collect();
-    let is_remap = spec.spread == Some(Distribution::Remap);
-    Remap::new(ports, &Avoid { taken, own }).filter(|_| is_remap)
+    Remap::new(ports, &Avoid { taken, own }).filter(|_| spec.remaps())
 }
 
 fn permitted(spec: &PolicySpec, host: &HostFacts) -> Result<PermittedPorts, ResolveError> {
@@ -274,20 +274,27 @@ impl PolicySpec {
         }))
     }
 
+    /// Whether ports are rewritten where the set has several ranges ([`Distribution::Remap`]).
+    #[must_use]
+    pub fn remaps(&self) -> bool {
+        self.spread == Some(Distribution::Remap)
+    }
+
     /// The ports that [`Distribution::Remap`] cannot use: connections have them that are not translated, or
-    /// services of this host listen on them. UDP sockets on the host's own ports are clients rather.
+    /// services of this host listen on them, or they are forwarded. UDP sockets on the host's own ports are
+    /// clients rather.
     pub(crate) fn remap_excludes(&self, host: &HostFacts) -> PortSet {
         let ports = self.target_ports(host).ok().flatten().unwrap_or_default();
         let ports = ports.difference(&self.except_ports);
-        if self.spread != Some(Distribution::Remap) || ports.ranges().len() < 2 {
+        if !self.remaps() || ports.ranges().len() < 2 {
             return PortSet::EMPTY;
         }
-        let udp = host.udp_listeners.difference(&host.local_ports.into_iter().collect());
-        let of = |protocol, listeners: &PortSet| {
-            if self.protocols().contains(protocol) { listeners.clone() } else { PortSet::EMPTY }
+        let of = |protocol| {
+            let is_remapped = self.protocols().contains(protocol);
+            if is_remapped { host.service_ports(protocol) } else { PortSet::EMPTY }
         };
-        let listeners = of(Protocol::Tcp, &host.tcp_listeners).union(&of(Protocol::Udp, &udp));
-        listeners.union(&self.translated().complement()).intersection(&ports)
+        let services = of(Protocol::Tcp).union(&of(Protocol::Udp)).union(&host.forwarded_ports);
+        services.union(&self.translated().complement()).intersection(&ports)
     }
 }
 

@@ -290,7 +290,7 @@ fn specs_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = Pol
             open_connections: OpenConnections::Keep,
             expected_connections: ExpectedConnections::Pass,
         };
-        if spec.spread == Some(Distribution::Remap) { remappable(spec) } else { spec }
+        if spec.remaps() { remappable(spec) } else { spec }
     })
 }
 

@@ -532,6 +532,9 @@ pub const NFTA_MATCH_INFO: u16 = 3;
 pub const NFTA_TARGET_NAME: u16 = 1;
 pub const NFTA_TARGET_INFO: u16 = 3;
 pub const XT_CT_NOTRACK: u16 = 1;
+/// Flags of `struct xt_tcp` and `struct xt_udp`, and of `struct xt_multiport_v1` (linux/netfilter/xt_multiport.h).
+pub const XT_TCP_INV_DSTPT: u8 = 0x2;
+pub const XT_MULTIPORT_SOURCE: u8 = 0;
 
 // linux/xfrm.h
 pub const XFRM_MSG_NEWPOLICY: u16 = 0x13;

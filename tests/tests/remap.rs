@@ -7,12 +7,13 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
+use ephport_cli::Exit;
 use ephport_core::{MapE, Port, PortRange, PortSet};
 use ephport_tests::tool::{self, is_able};
 use ephport_tests::wire::{self, Capture, Raw, Sender};
 use ephport_tests::{
     CLIENT_V4, CLIENT_V6, Connection, Host, Protocol, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4,
-    SERVER_V6, Server, connect, connect_within, ephport_ok, is_long, of_family,
+    SERVER_V6, Server, connect, connect_within, ephport, ephport_ok, is_long, of_family,
     protocols_and_servers,
 };
 
@@ -37,11 +38,11 @@ fn remapped(flags: &str) -> Routed {
 }
 
 fn apply(router: &Host, flags: &str) {
-    let set = map_e();
-    ephport_ok(
-        router,
-        &format!("apply --to-ports {set} --spread remap --address masquerade {flags}"),
-    );
+    ephport_ok(router, &remap_flags(flags));
+}
+
+fn remap_flags(flags: &str) -> String {
+    format!("apply --to-ports {} --spread remap --address masquerade {flags}", map_e())
 }
 
 /// The client and the router, each with its address.
@@ -62,8 +63,9 @@ fn every_port_serves_one_destination() {
             let (host, address) = senders(&net, server)[from];
             let to = SocketAddr::new(server, PORT);
             let connections: Vec<_> = host.run(|| {
-                let connect =
-                    |port| connect_within(TIMEOUT, protocol, SocketAddr::new(address, port), to);
+                let connect = |port| {
+                    connect_within(TIMEOUT * 3, protocol, SocketAddr::new(address, port), to)
+                };
                 (20_000..20_240).filter_map(|port| connect(port).ok()).collect()
             });
             let seen: BTreeSet<_> = connections.iter().map(|of| of.seen.port()).collect();
@@ -375,6 +377,64 @@ fn services_go_on_beside_the_set() {
             }
         }
     }
+}
+
+/// Rules of other tools that forward ports of [`MAP_E`] to a server on the client's host, each with these ports.
+const FORWARDS: [(&str, &[u16]); 4] = [
+    (
+        "add table ip o; add chain ip o c { type nat hook prerouting priority -100; };
+         add rule ip o c iifname wan0 tcp dport 9024 dnat to 10.77.1.2:8080",
+        &[9024],
+    ),
+    (
+        "add table inet o; add chain inet o c { type nat hook prerouting priority -100; };
+         add rule inet o c ip daddr 203.0.113.1 tcp dport { 9025, 13120-13122 } dnat ip to 10.77.1.2:8080",
+        &[9025, 13_120, 13_122],
+    ),
+    (
+        "add table inet o; add chain inet o c { type nat hook prerouting priority -100; };
+         add map inet o m { type inet_service : inet_service; elements = { 9026 : 8080 }; };
+         add rule inet o c tcp dport 9027-9028 redirect to :8081;
+         add rule inet o c ip daddr 203.0.113.1 meta l4proto tcp dnat ip to 10.77.1.2:tcp dport map @m",
+        &[9026],
+    ),
+    ("-A PREROUTING -p tcp -m multiport --dports 9029,17216:17218 -j DNAT --to-destination 10.77.1.2:8080", &[9029, 17_217]),
+];
+
+#[test]
+fn ports_that_other_tables_forward_go_on() {
+    for (rules, ports) in FORWARDS {
+        let net = Routed::new().unwrap();
+        let _published = Server::start(&net.client, 8080).unwrap();
+        match rules.strip_prefix("-A ") {
+            Some(rule) => drop(tool::ok(&net.router, &format!("iptables-nft -t nat -A {rule}"))),
+            None => tool::nft_load(&net.router, rules),
+        }
+        apply(&net.router, "");
+        for port in ports {
+            let to = SocketAddr::new(ROUTER_V4, *port);
+            net.server.run(|| connect(Protocol::Tcp, 40_000, to)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_forwarded_later_is_reported_and_excluded_by_the_next_apply() {
+    let net = remapped("");
+    let _published = Server::start(&net.client, 8080).unwrap();
+    assert_eq!(ephport(&net.router, "status").exit, Exit::Success);
+    tool::nft_load(&net.router, FORWARDS[0].0);
+    let to = SocketAddr::new(ROUTER_V4, 9024);
+    let reached = || net.server.run(|| connect_within(TIMEOUT, Protocol::Tcp, 40_000, to));
+    assert!(reached().is_err());
+    let status = ephport(&net.router, "status");
+    assert_eq!(status.exit, Exit::Differs);
+    assert!(status.out.contains("ports 9024"), "{status:?}");
+    assert!(ephport(&net.router, "doctor").out.contains("services-in-set"));
+    let applied = ephport(&net.router, &remap_flags(""));
+    assert!(applied.err.contains("excludes ports 9024"), "{applied:?}");
+    reached().unwrap();
+    assert_eq!(ephport(&net.router, "status").exit, Exit::Success);
 }
 
 #[test]

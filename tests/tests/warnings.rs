@@ -220,6 +220,30 @@ fn services_on_remapped_ports_are_excluded() {
     assert_eq!(warnings(&host, &format!("{apply} --except-ports 2000")), [""; 0]);
 }
 
+#[test]
+fn tables_that_forward_unseen_ports_are_named() {
+    let (host, _peer) = host_with_uplink();
+    let apply = "apply --to-ports 2000-2009,3000-3009 --spread remap --address masquerade";
+    let chain = "add table ip o; add chain ip o c { type nat hook prerouting priority -100; }; add chain ip o d;";
+    for (rules, expected) in [
+        ("add rule ip o c tcp dport 80 dnat to 10.0.0.2; add rule ip o c accept", ""),
+        // The addresses of others are not this host's.
+        ("add rule ip o c ip daddr 10.96.0.0/12 dnat to 10.0.0.2", ""),
+        ("add rule ip o c dnat to 10.0.0.2", "unseen-forwards"),
+        (
+            "add rule ip o c tcp dport 80 jump d; add rule ip o d dnat to 10.0.0.2",
+            "unseen-forwards",
+        ),
+        ("add rule ip o c tcp dport != 80 dnat to 10.0.0.2", "unseen-forwards"),
+        ("add rule ip o c tcp dport 2000-2005 redirect to :80", "remap-excludes"),
+    ] {
+        nft_load(&host, &format!("{chain} {rules}"));
+        let found = warnings(&host, apply);
+        assert_eq!(found.join(" "), expected, "{rules}");
+        nft_load(&host, "delete table ip o");
+    }
+}
+
 /// The tables of other tools, each with the warning of `apply` and the reason of `status`.
 const OTHERS: [(&str, &[&str]); 7] = [
     (

@@ -10,6 +10,7 @@ use ephport_nft::client::Interference;
 use ephport_nft::doctor::{Observed, conntrack, findings};
 use ephport_nft::{Client, Installed, Plan, PlanError, host};
 
+use super::status::services_in_set;
 use super::{DEFAULT_FILE, Failure, read_document};
 use crate::Exit;
 use crate::advice::Advised;
@@ -63,7 +64,14 @@ struct Examination {
 impl Examination {
     fn of(document: Option<&Document>, file: Option<&Path>) -> Result<Self, Failure> {
         let mut client = Client::open()?;
-        let facts = host::facts().map_err(Failure::Host)?;
+        let installed = client.installed()?;
+        let mut facts = host::facts().map_err(Failure::Host)?;
+        let policies = document.map(Document::policies).unwrap_or_default();
+        let is_remapped =
+            installed.table().is_some_and(|table| !table.rewritten_ports().is_empty());
+        if is_remapped || policies.iter().any(|policy| policy.spec().remaps()) {
+            client.read_forwards(&mut facts)?;
+        }
         let observed = Observed::read(&mut client)?;
         let (mut found, mut untried) = (Vec::new(), None);
         let plan = match document.map(|document| Plan::new(document.policies(), &facts)) {
@@ -75,7 +83,7 @@ impl Examination {
             }
             Some(Err(error)) => return Err(error.into()),
         };
-        found.extend(table(&client.installed()?, plan.as_ref(), &facts));
+        found.extend(table(&installed, plan.as_ref(), &facts));
         found.extend(client.interferences(&facts)?.iter().map(interference));
         match &plan {
             Some(plan) => {
@@ -192,13 +200,17 @@ fn table(installed: &Installed, plan: Option<&Plan>, facts: &HostFacts) -> Vec<F
         (Installed::Ours { .. }, Some(plan)) if !installed.is_from(&plan.table) => {
             ("not-installed", "other policies are installed than these, or for another host")
         }
-        (Installed::Ours { fingerprint, .. }, None) => {
-            let facts = fingerprint.as_ref().map(|found| found.facts.changed(facts));
-            match facts {
+        (Installed::Ours { fingerprint, ruleset, .. }, None) => {
+            let changed = fingerprint.as_ref().map(|found| found.facts.changed(facts));
+            let services = ruleset.services_on_rewritten_ports(facts);
+            match changed {
                 Some(changed) if !changed.is_empty() => (
                     "outdated",
                     "the host has other uplinks, ports or addresses than when the table was applied",
                 ),
+                _ if !services.is_empty() => {
+                    return vec![finding("services-in-set", None, &services_in_set(&services))];
+                }
                 _ => return Vec::new(),
             }
         }

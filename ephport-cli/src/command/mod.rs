@@ -29,7 +29,7 @@ use ephport_core::{
 use ephport_nft::conntrack::ConntrackError;
 use ephport_nft::interpret::InterpretError;
 use ephport_nft::netlink::NetlinkError;
-use ephport_nft::{Plan, PlanError, host};
+use ephport_nft::{Client, Plan, PlanError, host};
 
 use crate::advice::{self, Advised};
 use crate::args::SourceArgs;
@@ -186,7 +186,25 @@ fn read_document(path: PathBuf) -> Result<Document, Failure> {
 
 /// The plan of a document on this host, after its warnings.
 fn plan(document: &Document, output: &mut Output<'_>) -> Result<Plan, Failure> {
-    plan_on(document, &host::facts().map_err(Failure::Host)?, output)
+    plan_on(document, &facts_for(document, output)?, output)
+}
+
+/// The facts of this host on which the policies depend.
+fn facts_for(document: &Document, output: &mut Output<'_>) -> Result<HostFacts, Failure> {
+    let mut facts = host::facts().map_err(Failure::Host)?;
+    let remaps = document.policies().iter().any(|policy| policy.spec().remaps());
+    if remaps && let Err(error) = read_forwards(&mut facts) {
+        let message = format!(
+            "the ports that other tables forward are not read, and not excluded from remapped sets: {error}"
+        );
+        output.message(Level::Warning, "unseen-forwards", None, &message);
+    }
+    Ok(facts)
+}
+
+/// Add the ports that NAT rules of other tables forward.
+fn read_forwards(facts: &mut HostFacts) -> Result<(), Failure> {
+    Ok(Client::open()?.read_forwards(facts)?)
 }
 
 /// The plan of a document on a host with these facts, after its warnings.

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use ephport_core::{Address, HostFacts, ResolveError};
+use ephport_core::{Address, HostFacts, PortSet, ResolveError};
 use ephport_nft::client::{Interference, State};
 use ephport_nft::conntrack::Statistics;
 use ephport_nft::table::ChangedFact;
@@ -25,7 +25,10 @@ use crate::render::Block;
 pub(crate) fn run(args: &StatusArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let mut client = Client::open()?;
     let installed = client.installed()?;
-    let facts = host::facts().map_err(Failure::Host)?;
+    let mut facts = host::facts().map_err(Failure::Host)?;
+    if installed.table().is_some_and(|table| !table.rewritten_ports().is_empty()) {
+        client.read_forwards(&mut facts)?;
+    }
     let policy = policy(&installed, &facts, output);
     let plan = policy.plan();
     let status = installed.status(plan.map(|plan| &plan.table));
@@ -113,7 +116,20 @@ fn outdated(status: &Status, policy: &Policy, facts: &HostFacts) -> Vec<Reason> 
         )),
         _ => None,
     };
-    changed.into_iter().filter_map(reason).collect()
+    let mut reasons: Vec<_> = changed.into_iter().filter_map(reason).collect();
+    let table = status.installed.table();
+    let services = table.map(|table| table.services_on_rewritten_ports(facts));
+    let services = services.filter(|services| !services.is_empty());
+    reasons.extend(services.map(|ports| Reason::new("services-in-set", &services_in_set(&ports))));
+    reasons
+}
+
+/// What becomes of services on these ports.
+pub(super) fn services_in_set(ports: &PortSet) -> String {
+    format!(
+        "services of this host, or those that it forwards to, are on ports {ports}, which spread = remap \
+         rewrites: no packet reaches them; apply the policy again, which excludes these ports"
+    )
 }
 
 fn differs<'a, T: ToString + 'a>(

@@ -309,7 +309,10 @@ impl<'a, 'b> Guard<'a, 'b> {
     /// which is no failure at the start.
     fn apply(&mut self, cause: &str) -> Result<(), Failure> {
         let begin = Instant::now();
-        let facts = host::facts().map_err(Failure::Host)?;
+        let mut facts = host::facts().map_err(Failure::Host)?;
+        if self.document.policies().iter().any(|policy| policy.spec().remaps()) {
+            self.client.read_forwards(&mut facts)?;
+        }
         self.due.facts_allowed = Instant::now() + begin.elapsed() * FACTS_SHARE;
         let plan = match Plan::new(self.document.policies(), &facts).map_err(Failure::from) {
             Err(failure) if cause == "start" && failure.is_no_uplink() => {

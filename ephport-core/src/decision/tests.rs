@@ -1,9 +1,9 @@
 use super::*;
-use crate::Distribution;
 use crate::host::HostFacts;
 use crate::policy::file::Document;
 use crate::policy::selection::NatFlags;
 use crate::resolve::ResolveError;
+use crate::{Distribution, Warning};
 
 /// A policy for every interface, of these lines.
 fn policy(lines: &str) -> ResolvedPolicy {
@@ -265,6 +265,23 @@ fn remapped_sets_exclude_services_and_untranslated_ports() {
     assert_eq!(ports(one, "2000"), "2000-2009", "a single range is not remapped");
     let error = remapped("to-ports = \"2000,3000\"", "2000,3000").unwrap_err();
     assert!(matches!(error, ResolveError::NothingLeft { .. }), "{error}");
+}
+
+#[test]
+fn remapped_sets_exclude_what_other_tables_forward() {
+    let text = "[[policy]]\nname = \"a\"\nout-interfaces = \"any\"\nspread = \"remap\"\n\
+                address = \"masquerade\"\nto-ports = \"2000-2009,3000-3009\"\n";
+    let document: Document = text.parse().unwrap();
+    let forwarded_ports = "2000-2004,5000".parse().unwrap();
+    let mut host = HostFacts { forwarded_ports, ..HostFacts::default() };
+    let resolved = document.resolve(&host).unwrap();
+    assert_eq!(resolved[0].permitted.ports().to_string(), "2005-2009,3000-3009");
+    host.unseen_forwards = vec!["table ip nat".into()];
+    let warnings = document.host_warnings(&host);
+    let is_excluded = |warning: &Warning| matches!(warning, Warning::RemapExcludes { ports, .. } if ports.to_string() == "2000-2004");
+    assert!(warnings.iter().any(is_excluded), "{warnings:?}");
+    let is_named = |warning: &Warning| matches!(warning, Warning::UnseenForwards { tables, .. } if tables == "table ip nat");
+    assert!(warnings.iter().any(is_named), "{warnings:?}");
 }
 
 #[test]

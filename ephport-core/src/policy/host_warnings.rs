@@ -16,7 +16,6 @@ use crate::net::protocol::Protocol;
 use crate::policy::Policy;
 use crate::policy::address::Address;
 use crate::policy::scope::{Origin, OutInterfaces, Scope};
-use crate::policy::selection::Distribution;
 use crate::policy::spec::{PolicySpec, Target};
 use crate::policy::warning::Warning;
 
@@ -182,10 +181,15 @@ impl Subject<'_> {
         }
     }
 
-    fn remap(&self) -> Option<Warning> {
+    fn remap(&self) -> Vec<Warning> {
         let ports = self.spec.remap_excludes(self.host);
-        let policy = self.policy.name().clone();
-        (!ports.is_empty()).then_some(Warning::RemapExcludes { policy, ports })
+        let policy = || self.policy.name().clone();
+        let excluded =
+            (!ports.is_empty()).then(|| Warning::RemapExcludes { policy: policy(), ports });
+        let tables = &self.host.unseen_forwards;
+        let unseen = (self.spec.remaps() && !tables.is_empty())
+            .then(|| Warning::UnseenForwards { policy: policy(), tables: tables.join(", ") });
+        excluded.into_iter().chain(unseen).collect()
     }
 
     fn server_ports(&self) -> Vec<Warning> {
@@ -213,7 +217,7 @@ impl Subject<'_> {
             _ => self.spec.permitted_ports(),
         };
         let keeps = self.spec.flags.keep_permitted_ports();
-        let keeps = keeps && self.spec.spread != Some(Distribution::Remap);
+        let keeps = keeps && !self.spec.remaps();
         let is_kept = permitted.is_some_and(|ports| keeps && kept_range(&ports, port).is_some());
         self.spec.translated().contains(port) && !is_kept
     }

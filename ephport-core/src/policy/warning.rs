@@ -133,6 +133,17 @@ pub enum Warning {
         /// The ports.
         ports: PortSet,
     },
+    /// Ports of a remapped set may be forwarded by others.
+    #[error(
+        "policy {policy}: spread = remap: {tables} forwards packets, to ports that are not seen: name those \
+         of the set in except-ports, or nothing arrives on them"
+    )]
+    UnseenForwards {
+        /// The policy.
+        policy: PolicyName,
+        /// The tables, separated by commas.
+        tables: String,
+    },
     /// A server of this host that opens connections from its own port.
     #[error(
         "policy {policy}: {service} of this host uses UDP port {port}, which is translated when this host \
@@ -173,6 +184,7 @@ impl Warning {
             Self::VrfDevice { .. } => "vrf-device",
             Self::NoAddress { .. } => "no-address",
             Self::RemapExcludes { .. } => "remap-excludes",
+            Self::UnseenForwards { .. } => "unseen-forwards",
             Self::ServerPort { .. } => "server-port",
         }
     }
@@ -191,6 +203,7 @@ impl Warning {
             | Self::VrfDevice { policy, .. }
             | Self::NoAddress { policy, .. }
             | Self::RemapExcludes { policy, .. }
+            | Self::UnseenForwards { policy, .. }
             | Self::ServerPort { policy, .. } => policy,
         }
     }

@@ -7,12 +7,13 @@
 
 mod packets;
 
+pub(super) use self::packets::{Packets, Ports};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ephport_core::HostFacts;
 
-use self::packets::Packets;
 use super::{Client, Error};
 use crate::doctor::NatChain;
 use crate::netlink::{Attr, CodecError, NfGenMsg, Reader, Transport};
@@ -218,7 +219,7 @@ impl Others {
 }
 
 /// The name of a family with hooks on the way out; `None` for others.
-fn family_name(body: &mut Reader<'_>) -> Result<Option<&'static str>, CodecError> {
+pub(super) fn family_name(body: &mut Reader<'_>) -> Result<Option<&'static str>, CodecError> {
     Ok(match NfGenMsg::decode(body)?.family {
         NFPROTO_IPV4 => Some("ip"),
         NFPROTO_IPV6 => Some("ip6"),
@@ -228,7 +229,7 @@ fn family_name(body: &mut Reader<'_>) -> Result<Option<&'static str>, CodecError
     })
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.strip_suffix(b"\0").unwrap_or(bytes)).into_owned()
 }
 
@@ -289,7 +290,7 @@ fn rule(body: &[u8], host: &HostFacts) -> Result<Option<(ChainId, InterferingEff
 }
 
 /// The name of an expression, and its attributes.
-fn expression(element: Attr<'_>) -> Result<(String, Option<Attr<'_>>), CodecError> {
+pub(super) fn expression(element: Attr<'_>) -> Result<(String, Option<Attr<'_>>), CodecError> {
     let (mut name, mut data) = (String::new(), None);
     for attr in element.nested() {
         let attr = attr?;

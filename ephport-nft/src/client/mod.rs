@@ -2,6 +2,7 @@
 
 mod error;
 mod events;
+mod forwards;
 mod interference;
 mod location;
 mod module;

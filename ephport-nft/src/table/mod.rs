@@ -7,6 +7,8 @@ pub mod layout;
 mod normalized;
 mod set;
 
+use ephport_core::{HostFacts, PortRange, PortSet, Protocol};
+
 pub use builders::SetName;
 pub(crate) use fingerprint::fingerprint_of;
 pub use fingerprint::{ChangedFact, Checksum, FactChecksums, Fingerprint};
@@ -44,6 +46,21 @@ impl TableState {
     pub fn empty(table: Table) -> Self {
         let (chains, sets, rules) = (Vec::new(), Vec::new(), Vec::new());
         Self { table, chains, sets, rules, unknown: Vec::new() }
+    }
+
+    /// The ports on the wire whose packets get another port before conntrack sees them, and so before any service
+    /// gets them (`spread = "remap"`).
+    #[must_use]
+    pub fn rewritten_ports(&self) -> PortSet {
+        let maps = self.sets.iter().filter(|set| set.is_real_ports_map());
+        maps.flat_map(Set::port_pairs).map(|(_, real)| PortRange::from(real)).collect()
+    }
+
+    /// Those of them on which services of this host listen, or that its other tables forward: nothing arrives there.
+    #[must_use]
+    pub fn services_on_rewritten_ports(&self, host: &HostFacts) -> PortSet {
+        let listeners = host.service_ports(Protocol::Tcp).union(&host.service_ports(Protocol::Udp));
+        listeners.union(&host.forwarded_ports).intersection(&self.rewritten_ports())
     }
 
     /// The rules of one chain.

@@ -18,7 +18,7 @@ pub(super) fn fix(kind: &str) -> Option<&'static str> {
 }
 
 /// The kinds, each with its fix.
-const FIXES: [(&str, &str); 31] = [
+const FIXES: [(&str, &str); 33] = [
     // The table.
     ("not-installed", "run `ephport-nft apply`, or enable ephport-guard.service"),
     (
@@ -26,6 +26,8 @@ const FIXES: [(&str, &str); 31] = [
         "run `ephport-nft status` to see the changes, and `ephport-nft apply` to undo them; \
                  `ephport-nft guard` prevents them",
     ),
+    ("unseen-forwards", "list the ports that the table forwards in except-ports"),
+    ("services-in-set", "run `ephport-nft apply`, which excludes these ports"),
     ("outdated", "run `ephport-nft apply`; `ephport-nft guard` does so when the host changes"),
     ("foreign", "look at it with `nft list table inet ephport`, and rename or delete it"),
     (

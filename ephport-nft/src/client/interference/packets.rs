@@ -1,4 +1,4 @@
-//! The addresses and the source port that all packets of a rule have, as far as the rule compares them.
+//! The addresses and the ports that all packets of a rule have, as far as the rule compares them.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,20 +8,34 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::netlink::Attr;
 use crate::uapi::{
-    NFT_CMP_EQ, NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER, NFTA_BITWISE_DREG,
-    NFTA_BITWISE_MASK, NFTA_BITWISE_SREG, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG,
-    NFTA_DATA_VALUE, NFTA_MATCH_INFO, NFTA_MATCH_NAME, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_DREG,
-    NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET,
+    NFT_CMP_EQ, NFT_CMP_GTE, NFT_CMP_LTE, NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER,
+    NFTA_BITWISE_DREG, NFTA_BITWISE_MASK, NFTA_BITWISE_SREG, NFTA_CMP_DATA, NFTA_CMP_OP,
+    NFTA_CMP_SREG, NFTA_DATA_VALUE, NFTA_LOOKUP_FLAGS, NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG,
+    NFTA_MATCH_INFO, NFTA_MATCH_NAME, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN,
+    NFTA_PAYLOAD_OFFSET, XT_MULTIPORT_SOURCE, XT_TCP_INV_DSTPT,
 };
 
 /// What the rules of a foreign rule compare; `None` is any.
 #[derive(Debug, Default)]
-pub(super) struct Packets {
+pub(crate) struct Packets {
     source: Option<IpNet>,
     destination: Option<IpNet>,
     source_port: Option<u16>,
+    destination_ports: Ports,
     /// The parts of the packet that registers contain.
     registers: BTreeMap<u32, Field>,
+}
+
+/// The destination ports that a rule compares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ports {
+    /// All, or which is not seen.
+    #[default]
+    Any,
+    /// The first and the last of each range.
+    Within(Vec<(u16, u16)>),
+    /// The keys of a set.
+    InSet(String),
 }
 
 /// A part of the packet.
@@ -47,13 +61,22 @@ impl Packets {
         is_local(self.destination) || is_local(self.source) && is_server
     }
 
+    /// The ports of the packets for addresses of this host; `None` if there are no such packets.
+    pub(crate) fn ports_here(&self, host: &HostFacts) -> Option<&Ports> {
+        let is_here = self.destination.is_none_or(|net| {
+            host.local_networks.iter().any(|local| local.contains(&net) || net.contains(local))
+        });
+        is_here.then_some(&self.destination_ports)
+    }
+
     /// Follows one expression of a rule of this family; what it cannot follow is no condition.
-    pub(super) fn add(&mut self, family: &str, name: &str, data: Option<Attr<'_>>) {
+    pub(crate) fn add(&mut self, family: &str, name: &str, data: Option<Attr<'_>>) {
         match (name, data) {
             ("payload", Some(data)) => self.load(data),
             ("bitwise", Some(data)) => self.mask(data),
             ("cmp", Some(data)) => self.compare(family, data),
             ("match", Some(data)) => self.match_ports(data),
+            ("lookup", Some(data)) => self.look_up(data),
             ("counter" | "limit" | "log" | "target" | "notrack", _) => {}
             // It may write a register.
             _ => self.registers.clear(),
@@ -83,11 +106,20 @@ impl Packets {
 
     fn compare(&mut self, family: &str, data: Attr<'_>) {
         let register = number(data, NFTA_CMP_SREG).and_then(|sreg| self.registers.get(&sreg));
-        let is_equal = number(data, NFTA_CMP_OP) == Some(NFT_CMP_EQ);
-        let (Some(field), Some(value), true) = (register, value(data, NFTA_CMP_DATA), is_equal)
-        else {
+        let (Some(field), Some(value)) = (register, value(data, NFTA_CMP_DATA)) else { return };
+        let op = number(data, NFTA_CMP_OP);
+        if let (true, &[high, low]) = (field.is_destination_port(), value.as_slice()) {
+            let port = u16::from_be_bytes([high, low]);
+            match op {
+                Some(NFT_CMP_EQ) => self.destination_ports.restrict(port, port),
+                Some(NFT_CMP_GTE) => self.destination_ports.restrict(port, u16::MAX),
+                Some(NFT_CMP_LTE) => self.destination_ports.restrict(0, port),
+                _ => {}
+            }
+        }
+        if op != Some(NFT_CMP_EQ) {
             return;
-        };
+        }
         match (field.base, field.offset, value.as_slice()) {
             (NFT_PAYLOAD_NETWORK_HEADER, offset, _) => {
                 let network = field.network(&value);
@@ -104,6 +136,17 @@ impl Packets {
         }
     }
 
+    /// A set of ports; one of other values says nothing of ports.
+    fn look_up(&mut self, data: Attr<'_>) {
+        let register = number(data, NFTA_LOOKUP_SREG).and_then(|sreg| self.registers.get(&sreg));
+        let is_port = register.is_some_and(Field::is_destination_port);
+        let is_inverted = number(data, NFTA_LOOKUP_FLAGS).is_some_and(|flags| flags != 0);
+        if let (true, false, Some(set)) = (is_port, is_inverted, child(data, NFTA_LOOKUP_SET)) {
+            self.destination_ports = Ports::InSet(super::text(set.value));
+        }
+        self.registers.clear();
+    }
+
     /// `struct xt_udp` and `struct xt_tcp` (linux/netfilter/xt_tcpudp.h): the first and the last source port, those of
     /// the destination, then flags.
     fn match_ports(&mut self, data: Attr<'_>) {
@@ -112,8 +155,15 @@ impl Packets {
         let inverted = match name.as_deref() {
             Some("udp") => info.get(8),
             Some("tcp") => info.get(11),
+            Some("multiport") => return self.match_list(info),
             _ => None,
         };
+        if let (Some(flags), Some(&[_, _, _, _, a, b, c, d])) = (inverted, info.first_chunk::<8>())
+            && flags & XT_TCP_INV_DSTPT == 0
+        {
+            let ends = [[a, b], [c, d]].map(u16::from_ne_bytes);
+            self.destination_ports.restrict(ends[0], ends[1]);
+        }
         if let (Some(0), Some(&[a, b, c, d])) = (inverted, info.first_chunk::<4>())
             && [a, b] == [c, d]
         {
@@ -122,7 +172,52 @@ impl Packets {
     }
 }
 
+impl Packets {
+    /// `struct xt_multiport_v1` (linux/netfilter/xt_multiport.h): which ports and how many, 15 ports, for each whether
+    /// the next one is the last of a range, and whether the match is inverted.
+    fn match_list(&mut self, info: &[u8]) {
+        let (Some((&[side, count], ports)), Some(0)) =
+            (info.split_first_chunk::<2>(), info.get(47))
+        else {
+            return;
+        };
+        let Some((ports, is_first)) = ports.split_at_checked(30) else { return };
+        if side == XT_MULTIPORT_SOURCE {
+            return;
+        }
+        let ports = ports.chunks_exact(2).zip(is_first).take(count.into());
+        let mut ports = ports.filter_map(|(port, is_first)| {
+            Some((u16::from_ne_bytes(port.try_into().ok()?), *is_first != 0))
+        });
+        let mut ranges = Vec::new();
+        while let Some((first, has_last)) = ports.next() {
+            let last = if has_last { ports.next().map(|(last, _)| last) } else { Some(first) };
+            ranges.extend(last.map(|last| (first, last)));
+        }
+        self.destination_ports = Ports::Within(ranges);
+    }
+}
+
+impl Ports {
+    /// Only those from `first` to `last`.
+    fn restrict(&mut self, first: u16, last: u16) {
+        *self = match std::mem::take(self) {
+            Self::Within(ranges) => {
+                let both = |(from, to): (u16, u16)| (from.max(first), to.min(last));
+                Self::Within(ranges.into_iter().map(both).collect())
+            }
+            Self::Any | Self::InSet(_) if (first, last) == (0, u16::MAX) => Self::Any,
+            Self::Any | Self::InSet(_) => Self::Within(vec![(first, last)]),
+        };
+    }
+}
+
 impl Field {
+    fn is_destination_port(&self) -> bool {
+        (self.base, self.offset, self.len) == (NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2)
+            && self.mask.is_none()
+    }
+
     /// The network of the addresses whose leading bits have this value.
     fn network(&self, value: &[u8]) -> Option<IpNet> {
         let mask = match &self.mask {
