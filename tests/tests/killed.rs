@@ -1,11 +1,18 @@
 //! The binary is killed at every system call of an apply: the old policy or the new one is installed.
 
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::thread;
+use std::time::Duration;
 
+use ephport_core::{Port, PortSet};
 use ephport_nft::{Applied, Client, Installed, TableState};
 use ephport_tests::strace::{Point, inject, points, traced};
-use ephport_tests::{Host, PolicyFile, apply, compiled};
+use ephport_tests::wire::Capture;
+use ephport_tests::{
+    CLIENT_V4, Connection, Host, PolicyFile, Protocol, ROUTER_V4, Routed, SERVER_V4, Server, apply,
+    compiled, connect_within,
+};
 
 /// Enough that reading and replacing them needs more than 300 system calls.
 const POLICIES: u16 = 20;
@@ -82,4 +89,86 @@ fn killed_apply_installs_old_or_new_policy() {
     let (old, new) = found.iter().fold((0, 0), |(o, n), f| (o + f.old, n + f.new));
     println!("{} calls; the old policy after {old} kills, the new after {new}", points.len());
     assert!(old + new >= 300 && old > 0 && new > 0, "{} calls: {found:?}", points.len());
+}
+
+/// A set of three ranges, so large that UDP connections of the kills before do not fill it, and the policies that spread connections over it with and without virtual ports.
+const SET: &str = "4928-5183,5952-6207,6976-7231";
+const SPREADS: [&str; 2] = ["round-robin", "remap"];
+
+fn spread(spread: &str) -> String {
+    format!(
+        "[[policy]]\nname = \"p\"\nout-interfaces = [\"wan0\"]\nto-ports = \"{SET}\"\n\
+         address = \"masquerade\"\nspread = \"{spread}\"\n"
+    )
+}
+
+const PORT: u16 = 443;
+
+/// Opens a connection of each protocol from the client.
+fn open(net: &Routed, timeout: Duration) -> Vec<Result<Connection, String>> {
+    let (from, to) = (SocketAddr::new(CLIENT_V4, 0), SocketAddr::new(SERVER_V4, PORT));
+    let protocols = [Protocol::Tcp, Protocol::Udp].into_iter();
+    let connect =
+        |protocol| connect_within(timeout, protocol, from, to).map_err(|error| error.to_string());
+    net.client.run(|| protocols.map(connect).collect())
+}
+
+/// Kills an apply of a policy at the entry of a call, while connections are open and others are opened.
+fn kill_change(net: &Routed, point: &Point, [old, new]: [&PolicyFile; 2]) {
+    let apply = |policy: &PolicyFile| {
+        let applied = traced(&net.router, &[], &["apply", policy.path()]);
+        assert!(applied.output.status.success(), "{applied:?}");
+    };
+    apply(old);
+    let mut capture = Capture::start(&net.server);
+    let before: Vec<_> =
+        open(net, Duration::from_millis(400)).into_iter().map(Result::unwrap).collect();
+    let [only, inject] = inject(point, "signal=SIGKILL");
+    let killed = traced(&net.router, &[&only, &inject], &["apply", new.path()]);
+    if killed.output.status.signal() != Some(SIGKILL) {
+        return; // This run made fewer calls.
+    }
+    // Whatever the killed process left, packets have ports of the set or are lost.
+    let exchange = |connection: &Connection| {
+        let _ = connection.exchange(b"after");
+    };
+    before.iter().for_each(exchange);
+    drop(open(net, Duration::from_millis(50)));
+    apply(new);
+    before.iter().for_each(exchange);
+    for opened in open(net, Duration::from_secs(3)) {
+        opened.unwrap_or_else(|error| panic!("{point:?}: {error}"));
+    }
+    let set: PortSet = SET.parse().unwrap();
+    for packet in capture.packets() {
+        let is_translated = packet.source == ROUTER_V4 && [6, 17].contains(&packet.protocol);
+        let port = packet.source_port.filter(|_| is_translated);
+        let port = port.and_then(|port| Port::new(port).ok());
+        assert!(port.is_none_or(|port| set.contains(port)), "{point:?}: {packet:?}");
+    }
+}
+
+#[test]
+fn killed_changes_to_and_from_remap_send_nothing_outside_the_set() {
+    let files = SPREADS.map(|name| PolicyFile::new(&spread(name)));
+    thread::scope(|scope| {
+        for [old, new] in [[0, 1], [1, 0]] {
+            let change = [&files[old], &files[new]];
+            scope.spawn(move || {
+                let net = Routed::new().unwrap();
+                let _server = Server::start(&net.server, PORT).unwrap();
+                let first = traced(&net.router, &[], &["apply", change[0].path()]);
+                assert!(first.output.status.success(), "{first:?}");
+                let _open = open(&net, Duration::from_secs(3));
+                let whole = traced(&net.router, &[], &["apply", change[1].path()]);
+                assert!(whole.output.status.success(), "{whole:?}");
+                // Only what is sent changes the kernel's state.
+                let points = points(&whole.calls);
+                let sent = points.iter().filter(|(call, _)| call.starts_with("send"));
+                let sent: Vec<_> = sent.chain(points.last()).collect();
+                assert!(sent.len() > 20, "{sent:?}");
+                sent.into_iter().for_each(|point| kill_change(&net, point, change));
+            });
+        }
+    });
 }

@@ -459,6 +459,24 @@ fn packets_for_virtual_ports_are_dropped_when_enforced() {
 }
 
 #[test]
+fn a_port_of_the_set_without_a_service_refuses_connections() {
+    for flags in ["", "--enforce"] {
+        let net = remapped(flags);
+        for router in [ROUTER_V4, ROUTER_V6] {
+            for port in [4928, 9024, 65_344] {
+                let to = SocketAddr::new(router, port);
+                let refused = net.server.run(|| TcpStream::connect_timeout(&to, TIMEOUT * 4));
+                assert_eq!(
+                    refused.unwrap_err().kind(),
+                    ErrorKind::ConnectionRefused,
+                    "{flags} {to}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn udp_without_checksum_stays_without() {
     let (net, set) = (remapped("--enforce"), map_e());
     let mut capture = Capture::start(&net.server);

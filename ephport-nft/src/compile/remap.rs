@@ -2,8 +2,8 @@
 //!
 //! On the way out, after translation, the virtual source port of a translated connection becomes the real
 //! one; on the way in, before conntrack, the real destination port becomes the virtual one. An ICMP error has
-//! the header of the packet that it is about, whose port is rewritten too. Each rule that writes ends the
-//! chain.
+//! the header of the packet that it is about, whose port is rewritten too, and so is the port of a TCP reset that
+//! this host sends for a segment of no connection. Each rule that writes ends the chain.
 
 use ephport_core::{Address, Family, Ipsec, Protocol, Remap, ResolvedPolicy};
 
@@ -20,9 +20,9 @@ use crate::nftables::value;
 use crate::table::layout::{self, REMAP_IN, REMAP_IN_PRIORITY, REMAP_OUT, REMAP_OUT_PRIORITY};
 use crate::table::{Set, SetName};
 use crate::uapi::{
-    IP_CT_DIR_ORIGINAL, IPPROTO_ICMP, IPPROTO_ICMPV6, IPS_SRC_NAT, NF_INET_POST_ROUTING,
-    NF_INET_PRE_ROUTING, NFT_PAYLOAD_CSUM_INET, NFT_PAYLOAD_CSUM_NONE, NFT_PAYLOAD_CSUM_SCTP,
-    NFT_PAYLOAD_TRANSPORT_HEADER, RTN_LOCAL,
+    IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, IPPROTO_ICMP, IPPROTO_ICMPV6, IPS_ASSURED, IPS_SRC_NAT,
+    NF_CT_STATE_INVALID_BIT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFT_PAYLOAD_CSUM_INET,
+    NFT_PAYLOAD_CSUM_NONE, NFT_PAYLOAD_CSUM_SCTP, NFT_PAYLOAD_TRANSPORT_HEADER, RTN_LOCAL,
 };
 
 /// The length of the headers of ICMP (RFC 792), ICMPv6 (RFC 4443), IPv4 without options and IPv6.
@@ -32,6 +32,9 @@ const IPV6: u32 = 40;
 
 /// The offset of the checksum of ICMP and of ICMPv6.
 const ICMP_CHECKSUM: u32 = 2;
+
+/// TCP's RST bit (RFC 9293 §3.1).
+const TCP_RST: u8 = 0x04;
 
 /// The version of IPv4 and the length of its header without options; the bits of a fragment's offset.
 const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
@@ -151,6 +154,13 @@ impl Program {
                 }
             }
         }
+        if way == Way::Out && policy.protocols.contains(Protocol::Tcp) {
+            let tcp = protocol(Protocol::Tcp);
+            let write = rewritten(Protocol::Tcp, way, &map).concat();
+            for alternative in unconnected_resets() {
+                self.rule(&chain, [tcp.as_slice(), &alternative, &write].concat());
+            }
+        }
         for of in policy.families.iter() {
             self.errors(policy, of, (way, &chain), &map);
         }
@@ -244,6 +254,23 @@ fn translated(way: Way) -> Vec<Expr> {
         mask.into(),
         Cmp::new(CmpOp::Neq, &[0; 4]).into(),
     ]
+}
+
+/// The TCP resets of this host for a segment of no connection, and for one that would open a connection to a
+/// port without a service. Such a segment came in for a real port.
+fn unconnected_resets() -> [Vec<Expr>; 2] {
+    let reset = || {
+        let set = Cmp::new(CmpOp::Neq, &[0]);
+        [Payload::TCP_FLAGS.into(), Bitwise::mask(&[TCP_RST]).into(), set.into()]
+    };
+    let is_set = |bits: u32, is_set: bool| {
+        let op = if is_set { CmpOp::Neq } else { CmpOp::Eq };
+        [Expr::from(Bitwise::mask(&bits.to_ne_bytes())), Cmp::new(op, &[0; 4]).into()]
+    };
+    let invalid = [Ct::STATE.into()].into_iter().chain(is_set(NF_CT_STATE_INVALID_BIT, true));
+    let reply = [Ct::DIRECTION.into(), Cmp::new(CmpOp::Eq, &[IP_CT_DIR_REPLY]).into()];
+    let refused = reply.into_iter().chain([Ct::STATUS.into()]).chain(is_set(IPS_ASSURED, false));
+    [reset().into_iter().chain(invalid).collect(), reset().into_iter().chain(refused).collect()]
 }
 
 /// Rewrites the port of a packet, as alternatives of which the first that matches does it: a UDP packet without
