@@ -102,7 +102,8 @@ impl Journal {
 
     /// Record that these policies are installed, unless the last record has them.
     pub(crate) fn applied(&mut self, document: &Document) -> Result<(), Failure> {
-        let text = document.to_toml();
+        // The files of blocks may be others when the journal is read.
+        let text = document.without_files().to_toml();
         if self.history.last() == Some(&text) {
             return Ok(());
         }

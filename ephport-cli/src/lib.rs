@@ -12,6 +12,7 @@ mod colour;
 mod command;
 pub mod demo;
 mod document;
+mod files;
 mod guard;
 mod journal;
 pub mod lab;

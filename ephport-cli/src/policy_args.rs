@@ -10,6 +10,8 @@ use ephport_core::policy::keys::{KEYS, find};
 use ephport_core::policy::value::{Input, InputError};
 use ephport_core::{Policy, PolicyError, PolicySpec, Target, excerpt};
 
+use crate::files::FilesIn;
+
 /// The group of the flags that set the target: one of them makes the flags a policy.
 const TARGET: &str = "target";
 
@@ -129,7 +131,8 @@ impl FromArgMatches for PolicyArgs {
         for key in &KEYS {
             let texts = texts(matches, key);
             if !texts.is_empty() {
-                let input = Input::texts(texts.clone());
+                let files = FilesIn::default();
+                let input = Input::texts(texts.clone()).with_files(Some(&files));
                 key.set(&mut spec, &input).map_err(|error| invalid(key, &texts, &error))?;
             }
         }

@@ -126,8 +126,10 @@ mod testing;
 mod text;
 mod word;
 
-pub use allocation::block_table::{BlockTable, ExplicitBlocks};
+pub use allocation::block_file::{BlockFileError, BlockLineError};
+pub use allocation::block_table::BlockTable;
 pub use allocation::blocks::{Block, BlockError, BlockPlan};
+pub use allocation::explicit_blocks::ExplicitBlocks;
 pub use allocation::map_e::{Allocation, BasicMappingRule, MapE, MapEError};
 pub use allocation::psid::{PsidError, PsidRule};
 pub use decision::{

@@ -3,8 +3,8 @@
 use ephport_core::import::iptables::{Invalid, SkipReason, Unsupported};
 use ephport_core::policy::file::ValueError;
 use ephport_core::{
-    BlockError, BlockTable, Document, Flow, FlowError, Imported, MapE, MapEError, NaclError,
-    NetworkAcls, PolicyFileErrorKind,
+    BlockError, BlockFileError, BlockTable, Document, Flow, FlowError, Imported, MapE, MapEError,
+    NaclError, NetworkAcls, PolicyFileErrorKind,
 };
 
 fn flow_error(text: &str) -> FlowError {
@@ -48,8 +48,11 @@ fn problem(name: &str, more: &str) -> PolicyFileErrorKind {
 }
 
 fn value_error(key: &str, value: &str) -> ValueError {
-    let target =
-        if ["to-ports", "map-e", "blocks"].contains(&key) { "" } else { "to-ports = \"1\"" };
+    let target = if ["to-ports", "map-e", "blocks", "blocks-file"].contains(&key) {
+        ""
+    } else {
+        "to-ports = \"1\""
+    };
     match problem("a", &format!("{key} = {value}\n{target}")) {
         PolicyFileErrorKind::Value { key: found, error, .. } if found == key => error,
         other => panic!("{key} = {value}: {other:?}"),
@@ -67,6 +70,11 @@ fn of_a_policy_file() {
     assert!(matches!(value_error("mark", "\"0/0\""), ValueError::Mark(_)));
     assert!(matches!(value_error("map-e", "\"psid\""), ValueError::MapE(_)));
     assert!(matches!(value_error("blocks", "\"10.0.0.1\""), ValueError::Blocks(_)));
+    for (path, expected) in [("a.csv", BlockFileError::NoFiles), ("a\\u0000", BlockFileError::Path)]
+    {
+        let error = value_error("blocks-file", &format!("\"{path}\""));
+        assert_eq!(error, ValueError::BlocksFile(expected));
+    }
     assert!(matches!(value_error("origin", "\"here\""), ValueError::Word { .. }));
     let twice = "to-ports = \"1024\"\n[[policy]]\nname = \"a\"\nto-ports = \"1025\"";
     assert!(matches!(problem("a", twice), PolicyFileErrorKind::Document { .. }));

@@ -19,10 +19,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, iter, thread};
+use std::{env, io, iter, thread};
 
 pub use ephport_cli::lab::*;
 use ephport_cli::{Exit, run};
+use ephport_core::policy::value::Files;
 use ephport_core::{Document, HostFacts};
 use ephport_nft::{Applied, Client, Installed, TableState, compile};
 use nix::sched::{CloneFlags, unshare};
@@ -333,6 +334,16 @@ impl PolicyFile {
         Self(file, directory)
     }
 
+    /// The same file beside one with this name and text.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn beside(self, name: &str, text: &str) -> Self {
+        std::fs::write(self.0.with_file_name(name), text).expect("written");
+        self
+    }
+
     /// Its path.
     ///
     /// # Panics
@@ -340,6 +351,18 @@ impl PolicyFile {
     #[must_use]
     pub fn path(&self) -> &str {
         self.0.to_str().expect("UTF-8")
+    }
+}
+
+/// Files with these names and texts, for policies that name them.
+#[derive(Debug)]
+pub struct Texts<'a>(pub &'a [(&'a str, &'a str)]);
+
+impl Files for Texts<'_> {
+    fn open(&self, path: &str) -> io::Result<Box<dyn io::BufRead>> {
+        let found = self.0.iter().find(|(name, _)| *name == path);
+        let (_, text) = found.ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(io::Cursor::new(text.as_bytes().to_vec())))
     }
 }
 

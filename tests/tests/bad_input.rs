@@ -7,7 +7,7 @@ use ephport_cli::Exit;
 use ephport_core::policy::key::{Flag, Group, Key, Kind};
 use ephport_core::policy::keys::KEYS;
 use ephport_tests::tool::{binary, nft_load, ok};
-use ephport_tests::{CommandOutput, Host, ephport, ephport_ok};
+use ephport_tests::{CommandOutput, Host, PolicyFile, ephport, ephport_ok};
 
 /// A host with a policy and another tool's table on it.
 fn host() -> Host {
@@ -199,9 +199,44 @@ fn policy_flags_need_a_target_and_no_file() {
         let ended = ephport(&host, &format!("apply --{flag} {value}"));
         assert_eq!(ended.exit, Exit::Usage, "{flag}");
         let expected = "error: the following required arguments were not provided:\n  \
-                        <--to-ports <PORTS>|--map-e <PARAMETERS>|--blocks <BLOCKS>>\n";
+                        <--to-ports <PORTS>|--map-e <PARAMETERS>|--blocks <BLOCKS>|--blocks-file <FILE>>\n";
         assert!(ended.err.starts_with(expected), "{flag}: {}", ended.err);
     }
+}
+
+#[test]
+fn bad_file_of_blocks_is_named_with_its_line() {
+    let host = Host::new("host").unwrap();
+    let policy = "[[policy]]\nname = \"a\"\nout-interfaces = \"any\"\nblocks-file = \"b.csv\"\n";
+    let good = "10.0.0.1,,1024,2047\n";
+    let twice = "lines 1 and 2: 10.0.0.1=1024-2047 and 10.0.0.1=1-2 are for the same source: expected one \
+                 block for each";
+    for (csv, expected) in [
+        (good.to_string() + "10.0.0.1,,1,2", twice),
+        (
+            good.to_string() + "10.0.0.2,,0,2",
+            "line 2: first: port 0 is not a port: expected 1 to 65535",
+        ),
+    ] {
+        let file = PolicyFile::new(policy).beside("b.csv", &csv);
+        for command in ["apply", "apply --dry-run", "show", "diff", "whose 192.0.2.1:1024"] {
+            let ended = ephport(&host, &format!("{command} {}", file.path()));
+            let place = format!("error: {}:4:15: blocks-file \"b.csv\": ", file.path());
+            assert_eq!((ended.exit, ended.err), (Exit::Failure, format!("{place}{expected}\n")));
+        }
+        let csv = file.path().replace("policy.toml", "b.csv");
+        let ended = ephport(&host, &format!("apply -o any --blocks-file {csv}"));
+        assert_eq!(ended.exit, Exit::Usage);
+        let place = format!("invalid value '{csv}' for '--blocks-file <FILE>': ");
+        assert_eq!(message(&ended), place + expected);
+    }
+    let absent = PolicyFile::new(policy);
+    let ended = ephport(&host, &format!("apply {}", absent.path()));
+    assert!(ended.err.contains("cannot read the file: No such file or directory"), "{}", ended.err);
+    let excluded = PolicyFile::new(&format!("{policy}spread = \"hash\"\n")).beside("b.csv", good);
+    let ended = ephport(&host, &format!("apply {}", excluded.path()));
+    assert!(ended.err.contains("blocks-file and spread exclude each other"), "{}", ended.err);
+    assert_eq!(ok(&host, "nft list ruleset"), "");
 }
 
 #[test]

@@ -308,6 +308,36 @@ fn changed_file_is_applied_and_bad_one_is_not() {
 }
 
 #[test]
+fn file_of_blocks_is_followed() {
+    let host = Host::new("host").unwrap();
+    let file = GuardedFile::new("");
+    let at = |name: &str| file.directory().join(name);
+    let policy = |key: &str| format!("[[policy]]\nname = \"p\"\nout-interfaces = \"any\"\n{key}\n");
+    let write = |name: &str, first: &str| {
+        fs::write(at("written"), format!("10.0.0.1,192.0.2.1,{first},9999\n")).unwrap();
+        fs::rename(at("written"), at(name)).unwrap();
+    };
+    let inline = |first: &str| policy(&format!("blocks = \"10.0.0.1=192.0.2.1:{first}-9999\""));
+    fs::create_dir(at("sub")).unwrap();
+    write("sub/b.csv", "1000");
+    file.write(&policy("blocks-file = \"sub/b.csv\""));
+    let guard = Guard::applied(&host, &file, &[]);
+    wait_for_table(&host, &guard, &inline("1000"));
+    write("sub/b.csv", "2000");
+    wait_for_table(&host, &guard, &inline("2000"));
+    // In place.
+    fs::write(at("sub/b.csv"), "10.0.0.1,192.0.2.1,3000,9999").unwrap();
+    wait_for_table(&host, &guard, &inline("3000"));
+    fs::remove_file(at("sub/b.csv")).unwrap();
+    guard.wait_for("event=failed cause=file kind=file", 1);
+    write("sub/b.csv", "4000");
+    wait_for_table(&host, &guard, &inline("4000"));
+    write("other.csv", "5000");
+    file.write(&policy("blocks-file = \"other.csv\""));
+    wait_for_table(&host, &guard, &inline("5000"));
+}
+
+#[test]
 fn uplinks_addresses_and_local_ports_are_followed() {
     let (host, peer) = (Host::new("host").unwrap(), Host::new("peer").unwrap());
     host.sysctl("net/ipv4/ip_local_port_range", "20000 29999").unwrap();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use ephport_core::Document;
 use ephport_core::policy::keys::KEYS;
 use ephport_tests::markdown::blocks;
-use ephport_tests::{Host, PolicyFile, ephport_args, ephport_ok, host_with_uplink};
+use ephport_tests::{Host, PolicyFile, Texts, ephport_args, ephport_ok, host_with_uplink};
 
 /// Path and text of README.md and of each file in docs.
 fn pages() -> Vec<(PathBuf, String)> {
@@ -96,10 +96,14 @@ fn shown_policies_roundtrip() {
     let host = Host::new("host").unwrap();
     let mut count = 0;
     for (path, page) in pages() {
+        // The file of blocks that the page shows.
+        let csv = blocks(&page).into_iter().find(|(language, _)| language == "csv");
+        let csv = csv.map(|(_, text)| text).unwrap_or_default();
         for (_, block) in blocks(&page).into_iter().filter(|(language, _)| language == "toml") {
-            let file = PolicyFile::new(&whole(&block));
+            let file = PolicyFile::new(&whole(&block)).beside("blocks.csv", &csv);
             let printed = ephport_ok(&host, &format!("show --format toml {}", file.path()));
-            let parse = |text: &str| text.parse::<Document>().expect("a document");
+            let files = Texts(&[("blocks.csv", &csv)]);
+            let parse = |text: &str| Document::read(text, &files).expect("a document");
             assert_eq!(parse(&printed), parse(&whole(&block)), "{}:\n{block}", path.display());
             count += 1;
         }

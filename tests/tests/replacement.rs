@@ -15,7 +15,9 @@ use ephport_nft::{Applied, Client, Installed, TableState, compile, host};
 use ephport_tests::outcome::Outcome;
 use ephport_tests::tool::{nft_load, tool};
 use ephport_tests::wire::{Capture, Packet, Raw, Sender, plain, tcp, udp};
-use ephport_tests::{CLIENT_V4, CLIENT_V6, Host, ROUTER_V4, ROUTER_V6, Routed, installed, is_long};
+use ephport_tests::{
+    CLIENT_V4, CLIENT_V6, Host, ROUTER_V4, ROUTER_V6, Routed, Texts, installed, is_long,
+};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -29,6 +31,12 @@ const MANY_RANGES: [&str; 2] = [
     "\"3001-3100,3201-3300,3401-3500,3601-3700,3801-3900,4001-4100,4201-4300,4401-4500,4601-4700,4801-4900,5001-5100,5201-5300,5401-5500,5601-5700,5801-5900,6001-6100,6201-6300,6401-6500,49152-61000\"",
     "\"3001-3100,3201-3300,3401-3500,3601-3740,3801-3900,4001-4100,4201-4300,4401-4500,4601-4700,4801-4900,5001-5100,5201-5300,5401-5500,5601-5700,5801-5900,6001-6100,6201-6300,6401-6500,6601-6700,49152-61000\"",
 ];
+
+/// Files of blocks.
+const BLOCKS: Texts<'_> = Texts(&[
+    ("a.csv", "10.77.1.2,,21000,21999\n10.77.1.3,,50000,50999\n"),
+    ("b.csv", "10.77.1.2,,22000,22999\n10.77.1.3,,50000,50999\n"),
+]);
 
 /// What differs between two documents of a pair.
 #[derive(Clone, Copy)]
@@ -110,6 +118,10 @@ fn pairs(key: &str) -> Option<Pairs> {
                 "[\"10.77.1.2=21000-21999\", \"10.77.1.3=50000-50999\"]",
             ],
         },
+        "blocks-file" => Pairs {
+            common: &[("to-ports", ""), ("sources", "[\"10.77.1.0/24\"]")],
+            values: &["\"a.csv\"", "\"b.csv\""],
+        },
         "except-ports" => values(&["", "\"50000-50999\"", "\"49200\""]),
         "random" | "fully-random" | "persistent" | "enforce" => SWITCH,
         "spread" => Pairs {
@@ -180,7 +192,8 @@ fn pairs_of(key: &str, base: &[(&str, &str)], facts: &HostFacts) -> Vec<Pair> {
     let Pairs { common, values } =
         pairs(key).unwrap_or_else(|| panic!("no pair of documents differs in {key}: add one"));
     let compiled = |text: &str| {
-        let parsed: Document = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let parsed =
+            Document::read(text, &BLOCKS).unwrap_or_else(|error| panic!("{error}\n{text}"));
         let policies = parsed.resolve(facts).expect("resolved");
         let table = compile(&policies).expect("compiled");
         (policies, table)

@@ -8,6 +8,7 @@ use ephport_tests::guard::{Guard, GuardedFile};
 use ephport_tests::tool::{binary, ok};
 use ephport_tests::{
     Host, PolicyFile, Protocol, Routed, SERVER_V4, Server, TempDir, connect, ephport, ephport_ok,
+    host_with_uplink,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -115,6 +116,33 @@ fn now() -> String {
     let time = ok(&host, "date -u +%FT%T.%6NZ");
     std::thread::sleep(std::time::Duration::from_millis(20));
     time.trim().into()
+}
+
+#[test]
+fn blocks_of_a_file_are_known() {
+    let (host, _peer) = host_with_uplink();
+    let policy = "[[policy]]\nname = \"a\"\nblocks-file = \"b\\\"\\\\.csv\"\n";
+    let file = PolicyFile::new(policy)
+        .beside("b\"\\.csv", "source,outside,first,last\n10.0.0.2,198.51.100.1,5000,5999\n");
+    let path = file.path();
+    let directory = TempDir::new();
+    let journal = directory.path().join("journal");
+    let journal = journal.to_str().unwrap();
+    let line = format!("apply {path} --journal {journal}");
+    assert!(ephport_ok(&host, &line).starts_with("installed"));
+    assert!(ephport_ok(&host, &line).starts_with("unchanged"));
+    let found = "10.0.0.2  policy a: ports 5000-5999, tcp,udp,icmp\n";
+    assert_eq!(ephport_ok(&host, &format!("whose 198.51.100.1:5001 {path}")), found);
+    assert_eq!(ephport_ok(&host, &format!("show --format toml {path}")), policy);
+    let json = ephport_ok(&host, &format!("show --format json {path}"));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let written = &json["policies"][0]["written"];
+    assert_eq!((&written["blocks_file"], &written["blocks"]), (&"b\"\\.csv".into(), &().into()));
+    // The journal answers without the file.
+    let at = now();
+    drop(file);
+    let line = format!("whose 198.51.100.1:5001 --journal {journal} --at {at}");
+    assert_eq!(ephport_ok(&host, &line), found);
 }
 
 #[test]

@@ -35,6 +35,7 @@ use crate::advice::{self, Advised};
 use crate::args::SourceArgs;
 use crate::demo::DemoError;
 use crate::document::Level;
+use crate::files::FilesIn;
 use crate::guard::presence::{self, Running};
 use crate::output::Output;
 use crate::trial::TrialError;
@@ -179,7 +180,10 @@ fn document(source: SourceArgs) -> Result<Document, Failure> {
 
 fn read_document(path: PathBuf) -> Result<Document, Failure> {
     match File::open(&path).and_then(|mut file| read_text(&mut file)) {
-        Ok(text) => text.parse().map_err(|source| Failure::File { path, source }),
+        Ok(text) => {
+            let files = FilesIn::directory_of(&path);
+            Document::read(&text, &files).map_err(|source| Failure::File { path, source })
+        }
         Err(source) => Err(Failure::NoFile { path, source }),
     }
 }

@@ -370,7 +370,7 @@ mod tests {
         let document = PolicyDocument::from(&policy.resolve(&host).unwrap());
         let document = serde_json::to_value(document).unwrap();
         // `to_ports` and `source_ports` are the ports that remain on this host.
-        let computed = ["exempt-source-ports", "map-e", "blocks", "except-ports"];
+        let computed = ["exempt-source-ports", "map-e", "blocks", "blocks-file", "except-ports"];
         for key in KEYS.iter().filter(|key| !computed.contains(&key.name)) {
             assert!(document.get(key.name.replace('-', "_")).is_some(), "{}", key.name);
         }

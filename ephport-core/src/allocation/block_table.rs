@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::allocation::blocks::{Block, BlockError, BlockPlan};
+use crate::allocation::explicit_blocks::ExplicitBlocks;
 use crate::net::address_range::AddressRange;
 use crate::net::family::Family;
 use crate::net::port::{Port, PortRange};
@@ -39,7 +40,7 @@ impl BlockTable {
     pub fn count(&self) -> u128 {
         match self {
             Self::Plan(plan) => plan.sources().count(),
-            Self::Explicit(blocks) => blocks.by_source.len() as u128,
+            Self::Explicit(blocks) => blocks.len() as u128,
         }
     }
 
@@ -49,10 +50,7 @@ impl BlockTable {
         match self {
             Self::Plan(plan) if plan.sources().family() == family => self.count(),
             Self::Plan(_) => 0,
-            Self::Explicit(blocks) => {
-                let of_family = |block: &&Block| Family::of(block.source) == family;
-                blocks.by_source.iter().filter(of_family).count() as u128
-            }
+            Self::Explicit(blocks) => blocks.count_of(family) as u128,
         }
     }
 
@@ -61,11 +59,7 @@ impl BlockTable {
     pub fn has_family(&self, family: Family) -> bool {
         match self {
             Self::Plan(plan) => plan.sources().family() == family,
-            // They are sorted, IPv4 first.
-            Self::Explicit(blocks) => {
-                let ends = [blocks.by_source.first(), blocks.by_source.last()];
-                ends.into_iter().flatten().any(|block| Family::of(block.source) == family)
-            }
+            Self::Explicit(blocks) => blocks.count_of(family) > 0,
         }
     }
 
@@ -74,20 +68,16 @@ impl BlockTable {
     pub fn has_outside(&self) -> bool {
         match self {
             Self::Plan(plan) => plan.outside().is_some(),
-            Self::Explicit(blocks) => {
-                blocks.by_source.first().is_some_and(|block| block.outside.is_some())
-            }
+            Self::Explicit(blocks) => blocks.has_outside(),
         }
     }
 
-    /// The outside addresses that the table names.
+    /// The outside addresses that the table names; adjacent ones may be in one range.
     #[must_use]
     pub fn outside(&self) -> Vec<AddressRange> {
         match self {
             Self::Plan(plan) => plan.outside().into_iter().collect(),
-            Self::Explicit(blocks) => {
-                blocks.by_source.iter().filter_map(|block| block.outside).map(Into::into).collect()
-            }
+            Self::Explicit(blocks) => blocks.outside(),
         }
     }
 
@@ -110,15 +100,38 @@ impl BlockTable {
         }
     }
 
-    /// The sources that have a block.
+    /// The sources that have a block; adjacent ones may be in one range.
     #[must_use]
     pub fn sources(&self) -> Vec<AddressRange> {
         match self {
             Self::Plan(plan) => vec![plan.sources()],
-            Self::Explicit(blocks) => {
-                blocks.by_source.iter().map(|block| block.source.into()).collect()
-            }
+            Self::Explicit(blocks) => blocks.sources(),
         }
+    }
+
+    /// Every block of a family, by source.
+    #[must_use]
+    pub fn iter_of(&self, family: Family) -> Box<dyn Iterator<Item = Block> + '_> {
+        match self {
+            Self::Plan(plan) if plan.sources().family() == family => Box::new(plan.iter()),
+            Self::Plan(_) => Box::new(std::iter::empty()),
+            Self::Explicit(blocks) => Box::new(blocks.iter_of(family)),
+        }
+    }
+
+    /// The path of the file that the blocks were read from, as the policy names it.
+    #[must_use]
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Self::Plan(_) => None,
+            Self::Explicit(blocks) => blocks.file(),
+        }
+    }
+
+    /// The key of a policy with these blocks: `blocks`, or `blocks-file`.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        if self.file().is_some() { "blocks-file" } else { "blocks" }
     }
 
     /// Every block, by source.
@@ -126,7 +139,7 @@ impl BlockTable {
     pub fn iter(&self) -> Box<dyn Iterator<Item = Block> + '_> {
         match self {
             Self::Plan(plan) => Box::new(plan.iter()),
-            Self::Explicit(blocks) => Box::new(blocks.by_source.iter().copied()),
+            Self::Explicit(blocks) => Box::new(blocks.iter()),
         }
     }
 
@@ -144,7 +157,7 @@ impl BlockTable {
             Self::Plan(plan) => {
                 plan.iter().take(plan.sources_per_address()).map(|block| block.ports).collect()
             }
-            Self::Explicit(blocks) => blocks.by_source.iter().map(|block| block.ports).collect(),
+            Self::Explicit(blocks) => blocks.port_ranges(),
         }
     }
 }
@@ -156,65 +169,6 @@ impl<'a> IntoIterator for &'a BlockTable {
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
-}
-
-/// Blocks of any size for any sources; no source has two and no port is in two, and there is at
-/// least one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ExplicitBlocks {
-    by_source: Vec<Block>,
-    /// By outside address and first port.
-    by_place: Vec<Block>,
-}
-
-impl ExplicitBlocks {
-    /// The table of these blocks, in any order.
-    pub fn new(blocks: Vec<Block>) -> Result<Self, BlockError> {
-        let mut by_source = blocks;
-        by_source.sort_unstable();
-        let mut by_place = by_source.clone();
-        by_place.sort_unstable_by_key(|block| (block.outside, block.ports));
-        Self::check(&by_source, &by_place)?;
-        Ok(Self { by_source, by_place })
-    }
-
-    fn check(by_source: &[Block], by_place: &[Block]) -> Result<(), BlockError> {
-        // `None` sorts before every address, so a mixture shows at the ends.
-        let (Some(&without), Some(&with)) = (by_place.first(), by_place.last()) else {
-            return Err(BlockError::Empty);
-        };
-        if without.outside.is_none() && with.outside.is_some() {
-            return Err(BlockError::MixedOutside { with, without });
-        }
-        if let Some((first, second)) = pair(by_source, |a, b| a.source == b.source) {
-            return Err(BlockError::SourceTwice { first, second });
-        }
-        let overlap = |a: &Block, b: &Block| {
-            a.outside == b.outside && a.ports.intersection(b.ports).is_some()
-        };
-        match pair(by_place, overlap) {
-            Some((first, second)) => Err(BlockError::Overlap { first, second }),
-            None => Ok(()),
-        }
-    }
-
-    fn block_of(&self, source: IpAddr) -> Option<Block> {
-        let at = self.by_source.binary_search_by_key(&source, |block| block.source).ok()?;
-        self.by_source.get(at).copied()
-    }
-
-    fn source_of(&self, outside: IpAddr, port: Port) -> Option<IpAddr> {
-        let outside = self.by_place.first()?.outside.map(|_| outside);
-        let at = self.by_place.partition_point(|b| (b.outside, b.ports.last()) < (outside, port));
-        let block = self.by_place.get(at)?;
-        (block.outside == outside && block.ports.contains(port)).then_some(block.source)
-    }
-}
-
-/// The first two neighbours that are wrong together.
-fn pair(blocks: &[Block], wrong: impl Fn(&Block, &Block) -> bool) -> Option<(Block, Block)> {
-    let neighbours = blocks.iter().zip(blocks.iter().skip(1));
-    neighbours.map(|(a, b)| (*a, *b)).find(|(a, b)| wrong(a, b))
 }
 
 /// A plan, as [`BlockPlan`] is written, or lines of `SOURCE=PORTS` or `SOURCE=OUTSIDE:PORTS`. Empty
@@ -231,35 +185,12 @@ impl FromStr for BlockTable {
     }
 }
 
-impl FromStr for ExplicitBlocks {
-    type Err = BlockError;
-
-    fn from_str(text: &str) -> Result<Self, BlockError> {
-        let mut blocks = Vec::new();
-        for (line, text) in (1..).zip(text.lines()) {
-            let text = text.split('#').next().unwrap_or(text).trim();
-            if !text.is_empty() {
-                let block = text.parse();
-                blocks.push(block.map_err(|e| BlockError::Line { line, error: Box::new(e) })?);
-            }
-        }
-        Self::new(blocks)
-    }
-}
-
 impl fmt::Display for BlockTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Plan(plan) => write!(f, "{plan}"),
             Self::Explicit(blocks) => write!(f, "{blocks}"),
         }
-    }
-}
-
-impl fmt::Display for ExplicitBlocks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<_> = self.by_source.iter().map(ToString::to_string).collect();
-        f.write_str(&lines.join("\n"))
     }
 }
 

@@ -335,6 +335,12 @@ pub enum BlockError {
     /// A table without blocks.
     #[error("the table has no block: expected lines of SOURCE=PORTS, like 10.0.0.1=1024-2047")]
     Empty,
+    /// More blocks than a table has.
+    #[error("there are more than {max} blocks: split the policy by its sources")]
+    TooMany {
+        /// How many a table has at most.
+        max: usize,
+    },
     /// Two blocks for a source.
     #[error("{first} and {second} are for the same source: expected one block for each")]
     SourceTwice {

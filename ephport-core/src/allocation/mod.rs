@@ -1,10 +1,13 @@
 //! Which ports belong to whom, when one address is shared.
 //!
 //! [`psid`] and [`map_e`] work out the ports that a provider left to this host (RFC 7597);
-//! [`blocks`] and [`block_table`] give each source that this host translates its own ports (RFC 7422).
+//! [`blocks`], [`explicit_blocks`] and [`block_table`] give each source that this host translates its own ports
+//! (RFC 7422); [`block_file`] reads them from a file.
 
+pub mod block_file;
 pub mod block_table;
 pub mod blocks;
+pub mod explicit_blocks;
 pub mod map_e;
 pub mod psid;
 

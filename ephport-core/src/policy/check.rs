@@ -151,12 +151,12 @@ impl PolicySpec {
             check("address", address.into())?;
         }
         let Target::Blocks(table) = &self.target else { return Ok(()) };
-        table.outside().into_iter().try_for_each(|range| check("blocks", range))
+        table.outside().into_iter().try_for_each(|range| check(table.key(), range))
     }
 
     fn check_blocks(&self, blocks: &BlockTable) -> Result<(), PolicyError> {
         let excludes =
-            |second, reason| Err(PolicyError::Excludes { first: "blocks", second, reason });
+            |second, reason| Err(PolicyError::Excludes { first: blocks.key(), second, reason });
         if !self.except_ports.is_empty() {
             return excludes("except-ports", "remove the ports from those of the blocks");
         }
@@ -166,8 +166,7 @@ impl PolicySpec {
         if self.spread.is_some() {
             return excludes("spread", "each source has one block");
         }
-        let names_addresses = blocks.iter().next().is_some_and(|block| block.outside.is_some());
-        if names_addresses && !matches!(self.address, Address::Auto | Address::Masquerade) {
+        if blocks.has_outside() && !matches!(self.address, Address::Auto | Address::Masquerade) {
             return excludes("address", "the blocks name the outside addresses");
         }
         Ok(())

@@ -40,7 +40,7 @@ use std::str::FromStr;
 pub use self::error::{
     DocumentError, Expected, PolicyFileError, PolicyFileErrorKind, ResolveDocumentError,
 };
-pub use super::value::ValueError;
+pub use super::value::{Files, ValueError};
 use crate::host::HostFacts;
 use crate::policy::Policy;
 use crate::policy::host_warnings;
@@ -65,6 +65,20 @@ impl Document {
             }
         }
         Ok(Self(policies))
+    }
+
+    /// Reads TOML text whose policies may name files.
+    ///
+    /// # Errors
+    /// [`PolicyFileError`], with its place in the text.
+    pub fn read(text: &str, files: &dyn Files) -> Result<Self, PolicyFileError> {
+        Self::parse(text, Some(files))
+    }
+
+    fn parse(text: &str, files: Option<&dyn Files>) -> Result<Self, PolicyFileError> {
+        let read = read::read(text, files)?;
+        let policies = read.iter().map(|read| read.policy.clone()).collect();
+        Self::new(policies).map_err(|error| read::locate(text, &read, error))
     }
 
     /// The policies, in order; at least one.
@@ -97,6 +111,12 @@ impl Document {
         print::print(&self.0)
     }
 
+    /// The same policies with the blocks themselves in place of the files that they were read from.
+    #[must_use]
+    pub fn without_files(&self) -> Self {
+        Self(self.0.iter().map(Policy::without_file).collect())
+    }
+
     /// The policies for programs; see [`Policy::to_json`].
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
@@ -111,14 +131,12 @@ impl From<Policy> for Document {
     }
 }
 
-/// Reads the TOML text.
+/// Reads the TOML text of policies that name no files.
 impl FromStr for Document {
     type Err = PolicyFileError;
 
     fn from_str(text: &str) -> Result<Self, PolicyFileError> {
-        let read = read::read(text)?;
-        let policies = read.iter().map(|read| read.policy.clone()).collect();
-        Self::new(policies).map_err(|error| read::locate(text, &read, error))
+        Self::parse(text, None)
     }
 }
 

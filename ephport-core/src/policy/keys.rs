@@ -9,8 +9,8 @@ use crate::net::network::network;
 use crate::policy::key::{Flag, Group, Key, Kind};
 use crate::policy::value::Value;
 use convert::{
-    blocks, families, map_e, out_interfaces, set_blocks, set_families, set_mark,
-    set_out_interfaces, set_protocols, set_to_ports, to_ports,
+    blocks, blocks_file, families, map_e, out_interfaces, set_blocks, set_blocks_file,
+    set_families, set_mark, set_out_interfaces, set_protocols, set_to_ports, to_ports,
 };
 
 pub use near::near;
@@ -22,7 +22,7 @@ pub fn find(name: &str) -> Option<&'static Key> {
 }
 
 /// Every key of a policy, in the order of policy files.
-pub const KEYS: [Key; 29] = [
+pub const KEYS: [Key; 30] = [
     Key {
         name: "name",
         flag: Flag::Name("name"),
@@ -294,6 +294,17 @@ pub const KEYS: [Key; 29] = [
         ..Key::BASE
     },
     Key {
+        name: "blocks-file",
+        flag: Flag::Name("blocks-file"),
+        placeholder: "FILE",
+        group: Group::Target,
+        help: "Translate each source to its own block of ports, from a file of lines source,outside,first,last; a relative path begins at the directory of the policy file, or at the working directory for a flag",
+        example: "\"blocks.csv\"",
+        get: blocks_file,
+        set: set_blocks_file,
+        ..Key::BASE
+    },
+    Key {
         name: "except-ports",
         flag: Flag::Name("except-ports"),
         alias: Some("except"),
@@ -489,7 +500,7 @@ pub const KEYS: [Key; 29] = [
 mod tests {
     use super::*;
     use crate::policy::spec::{PolicySpec, Target};
-    use crate::policy::value::Input;
+    use crate::policy::value::{Files, Input};
 
     #[test]
     fn defaults_are_those_of_the_policy() {
@@ -503,12 +514,22 @@ mod tests {
         }
     }
 
+    /// Any path leads to a file of one block.
+    #[derive(Debug)]
+    struct OneBlock;
+
+    impl Files for OneBlock {
+        fn open(&self, _: &str) -> std::io::Result<Box<dyn std::io::BufRead>> {
+            Ok(Box::new(&b"10.0.0.1,192.0.2.1,1024,2047"[..]))
+        }
+    }
+
     #[test]
     fn examples_are_not_the_default() {
         for key in &KEYS {
             let text = key.example.replace(['"', '[', ']'], "");
             let mut spec = PolicySpec::to(Target::Local);
-            key.set(&mut spec, &Input::text(&text)).unwrap();
+            key.set(&mut spec, &Input::text(&text).with_files(Some(&OneBlock))).unwrap();
             assert!(key.given(&spec).is_some(), "{}", key.name);
         }
     }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
+use crate::allocation::block_table::BlockTable;
 use crate::flow::Flow;
 use crate::net::family::Families;
 use crate::policy::keys::KEYS;
@@ -70,6 +71,19 @@ impl Policy {
     #[must_use]
     pub fn name(&self) -> &PolicyName {
         &self.0.name
+    }
+
+    /// The same policy with the blocks themselves in place of the file that they were read from.
+    pub(crate) fn without_file(&self) -> Self {
+        let mut own = self.clone();
+        if let Target::Blocks(table) = &self.0.target
+            && let BlockTable::Explicit(blocks) = &**table
+            && blocks.file().is_some()
+        {
+            let blocks = blocks.clone().without_file();
+            Arc::make_mut(&mut own.0).target = BlockTable::Explicit(blocks).into();
+        }
+        own
     }
 
     /// Gives the policy another name.

@@ -1,12 +1,15 @@
 //! Values of keys: as they are written in a policy file or a flag, and as they are printed.
 
 use std::fmt;
+use std::io::{self, BufRead};
 use std::str::FromStr;
 
 use serde_json::json;
 use thiserror::Error;
 
+use crate::allocation::block_file::{self, BlockFileError};
 use crate::allocation::blocks::BlockError;
+use crate::allocation::explicit_blocks::ExplicitBlocks;
 use crate::allocation::map_e::MapEError;
 use crate::net::interface::{InterfaceError, InterfacePattern, split_names};
 use crate::net::mark::{Mark, MarkError};
@@ -17,30 +20,62 @@ use crate::net::protocol::ProtocolError;
 use crate::policy::name::NameError;
 use crate::word::WordError;
 
+/// Opens the files that policies name. This crate reads no file by itself.
+pub trait Files: fmt::Debug {
+    /// The file with this path; a relative one begins where the policies are written.
+    ///
+    /// # Errors
+    /// Those of opening the file.
+    fn open(&self, path: &str) -> io::Result<Box<dyn BufRead>>;
+}
+
 /// A value as it is written: the items of a list, or texts that may have several values each.
 #[derive(Clone, Debug)]
 pub struct Input<'a> {
     items: Vec<&'a str>,
     is_list: bool,
+    files: Option<&'a dyn Files>,
 }
 
 impl<'a> Input<'a> {
     /// The items of a list.
     #[must_use]
     pub fn list(items: Vec<&'a str>) -> Self {
-        Self { items, is_list: true }
+        Self { items, is_list: true, files: None }
     }
 
     /// The texts of a flag that is repeated; commas separate the values of each.
     #[must_use]
     pub fn texts(items: Vec<&'a str>) -> Self {
-        Self { items, is_list: false }
+        Self { items, is_list: false, files: None }
     }
 
     /// One text; commas separate its values.
     #[must_use]
     pub fn text(text: &'a str) -> Self {
         Self::texts(vec![text])
+    }
+
+    /// The same value, which may name files.
+    #[must_use]
+    pub fn with_files(self, files: Option<&'a dyn Files>) -> Self {
+        Self { files, ..self }
+    }
+
+    /// The blocks of the file that the only item names.
+    pub(super) fn blocks_file(&self) -> Result<ExplicitBlocks, InputError> {
+        let [path] = self.items.as_slice() else {
+            return Err(InputError::first(ValueError::Several));
+        };
+        let read = || {
+            if path.chars().any(char::is_control) {
+                return Err(BlockFileError::Path);
+            }
+            let files = self.files.ok_or(BlockFileError::NoFiles)?;
+            let mut file = files.open(path).map_err(|error| block_file::read_error(&error))?;
+            block_file::read(&mut file, path)
+        };
+        read().map_err(InputError::first)
     }
 
     /// The items.
@@ -150,6 +185,9 @@ pub enum ValueError {
     /// Not blocks of ports.
     #[error(transparent)]
     Blocks(#[from] BlockError),
+    /// Not a file of blocks.
+    #[error(transparent)]
+    BlocksFile(#[from] BlockFileError),
     /// Not one of a few words.
     #[error(transparent)]
     Word(#[from] WordError),
@@ -178,12 +216,13 @@ impl Value {
         Self::List(items.into_iter().map(|item| item.to_string()).collect())
     }
 
-    /// The value in TOML. Names, networks, ports and interfaces contain no quotes, backslashes or
-    /// control characters, so that nothing needs an escape.
+    /// The value in TOML. No value contains control characters; only paths contain quotes and backslashes.
     pub(super) fn to_toml(&self) -> String {
         match self {
             Self::Switch(is_on) => is_on.to_string(),
-            Self::Text(text) => format!("\"{text}\""),
+            Self::Text(text) => {
+                format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+            }
             Self::List(items) => {
                 let items: Vec<_> = items.iter().map(|item| format!("\"{item}\"")).collect();
                 format!("[{}]", items.join(", "))

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 
-use crate::allocation::block_table::{BlockTable, ExplicitBlocks};
+use crate::allocation::block_table::BlockTable;
 use crate::allocation::blocks::{Block, BlockPlan};
+use crate::allocation::explicit_blocks::ExplicitBlocks;
 use crate::allocation::map_e::{BasicMappingRule, MapE};
 use crate::allocation::psid::PsidRule;
 use crate::net::address_range::AddressRange;

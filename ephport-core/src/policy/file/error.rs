@@ -105,7 +105,9 @@ pub enum PolicyFileErrorKind {
         found: Box<str>,
     },
     /// A policy without a target.
-    #[error("policy `{policy}` has no target: expected one of to-ports, map-e and blocks")]
+    #[error(
+        "policy `{policy}` has no target: expected one of to-ports, map-e, blocks and blocks-file"
+    )]
     NoTarget {
         /// The policy.
         policy: PolicyName,

@@ -12,7 +12,7 @@ use super::error::{DocumentError, Expected, PolicyFileError, PolicyFileErrorKind
 use super::source::Source;
 use crate::policy::key::{Group, Key, Kind};
 use crate::policy::keys::{self, KEYS};
-use crate::policy::value::{Input, InputError};
+use crate::policy::value::{Files, Input, InputError};
 use crate::policy::{Policy, PolicySpec, Target};
 
 /// A policy and the place of its name.
@@ -22,7 +22,7 @@ pub(super) struct Read {
 }
 
 /// The policies of the text.
-pub(super) fn read(text: &str) -> Result<Vec<Read>, PolicyFileError> {
+pub(super) fn read(text: &str, files: Option<&dyn Files>) -> Result<Vec<Read>, PolicyFileError> {
     let source = Source(text);
     let root = DeTable::parse(text).map_err(|error| source.syntax(&error))?;
     let root = root.get_ref();
@@ -37,7 +37,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Read>, PolicyFileError> {
     let Some(value) = root.get("policy") else {
         return Err(source.error(&(0..0), PolicyFileErrorKind::NoPolicy));
     };
-    let fields = tables(source, value)?;
+    let fields = tables(source, value, files)?;
     if fields.is_empty() {
         return Err(source.error(&value.span(), PolicyFileErrorKind::NoPolicy));
     }
@@ -66,6 +66,7 @@ fn first_key<'a, 'i>(
 fn tables<'a>(
     source: Source<'a>,
     value: &'a Spanned<DeValue<'a>>,
+    files: Option<&'a dyn Files>,
 ) -> Result<Vec<Fields<'a>>, PolicyFileError> {
     let not_a_table = |value: &Spanned<DeValue<'_>>, name: Option<Box<str>>| {
         source.error(&value.span(), PolicyFileErrorKind::Table { name })
@@ -75,7 +76,7 @@ fn tables<'a>(
             .iter()
             .map(|value| {
                 let table = value.get_ref().as_table().ok_or_else(|| not_a_table(value, None))?;
-                Ok(Fields { source, table, span: value.span() })
+                Ok(Fields { source, files, table, span: value.span() })
             })
             .collect(),
         DeValue::Table(table) => {
@@ -93,6 +94,7 @@ fn tables<'a>(
 /// One `[[policy]]`.
 struct Fields<'a> {
     source: Source<'a>,
+    files: Option<&'a dyn Files>,
     table: &'a DeTable<'a>,
     /// The start of the policy.
     span: Range<usize>,
@@ -174,7 +176,7 @@ impl Fields<'_> {
         let texts = texts.iter().map(Cow::as_ref).collect();
         let is_list = matches!(value.get_ref(), DeValue::Array(_));
         let input = if is_list { Input::list(texts) } else { Input::texts(texts) };
-        key.set(spec, &input).map_err(|InputError { item, error }| {
+        key.set(spec, &input.with_files(self.files)).map_err(|InputError { item, error }| {
             let span = items.get(item).map_or_else(|| value.span(), |item| item.span());
             let (key, found) = (key.name, self.source.quote(&span));
             self.source.error(&span, PolicyFileErrorKind::Value { key, found, error })

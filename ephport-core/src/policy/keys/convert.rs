@@ -1,6 +1,7 @@
 //! Values of keys that are more than one text: from the parts of a policy, and back.
 
-use crate::allocation::block_table::{BlockTable, ExplicitBlocks};
+use crate::allocation::block_table::BlockTable;
+use crate::allocation::explicit_blocks::ExplicitBlocks;
 use crate::net::family::{Families, Family};
 use crate::net::interface::InterfacePatterns;
 use crate::net::protocol::Protocol;
@@ -85,6 +86,9 @@ pub(super) fn map_e(spec: &PolicySpec) -> Option<Value> {
 
 pub(super) fn blocks(spec: &PolicySpec) -> Option<Value> {
     let Target::Blocks(table) = &spec.target else { return None };
+    if table.file().is_some() {
+        return None;
+    }
     Some(match &**table {
         BlockTable::Plan(plan) => Value::text(plan),
         table @ BlockTable::Explicit(_) => Value::list(table),
@@ -103,5 +107,15 @@ pub(super) fn set_blocks(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(),
         }
     };
     spec.target = table.into();
+    Ok(())
+}
+
+pub(super) fn blocks_file(spec: &PolicySpec) -> Option<Value> {
+    let Target::Blocks(table) = &spec.target else { return None };
+    table.file().map(Value::text)
+}
+
+pub(super) fn set_blocks_file(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {
+    spec.target = BlockTable::Explicit(input.blocks_file()?).into();
     Ok(())
 }
