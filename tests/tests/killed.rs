@@ -167,7 +167,9 @@ fn killed_changes_to_and_from_remap_send_nothing_outside_the_set() {
                 let sent = points.iter().filter(|(call, _)| call.starts_with("send"));
                 let sent: Vec<_> = sent.chain(points.last()).collect();
                 assert!(sent.len() > 20, "{sent:?}");
-                sent.into_iter().for_each(|point| kill_change(&net, point, change));
+                for point in sent {
+                    kill_change(&net, point, change);
+                }
             });
         }
     });
