@@ -150,7 +150,7 @@ pub use net::network::NetworkError;
 pub use net::port::{Port, PortError, PortRange};
 pub use net::port_set::PortSet;
 pub use net::protocol::{Protocol, ProtocolError, Protocols};
-pub use policy::check::{GivenKey, PolicyError};
+pub use policy::error::{GivenKey, PolicyError};
 pub use policy::file::{
     Document, DocumentError, PolicyFileError, PolicyFileErrorKind, ResolveDocumentError,
 };

@@ -8,7 +8,6 @@ use crate::word::WordError;
 
 /// What happens to the source address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Address {
     /// A source that is valid outside stays, the rest is masqueraded. Valid outside are: an address of the
     /// output interface; an address of a loopback or dummy interface of this host, and a global one of

@@ -9,9 +9,13 @@
 //! assert_eq!(policy.spec().source_ports.to_string(), "1024-65535");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! The values of a policy are exhaustive enums: with a new one, each `match` that must decide on it does not
+//! compile.
 
 pub mod address;
-pub mod check;
+mod check;
+pub mod error;
 pub mod file;
 pub mod host_warnings;
 pub mod key;
@@ -34,7 +38,7 @@ use crate::policy::keys::KEYS;
 use crate::policy::value::{Input, InputError};
 
 pub use address::Address;
-pub use check::{GivenKey, PolicyError};
+pub use error::{GivenKey, PolicyError};
 pub use name::PolicyName;
 pub use spec::{ExpectedConnections, OpenConnections, PickUp, PolicySpec, Target};
 

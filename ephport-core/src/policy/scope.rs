@@ -69,7 +69,6 @@ impl Default for Scope {
 
 /// The output interfaces of a scope, before the uplinks are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum OutInterfaces {
     /// The interfaces with a default route when the policy is applied.
     Uplinks,
@@ -119,7 +118,6 @@ words!(Origin, "local, forwarded or both", Both = "both", Local = "local", Forwa
 
 /// What happens to packets that an IPsec policy of the kernel (xfrm) will transform.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Ipsec {
     /// They are out of scope (`rt ipsec missing`): after NAT, their IPsec policy might not match them
     /// and they would be sent unprotected.

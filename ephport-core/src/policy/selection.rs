@@ -30,7 +30,6 @@ impl NatFlags {
 /// Distribution of connections over several ranges. By default each range gets the share of them that it
 /// has of the ports, so that no range is full long before the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Distribution {
     /// One range after another (`numgen inc`), whatever their sizes; the default for ranges of equal size.
     RoundRobin,

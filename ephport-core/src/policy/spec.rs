@@ -70,7 +70,6 @@ impl PolicySpec {
 
 /// The ports that a policy permits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Target {
     /// These ports; not empty.
     Ports(PortSet),
@@ -109,7 +108,6 @@ impl From<BlockTable> for Target {
 
 /// The packets of a TCP connection from which translation may start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum PickUp {
     /// Only the opening segment (SYN without ACK, RST or FIN): connections that were open before the
     /// policy was applied keep their port.
@@ -124,7 +122,6 @@ words!(PickUp, "opening or any", Opening = "opening", Any = "any");
 
 /// What enforcement does to connections that were open when the policy was first applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum OpenConnections {
     /// They continue with the source port that they have.
     #[default]
@@ -138,7 +135,6 @@ words!(OpenConnections, "keep or drop", Keep = "keep", Drop = "drop");
 /// What enforcement does to connections that a conntrack helper expected (FTP, SIP, TFTP): NAT binds
 /// them before any rule, mostly without another port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum ExpectedConnections {
     /// They pass and are counted.
     #[default]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::policy::check::PolicyError;
+use crate::policy::error::PolicyError;
 use crate::policy::keys::KEYS;
 use crate::policy::name::PolicyName;
 use crate::policy::value::ValueError;

@@ -1,5 +1,5 @@
 //! Properties of an import for generated rules: earlier rules that win are named with the policies that they shadow,
-//! and the family is right or said to be assumed.
+//! and the family is right or reported as assumed.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -204,7 +204,7 @@ fn sections() -> impl Strategy<Value = Vec<Section>> {
 
 proptest! {
     /// The family of each policy is named: by the header of its dump, the addresses of the dump or of its rule, or the
-    /// flag; else it is IPv4, and a note says so. A rule with addresses of the other family is no policy.
+    /// flag; else it is IPv4, and a note reports that. A rule with addresses of the other family is no policy.
     #[test]
     fn families_are_named_or_said_to_be_assumed(
         sections in sections(),
