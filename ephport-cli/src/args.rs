@@ -136,7 +136,7 @@ Exit codes: 0 printed; 1 failure; 2 wrong arguments; 3 some are outside")]
 Example: ephport-nft doctor
 
 Exit codes: 0 no findings; 1 failure; 2 wrong arguments; 3 findings")]
-    Doctor(DoctorArgs),
+    Doctor(RequestArgs),
     /// Show which source a policy gives a port to
     #[command(after_help = "\
 Example: ephport-nft whose 203.0.113.7:1100 --blocks 10.0.0.0/22=63@1024-65535
@@ -367,15 +367,6 @@ pub(crate) struct UsageArgs {
     #[arg(long, conflicts_with = "json")]
     pub(crate) openmetrics: bool,
 
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-
-    #[command(flatten)]
-    pub(crate) source: SourceArgs,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 

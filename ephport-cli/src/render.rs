@@ -109,7 +109,7 @@ fn rows(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
         rows.push(("enforcement", "packets with other source ports are dropped".into()));
         let open = match policy.open_connections {
             OpenConnections::Drop => "dropped too",
-            _ => "those open when first enforced pass until they end",
+            OpenConnections::Keep => "those open when first enforced pass until they end",
         };
         rows.push(("open connections", open.into()));
     }
@@ -165,7 +165,7 @@ fn target(policy: &ResolvedPolicy) -> String {
     match &policy.policy.spec().target {
         Target::MapE(map_e) => format!("MAP-E {map_e}: {ports}"),
         Target::Local => format!("local: {ports}"),
-        _ => ports,
+        Target::Ports(_) | Target::Blocks(_) => ports,
     }
 }
 
@@ -185,7 +185,7 @@ pub(crate) fn address(address: Address) -> String {
         Address::Masquerade => "masquerade: an address of the output interface".into(),
         Address::Keep => "keep: not changed".into(),
         Address::Fixed(address) => format!("becomes {address}"),
-        _ => "auto: kept if valid outside, else masquerade".into(),
+        Address::Auto => "auto: kept if valid outside, else masquerade".into(),
     }
 }
 

@@ -213,7 +213,7 @@ fn misreceived(ruleset: &TableState, policies: &[ResolvedPolicy]) -> Option<Stri
     let sent = policy.policy.example_flow()?;
     let own = match policy.address {
         Address::Fixed(address) => address,
-        _ => sent.source().ip(),
+        Address::Auto | Address::Masquerade | Address::Keep => sent.source().ip(),
     };
     let drops = |port| policy.enforce && remap.only_virtual().contains(port);
     let inside = remap.virtual_range().ports().map(|port| (remap.real(port), Some(port)));

@@ -290,13 +290,13 @@ fn is_printed(line: &str, expr: &Expr) -> bool {
     let expr = match expr {
         Expr::Lookup(lookup) if lookup.set.starts_with("__") => {
             let set = format!("{}%d", lookup.set.trim_end_matches(|c: char| c.is_ascii_digit()));
-            Lookup { set, ..lookup.clone() }.into()
+            Lookup { set, ..*lookup.clone() }.into()
         }
         expr => expr.clone(),
     };
     if let Expr::Nat(nat) = &expr {
         let flags = Some(nat.flags.unwrap_or(0) | NF_NAT_RANGE_PROTO_SPECIFIED);
-        let nat: Expr = Nat { flags, ..nat.clone() }.into();
+        let nat: Expr = Nat { flags, ..*nat.clone() }.into();
         return line == expr.to_string() || line == nat.to_string();
     }
     line == expr.to_string()

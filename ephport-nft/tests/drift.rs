@@ -151,8 +151,6 @@ fn policies_differ_in_attributes_of_policies() {
         policy p, rule 5 of postrouting: origin `iif 0`, expected none
         policy p, rule 5 of postrouting: verdict `goto p/address`, expected none
         chain p/address belongs to no policy
-        chain p/keep belongs to no policy
-        chain p/masquerade belongs to no policy
         policy p, rule 5 of postrouting: source ports `th sport 2000-2999`, expected `th sport 1024-65535`
         policy p, rule 5 of postrouting: address family `meta nfproto ipv6`, expected none
         policy p, rule 5 of postrouting: origin `iif 0`, expected none

@@ -105,13 +105,17 @@ fn auto_has_a_rule_for_each_kind_of_source() {
 #[test]
 fn auto_has_no_rule_for_sources_out_of_scope() {
     expect_test::expect![[r#"
-        iif 0 fib saddr . oif type local goto a/keep
-        goto a/masquerade
+        iif 0 fib saddr . oif type local meta l4proto tcp snat to :49152-61000
+        iif 0 fib saddr . oif type local meta l4proto udp snat to :49152-61000
+        meta l4proto tcp masquerade to :49152-61000
+        meta l4proto udp masquerade to :49152-61000
     "#]]
     .assert_eq(&address_chain("sources = [\"172.17.0.0/16\"]").unwrap());
     expect_test::expect![[r#"
-        meta nfproto ipv4 ip saddr 10.0.0.0/8 goto a/masquerade
-        goto a/keep
+        meta nfproto ipv4 ip saddr 10.0.0.0/8 meta l4proto tcp masquerade to :49152-61000
+        meta nfproto ipv4 ip saddr 10.0.0.0/8 meta l4proto udp masquerade to :49152-61000
+        meta l4proto tcp snat to :49152-61000
+        meta l4proto udp snat to :49152-61000
     "#]]
     .assert_eq(&address_chain("origin = \"forwarded\"\nsources = [\"0.0.0.0/4\"]").unwrap());
     for lines in ["sources = [\"10.0.0.0/8\"]", "sources = [\"203.0.113.0/24\", \"2001:db8::/32\"]"]

@@ -198,7 +198,7 @@ impl Scope {
                     || self.sources.is_empty()
                     || !self.sources.iter().all(is_private)
             }
-            _ => false,
+            Address::Masquerade => false,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::status::services_in_set;
 use super::{DEFAULT_FILE, Failure, read_document};
 use crate::Exit;
 use crate::advice::Advised;
-use crate::args::{DoctorArgs, SourceArgs};
+use crate::args::{RequestArgs, SourceArgs};
 use crate::document::{
     self, DoctorDocument, Finding, Level, NatChainDocument, UplinkDocument, VERSION,
 };
@@ -23,7 +23,7 @@ use crate::output::Output;
 use crate::render::{Block, wrapped};
 use fix::finding;
 
-pub(crate) fn run(args: DoctorArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
+pub(crate) fn run(args: RequestArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let (document, file) = source(args.source)?;
     let examination = Examination::of(document.as_ref(), file.as_deref())?;
     if let Some(error) = &examination.untried {

@@ -140,8 +140,8 @@ impl<T: Transport> Client<T> {
     }
 
     /// Install `desired`, a [`Plan`](crate::Plan), with as few changes as possible. A second call changes
-    /// nothing. Connections that are open when a policy is first installed continue, unless it says
-    /// otherwise: an enforced policy is then installed in two transactions.
+    /// nothing. Connections that are open when a policy is first installed continue, unless it has
+    /// another value: an enforced policy is then installed in two transactions.
     ///
     /// # Errors
     /// [`Error`]; the kernel then has what it had before, except after [`Error::Unconfirmed`].

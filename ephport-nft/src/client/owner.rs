@@ -3,7 +3,7 @@
 //! A table with the flag `owner` belongs to one netlink socket (Linux 5.12). `nft flush ruleset` of another
 //! process skips it. With the flag `persist` too (Linux 6.9), it stays when the socket is closed, whatever
 //! ended its process, and the next owner adopts it with all of its counters. Without `persist` the kernel
-//! deletes the table of a process that ends, and packets leave with any port: so a table is owned only where
+//! deletes the table of a process that ends, and packets are sent with any port: so a table is owned only where
 //! the kernel has both flags.
 
 use super::request::{Object, Request};

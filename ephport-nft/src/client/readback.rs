@@ -4,7 +4,7 @@
 //! them; sometimes a dump is empty without a flag. So a table counts as read only when the generation
 //! before and after is the same, no commit was in progress at first, and no object is repeated or skipped.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::hash::Hash;
 
 use super::error::Error;
@@ -33,10 +33,10 @@ fn is_torn(ruleset: &TableState) -> bool {
         let keyed = filled.elements.iter().filter(|element| element.other.is_empty());
         has_doubles(keyed.map(|element| (element.key_bytes(), element.is_end())))
     };
-    let mut last = HashMap::new();
+    let mut last: Option<&Rule> = None;
     let is_misplaced = ruleset.rules.iter().any(|rule| {
-        let before = last.insert(rule.chain.as_str(), rule.handle).flatten();
-        rule.position.is_some_and(|position| before != Some(position))
+        let before = last.replace(rule).filter(|before| before.chain == rule.chain);
+        rule.position.is_some_and(|position| before.and_then(|rule| rule.handle) != Some(position))
     });
     has_doubles(ruleset.chains.iter().map(|chain| &chain.name))
         || has_doubles(ruleset.sets.iter().map(|filled| &filled.spec.name))
@@ -142,7 +142,7 @@ impl<T: Transport> Client<T> {
             }
             sets.push(Set { spec, elements });
         }
-        // Chain by chain: to resume a dump, the kernel passes over all rules before, which takes a time that
+        // Chain by chain: to resume a dump, the kernel passes over all rules before, in a time that
         // grows with the square of their count.
         let mut rules = Vec::new();
         for chain in &chains {
@@ -242,7 +242,7 @@ mod tests {
             .parse()
             .unwrap();
         let mut ruleset = compile(&document.resolve(&HostFacts::default()).unwrap()).unwrap();
-        let mut last = HashMap::new();
+        let mut last = std::collections::HashMap::new();
         for (rule, handle) in ruleset.rules.iter_mut().zip(1..) {
             rule.handle = Some(handle);
             rule.position = last.insert(rule.chain.clone(), handle);

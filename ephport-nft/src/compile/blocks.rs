@@ -276,7 +276,9 @@ fn nat(
             vec![immediate_address(Register::R2, address), nat.into()]
         }
         // Masquerade: the rules before decide what `auto` is.
-        _ => vec![Masq { flags, proto_min, proto_max }.into()],
+        Address::Masquerade | Address::Auto => {
+            vec![Masq { flags, proto_min, proto_max }.into()]
+        }
     }
 }
 

@@ -92,6 +92,8 @@ pub enum CompileError {
 struct Program {
     chains: Vec<Chain>,
     sets: Vec<Set>,
+    /// The indexes of the sets, by name.
+    set_places: HashMap<String, usize>,
     rules: Vec<Rule>,
     anonymous_sets: u32,
     /// The anonymous sets that a rule uses.
@@ -152,9 +154,8 @@ impl Program {
     fn with_own_sets(&mut self, mut exprs: Vec<Expr>) -> Vec<Expr> {
         for expr in &mut exprs {
             let Expr::Lookup(lookup) = expr else { continue };
-            let Some(set) = self.sets.iter().find(|set| set.spec.name == lookup.set) else {
-                continue;
-            };
+            let at = self.set_places.get(&lookup.set);
+            let Some(set) = at.and_then(|at| self.sets.get(*at)) else { continue };
             if set.spec.is_anonymous() && !self.bound_sets.insert(lookup.set.clone()) {
                 let mut copy = set.clone();
                 let prefix = if copy.spec.is_map() { "__map" } else { "__set" };
@@ -162,7 +163,7 @@ impl Program {
                 self.anonymous_sets += 1;
                 lookup.set.clone_from(&copy.spec.name);
                 self.bound_sets.insert(lookup.set.clone());
-                self.sets.push(copy);
+                self.set(copy);
             }
         }
         exprs
@@ -177,6 +178,7 @@ impl Program {
 
     fn set(&mut self, filled: Set) -> SetSpec {
         let set = filled.spec.clone();
+        self.set_places.insert(set.name.clone(), self.sets.len());
         self.sets.push(filled);
         set
     }

@@ -47,7 +47,7 @@ impl Program {
         for range in ports.ranges() {
             let name = range_chain(&policy.name, branch, *range);
             self.chain(&name);
-            self.translations(policy, &name, *range, address);
+            self.translations(policy, &name, &[], *range, address);
         }
         let chain = match branch {
             None => ports_chain(&policy.name),
@@ -129,8 +129,8 @@ impl Program {
                 let count = u32::try_from(ranges.len()).unwrap_or(u32::MAX);
                 self.one_each(all, chain, vec![Numgen::incremental(count).into()]);
             }
-            // Weighted; a single range has no such chain.
-            _ => {
+            // A single range has no such chain, and a virtual range no ranges to pick from.
+            Some(Distribution::Weighted | Distribution::Remap) | None => {
                 let draw = vec![Numgen::random(ports.count()).into()];
                 self.by_weight(all, chain, draw);
             }

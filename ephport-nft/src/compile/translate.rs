@@ -71,11 +71,16 @@ impl Program {
                 vec![(Vec::new(), policy.address)]
             }
             (_, Address::Auto) => self.auto(policy, families),
-            (_, address) => vec![(Vec::new(), address)],
+            (_, address @ (Address::Masquerade | Address::Keep | Address::Fixed(_))) => {
+                vec![(Vec::new(), address)]
+            }
         }
     }
 
     /// Adds the chain that keeps the source addresses that are valid outside and masquerades the rest.
+    ///
+    /// It translates to a single range itself where an address has one condition: a chain more is one more
+    /// dump to read the table back.
     fn by_address(
         &mut self,
         policy: &ResolvedPolicy,
@@ -84,20 +89,30 @@ impl Program {
     ) -> String {
         let chain = layout::address_chain(&policy.name);
         self.chain(&chain);
+        let range = if let [range] = ports.ranges() { Some(*range) } else { None };
+        let mut branches = Vec::new();
         for (condition, address) in cases {
+            let is_only = cases.iter().filter(|(_, other)| other == address).count() == 1;
+            if let Some(range) = range.filter(|_| is_only) {
+                self.translations(policy, &chain, condition, range, *address);
+                continue;
+            }
             let to = layout::branch_chain(&policy.name, branch(*address));
             let goto = Immediate::verdict(Verdict::Goto(to)).into();
             self.rule(&chain, condition.iter().cloned().chain([goto]).collect());
+            if !branches.contains(address) {
+                branches.push(*address);
+            }
         }
-        for address in [Address::Keep, Address::Masquerade] {
+        for address in branches {
             let branch = branch(address);
-            let [range] = ports.ranges() else {
+            let Some(range) = range else {
                 self.spread(policy, ports, address, Some(branch));
                 continue;
             };
             let name = layout::branch_chain(&policy.name, branch);
             self.chain(&name);
-            self.translations(policy, &name, *range, address);
+            self.translations(policy, &name, &[], range, address);
         }
         chain
     }
@@ -149,20 +164,22 @@ impl Program {
         all
     }
 
-    /// One rule a protocol: nft asks for the protocol in each rule that names ports.
+    /// Translates what meets a condition. One rule a protocol: nft asks for the protocol in each rule that
+    /// names ports.
     pub(super) fn translations(
         &mut self,
         policy: &ResolvedPolicy,
         chain: &str,
+        condition: &[Expr],
         range: PortRange,
         address: Address,
     ) {
         // With a virtual range, only echo requests are here.
         let is_here = |known: &Protocol| policy.remap.is_none() || !known.has_ports();
         for known in policy.protocols.iter().filter(is_here) {
-            let exprs =
-                l4proto(known.number()).into_iter().chain(translate(range, policy, address));
-            self.rule(chain, exprs.collect());
+            let protocol = l4proto(known.number());
+            let exprs = [condition, &protocol, &translate(range, policy, address)].concat();
+            self.rule(chain, exprs);
         }
     }
 
@@ -202,7 +219,9 @@ pub(super) fn translate(range: PortRange, policy: &ResolvedPolicy, address: Addr
         Address::Fixed(address) => {
             (vec![immediate_address(Register::R1, address)], [Register::R2, Register::R3])
         }
-        _ => (Vec::new(), [Register::R1, Register::R2]),
+        Address::Auto | Address::Masquerade | Address::Keep => {
+            (Vec::new(), [Register::R1, Register::R2])
+        }
     };
     let [low, high] = ports;
     exprs.push(port(low, range.first()));
@@ -220,7 +239,9 @@ pub(super) fn translate(range: PortRange, policy: &ResolvedPolicy, address: Addr
             Nat { addr_min, ..nat(value::nfproto(Family::of(address))) }.into()
         }
         // Masquerade: the chain before decides what `auto` is.
-        _ => Masq { flags, proto_min: min, proto_max: max }.into(),
+        Address::Masquerade | Address::Auto => {
+            Masq { flags, proto_min: min, proto_max: max }.into()
+        }
     });
     exprs
 }
@@ -234,7 +255,10 @@ fn without_conditions(alternatives: &mut Cases) {
 
 /// The name of the chains for connections with this address.
 pub(super) fn branch(address: Address) -> &'static str {
-    if address == Address::Keep { "keep" } else { "masquerade" }
+    match address {
+        Address::Keep => "keep",
+        Address::Auto | Address::Masquerade | Address::Fixed(_) => "masquerade",
+    }
 }
 
 pub(super) fn immediate_address(dreg: Register, address: IpAddr) -> Expr {

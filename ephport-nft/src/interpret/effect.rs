@@ -75,7 +75,9 @@ fn distribution(
     // Round-robin gives each range the same share, the others give it a share by its size.
     let weight = |range: &PortRange| match distribution {
         Distribution::RoundRobin => 1,
-        _ => u64::from(range.count()),
+        Distribution::Weighted | Distribution::Hash | Distribution::Remap => {
+            u64::from(range.count())
+        }
     };
     let all: u64 = numbers.keys().map(weight).sum();
     let is_fair =

@@ -33,7 +33,11 @@ const EVENT_ROOM: usize = 4 * 1024 * 1024;
 
 /// A socket to one of the kernel's netlink families.
 #[derive(Debug)]
-pub struct Socket(OwnedFd);
+pub struct Socket {
+    fd: OwnedFd,
+    /// The room for the next datagram: a large table is read in many.
+    buffer: Vec<u8>,
+}
 
 impl Socket {
     /// A socket to nfnetlink, in the network namespace of this thread.
@@ -71,8 +75,8 @@ impl Socket {
         let mask = groups.iter().fold(0, |mask, group| mask | 1 << (group - 1));
         let socket = Self::open(protocol, mask)?;
         // As for sending. With whatever size: the loss of events is an event.
-        let _ = retry(|| setsockopt(&socket.0, RcvBufForce, &EVENT_ROOM))
-            .or_else(|_| retry(|| setsockopt(&socket.0, RcvBuf, &EVENT_ROOM)));
+        let _ = retry(|| setsockopt(&socket.fd, RcvBufForce, &EVENT_ROOM))
+            .or_else(|_| retry(|| setsockopt(&socket.fd, RcvBuf, &EVENT_ROOM)));
         Ok(socket)
     }
 
@@ -99,13 +103,13 @@ impl Socket {
             .map_err(refused("NETLINK_CAP_ACK"))?;
         let patience = TimeVal::seconds(PATIENCE.into());
         retry(|| setsockopt(&fd, ReceiveTimeout, &patience)).map_err(refused("SO_RCVTIMEO"))?;
-        Ok(Self(fd))
+        Ok(Self { fd, buffer: vec![0; RECEIVE_ROOM] })
     }
 
     /// Enlarges the send buffer to `len` bytes and checks its size: the kernel grants less without an error.
     fn make_room(&self, len: usize) -> Result<(), NetlinkError> {
         let room = || {
-            let size = retry(|| getsockopt(&self.0, SndBuf));
+            let size = retry(|| getsockopt(&self.fd, SndBuf));
             let size = size.map_err(|errno| NetlinkError::Option { option: "SO_SNDBUF", errno })?;
             Ok::<_, NetlinkError>(size.saturating_sub(SEND_OVERHEAD))
         };
@@ -115,9 +119,9 @@ impl Socket {
         let wanted = len + SEND_OVERHEAD;
         // The first needs CAP_NET_ADMIN in the initial user namespace; the second is bounded by
         // net.core.wmem_max. Only the size shows whether one of them succeeded.
-        let _ = retry(|| setsockopt(&self.0, SndBufForce, &wanted));
+        let _ = retry(|| setsockopt(&self.fd, SndBufForce, &wanted));
         if len > room()? {
-            let _ = retry(|| setsockopt(&self.0, SndBuf, &wanted));
+            let _ = retry(|| setsockopt(&self.fd, SndBuf, &wanted));
         }
         match room()? {
             room if len > room => Err(NetlinkError::TooLarge { len, room }),
@@ -127,17 +131,16 @@ impl Socket {
 
     /// Its port id, which identifies it in [`Commit`](crate::nftables::Commit).
     pub fn port_id(&self) -> Result<u32, NetlinkError> {
-        retry(|| getsockname::<NetlinkAddr>(self.0.as_raw_fd()))
+        retry(|| getsockname::<NetlinkAddr>(self.fd.as_raw_fd()))
             .map(|address| address.pid())
             .map_err(|errno| NetlinkError::Bind { errno })
     }
 
-    fn receive_with(&self, flags: MsgFlags) -> Result<Vec<u8>, Errno> {
-        let mut buffer = vec![0; RECEIVE_ROOM];
+    fn receive_with(&mut self, flags: MsgFlags) -> Result<Vec<u8>, Errno> {
         loop {
-            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let mut parts = [IoSliceMut::new(&mut self.buffer)];
             let received = retry(|| {
-                recvmsg::<NetlinkAddr>(self.0.as_raw_fd(), &mut parts, None, flags)
+                recvmsg::<NetlinkAddr>(self.fd.as_raw_fd(), &mut parts, None, flags)
                     .map(|r| (r.bytes, r.flags, r.address))
             })?;
             let (len, flags, sender) = received;
@@ -146,8 +149,7 @@ impl Socket {
             }
             // Only the kernel has port id 0: a datagram of another process is not an answer.
             if sender.is_none_or(|address| address.pid() == 0) {
-                buffer.truncate(len);
-                return Ok(buffer);
+                return Ok(self.buffer.iter().take(len).copied().collect());
             }
         }
     }
@@ -158,7 +160,7 @@ impl Transport for Socket {
         let len = datagram.len();
         self.make_room(len)?;
         let kernel = NetlinkAddr::new(0, 0);
-        let sent = retry(|| sendto(self.0.as_raw_fd(), datagram, &kernel, MsgFlags::empty()))
+        let sent = retry(|| sendto(self.fd.as_raw_fd(), datagram, &kernel, MsgFlags::empty()))
             .map_err(|errno| NetlinkError::Send { len, errno })?;
         if sent == len { Ok(()) } else { Err(NetlinkError::Send { len, errno: Errno::EMSGSIZE }) }
     }
@@ -189,7 +191,7 @@ impl Transport for Socket {
             // Whole milliseconds, rounded up: less than one would be none.
             let left = left.saturating_add(Duration::from_nanos(999_999));
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            retry(|| poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout))
+            retry(|| poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], timeout))
                 .map_err(receive_error)?;
         }
     }
@@ -208,7 +210,7 @@ impl Transport for Socket {
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 

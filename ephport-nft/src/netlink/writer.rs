@@ -53,6 +53,20 @@ impl Writer {
         self.failure.map_or(Ok(self.bytes), Err)
     }
 
+    /// The bytes so far.
+    ///
+    /// # Errors
+    /// The first length that did not fit its field.
+    pub(crate) fn written(&self) -> Result<&[u8], CodecError> {
+        self.failure.clone().map_or(Ok(&self.bytes), Err)
+    }
+
+    /// Begins anew in the same buffer.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.failure = None;
+    }
+
     /// The bytes, even if a length did not fit its field: to be compared, not to be sent.
     #[must_use]
     pub(crate) fn into_bytes(self) -> Vec<u8> {

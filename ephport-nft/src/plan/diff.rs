@@ -24,7 +24,9 @@ use super::operation::Operation;
 use super::sequence::longest_common;
 use crate::nftables::expr::Expr;
 use crate::nftables::{Chain, Element, Rule};
-use crate::table::{Normalized, NormalizedSet, Set, TableState, fingerprint_of};
+use crate::table::{
+    Checksum, FactChecksums, Normalized, NormalizedSet, Set, TableState, fingerprint_of,
+};
 
 /// The operations that change `installed`, read back with its handles, into `desired`; `None` if the table
 /// must be replaced.
@@ -149,15 +151,45 @@ const MAX_STEPS: usize = 10_000_000;
 /// A digest of a rule that is compared in place of the rule: 128 bits, with a key of this process.
 fn digest(rule: &Rule, table: &Normalized<'_>) -> (u64, u64) {
     let bytes = table.rule_bytes(rule);
-    // A rule with another fingerprint is another rule to the kernel.
-    let fingerprint =
-        fingerprint_of(rule).map(|fingerprint| (fingerprint.checksum, fingerprint.facts));
+    let fingerprint = fingerprint_key(rule);
     let hash = |seed: u64| {
         let mut hasher = DefaultHasher::new();
         (seed, &bytes, fingerprint).hash(&mut hasher);
         hasher.finish()
     };
     (hash(0), hash(1))
+}
+
+/// A rule with another fingerprint is another rule to the kernel.
+fn fingerprint_key(rule: &Rule) -> Option<(Checksum, FactChecksums)> {
+    fingerprint_of(rule).map(|fingerprint| (fingerprint.checksum, fingerprint.facts))
+}
+
+/// The pairs of indexes of the rules that stay, ascending.
+fn in_both(
+    installed: &Normalized<'_>,
+    old: &[&Rule],
+    desired: &Normalized<'_>,
+    new: &[&Rule],
+) -> Vec<(usize, usize)> {
+    let is_same = |(old, new): (&&Rule, &&Rule)| {
+        installed.is_same_rule(old, desired, new)
+            && (old.userdata == new.userdata || fingerprint_key(old) == fingerprint_key(new))
+    };
+    let head = old.iter().zip(new).take_while(|(a, b)| is_same((a, b))).count();
+    let (old_rest, new_rest) =
+        (old.get(head..).unwrap_or_default(), new.get(head..).unwrap_or_default());
+    let tails = old_rest.iter().rev().zip(new_rest.iter().rev());
+    let tail = tails.take_while(|(a, b)| is_same((a, b))).count();
+    let digests = |rules: &[&Rule], table: &Normalized<'_>| {
+        let rules = rules.iter().take(rules.len() - tail);
+        rules.map(|rule| digest(rule, table)).collect::<Vec<_>>()
+    };
+    let between = longest_common(&digests(old_rest, installed), &digests(new_rest, desired));
+    let between = between.into_iter().map(|(old, new)| (head + old, head + new));
+    let first_of_tail = (old.len() - tail, new.len() - tail);
+    let tail = (0..tail).map(|at| (first_of_tail.0 + at, first_of_tail.1 + at));
+    (0..head).map(|at| (at, at)).chain(between).chain(tail).collect()
 }
 
 /// Delete and add rules of one chain; those in both stay.
@@ -168,10 +200,7 @@ fn rules(
     names: &mut Names<'_>,
 ) -> Vec<Operation> {
     let (old, new) = (installed.rules_of(chain), desired.rules_of(chain));
-    let digests = |rules: &[&Rule], table: &Normalized<'_>| {
-        rules.iter().map(|rule| digest(rule, table)).collect::<Vec<_>>()
-    };
-    let kept = longest_common(&digests(old, installed), &digests(new, desired));
+    let kept = in_both(installed, old, desired, new);
     let mut operations = Vec::new();
     let changed = old.len() + new.len() - 2 * kept.len();
     if changed.saturating_mul(old.len()) > MAX_STEPS {

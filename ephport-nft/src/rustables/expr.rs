@@ -15,7 +15,7 @@ use crate::nftables::expr::{
 };
 use crate::uapi::{NFT_BITWISE_MASK_XOR, NFT_NAT_SNAT};
 
-/// An essence of ours; the flags of `nat` that its registers imply are not asked for.
+/// A normalized expression of ours; the flags of `nat` that its registers imply are not asked for.
 pub(super) fn expression(expr: &Expr) -> Result<RawExpression, Lack> {
     match expr {
         Expr::Bitwise(expr) => bitwise(expr),

@@ -19,23 +19,23 @@ pub(super) fn set(
     if is_open_set(&filled.spec) {
         return Err(Lack::OpenConnections);
     }
-    let essence = filled.spec.normalized();
-    if essence.is_map() {
+    let normalized = filled.spec.normalized();
+    if normalized.is_map() {
         return Err(Lack::Map);
     }
-    if essence.is_interval() {
+    if normalized.is_interval() {
         return Err(Lack::Interval);
     }
-    if essence.description.is_some() || !essence.other.is_empty() {
+    if normalized.description.is_some() || !normalized.other.is_empty() {
         return Err(Lack::Attribute);
     }
     let set = RustablesSet {
         family,
-        table: Some(essence.table),
-        name: Some(essence.name),
-        flags: essence.flags,
-        key_type: essence.key_type,
-        key_len: essence.key_len,
+        table: Some(normalized.table),
+        name: Some(normalized.name),
+        flags: normalized.flags,
+        key_type: normalized.key_type,
+        key_len: normalized.key_len,
         id: Some(id),
         userdata: filled.spec.userdata.clone(),
         timeout: None,

@@ -362,7 +362,7 @@ impl Set {
     }
 
     /// The range of ports of each source of `family`: two registers, the lowest port and the
-    /// highest. Loaded into register 1, they are in registers 1 and 9. nft cannot say how masq
+    /// highest. Loaded into register 1, they are in registers 1 and 9. nft does not print how masq
     /// uses them.
     #[must_use]
     pub fn source_ports(

@@ -72,11 +72,11 @@ impl TableState {
     /// # Errors
     /// A rule or set that is too long for netlink.
     pub fn checksum(&self) -> Result<Checksum, CodecError> {
-        let view = self.normalized();
-        view.encodings().try_fold(Checksum::EMPTY, |checksum, w| {
-            let bytes = w.finish()?;
-            Ok(checksum.and(&bytes.len().to_be_bytes()).and(&bytes))
-        })
+        let mut checksum = Checksum::EMPTY;
+        self.normalized().encodings(|bytes| {
+            checksum = checksum.and(&bytes.len().to_be_bytes()).and(bytes);
+        })?;
+        Ok(checksum)
     }
 }
 

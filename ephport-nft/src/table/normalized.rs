@@ -10,7 +10,7 @@ use std::fmt;
 use super::TableState;
 use super::fingerprint::fingerprint_of;
 use super::set::NormalizedSet;
-use crate::netlink::Writer;
+use crate::netlink::{CodecError, Writer};
 use crate::nftables::expr::{Expr, Lookup};
 use crate::nftables::{Chain, Element, Rule, SetSpec, Table, UnknownObject};
 use crate::uapi::NFTA_RULE_EXPRESSIONS;
@@ -45,8 +45,13 @@ impl TableState {
     pub fn normalized(&self) -> Normalized<'_> {
         let mut chains: Vec<_> = self.chains.iter().collect();
         chains.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut rules: Vec<_> = self.rules.iter().collect();
-        rules.sort_by(|a, b| a.chain.cmp(&b.chain));
+        // Rules are chain by chain: there are fewer runs to sort than rules.
+        let mut runs: Vec<_> = self.rules.chunk_by(|a, b| a.chain == b.chain).collect();
+        runs.sort_by(|a, b| {
+            let [a, b] = [a, b].map(|run| run.first().map(|rule| &rule.chain));
+            a.cmp(&b)
+        });
+        let rules = runs.into_iter().flatten().collect();
         let sets = self.sets.iter().map(|set| (set.spec.name.as_str(), set.normalized())).collect();
         let mut unknown: Vec<_> = self.unknown.iter().collect();
         unknown.sort();
@@ -93,41 +98,73 @@ impl<'a> Normalized<'a> {
         first.chain(chains).chain(sets).chain(rules).chain(unknown)
     }
 
-    /// The encoding of a part, which begins with the kind of the part.
-    fn encode(&self, part: Part<'a>) -> Writer {
-        let mut w = Writer::new();
+    /// Encodes a part, which begins with the kind of the part.
+    fn encode(&self, part: Part<'a>, w: &mut Writer) {
         match part {
             Part::Table(table) => {
                 w.raw(b"TABL");
-                table.normalized().encode(&mut w);
+                table.normalized().encode(w);
             }
             Part::Chain(chain) => {
                 w.raw(b"CHAI");
-                chain.normalized().encode(&mut w);
+                chain.normalized().encode(w);
             }
             Part::Set(spec) => {
                 w.raw(b"SETS");
-                spec.normalized().encode(&mut w);
+                spec.normalized().encode(w);
             }
             Part::Element(element) => {
                 w.raw(b"ELEM");
-                element.normalized().encode(&mut w);
+                element.normalized().encode(w);
             }
             Part::Rule(rule) => {
                 w.raw(b"RULE");
-                self.write_rule(rule, &mut w);
+                self.write_rule(rule, w);
             }
             Part::Unknown(UnknownObject { message, object_type, name }) => {
                 w.u32_be(*message, object_type.unwrap_or(u32::MAX));
                 w.bytes(*message, name);
             }
         }
-        w
     }
 
-    /// The encodings of all parts, one after another.
-    pub(super) fn encodings(&self) -> impl Iterator<Item = Writer> {
-        self.parts().map(|part| self.encode(part))
+    /// Calls `visit` with the encoding of each part, one after another.
+    ///
+    /// # Errors
+    /// A part that is too long for netlink.
+    pub(super) fn encodings(&self, mut visit: impl FnMut(&[u8])) -> Result<(), CodecError> {
+        let mut w = Writer::new();
+        for part in self.parts() {
+            self.encode(part, &mut w);
+            visit(w.written()?);
+            w.clear();
+        }
+        Ok(())
+    }
+
+    /// Whether a part of both is the same.
+    fn has_same(&self, own: Part<'a>, other: &Normalized<'_>, others: Part<'_>) -> bool {
+        if let (Part::Rule(own), Part::Rule(others)) = (own, others) {
+            return self.is_same_rule(own, other, others);
+        }
+        let (mut ours, mut theirs) = (Writer::new(), Writer::new());
+        self.encode(own, &mut ours);
+        other.encode(others, &mut theirs);
+        ours.into_bytes() == theirs.into_bytes()
+    }
+
+    /// Whether a rule of this table and one of the other do the same.
+    pub(crate) fn is_same_rule(&self, own: &Rule, other: &Normalized<'_>, others: &Rule) -> bool {
+        let is_plain = |expr: &Expr| !matches!(expr, Expr::Lookup(_));
+        let is_same = |(a, b): (&Expr, &Expr)| is_plain(a) && a.normalized() == b.normalized();
+        // Mostly the values are the same, and need not be encoded.
+        (own.exprs.len() == others.exprs.len()
+            && own.exprs.iter().zip(&others.exprs).all(is_same)
+            && (own.family, &own.table, &own.chain)
+                == (others.family, &others.table, &others.chain)
+            && own.userdata == others.userdata
+            && own.other == others.other)
+            || self.rule_bytes(own) == other.rule_bytes(others)
     }
 
     /// The encoding of one of the rules.
@@ -149,8 +186,8 @@ impl<'a> Normalized<'a> {
             for expr in &rule.exprs {
                 match expr {
                     Expr::Lookup(lookup) if anonymous(lookup).is_some() => {
-                        Expr::Lookup(Lookup { set: String::new(), ..lookup.normalized() })
-                            .encode(w);
+                        let nameless = Lookup { set: String::new(), ..lookup.normalized() };
+                        Expr::from(nameless).encode(w);
                     }
                     _ => expr.normalized().encode(w),
                 }
@@ -168,8 +205,14 @@ impl<'a> Normalized<'a> {
 
 impl PartialEq for Normalized<'_> {
     fn eq(&self, other: &Self) -> bool {
-        let bytes = Writer::into_bytes;
-        self.encodings().map(bytes).eq(other.encodings().map(bytes))
+        let (mut own, mut others) = (self.parts(), other.parts());
+        loop {
+            match (own.next(), others.next()) {
+                (None, None) => return true,
+                (Some(a), Some(b)) if self.has_same(a, other, b) => {}
+                _ => return false,
+            }
+        }
     }
 }
 

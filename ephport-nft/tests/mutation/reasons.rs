@@ -94,7 +94,7 @@ fn of_expr(ruleset: &TableState, rule: &Rule, at: usize, is: Option<&Expr>) -> O
         (was, Some(is)) if was.normalized() == is.normalized() => Some(Reason::FilledIn),
         (Expr::Lookup(was), Some(Expr::Lookup(is))) if is.set != was.set => {
             let [old, new] = [was, is].map(|lookup| Some(&ruleset.set(&lookup.set)?.elements));
-            let same_registers = Lookup { set: was.set.clone(), ..is.clone() } == *was;
+            let same_registers = Lookup { set: was.set.clone(), ..*is.clone() } == **was;
             (old == new && same_registers).then_some(Reason::SameSet)
         }
         (Expr::Immediate(was), Some(Expr::Immediate(is))) => {
@@ -158,7 +158,7 @@ fn of_ways(leaves: &[Leaf], mutant: &Mutant, comparison: &Comparison<'_>) -> Opt
     }
     match (is_same, by_rules) {
         (true, _) if is_condition(mutant, comparison.was) => Some(match mutant.site {
-            Site::Expr(r, _) if alone(comparison.was, r, &mutant.ruleset) => Reason::OtherBytes,
+            Site::Expr(r, _) if by_itself(comparison.was, r, &mutant.ruleset) => Reason::OtherBytes,
             _ => Reason::SureAlready,
         }),
         (true, _) => None,
@@ -174,7 +174,7 @@ fn ways(seen: &Seen) -> Vec<Way> {
     seen.outcomes.iter().map(|outcome| outcome.trail.clone()).collect()
 }
 
-/// With the places that rules had before one was left out.
+/// With the places that rules had before one was omitted.
 fn shifted(mut ways: Vec<Way>, mutant: &Mutant, ruleset: &TableState) -> Vec<Way> {
     if let Site::Rule(r) = mutant.site {
         let (chain, index) = place(ruleset, r);
@@ -225,7 +225,7 @@ fn is_condition(mutant: &Mutant, was: &TableState) -> bool {
         Site::Expr(r, e) => match (&was.rules[r].exprs[e], mutant.ruleset.rules[r].exprs.get(e)) {
             // It passes over packets of another family.
             (Expr::Nat(was), Some(Expr::Nat(is))) => {
-                Nat { family: was.family, ..is.clone() } == *was
+                Nat { family: was.family, ..*is.clone() } == **was
             }
             (was, _) => asks(was),
         },
@@ -233,8 +233,8 @@ fn is_condition(mutant: &Mutant, was: &TableState) -> bool {
     }
 }
 
-/// Whether the rule, alone in its chain, does the same with every packet.
-fn alone(was: &TableState, rule: usize, is: &TableState) -> bool {
+/// Whether the rule, without the others of its chain, does the same with every packet.
+fn by_itself(was: &TableState, rule: usize, is: &TableState) -> bool {
     let only = |ruleset: &TableState| {
         let mut ruleset = ruleset.clone();
         let chain = ruleset.rules[rule].chain.clone();

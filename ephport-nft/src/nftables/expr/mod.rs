@@ -26,17 +26,19 @@ use super::schema::{Attribute, Inside, Item, Schema, set};
 use crate::netlink::{Attr, CodecError, Writer};
 use crate::uapi::{NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_LIST_ELEM};
 
+/// `$name: $type` is the variant of the expression `$name`: `$type` is `$name`, or a box of it where it is large,
+/// so that the others stay small.
 macro_rules! expressions {
-    ($($name:ident,)*) => {
+    ($($name:ident: $type:ty,)*) => {
         /// One expression of a rule.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Expr {
             $(
                 #[allow(missing_docs, reason = "the struct documents itself")]
-                $name($name),
+                $name($type),
             )*
             /// An unknown expression, or a known one with an unknown attribute, whole.
-            Opaque(Opaque),
+            Opaque(Box<Opaque>),
         }
 
         impl Expr {
@@ -62,8 +64,9 @@ macro_rules! expressions {
             fn encode_data(&self, w: &mut Writer) {
                 match self {
                     $( Self::$name(expr) => expr.encode(w, NFTA_EXPR_DATA), )*
-                    Self::Opaque(Opaque { data: Some(data), .. }) => w.bytes(NFTA_EXPR_DATA, data),
-                    Self::Opaque(Opaque { data: None, .. }) => {}
+                    Self::Opaque(opaque) => {
+                        opaque.data.iter().for_each(|data| w.bytes(NFTA_EXPR_DATA, data));
+                    }
                 }
             }
 
@@ -73,7 +76,7 @@ macro_rules! expressions {
                     if name == $name::NAME
                         && let Ok(expr) = $name::decode(data)
                     {
-                        return Ok(Self::$name(expr));
+                        return Ok(expr.into());
                     }
                 )*
                 Err(CodecError::Unknown { object: "expression", attribute: data.attribute_type })
@@ -83,7 +86,7 @@ macro_rules! expressions {
         $(
             impl From<$name> for Expr {
                 fn from(expr: $name) -> Self {
-                    Self::$name(expr)
+                    Self::$name(expr.into())
                 }
             }
         )*
@@ -101,9 +104,27 @@ macro_rules! expressions {
 }
 
 expressions! {
-    Bitwise, Byteorder, Cmp, Counter, Ct, Fib, Hash, Immediate, Lookup, Masq, Meta, Nat, Numgen,
-    Payload, PayloadWrite, Range, Rt,
+    Bitwise: Bitwise,
+    Byteorder: Byteorder,
+    Cmp: Cmp,
+    Counter: Counter,
+    Ct: Ct,
+    Fib: Fib,
+    Hash: Box<Hash>,
+    Immediate: Immediate,
+    Lookup: Box<Lookup>,
+    Masq: Masq,
+    Meta: Meta,
+    Nat: Box<Nat>,
+    Numgen: Numgen,
+    Payload: Payload,
+    PayloadWrite: Box<PayloadWrite>,
+    Range: Box<Range>,
+    Rt: Rt,
 }
+
+/// Of many thousands of rules, most of the memory is for expressions.
+const _: () = assert!(size_of::<Expr>() <= 48);
 
 impl Expr {
     /// The expression with counters at zero, and without what the kernel adds when it lists it.
@@ -183,7 +204,7 @@ impl Opaque {
 
 impl From<Opaque> for Expr {
     fn from(opaque: Opaque) -> Self {
-        Self::Opaque(opaque)
+        Self::Opaque(opaque.into())
     }
 }
 
