@@ -115,7 +115,7 @@ impl Journal {
         self.write(JournalEvent::Undone, None)
     }
 
-    /// Record that nothing is installed, unless the last record says so.
+    /// Record that nothing is installed, unless the last record is that.
     pub(crate) fn removed(&mut self) -> Result<(), Failure> {
         if self.history.last().is_none() {
             return Ok(());

@@ -120,7 +120,7 @@ fn attend(mut holder: UnixStream) {
         }
         // A terminal delivers whole lines. At the end of its input, `confirm` can still confirm.
         if is_typed && read(&stdin, &mut [0; 4096]).is_ok_and(|count| count > 0) {
-            // This fails only if the holder has ended: its output says whether the policy stays.
+            // This fails only if the holder has ended: its output shows whether the policy stays.
             let _ = holder.write_all(b"\n");
         } else if is_typed {
             is_attended = false;

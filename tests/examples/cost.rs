@@ -93,7 +93,7 @@ impl Bench {
     fn round(&mut self, packets: u32) {
         let start = cpu_time();
         for _ in 0..packets {
-            // A full queue refuses a packet; that takes no time worth counting and does not occur here.
+            // A full queue refuses a packet; that needs no time worth counting and does not occur here.
             let _ = self.client.send(&[0; 64]);
         }
         self.nanoseconds

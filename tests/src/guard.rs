@@ -166,7 +166,7 @@ impl Drop for Guard {
 /// Waits until `is_reached`.
 ///
 /// # Panics
-/// When that takes 20 seconds.
+/// When that is not so within 20 seconds.
 pub fn wait_until(what: &str, is_reached: impl Fn() -> bool, details: impl Fn() -> String) {
     let end = Instant::now() + PATIENCE;
     while !is_reached() {

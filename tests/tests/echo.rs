@@ -277,7 +277,7 @@ fn enforcement_judges_echo_requests_only() {
     }
 }
 
-/// A ping from outside, and errors about packets from outside, leave as they are.
+/// A ping from outside, and errors about packets from outside, are sent as they are.
 #[test]
 fn replies_and_errors_pass() {
     let net = Routed::new().unwrap();

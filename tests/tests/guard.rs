@@ -471,7 +471,7 @@ fn metrics_file_that_cannot_be_written_is_reported_once() {
     assert_eq!(guard.log().matches("cannot write to").count(), 1, "{}", guard.log());
 }
 
-/// The states that a kill may leave.
+/// The states that a kill may cause.
 const WHOLE: [&str; 2] = ["1000-1999", "2000-2999,4000-4999"];
 
 fn is_whole_or_absent(host: &Host) -> bool {

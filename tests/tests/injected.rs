@@ -173,7 +173,7 @@ fn no_injected_error_makes_a_false_verdict() {
     assert!(wrong.is_empty() && runs > 500, "{} of {runs}: {wrong:#?}", wrong.len());
 }
 
-/// Without the host's sockets, open UDP connections cannot be followed: `apply` says so, in JSON too.
+/// Without the host's sockets, open UDP connections cannot be followed: `apply` reports it, in JSON too.
 #[test]
 fn sockets_that_cannot_be_read_are_a_warning() {
     let trace = format!("--trace={}", CALLS.join(","));

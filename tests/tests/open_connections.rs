@@ -71,7 +71,7 @@ enum Socket {
 }
 
 impl Socket {
-    /// Whether what this side says arrives at the other side, from the same port as before.
+    /// Whether what this side sends arrives at the other side, from the same port as before.
     fn reaches(&self, other: &Self, timeout: Duration) -> bool {
         const WORDS: &[u8] = b"go on";
         let mut buffer = [0; WORDS.len()];
@@ -144,7 +144,7 @@ impl Pair {
         pair
     }
 
-    /// Whether what this side says arrives at the other.
+    /// Whether what this side sends arrives at the other.
     fn speaks(&self, side: Side, timeout: Duration) -> bool {
         match side {
             Side::Ours => self.ours.reaches(&self.remote, timeout),

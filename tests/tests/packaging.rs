@@ -200,7 +200,7 @@ fn root() -> &'static Path {
 /// Builds the Debian package of this version, of the binary of this build.
 fn deb(version: &str) -> String {
     let mut command = Command::new(root().join("packaging/deb"));
-    // Without compression, which takes longest.
+    // Without compression, which is the slowest part.
     command.env("VERSION", version).env("DPKG_DEB_COMPRESSOR_TYPE", "none");
     let built = command.arg(binary()).output().expect("packaging/deb");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
@@ -299,7 +299,7 @@ fn openwrt_imports_the_rules_of_the_provider() {
     }
     let shown = ephport_ok(&host, &format!("show --format toml {}", at("etc/policy.toml")));
     assert!(shown.contains("1232-1235"), "{shown}");
-    // Rules that are no rules leave the policy.
+    // Files without rules do not change the policy.
     let before = fs::read_to_string(at("etc/policy.toml")).unwrap();
     fs::write(at("map-wan.rules"), "nothing\n").unwrap();
     let ran = tool(&host, "env", &["ACTION=ifup", "sh", &at("script")], "");

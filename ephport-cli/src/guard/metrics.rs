@@ -1,5 +1,5 @@
 //! The metrics file. It has no metrics of connections, which `usage --openmetrics` prints: to read all of
-//! them takes time in which nothing is restored.
+//! them needs time in which nothing is restored.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

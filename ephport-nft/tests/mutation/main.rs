@@ -1,7 +1,7 @@
 //! The property of `meaning.rs` can fail. Programs are changed in every place, one change at a time,
 //! and the comparison with the policies must notice: there is a packet for which it fails. A change
 //! that it does not notice is shown to be none, over every kind of packet that the program or
-//! the changed one can tell from others, and has a reason with a name.
+//! the changed one distinguishes, and has a reason with a name.
 
 mod forms;
 mod mutants;
@@ -42,7 +42,7 @@ const RARE: [&str; 3] = [
     "protocols = [\"icmpv6\"]\nto-ports = \"2000-2999,4000-4999\"\naddress = \"masquerade\"",
 ];
 
-/// A program, its policies, and every kind of packet that it tells from others.
+/// A program, its policies, and every kind of packet that it distinguishes.
 struct Subject {
     ruleset: TableState,
     policies: Vec<ResolvedPolicy>,
@@ -117,7 +117,7 @@ fn comes_to(ruleset: &TableState, leaf: &Leaf, rule: usize) -> (bool, bool) {
     let (mut comes, mut decides) = (false, false);
     for outcome in &leaf.seen.outcomes {
         let place = outcome.trail.iter().find(|(other, _)| *other == chain);
-        // One that is left alone may have come to the end of any chain.
+        // One that is not translated may have come to the end of any chain.
         let is_left = outcome.target.is_none() && !outcome.trail.is_empty();
         comes |= place.map_or(is_base || is_left, |(_, at)| *at >= index);
         decides |= place.is_some_and(|(_, at)| *at == index);

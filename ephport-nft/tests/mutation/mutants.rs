@@ -24,7 +24,7 @@ pub(crate) struct Mutant {
     pub site: Site,
 }
 
-/// Every rule, expression and element left out, and every attribute of them changed.
+/// Every rule, expression and element omitted, and every attribute of them changed.
 pub(crate) fn of(ruleset: &TableState) -> Vec<Mutant> {
     let chains = ruleset.chains.iter().filter(|chain| chain.hook.is_none());
     let chains = chains.map(|chain| chain.name.clone());
@@ -128,7 +128,7 @@ fn first(bytes: &[u8]) -> Attr<'_> {
     Reader::new(bytes).attrs().next().expect("one attribute").expect("a whole one")
 }
 
-/// Runs of attributes with one of them left out or changed. One whose value reads as attributes is
+/// Runs of attributes with one of them omitted or changed. One whose value reads as attributes is
 /// a run itself.
 fn changed(run: &[u8], names: &[String]) -> Vec<Vec<u8>> {
     let attrs: Vec<_> = Reader::new(run).attrs().map(|attr| attr.expect("an attribute")).collect();

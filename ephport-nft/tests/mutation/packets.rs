@@ -1,4 +1,4 @@
-//! Every kind of packet that a program can tell from others, and what it does with each.
+//! Every kind of packet that a program distinguishes, and what it does with each.
 //!
 //! A program is run, and each field that it asked for is given every other value that makes a
 //! difference to some question, until there is no field left that was asked for and not varied.
@@ -150,7 +150,7 @@ fn lowest_name(from: u128) -> Option<u128> {
         let is_name = is_padded && text.parse::<InterfaceName>().is_ok();
         is_name.then(|| u128::from_be_bytes(bytes.try_into().expect("16 bytes")))
     };
-    // Else it has a higher character, as far behind as can be, and nothing after that.
+    // Else it has a higher character, as late as can be, and nothing after that.
     let mut higher = (0..15).rev().flat_map(|at| {
         (bytes[at].saturating_add(1)..0x7f).filter_map(move |byte| {
             let mut other = [0; 16];
@@ -335,7 +335,7 @@ impl Space {
         &self.questions[usize::from(!kind.v4)]
     }
 
-    /// The classes of a field's values, each with the values that `other` tells apart in it.
+    /// The classes of a field's values, each with the values that `other` distinguishes in it.
     fn classes(&self, other: &Self, kind: Kind, field: Field) -> Vec<Class> {
         let width = kind.width(field);
         let of = |question: &&Question| question.field == field;
@@ -405,11 +405,11 @@ impl<'a> Classes<'a> {
         self.of(kind, field).iter().flatten().copied().collect()
     }
 
-    /// The values in the class that `value` stands for.
+    /// The values in the class that `value` represents.
     fn like(&self, kind: Kind, field: Field, value: u128) -> Vec<u128> {
         let classes = self.of(kind, field);
         let class = classes.iter().find(|class| class[0] == value);
-        class.expect("a value that stands for its class").clone()
+        class.expect("a value that represents its class").clone()
     }
 }
 

@@ -24,7 +24,7 @@ struct Byte {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Of {
     Field(Field),
-    /// The type of the interface that the packet leaves by.
+    /// The type of the interface that sends the packet.
     OutType,
 }
 
@@ -54,7 +54,7 @@ enum Kind {
     Keys(Vec<Vec<u8>>),
 }
 
-/// The bytes that a load gets in a packet of one family; `None` for what no field holds.
+/// The bytes that a load gets in a packet of one family; `None` for what no field contains.
 fn loaded(expr: &Expr, v4: bool) -> Option<(Register, Vec<Option<Byte>>)> {
     let byte = |of, index| Some(Byte { of, index, mask: 0xff, xor: 0 });
     let whole = |of: Of, len: usize| (0..len).map(|index| byte(of, index)).collect();
@@ -174,7 +174,7 @@ pub(crate) fn of(ruleset: &TableState, rule: &Rule, v4: bool) -> Vec<Question> {
                 let keys = filled.elements.iter().filter_map(|element| element.key_bytes());
                 let keys = Kind::Keys(keys.map(<[u8]>::to_vec).collect());
                 ask(sources.get(lookup.sreg, len), keys);
-                // What a map holds for the key are ports, of which the own one may be one.
+                // What a map contains for the key are ports, of which the own one may be one.
                 for element in &filled.elements {
                     let Some(Data::Value(data)) = &element.data else { continue };
                     data.chunks(4).for_each(|chunk| ask(&PORT, keeps(&chunk[..2])));
@@ -276,7 +276,7 @@ impl Question {
     /// Values of its field, which has so many bytes, at which the answer may change: each is the
     /// lowest, from one of `starts` on, that has certain bits.
     pub(crate) fn turns(&self, width: usize, starts: &[u128]) -> Vec<u128> {
-        // Where the bytes stand in the field.
+        // Where the bytes are in the field.
         let place = |of: &dyn Fn(usize, &Byte) -> u8| {
             let mut placed = [0; 16];
             for (i, byte) in self.bytes.iter().enumerate() {
@@ -287,10 +287,10 @@ impl Question {
             u128::from_be_bytes(placed)
         };
         let mask = place(&|_, byte| byte.mask);
-        // The bits behind the last one that is compared.
-        let behind = mask.checked_sub(1).map_or(u128::MAX, |less| !mask & less);
-        let step = behind.wrapping_add(1);
-        let is_prefix = mask | behind == full(width);
+        // The bits after the last one that is compared.
+        let after = mask.checked_sub(1).map_or(u128::MAX, |less| !mask & less);
+        let step = after.wrapping_add(1);
+        let is_prefix = mask | after == full(width);
         let mut turns = Vec::new();
         for constant in self.kind.constants() {
             let value = place(&|i, byte| (constant.get(i).unwrap_or(&0) ^ byte.xor) & byte.mask);
@@ -310,7 +310,7 @@ fn lowest(from: u128, mask: u128, value: u128) -> Option<u128> {
     if from & mask == value {
         return Some(from);
     }
-    // It has a higher bit somewhere, and behind that one the lowest bits that it can have.
+    // It has a higher bit somewhere, and after that one the lowest bits that it can have.
     let bits = (0..128).map(|bit| 1u128 << bit).filter(|bit| from & bit == 0);
     let numbers = bits.map(|bit| from & !(bit - 1) | bit | value & (bit - 1));
     numbers.filter(|number| number & mask == value).min()
