@@ -379,6 +379,10 @@ pub const CTA_PROTOINFO_TCP: u16 = 1;
 pub const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 pub const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
 pub const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
+pub const CTA_PROTOINFO_SCTP: u16 = 3;
+pub const CTA_PROTOINFO_SCTP_STATE: u16 = 1;
+pub const CTA_PROTOINFO_SCTP_VTAG_ORIGINAL: u16 = 2;
+pub const CTA_PROTOINFO_SCTP_VTAG_REPLY: u16 = 3;
 pub const CTA_NAT_V4_MINIP: u16 = 1;
 pub const CTA_NAT_V4_MAXIP: u16 = 2;
 pub const CTA_NAT_PROTO: u16 = 3;
@@ -408,6 +412,15 @@ pub const TCP_CONNTRACK_SYN_SENT2: u8 = 9;
 pub const IP_CT_TCP_FLAG_SACK_PERM: u8 = 0x2;
 pub const IP_CT_TCP_FLAG_CLOSE_INIT: u8 = 0x4;
 pub const IP_CT_TCP_FLAG_BE_LIBERAL: u8 = 0x8;
+
+// linux/netfilter/nf_conntrack_sctp.h
+pub const SCTP_CONNTRACK_COOKIE_WAIT: u8 = 2;
+pub const SCTP_CONNTRACK_ESTABLISHED: u8 = 4;
+
+// linux/inet_diag.h
+pub const INET_DIAG_INFO: u16 = 2;
+pub const INET_DIAG_LOCALS: u16 = 12;
+pub const INET_DIAG_PEERS: u16 = 13;
 
 // linux/sock_diag.h, netinet/tcp.h, linux/in.h, linux/in6.h
 pub const SOCK_DIAG_BY_FAMILY: u16 = 20;

@@ -2,11 +2,12 @@
 //!
 //! Packets are written and read raw, so that the hosts' kernels need not speak either.
 
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crc::{CRC_32_ISCSI, Crc};
+use ephport_tests::tool::is_complete_kernel;
 use ephport_tests::{
     CLIENT_V4, CLIENT_V6, Host, ROUTER_V4, ROUTER_V6, Routed, SERVER_V4, SERVER_V6, dropped,
     ephport_ok, of_family,
@@ -186,5 +187,141 @@ fn forwarded_udplite_is_untranslated_unless_enforced() {
             }
         }
         assert_eq!(dropped(&net.router), if enforced { 2 } else { 0 });
+    }
+}
+
+/// A connected pair of sockets: the router's and the server's.
+struct Pair {
+    ours: Socket,
+    remote: Socket,
+    /// Whether the router opened the connection.
+    is_opened_here: bool,
+}
+
+impl Pair {
+    const OURS: u16 = 20_000;
+    const REMOTE: u16 = 20_001;
+
+    fn addresses(to: IpAddr) -> [SocketAddr; 2] {
+        let ours = of_family(to, ROUTER_V4, ROUTER_V6);
+        [SocketAddr::new(ours, Self::OURS), SocketAddr::new(to, Self::REMOTE)]
+    }
+
+    /// Of UDP-Lite: both know each other's address.
+    fn of_datagrams(net: &Routed, to: IpAddr) -> Self {
+        let [ours, remote] = Self::addresses(to);
+        let connected = |host: &Host, local: SocketAddr, peer: SocketAddr| {
+            let socket = host.run(|| -> io::Result<Socket> {
+                let kind = (Domain::for_address(local), Type::DGRAM, Some(Protocol::UDPLITE));
+                let socket = Socket::new(kind.0, kind.1, kind.2)?;
+                socket.bind(&local.into())?;
+                socket.connect(&peer.into())?;
+                Ok(socket)
+            });
+            socket.expect("a socket of UDP-Lite")
+        };
+        Self {
+            ours: connected(&net.router, ours, remote),
+            remote: connected(&net.server, remote, ours),
+            is_opened_here: true,
+        }
+    }
+
+    /// Of SCTP: an association that the router opens, or the server. The router has all of its addresses in it.
+    fn of_association(net: &Routed, to: IpAddr, is_opened_here: bool) -> Self {
+        let [mut ours, remote] = Self::addresses(to);
+        let (opener, listener) =
+            if is_opened_here { (&net.router, &net.server) } else { (&net.server, &net.router) };
+        let (from, to) = if is_opened_here {
+            ours.set_ip(of_family(ours.ip(), [0; 4].into(), [0; 16].into()));
+            (ours, remote)
+        } else {
+            (remote, ours)
+        };
+        let bound = |host: &Host, local: SocketAddr| {
+            let socket = host.run(|| {
+                Socket::new(Domain::for_address(local), Type::STREAM, Some(Protocol::SCTP))
+            });
+            let socket = socket.expect("a socket of SCTP");
+            socket.bind(&local.into()).expect("a free port");
+            socket
+        };
+        let listening = bound(listener, to);
+        listening.listen(1).expect("listening");
+        let opened = bound(opener, from);
+        opened.connect(&to.into()).expect("an association");
+        let accepted = listening.accept().expect("accepted").0;
+        if is_opened_here {
+            return Self { ours: opened, remote: accepted, is_opened_here };
+        }
+        // Only a listener shows which side opened the association.
+        std::mem::forget(listening);
+        Self { ours: accepted, remote: opened, is_opened_here }
+    }
+
+    /// Whether what each side sends arrives at the other, our side first or last.
+    fn is_alive(&self, is_ours_first: bool) -> bool {
+        let reaches = |mut from: &Socket, mut to: &Socket| {
+            let mut buffer = [0; 5];
+            let result = from.write_all(b"go on").and_then(|()| {
+                to.set_read_timeout(Some(Duration::from_secs(4)))?;
+                to.read_exact(&mut buffer)
+            });
+            result.is_ok() && buffer == *b"go on"
+        };
+        let (ours, remote) = (&self.ours, &self.remote);
+        let (first, second) = if is_ours_first { (ours, remote) } else { (remote, ours) };
+        reaches(first, second) && reaches(second, first)
+    }
+}
+
+/// What `apply` does to pairs that were open before, on a router without conntrack.
+fn assert_continued(protocol: &str, is_ours_first: bool, open: impl Fn(&Routed) -> Vec<Pair>) {
+    for (flags, is_kept) in
+        [("", true), ("--enforce", true), ("--enforce --open-connections drop", false)]
+    {
+        let net = Routed::new().unwrap();
+        let pairs = open(&net);
+        assert!(pairs.iter().all(|pair| pair.is_alive(true)), "{protocol}");
+        ephport_ok(&net.router, &format!("apply -p {protocol} --to-ports 49152-61000 {flags}"));
+        for (number, pair) in pairs.iter().enumerate() {
+            // Servers answer by their own port, without an exception.
+            let is_kept = is_kept || !pair.is_opened_here;
+            assert_eq!(pair.is_alive(is_ours_first), is_kept, "{protocol} {flags} {number}");
+        }
+    }
+}
+
+#[test]
+fn open_udplite_connections_of_the_host_continue() {
+    for is_ours_first in [true, false] {
+        assert_continued("udplite", is_ours_first, |net| {
+            SERVERS.map(|to| Pair::of_datagrams(net, to)).into()
+        });
+    }
+}
+
+/// Whether the kernel has SCTP. Those of `tests/kernels` must.
+fn has_sctp() -> bool {
+    let result = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::SCTP));
+    if let Err(error) = &result {
+        assert!(!is_complete_kernel(), "{error}");
+        // The test harness does not capture this.
+        let _ = writeln!(io::stderr(), "skipped: this kernel has no SCTP: {error}");
+    }
+    result.is_ok()
+}
+
+#[test]
+fn open_sctp_associations_of_the_host_continue() {
+    if !has_sctp() {
+        return;
+    }
+    for (is_ours_first, is_opened_here) in
+        [(true, true), (true, false), (false, true), (false, false)]
+    {
+        assert_continued("sctp", is_ours_first, |net| {
+            SERVERS.map(|to| Pair::of_association(net, to, is_opened_here)).into()
+        });
     }
 }

@@ -114,9 +114,16 @@ impl<T: Transport> Client<T> {
             Some(transport) => transport.as_mut().map_err(|error| error.clone())?,
         };
         let mut sockets: Vec<InetSocket> = Vec::new();
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            if protocol == Protocol::Tcp || moment == Moment::Before {
-                sock_diag::visit(transport, protocol, |socket| sockets.push(socket))?;
+        for protocol in sock_diag::protocols() {
+            // Only these have a state that shows whether a connection has begun.
+            let has_state = [Protocol::Tcp, Protocol::Sctp].contains(&protocol);
+            if has_state || moment == Moment::Before {
+                match sock_diag::visit(transport, protocol, |socket| sockets.push(socket)) {
+                    Err(error @ SockDiagError::NoModule { protocol: Protocol::Sctp }) => {
+                        self.not_adopted = Some(error.into());
+                    }
+                    result => result?,
+                }
             }
         }
         if moment == Moment::After {
@@ -126,8 +133,9 @@ impl<T: Transport> Client<T> {
         Ok(())
     }
 
-    /// The reason why the last [`apply`](Client::apply) could not read this host's sockets. Without
-    /// enforcement it is no error: UDP connections that conntrack does not know may be translated.
+    /// The reason why the last [`apply`](Client::apply) could not read this host's sockets, or those of SCTP. Without
+    /// enforcement it is no error: UDP connections that conntrack does not know may be translated. That SCTP's are not
+    /// known is never one: few policies match SCTP, and few kernels lack `sctp_diag`.
     #[must_use]
     pub fn not_adopted(&self) -> Option<&OpenError> {
         self.not_adopted.as_ref()

@@ -14,10 +14,12 @@ use super::renumber::tcp;
 use super::{Connections, ConntrackError, Filter, Layer4, Sent, TcpState, Tuple, header};
 use crate::netlink::{Errno, NfGenMsg, Transport, Writer, exchange};
 use crate::nftables::value;
-use crate::sock_diag::{InetSocket, SocketState};
+use crate::sock_diag::{InetSocket, SocketState, Tags};
 use crate::uapi::{
-    CTA_STATUS, CTA_TIMEOUT, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, IPCTNL_MSG_CT_NEW, IPS_ASSURED,
-    IPS_CONFIRMED, IPS_SEEN_REPLY, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST,
+    CTA_PROTOINFO, CTA_PROTOINFO_SCTP, CTA_PROTOINFO_SCTP_STATE, CTA_PROTOINFO_SCTP_VTAG_ORIGINAL,
+    CTA_PROTOINFO_SCTP_VTAG_REPLY, CTA_STATUS, CTA_TIMEOUT, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY,
+    IPCTNL_MSG_CT_NEW, IPS_ASSURED, IPS_CONFIRMED, IPS_SEEN_REPLY, NLM_F_CREATE, NLM_F_EXCL,
+    NLM_F_REQUEST, SCTP_CONNTRACK_COOKIE_WAIT, SCTP_CONNTRACK_ESTABLISHED,
 };
 
 /// The messages in one datagram: the answers to all of them fit in the socket's receive buffer.
@@ -27,13 +29,29 @@ const MESSAGES: usize = 100;
 /// (`nf_conntrack_udp_timeout_stream`). The next packet sets the host's own timeout.
 const UDP_TIMEOUT: u32 = 120;
 
+/// The same for an SCTP association (`nf_conntrack_sctp_timeout_established`); SCTP sends something every 30 seconds.
+const SCTP_TIMEOUT: u32 = 210;
+
 /// An entry to be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     /// The direction of the packet that opened the connection.
     original: Tuple,
-    /// The state of a TCP connection.
-    tcp_state: Option<TcpState>,
+    /// What conntrack knows of the connection besides.
+    progress: Progress,
+}
+
+/// How far a connection is, by its protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Tcp(TcpState),
+    /// The tags of the packets in the original direction and in the other one.
+    Sctp {
+        is_open: bool,
+        vtags: [u32; 2],
+    },
+    /// UDP and UDP-Lite have no state.
+    Datagrams,
 }
 
 /// Adds an entry for each connection of `sockets` that has none, and returns the count of new entries.
@@ -78,7 +96,7 @@ pub fn tracked_ids(transport: &mut impl Transport) -> Result<Vec<u32>, Conntrack
 /// The entries for the connections of `sockets`.
 fn entries(sockets: &[InetSocket]) -> Vec<Entry> {
     let is_server = |socket: &InetSocket| match socket.protocol {
-        Protocol::Tcp => socket.state == SocketState::LISTEN,
+        Protocol::Tcp | Protocol::Sctp => socket.state == SocketState::LISTEN,
         _ => socket.remote.is_none(),
     };
     let servers: HashSet<_> = sockets
@@ -93,13 +111,15 @@ fn entries(sockets: &[InetSocket]) -> Vec<Entry> {
         let is_remote =
             is_outside(local.ip()) && is_outside(remote.ip()) && local.ip() != remote.ip();
         let is_opened_by_remote = servers.contains(&(socket.protocol, local.port()));
-        let tcp_state = match socket.protocol {
-            Protocol::Tcp => Some(tcp_state(socket.state)?),
-            _ => None,
+        let progress = match (socket.protocol, socket.tags) {
+            (Protocol::Tcp, _) => Progress::Tcp(tcp_state(socket.state)?),
+            (Protocol::Sctp, Some(tags)) => sctp(socket.state, tags, is_opened_by_remote)?,
+            (Protocol::Sctp, None) => return None,
+            _ => Progress::Datagrams,
         };
         let sent = Tuple::new(socket.protocol, local, remote);
         let original = if is_opened_by_remote { sent.reversed() } else { sent };
-        is_remote.then_some(Entry { original, tcp_state })
+        is_remote.then_some(Entry { original, progress })
     };
     sockets.iter().filter_map(entry).collect()
 }
@@ -115,6 +135,14 @@ fn tcp_state(state: SocketState) -> Option<TcpState> {
         SocketState::CLOSING | SocketState::LAST_ACK => TcpState::LastAck,
         _ => return None,
     })
+}
+
+/// The progress of an SCTP association; `None` for one that has ended. Each packet has the tag of its receiver.
+fn sctp(state: SocketState, tags: Tags, is_opened_by_remote: bool) -> Option<Progress> {
+    let is_open = state != SocketState::SYN_SENT;
+    let vtags = [tags.remote, tags.local];
+    let vtags = if is_opened_by_remote { [vtags[1], vtags[0]] } else { vtags };
+    (state != SocketState::CLOSE).then_some(Progress::Sctp { is_open, vtags })
 }
 
 fn add(transport: &mut impl Transport, entries: &[Entry]) -> Result<usize, ConntrackError> {
@@ -141,12 +169,14 @@ fn add(transport: &mut impl Transport, entries: &[Entry]) -> Result<usize, Connt
 impl Entry {
     /// The seconds until the entry expires without packets: the kernel's default of the state.
     fn timeout(&self) -> u32 {
-        match self.tcp_state {
-            None => UDP_TIMEOUT,
-            Some(TcpState::Established) => 5 * 24 * 3600,
-            Some(TcpState::SynSent | TcpState::FinWait) => 120,
-            Some(TcpState::LastAck) => 30,
-            Some(_) => 60,
+        match self.progress {
+            Progress::Datagrams => UDP_TIMEOUT,
+            Progress::Sctp { is_open: true, .. } => SCTP_TIMEOUT,
+            Progress::Sctp { is_open: false, .. } => 3,
+            Progress::Tcp(TcpState::Established) => 5 * 24 * 3600,
+            Progress::Tcp(TcpState::SynSent | TcpState::FinWait) => 120,
+            Progress::Tcp(TcpState::LastAck) => 30,
+            Progress::Tcp(_) => 60,
         }
     }
 
@@ -154,8 +184,10 @@ impl Entry {
         let flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL;
         let family = value::nfproto(Family::of(self.original.source));
         // An unanswered opening segment is the only packet so far.
-        let status = match self.tcp_state {
-            Some(TcpState::SynSent) => IPS_CONFIRMED,
+        let status = match self.progress {
+            Progress::Tcp(TcpState::SynSent) | Progress::Sctp { is_open: false, .. } => {
+                IPS_CONFIRMED
+            }
             _ => IPS_CONFIRMED | IPS_SEEN_REPLY | IPS_ASSURED,
         };
         w.message(header(IPCTNL_MSG_CT_NEW, flags, seq), |w| {
@@ -164,11 +196,25 @@ impl Entry {
             w.nested(CTA_TUPLE_REPLY, |w| self.original.reversed().write(w, false));
             w.u32_be(CTA_STATUS, status);
             w.u32_be(CTA_TIMEOUT, self.timeout());
-            if let Some(state) = self.tcp_state {
-                tcp(w, state);
+            match self.progress {
+                Progress::Tcp(state) => tcp(w, state),
+                Progress::Sctp { is_open, vtags } => write_sctp(w, is_open, vtags),
+                Progress::Datagrams => {}
             }
         });
     }
+}
+
+/// The kernel drops the association's chunks as invalid if they have other tags.
+fn write_sctp(w: &mut Writer, is_open: bool, [original, reply]: [u32; 2]) {
+    let state = if is_open { SCTP_CONNTRACK_ESTABLISHED } else { SCTP_CONNTRACK_COOKIE_WAIT };
+    w.nested(CTA_PROTOINFO, |w| {
+        w.nested(CTA_PROTOINFO_SCTP, |w| {
+            w.u8(CTA_PROTOINFO_SCTP_STATE, state);
+            w.u32_be(CTA_PROTOINFO_SCTP_VTAG_ORIGINAL, original);
+            w.u32_be(CTA_PROTOINFO_SCTP_VTAG_REPLY, reply);
+        });
+    });
 }
 
 impl Tuple {
@@ -215,6 +261,7 @@ mod tests {
             state,
             uid: 0,
             inode: 1,
+            tags: None,
         }
     }
 
@@ -264,6 +311,26 @@ mod tests {
     }
 
     #[test]
+    fn associations_have_the_tags_of_their_directions() {
+        let tags = Some(Tags { local: 17, remote: 18 });
+        let association = |local, remote, state| InetSocket {
+            tags,
+            ..socket(Protocol::Sctp, local, Some(remote), state)
+        };
+        let established = SocketState::ESTABLISHED;
+        let sockets = [
+            socket(Protocol::Sctp, "0.0.0.0:36412", None, SocketState::LISTEN),
+            association("192.0.2.1:36412", "198.51.100.1:5000", established),
+            association("192.0.2.1:5000", "198.51.100.1:36412", established),
+            association("192.0.2.1:5001", "198.51.100.1:36412", SocketState::SYN_SENT),
+            association("192.0.2.1:5002", "198.51.100.1:36412", SocketState::CLOSE),
+        ];
+        let progress: Vec<_> = entries(&sockets).iter().map(|entry| entry.progress).collect();
+        let expected = [(true, [17, 18]), (true, [18, 17]), (false, [18, 17])];
+        assert_eq!(progress, expected.map(|(is_open, vtags)| Progress::Sctp { is_open, vtags }));
+    }
+
+    #[test]
     fn entries_are_read_as_written() {
         let sockets = [
             socket(
@@ -286,7 +353,8 @@ mod tests {
             let bytes = w.finish().unwrap();
             let message = Messages::new(&bytes).next().unwrap().unwrap();
             let read = Connection::read(message.body).unwrap();
-            assert_eq!((read.original, read.tcp_state), (entry.original, entry.tcp_state));
+            let progress = read.tcp_state.map_or(Progress::Datagrams, Progress::Tcp);
+            assert_eq!((read.original, progress), (entry.original, entry.progress));
             assert_eq!(read.reply, entry.original.reversed());
             assert_eq!((read.status.0, read.timeout), (status, Some(120)));
         }

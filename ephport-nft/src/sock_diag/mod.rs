@@ -1,20 +1,26 @@
-//! The TCP and UDP sockets of this thread's network namespace, over sock_diag (linux/inet_diag.h).
+//! The sockets of this thread's network namespace, over sock_diag (linux/inet_diag.h).
 
+mod sctp;
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use ephport_core::Protocol;
 use thiserror::Error;
 
+pub use self::sctp::Tags;
 use crate::netlink::{
     CodecError, Errno, Header, NetlinkError, Reader, Socket, Transport, Writer, dump,
 };
 use crate::uapi::{
-    AF_INET, AF_INET6, NLM_F_DUMP, NLM_F_REQUEST, SOCK_DIAG_BY_FAMILY, TCP_CLOSE, TCP_CLOSE_WAIT,
-    TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_LAST_ACK, TCP_LISTEN,
-    TCP_SYN_RECV, TCP_SYN_SENT, TCP_TIME_WAIT,
+    AF_INET, AF_INET6, INET_DIAG_INFO, NLM_F_DUMP, NLM_F_REQUEST, SOCK_DIAG_BY_FAMILY, TCP_CLOSE,
+    TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_LAST_ACK,
+    TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, TCP_TIME_WAIT,
 };
 
-/// A socket (`struct inet_diag_msg`).
+/// A socket (`struct inet_diag_msg`), or a pair of addresses of an SCTP association.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InetSocket {
@@ -23,7 +29,8 @@ pub struct InetSocket {
     /// The local address and port. An address that IPv6 maps from IPv4 (`::ffff:192.0.2.1`) is
     /// that IPv4 address.
     pub local: SocketAddr,
-    /// The remote address and port, if the socket is connected.
+    /// The remote address and port, if the socket is connected. SCTP's endpoints have none, only their
+    /// associations.
     pub remote: Option<SocketAddr>,
     /// The state.
     pub state: SocketState,
@@ -31,10 +38,13 @@ pub struct InetSocket {
     pub uid: u32,
     /// The inode, by which `/proc/PID/fd` names the socket; 0 when no process has it open.
     pub inode: u32,
+    /// The tags of an SCTP association.
+    pub tags: Option<Tags>,
 }
 
-/// The state of a socket (`TCP_*` of netinet/tcp.h); UDP sockets use [`SocketState::ESTABLISHED`]
-/// (connected) and [`SocketState::CLOSE`] only.
+/// The state of a socket (`TCP_*` of netinet/tcp.h); sockets of UDP and UDP-Lite use
+/// [`SocketState::ESTABLISHED`] (connected) and [`SocketState::CLOSE`] only. SCTP's associations have the state of
+/// TCP that is nearest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SocketState(pub u8);
 
@@ -72,9 +82,9 @@ pub enum SockDiagError {
     Netlink(NetlinkError),
     /// The kernel has no sock_diag for a protocol.
     #[error(
-        "the kernel cannot list {protocol} sockets (module {}, CONFIG_INET_DIAG and \
-         CONFIG_INET_UDP_DIAG)",
-        module(*protocol)
+        "the kernel cannot list {protocol} sockets (module {}, CONFIG_INET_DIAG and {})",
+        module(*protocol).0,
+        module(*protocol).1
     )]
     NoModule {
         /// The protocol.
@@ -88,15 +98,36 @@ impl From<NetlinkError> for SockDiagError {
     }
 }
 
-fn module(protocol: Protocol) -> &'static str {
-    if protocol == Protocol::Tcp { "tcp_diag" } else { "udp_diag" }
+/// The module that lists the sockets of `protocol`, and its option of the kernel's configuration.
+fn module(protocol: Protocol) -> (&'static str, &'static str) {
+    match protocol {
+        Protocol::Tcp => ("tcp_diag", "CONFIG_INET_TCP_DIAG"),
+        Protocol::Sctp => ("sctp_diag", "CONFIG_INET_SCTP_DIAG"),
+        _ => ("udp_diag", "CONFIG_INET_UDP_DIAG"),
+    }
 }
 
-/// Lists the TCP and UDP sockets of this thread's network namespace, IPv4 and IPv6.
+/// The protocols whose sockets this thread's network namespace can have: TCP, UDP, UDP-Lite if the kernel knows
+/// it, and SCTP if there is an association. To ask for SCTP's sockets loads its modules, so that it is not asked for
+/// otherwise, nor without /proc.
+pub fn protocols() -> impl Iterator<Item = Protocol> {
+    let all = [Protocol::Tcp, Protocol::Udp, Protocol::UdpLite, Protocol::Sctp];
+    all.into_iter().filter(|protocol| {
+        let directory = Path::new("/proc/thread-self/net");
+        match protocol {
+            Protocol::UdpLite => directory.join("udplite").exists(),
+            Protocol::Sctp => File::open(directory.join("sctp/assocs"))
+                .is_ok_and(|file| BufReader::new(file).lines().map_while(Result::ok).count() > 1),
+            _ => true,
+        }
+    })
+}
+
+/// Lists the sockets of this thread's network namespace, IPv4 and IPv6, of its [`protocols`].
 pub fn sockets() -> Result<Vec<InetSocket>, SockDiagError> {
     let mut sockets = Vec::new();
     let mut transport = Socket::sock_diag()?;
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
+    for protocol in protocols() {
         visit(&mut transport, protocol, |socket| sockets.push(socket))?;
     }
     Ok(sockets)
@@ -131,7 +162,11 @@ fn dumped(
         let request = request(family, protocol, states, seq).map_err(NetlinkError::from)?;
         let result = dump(transport, &request, seq, |kind, body| {
             if kind == SOCK_DIAG_BY_FAMILY {
-                visit(InetSocket::read(protocol, body)?);
+                let (socket, attrs) = InetSocket::split(protocol, body)?;
+                match protocol {
+                    Protocol::Sctp => sctp::visit_pairs(socket, attrs, &mut visit)?,
+                    _ => visit(socket),
+                }
             }
             Ok(())
         });
@@ -149,9 +184,10 @@ fn dumped(
 fn request(family: u8, protocol: Protocol, states: u32, seq: u32) -> Result<Vec<u8>, CodecError> {
     const SOCKID_LEN: usize = 48;
     let flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let extensions = if protocol == Protocol::Sctp { 1 << (INET_DIAG_INFO - 1) } else { 0 };
     let mut w = Writer::new();
     w.message(Header { message_type: SOCK_DIAG_BY_FAMILY, flags, seq }, |w| {
-        w.raw(&[family, protocol.number(), 0, 0]);
+        w.raw(&[family, protocol.number(), extensions, 0]);
         w.raw(&states.to_ne_bytes());
         w.raw(&[0; SOCKID_LEN]);
     });
@@ -161,6 +197,11 @@ fn request(family: u8, protocol: Protocol, states: u32, seq: u32) -> Result<Vec<
 impl InetSocket {
     /// Reads the body of a `SOCK_DIAG_BY_FAMILY` message about a socket of `protocol`.
     pub fn read(protocol: Protocol, body: &[u8]) -> Result<Self, CodecError> {
+        Ok(Self::split(protocol, body)?.0)
+    }
+
+    /// The socket, and the attributes after it.
+    fn split(protocol: Protocol, body: &[u8]) -> Result<(Self, Reader<'_>), CodecError> {
         const WHAT: &str = "inet_diag_msg";
         let mut reader = Reader::new(body);
         let [family, state, _timer, _retransmissions] = reader.array(WHAT)?;
@@ -175,14 +216,16 @@ impl InetSocket {
         let _send_queue = reader.u32_ne(WHAT)?;
         let uid = reader.u32_ne(WHAT)?;
         let inode = reader.u32_ne(WHAT)?;
-        Ok(Self {
+        let socket = Self {
             protocol,
             local: SocketAddr::new(local, local_port),
             remote: (remote_port != 0).then(|| SocketAddr::new(remote, remote_port)),
             state: SocketState(state),
             uid,
             inode,
-        })
+            tags: None,
+        };
+        Ok((socket, reader))
     }
 }
 
@@ -213,6 +256,16 @@ mod tests {
                 SockDiagError::NoModule { protocol: Protocol::Udp },
                 "the kernel cannot list udp sockets (module udp_diag, CONFIG_INET_DIAG and \
                  CONFIG_INET_UDP_DIAG)",
+            ),
+            (
+                SockDiagError::NoModule { protocol: Protocol::Tcp },
+                "the kernel cannot list tcp sockets (module tcp_diag, CONFIG_INET_DIAG and \
+                 CONFIG_INET_TCP_DIAG)",
+            ),
+            (
+                SockDiagError::NoModule { protocol: Protocol::Sctp },
+                "the kernel cannot list sctp sockets (module sctp_diag, CONFIG_INET_DIAG and \
+                 CONFIG_INET_SCTP_DIAG)",
             ),
         ];
         for (error, message) in cases {
@@ -250,6 +303,7 @@ mod tests {
             state: SocketState::ESTABLISHED,
             uid: 1000,
             inode: 77,
+            tags: None,
         };
         assert_eq!(InetSocket::read(Protocol::Tcp, &body), Ok(expected));
         let unconnected = message(AF_INET, v4([10, 0, 0, 1]), v4([0; 4]), 0);
@@ -276,15 +330,5 @@ mod tests {
         let body = message(99, [1; 16], [2; 16], 80);
         let error = CodecError::Value { what: "family of a socket", value: 99 };
         assert_eq!(InetSocket::read(Protocol::Tcp, &body), Err(error));
-    }
-
-    #[test]
-    fn errors_name_the_module() {
-        let error = SockDiagError::NoModule { protocol: Protocol::Udp };
-        assert_eq!(
-            error.to_string(),
-            "the kernel cannot list udp sockets (module udp_diag, CONFIG_INET_DIAG and \
-             CONFIG_INET_UDP_DIAG)"
-        );
     }
 }
