@@ -9,7 +9,7 @@ use ephport_core::{Document, HostFacts};
 use ephport_nft::doctor::{Finding, Observed, findings};
 use ephport_nft::{Client, Plan, host};
 use ephport_tests::conntrack::{Entry, insert};
-use ephport_tests::tool::{is_able, nft_load, ok};
+use ephport_tests::tool::{binary, is_able, nft_load, ok, tool};
 use ephport_tests::{
     Host, PolicyFile, Protocol, Server, connect_within, ephport, ephport_ok, host_with_uplink,
 };
@@ -296,4 +296,22 @@ fn entries_are_counted() {
     };
     insert(&host, [50_000, 50_001].into_iter().map(entry));
     assert_eq!(examined(&host, CLEAN)["conntrack_entries"], 2);
+}
+
+#[test]
+fn a_check_that_was_not_done_is_in_the_document() {
+    let (host, _peer) = clean();
+    assert_eq!(examined(&host, CLEAN)["warnings"], serde_json::json!([]));
+    // In a user namespace of its own, in which no further network namespace can be made.
+    let script = "echo 0 > /proc/sys/user/max_net_namespaces && exec \"$@\"";
+    let binary = binary();
+    let mut words = vec!["-Urn", "sh", "-c", script, "sh", binary.to_str().unwrap()];
+    words.extend("doctor --json --to-ports 49152-61000 -o any".split(' '));
+    let ended = tool(&host, "unshare", &words, "");
+    let document: Value = serde_json::from_str(&ended.out).expect(&ended.err);
+    let warnings = document["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{document}");
+    assert_eq!(warnings[0]["kind"], "kernel-not-checked", "{document}");
+    let message: Value = serde_json::from_str(&ended.err).expect("JSON on standard error");
+    assert_eq!(message["message"], warnings[0]["message"]);
 }

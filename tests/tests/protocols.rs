@@ -20,12 +20,20 @@ const PORT: u16 = 443;
 const HEADER_LEN: u16 = 8;
 const SERVERS: [IpAddr; 2] = [SERVER_V4, SERVER_V6];
 
-/// An SCTP packet with its INIT chunk; the checksum covers the whole packet (RFC 9260 §3, §6.8).
-fn sctp_init() -> Vec<u8> {
+/// INIT: its type and length, tag, window, streams, TSN (RFC 9260 §3.3.2).
+const INIT: &[u8] = &[1, 0, 0, 20, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1];
+/// DATA: TSN, stream, number in the stream, protocol, four bytes (§3.3.1).
+const DATA: &[u8] = &[0, 3, 0, 20, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4];
+/// HEARTBEAT with its information (§3.3.5).
+const HEARTBEAT: &[u8] = &[4, 0, 0, 12, 0, 1, 0, 8, 1, 2, 3, 4];
+
+/// An SCTP packet with one chunk; the checksum covers the whole packet (RFC 9260 §3, §6.8).
+fn sctp(chunk: &[u8]) -> Vec<u8> {
     let mut packet = [OWN.to_be_bytes(), PORT.to_be_bytes()].concat();
-    packet.extend([0; 8]); // verification tag, checksum
-    packet.extend([1, 0, 0, 20]); // INIT, its length
-    packet.extend([0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]); // tag, window, streams, TSN
+    // An INIT has no verification tag yet.
+    packet.extend(if chunk == INIT { [0; 4] } else { [0, 0, 0, 7] });
+    packet.extend([0; 4]); // checksum
+    packet.extend(chunk);
     let checksum = sctp_checksum(&packet);
     packet[8..12].copy_from_slice(&checksum);
     packet
@@ -74,13 +82,17 @@ impl<'a> Sender<'a> {
     fn send(&self, protocol: Protocol, to: IpAddr) {
         let [v4, v6] = self.addresses;
         let packet = match protocol {
-            Protocol::SCTP => sctp_init(),
+            Protocol::SCTP => sctp(INIT),
             _ => udplite(of_family(to, v4, v6), to),
         };
+        self.send_packet(protocol, to, &packet);
+    }
+
+    fn send_packet(&self, protocol: Protocol, to: IpAddr, packet: &[u8]) {
         let to = SocketAddr::new(to, 0);
         let sent = self.host.run(|| {
             let socket = Socket::new(Domain::for_address(to), Type::RAW, Some(protocol));
-            socket.and_then(|socket| socket.send_to(&packet, &to.into()))
+            socket.and_then(|socket| socket.send_to(packet, &to.into()))
         });
         sent.unwrap_or_else(|error| panic!("{protocol:?} to {to}: {error}"));
     }
@@ -190,6 +202,27 @@ fn forwarded_udplite_is_untranslated_unless_enforced() {
     }
 }
 
+/// docs/guarantee.md, "Open connections".
+#[test]
+fn forwarded_sctp_data_stays_and_heartbeats_are_translated() {
+    for (flags, is_data_dropped) in [("", false), ("--enforce", true)] {
+        let net = Routed::new().unwrap();
+        ephport_ok(&net.router, &format!("apply -p sctp --to-ports 49152-61000 {flags}"));
+        for to in SERVERS {
+            let mut receiver = Receiver::new(&net.server, Protocol::SCTP, to);
+            let client = Sender::client(&net);
+            client.send_packet(Protocol::SCTP, to, &sctp(DATA));
+            client.send_packet(Protocol::SCTP, to, &sctp(HEARTBEAT));
+            if !is_data_dropped {
+                assert_eq!(receiver.next().0.port(), OWN);
+            }
+            let port = receiver.next().0.port();
+            assert!((49_152..=61_000).contains(&port), "{port}");
+        }
+        assert_eq!(dropped(&net.router), if is_data_dropped { 2 } else { 0 });
+    }
+}
+
 /// A connected pair of sockets: the router's and the server's.
 struct Pair {
     ours: Socket,
@@ -199,12 +232,11 @@ struct Pair {
 }
 
 impl Pair {
-    const OURS: u16 = 20_000;
-    const REMOTE: u16 = 20_001;
-
+    /// The router's address and the server's. A socket of any IPv6 address has its port in IPv4 too.
     fn addresses(to: IpAddr) -> [SocketAddr; 2] {
         let ours = of_family(to, ROUTER_V4, ROUTER_V6);
-        [SocketAddr::new(ours, Self::OURS), SocketAddr::new(to, Self::REMOTE)]
+        let port = if to.is_ipv4() { 20_000 } else { 20_010 };
+        [SocketAddr::new(ours, port), SocketAddr::new(to, port + 1)]
     }
 
     /// Of UDP-Lite: both know each other's address.

@@ -16,7 +16,7 @@ use crate::Exit;
 use crate::advice::Advised;
 use crate::args::{RequestArgs, SourceArgs};
 use crate::document::{
-    self, DoctorDocument, Finding, Level, NatChainDocument, UplinkDocument, VERSION,
+    self, DoctorDocument, Finding, Level, NatChainDocument, UplinkDocument, VERSION, Warning,
 };
 use crate::lab::{Host, LabError};
 use crate::output::Output;
@@ -26,9 +26,8 @@ use fix::finding;
 pub(crate) fn run(args: RequestArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let (document, file) = source(args.source)?;
     let examination = Examination::of(document.as_ref(), file.as_deref())?;
-    if let Some(error) = &examination.untried {
-        let message = format!("not checked: whether the kernel accepts the policies: {error}");
-        output.message(Level::Warning, "kernel-not-checked", None, &message);
+    for warning in &examination.warnings {
+        output.message(Level::Warning, warning.kind(), None, warning.message());
     }
     if args.output.json {
         output.document(&examination.document());
@@ -57,8 +56,8 @@ struct Examination {
     has_owned_tables: Option<bool>,
     plan: Option<Plan>,
     findings: Vec<Finding>,
-    /// Why the policies were not tried on the kernel.
-    untried: Option<LabError>,
+    /// What was not checked.
+    warnings: Vec<Warning>,
 }
 
 impl Examination {
@@ -73,7 +72,7 @@ impl Examination {
             client.read_forwards(&mut facts)?;
         }
         let observed = Observed::read(&mut client)?;
-        let (mut found, mut untried) = (Vec::new(), None);
+        let (mut found, mut warnings) = (Vec::new(), Vec::new());
         let plan = match document.map(|document| Plan::new(document.policies(), &facts)) {
             None => None,
             Some(Ok(plan)) => Some(plan),
@@ -89,7 +88,7 @@ impl Examination {
             Some(plan) => {
                 match kernel(plan) {
                     Ok(finding) => found.extend(finding),
-                    Err(error) => untried = Some(error),
+                    Err(error) => warnings.push(not_checked(&error)),
                 }
                 found.extend(plan.warnings.iter().map(|warning| {
                     finding(warning.name(), Some(warning.policy().to_string()), warning)
@@ -100,7 +99,7 @@ impl Examination {
         }
         found.extend(files::writable(file));
         let has_owned_tables = client.owning().ok().map(|client| client.is_owner());
-        Ok(Self { facts, observed, has_owned_tables, plan, findings: found, untried })
+        Ok(Self { facts, observed, has_owned_tables, plan, findings: found, warnings })
     }
 
     fn print(&self, output: &mut Output<'_>) {
@@ -176,6 +175,7 @@ impl Examination {
             conntrack_max_entries: statistics.and_then(|statistics| statistics.max_entries),
             policies: self.policies(),
             findings: self.findings.clone(),
+            warnings: self.warnings.clone(),
         }
     }
 }
@@ -185,6 +185,11 @@ fn kernel(plan: &Plan) -> Result<Option<Finding>, LabError> {
     let host = Host::new("doctor")?;
     let error = host.run(|| Client::open()?.apply(plan)).err();
     Ok(error.map(|error| finding("kernel", None, &Advised(&error))))
+}
+
+fn not_checked(error: &LabError) -> Warning {
+    let message = format!("not checked: whether the kernel accepts the policies: {error}");
+    Warning::new("kernel-not-checked", None, &message)
 }
 
 /// What is wrong with the table itself.

@@ -26,6 +26,8 @@ pub(crate) struct Doctor {
     pub(crate) policies: Vec<String>,
     /// The findings; none if all is right.
     pub(crate) findings: Vec<Finding>,
+    /// What could not be checked; none if everything was.
+    pub(crate) warnings: Vec<super::Warning>,
 }
 
 /// An interface with a default route.
