@@ -262,7 +262,7 @@ impl Pair {
     /// Of SCTP: an association that the router opens, or the server. The router has all of its addresses in it.
     fn of_association(net: &Routed, to: IpAddr, is_opened_here: bool) -> Self {
         let [mut ours, remote] = Self::addresses(to);
-        let (opener, listener) =
+        let (client, listener) =
             if is_opened_here { (&net.router, &net.server) } else { (&net.server, &net.router) };
         let (from, to) = if is_opened_here {
             ours.set_ip(of_family(ours.ip(), [0; 4].into(), [0; 16].into()));
@@ -280,15 +280,15 @@ impl Pair {
         };
         let listening = bound(listener, to);
         listening.listen(1).expect("listening");
-        let opened = bound(opener, from);
-        opened.connect(&to.into()).expect("an association");
+        let connecting = bound(client, from);
+        connecting.connect(&to.into()).expect("an association");
         let accepted = listening.accept().expect("accepted").0;
         if is_opened_here {
-            return Self { ours: opened, remote: accepted, is_opened_here };
+            return Self { ours: connecting, remote: accepted, is_opened_here };
         }
         // Only a listener shows which side opened the association.
         std::mem::forget(listening);
-        Self { ours: accepted, remote: opened, is_opened_here }
+        Self { ours: accepted, remote: connecting, is_opened_here }
     }
 
     /// Whether what each side sends arrives at the other, our side first or last.
