@@ -46,6 +46,9 @@ pub struct HostFacts {
     pub local_networks: Vec<IpNet>,
     /// The VRF devices; sorted.
     pub vrfs: Vec<InterfaceName>,
+    /// The ports of bridges, bonds and other devices but VRFs, each with its device; sorted. The host's packets
+    /// have the device as their interface, never the port.
+    pub port_devices: Vec<(InterfaceName, InterfaceName)>,
     /// The bridges whose frames pass netfilter (`bridge-nf-call-iptables`, `bridge-nf-call-ip6tables`);
     /// sorted.
     pub filtered_bridges: Vec<InterfaceName>,
@@ -158,6 +161,22 @@ impl HostFacts {
     #[must_use]
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.local_networks.iter().any(|network| network.contains(&address))
+    }
+
+    /// The device that `name` is a port of.
+    #[must_use]
+    pub fn device_of(&self, name: &InterfaceName) -> Option<&InterfaceName> {
+        let found = self.port_devices.iter().find(|(port, _)| port == name);
+        found.map(|(_, device)| device)
+    }
+
+    /// The interface that may be meant by a pattern that covers none: a name in other letters, or one with what
+    /// `ip link` prints after it (`eth0@if5`).
+    #[must_use]
+    pub fn near(&self, pattern: &InterfacePattern) -> Option<InterfaceName> {
+        let InterfacePattern::Name(written) = pattern else { return None };
+        let name = written.as_str().split('@').next().unwrap_or_default();
+        self.interfaces.iter().find(|known| known.as_str().eq_ignore_ascii_case(name)).cloned()
     }
 
     /// Whether `pattern` covers an interface that exists.

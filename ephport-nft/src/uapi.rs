@@ -487,6 +487,7 @@ pub const NHA_OIF: u16 = 5;
 pub const IFLA_PROP_LIST: u16 = 52;
 pub const IFLA_ALT_IFNAME: u16 = 53;
 pub const IFLA_IFNAME: u16 = 3;
+pub const IFLA_MASTER: u16 = 10;
 pub const IFLA_VRF_TABLE: u16 = 1;
 pub const IFLA_BR_NF_CALL_IPTABLES: u16 = 36;
 pub const IFLA_BR_NF_CALL_IP6TABLES: u16 = 37;

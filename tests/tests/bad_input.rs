@@ -6,7 +6,7 @@ use std::process::Command;
 use ephport_cli::Exit;
 use ephport_core::policy::key::{Flag, Group, Key, Kind};
 use ephport_core::policy::keys::KEYS;
-use ephport_tests::tool::{binary, nft_load, ok};
+use ephport_tests::tool::{binary, nft_load, ok, tool};
 use ephport_tests::{CommandOutput, Host, PolicyFile, ephport, ephport_ok};
 
 /// A host with a policy and another tool's table on it.
@@ -377,4 +377,21 @@ fn unprivileged(host: &Host, line: &str) -> (i32, String, String) {
     });
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().expect("a code"), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_dash_is_standard_input() {
+    let host = host();
+    let document =
+        "[[policy]]\nname = \"a\"\nout-interfaces = \"any\"\nto-ports = \"49152-61000\"\n";
+    for (command, input, code, text) in [
+        ("show", document, 0, "masquerade to :49152-61000"),
+        ("apply", document, 0, "policy a"),
+        ("diff", document, 0, ""),
+        ("apply", "[[policy]]", 1, "error: -:1:1: [[policy]]: the policy has no name"),
+    ] {
+        let printed = tool(&host, binary().to_str().unwrap(), &[command, "-"], input);
+        assert_eq!(printed.success, code == 0, "{command}: {printed:?}");
+        assert!(printed.out.contains(text) || printed.err.contains(text), "{command}: {printed:?}");
+    }
 }

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 use ephport_cli::Exit;
-use ephport_tests::tool::{nft_load, ok, tool};
-use ephport_tests::{Host, Routed, ephport, ephport_ok, host_with_uplink};
+use ephport_tests::tool::{is_able, nft_load, ok, tool};
+use ephport_tests::{
+    Host, Protocol, Routed, SERVER_V4, Server, ephport, ephport_ok, host_with_uplink, seen,
+};
 use serde_json::Value;
 
 const LINE: &str = "--to-ports 49152-61000";
@@ -513,4 +515,31 @@ fn b6_summaries_name_the_table_of_an_uplink() {
     ok(&host, "ip route add 128.0.0.0/1 dev wg0");
     let out = ephport_ok(&host, &format!("apply {LINE} --dry-run"));
     assert!(out.contains("\n  out-interfaces  eth0, wg0 (two half routes)\n"), "{out}");
+}
+
+#[test]
+fn ports_of_bridges_are_warned_of_and_match_nothing() {
+    let net = Routed::new().unwrap();
+    if !is_able(&net.router, "ip link add br0 type bridge") {
+        return;
+    }
+    for line in [
+        "ip link set wan0 master br0",
+        "ip link set br0 up",
+        "ip addr del 203.0.113.1/24 dev wan0",
+        "ip addr add 203.0.113.1/24 dev br0",
+        "ip route replace default via 203.0.113.9",
+    ] {
+        ok(&net.router, line);
+    }
+    let _server = Server::start(&net.server, 443).unwrap();
+    let server = SocketAddr::new(SERVER_V4, 443);
+    let apply = |flags: &str| warning(&net.router, &format!("{LINE} --ipv4 {flags}"));
+    let expected =
+        "policy default: `wan0` is a port of br0, by which the host sends and receives: name br0";
+    assert_eq!(apply("-o wan0"), expected);
+    assert_eq!(seen(&net.client, Protocol::Udp, 40_000, server).port(), 40_000);
+    assert_eq!(apply("-o br0 --except-interface wan0"), expected);
+    let port = seen(&net.client, Protocol::Udp, 40_001, server).port();
+    assert!((49_152..=61_000).contains(&port), "{port}");
 }

@@ -179,7 +179,13 @@ fn document(source: SourceArgs) -> Result<Document, Failure> {
 }
 
 fn read_document(path: PathBuf) -> Result<Document, Failure> {
-    match File::open(&path).and_then(|mut file| read_text(&mut file)) {
+    let file = if path.as_os_str() == "-" {
+        // The caller of the command may have locked it.
+        io::stdin().as_fd().try_clone_to_owned().map(File::from)
+    } else {
+        File::open(&path)
+    };
+    match file.and_then(|mut file| read_text(&mut file)) {
         Ok(text) => {
             let files = FilesIn::directory_of(&path);
             Document::read(&text, &files).map_err(|source| Failure::File { path, source })

@@ -298,6 +298,15 @@ pub enum FlowError {
         /// What was written.
         text: Box<str>,
     },
+    /// No output interface after the destination.
+    #[error(
+        "{} has no output interface: write `oif NAME` after the destination, as `ip route get` prints it",
+        quoted(text)
+    )]
+    OutInterface {
+        /// What was written.
+        text: Box<str>,
+    },
     /// An end of the flow is not an address with a port.
     #[error(
         "{} is not an address with a port: \

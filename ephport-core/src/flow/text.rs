@@ -18,6 +18,11 @@ impl FromStr for Flow {
 
     fn from_str(text: &str) -> Result<Self, FlowError> {
         let words: Vec<_> = text.split_whitespace().collect();
+        if let [_, _, "->", _, more @ ..] = words.as_slice()
+            && more.first() != Some(&"oif")
+        {
+            return Err(FlowError::OutInterface { text: text.into() });
+        }
         let [protocol, source, "->", destination, "oif", out, more @ ..] = words.as_slice() else {
             return Err(FlowError::Shape { text: text.into() });
         };
@@ -129,6 +134,7 @@ mod tests {
             "tcp 10.0.0.1:1 -> [::1]:2 oif eth0",
             "tcp 10.0.0.1:0 -> 10.0.0.2:2 oif eth0",
             "tcp 10.0.0.1:1 10.0.0.2:2",
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2",
             "tcp 10.0.0.1 -> 10.0.0.2:2 oif eth0",
             "gre 10.0.0.1:1 -> 10.0.0.2:2 oif eth0",
             "icmp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0",
@@ -148,6 +154,7 @@ mod tests {
             "tcp 10.0.0.1:1 -> [::1]:2 oif eth0" => 10.0.0.1:1 and [::1]:2 are of two address families: expected both ends of one
             "tcp 10.0.0.1:0 -> 10.0.0.2:2 oif eth0" => 10.0.0.1:0 has port 0: expected 1 to 65535
             "tcp 10.0.0.1:1 10.0.0.2:2" => `tcp 10.0.0.1:1 10.0.0.2:2` is not a flow: expected one like tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif eth0 iif docker0
+            "tcp 10.0.0.1:1 -> 10.0.0.2:2" => `tcp 10.0.0.1:1 -> 10.0.0.2:2` has no output interface: write `oif NAME` after the destination, as `ip route get` prints it
             "tcp 10.0.0.1 -> 10.0.0.2:2 oif eth0" => `10.0.0.1` is not an address with a port: expected one like 172.17.0.2:40000 or [2001:db8::1]:40000
             "gre 10.0.0.1:1 -> 10.0.0.2:2 oif eth0" => gre has no ports to translate: expected tcp, udp, udplite, sctp, icmp or icmpv6
             "icmp 10.0.0.1:1 -> 10.0.0.2:2 oif eth0" => `10.0.0.2:2` is not an address: expected one like 203.0.113.9 as the destination of an echo request

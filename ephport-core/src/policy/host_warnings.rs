@@ -62,19 +62,34 @@ impl Subject<'_> {
         };
         let policy = self.policy.name();
         let warning = |pattern: &InterfacePattern, is_out: bool| {
-            let mut known = self.host.interfaces.iter().filter(|name| pattern.matches(name));
+            let known = self.host.interfaces.iter().filter(|name| pattern.matches(name));
+            let known: Vec<_> = known.collect();
             let (policy, pattern) = (policy.clone(), pattern.clone());
-            if !self.host.knows(&pattern) {
-                return Some(Warning::NoInterface { policy, pattern });
+            let Some(first) = known.first() else {
+                let near = self.host.near(&pattern);
+                return Some(Warning::NoInterface { policy, pattern, near });
+            };
+            if let Some(device) = self.host.device_of(first)
+                && known.iter().all(|name| self.host.device_of(name).is_some())
+            {
+                return Some(Warning::PortDevice { policy, pattern, device: device.clone() });
             }
-            let is_vrf = known.all(|name| self.host.vrfs.contains(name));
+            let is_vrf = known.iter().all(|name| self.host.vrfs.contains(name));
             (is_out && is_vrf).then_some(Warning::VrfDevice { policy, pattern })
+        };
+        let is_port = |pattern: &&InterfacePattern| match pattern {
+            InterfacePattern::Name(name) => self.host.device_of(name).is_some(),
+            InterfacePattern::Prefix(_) => false,
         };
         // An alternative name is as good as the name.
         let out = self.host.named(out);
         let comes_in = self.host.named(&self.scope().in_interfaces);
         let out = out.iter().filter_map(|pattern| warning(pattern, true));
-        out.chain(comes_in.iter().filter_map(|pattern| warning(pattern, false))).collect()
+        let comes_in = comes_in.iter().filter_map(|pattern| warning(pattern, false));
+        // Others need not exist.
+        let except = self.host.named(&self.scope().except_interfaces);
+        let except = except.iter().filter(is_port).filter_map(|pattern| warning(pattern, false));
+        out.chain(comes_in).chain(except).collect()
     }
 
     fn udplite(&self) -> Option<Warning> {

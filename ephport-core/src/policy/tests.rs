@@ -213,7 +213,8 @@ fn unusual_host() -> HostFacts {
     let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
     HostFacts {
         uplinks: names(&["eth0"]),
-        interfaces: names(&["br0", "eth0", "eth1", "red", "red-b"]),
+        interfaces: names(&["br0", "eth0", "eth1", "eth2", "red", "red-b"]),
+        port_devices: vec![("eth2".parse().unwrap(), "br0".parse().unwrap())],
         vrfs: names(&["red", "red-b"]),
         filtered_bridges: names(&["br0"]),
         alternative_names: vec![("tenants".parse().unwrap(), "red".parse().unwrap())],
@@ -244,6 +245,10 @@ fn warnings_of_a_host_name_cause_and_key() {
         "blocks = [\"10.0.0.1=203.0.113.15:1024-2047\", \"10.0.0.2=203.0.113.16:1024-2047\"]\n\
          out-interfaces = \"eth1\"\nprotocols = \"tcp\"",
         "to-ports = \"1024-2047\"\nprotocols = \"tcp\"\naddress = \"keep\"",
+        "to-ports = \"1024-2047\"\nprotocols = \"tcp\"\nout-interfaces = [\"eth2\", \"eth*\", \"ETH0\", \"eth1@if5\"]\n\
+         in-interfaces = [\"eth2\"]\nexcept-interfaces = [\"absent0\"]",
+        "to-ports = \"1024-2047\"\nprotocols = \"tcp\"\nout-interfaces = \"any\"\nexcept-interfaces = [\"eth2\"]\n\
+         except-destinations = \"10.0.0.0/8\"",
     ];
     expect![[r#"
         vrf-device: policy a: `red` is a VRF device, which sends nothing itself: name the interfaces in the VRF
@@ -262,6 +267,14 @@ fn warnings_of_a_host_name_cause_and_key() {
         no-address: policy a: no interface of this host has the address 203.0.113.16: replies arrive only if other hosts route it to this one
 
         private-sources: policy a: address = "keep" applies to private sources of other hosts too, and replies to these do not arrive from outside: use auto or masquerade, or origin = "local"
+
+        port-device: policy a: `eth2` is a port of br0, by which the host sends and receives: name br0
+        no-interface: policy a: no interface matches `ETH0` now; the policy applies to it as soon as one does. `eth0` exists
+        no-interface: policy a: no interface matches `eth1@if5` now; the policy applies to it as soon as one does. `eth1` exists
+        port-device: policy a: `eth2` is a port of br0, by which the host sends and receives: name br0
+        routed-networks: policy a: connections from other hosts to 10.0.0.0/16, 10.1.0.0/16, 10.2.0.0/16, 10.3.0.0/16, 10.4.0.0/16, 10.5.0.0/16, 10.6.0.0/16, 10.7.0.0/16, 3 more (own route by eth0) get an address of this host: except-destinations excludes networks that know the way back
+
+        port-device: policy a: `eth2` is a port of br0, by which the host sends and receives: name br0
     "#]].assert_eq(&cases.map(warnings).join("\n"));
 }
 

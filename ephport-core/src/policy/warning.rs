@@ -48,7 +48,8 @@ pub enum Warning {
     /// A pattern that covers no interface of the host now.
     #[error(
         "policy {policy}: no interface matches `{pattern}` now; the policy applies to it as soon as one \
-         does{}",
+         does{}{}",
+        near.as_ref().map(|name| format!(". `{name}` exists")).unwrap_or_default(),
         if pattern.to_string().contains(',') { ". The comma is a part of its name: write each interface as an item of its own" } else { "" }
     )]
     NoInterface {
@@ -56,6 +57,20 @@ pub enum Warning {
         policy: PolicyName,
         /// The pattern.
         pattern: InterfacePattern,
+        /// An interface that exists and may be meant.
+        near: Option<InterfaceName>,
+    },
+    /// A port of a bridge, bond or similar device as interface.
+    #[error(
+        "policy {policy}: `{pattern}` is a port of {device}, by which the host sends and receives: name {device}"
+    )]
+    PortDevice {
+        /// The policy.
+        policy: PolicyName,
+        /// The pattern.
+        pattern: InterfacePattern,
+        /// The device that the port belongs to.
+        device: InterfaceName,
     },
     /// UDP-Lite, which the kernel does not know.
     #[error(
@@ -182,6 +197,7 @@ impl Warning {
             Self::PrivateSources { .. } => "private-sources",
             Self::FilteredBridge { .. } => "filtered-bridge",
             Self::VrfDevice { .. } => "vrf-device",
+            Self::PortDevice { .. } => "port-device",
             Self::NoAddress { .. } => "no-address",
             Self::RemapExcludes { .. } => "remap-excludes",
             Self::UnseenForwards { .. } => "unseen-forwards",
@@ -201,6 +217,7 @@ impl Warning {
             | Self::PrivateSources { policy }
             | Self::FilteredBridge { policy, .. }
             | Self::VrfDevice { policy, .. }
+            | Self::PortDevice { policy, .. }
             | Self::NoAddress { policy, .. }
             | Self::RemapExcludes { policy, .. }
             | Self::UnseenForwards { policy, .. }

@@ -8,8 +8,8 @@ use super::list;
 use crate::netlink::{Attr, CodecError, NetlinkError, Reader, Socket};
 use crate::uapi::{
     ARPHRD_LOOPBACK, IFF_UP, IFLA_ALT_IFNAME, IFLA_BR_NF_CALL_IP6TABLES, IFLA_BR_NF_CALL_IPTABLES,
-    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_PROP_LIST, IFLA_VRF_TABLE,
-    RTM_GETLINK, RTM_NEWLINK,
+    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MASTER, IFLA_PROP_LIST,
+    IFLA_VRF_TABLE, RTM_GETLINK, RTM_NEWLINK,
 };
 
 /// Length of `struct ifinfomsg`.
@@ -28,6 +28,8 @@ pub(super) struct Link {
     pub(super) is_up: bool,
     /// Its kind, where policies depend on it.
     pub(super) kind: Kind,
+    /// The index of the bridge, bond or VRF that it is a port of.
+    pub(super) master: Option<u32>,
 }
 
 /// The kind of an interface (`IFLA_INFO_KIND`).
@@ -70,10 +72,12 @@ fn link(body: &[u8]) -> Result<Option<(u32, Link)>, CodecError> {
     let is_up = reader.u32_ne(WHAT)? & IFF_UP != 0;
     reader.slice(WHAT, IFINFOMSG_LEN - 12)?;
     let (mut name, mut alternative_names, mut kind) = (None, Vec::new(), Kind::Other);
+    let mut master = None;
     for attr in reader.attrs() {
         let attr = attr?;
         match attr.attribute_type {
             IFLA_IFNAME => name = Some(written(attr.value)),
+            IFLA_MASTER => master = Some(attr.u32_ne()?),
             IFLA_LINKINFO => kind = link_kind(&attr)?,
             IFLA_PROP_LIST => {
                 for attr in attr.nested() {
@@ -87,7 +91,8 @@ fn link(body: &[u8]) -> Result<Option<(u32, Link)>, CodecError> {
         }
     }
     let is_loopback = device_type == ARPHRD_LOOPBACK;
-    Ok(name.map(|name| (index, Link { name, alternative_names, is_loopback, is_up, kind })))
+    let link = name.map(|name| Link { name, alternative_names, is_loopback, is_up, kind, master });
+    Ok(link.map(|link| (index, link)))
 }
 
 /// The kind in an `IFLA_LINKINFO`.

@@ -71,6 +71,7 @@ pub fn facts() -> Result<HostFacts, NetlinkError> {
     facts.default_routes = default_routes(&links, &routes);
     facts.routed_networks = networks.collect();
     facts.local_networks = IpNet::aggregate(&local.into_iter().collect());
+    facts.port_devices = port_devices(&links);
     facts.vrfs = of_kind(&|kind| matches!(kind, Kind::Vrf(_)));
     facts.filtered_bridges = of_kind(
         &|kind| matches!(kind, Kind::Bridge { is_filtered } if is_filtered || is_filtering),
@@ -80,6 +81,18 @@ pub fn facts() -> Result<HostFacts, NetlinkError> {
     facts.udp_listeners = listeners(Protocol::Udp);
     facts.wireguard_ports = wireguard_ports(wireguards);
     Ok(facts)
+}
+
+/// The ports of devices but VRFs, through whose interfaces the host sends by itself.
+fn port_devices(links: &BTreeMap<u32, Link>) -> Vec<(InterfaceName, InterfaceName)> {
+    let device = |link: &Link| {
+        let device = links.get(&link.master?)?;
+        let is_vrf = matches!(device.kind, Kind::Vrf(_));
+        let names = (link.name.clone().ok()?, device.name.clone().ok()?);
+        (!is_vrf).then_some(names)
+    };
+    let devices: BTreeSet<_> = links.values().filter_map(device).collect();
+    devices.into_iter().collect()
 }
 
 /// The default routes of interfaces other than loopback whose names policies can express.

@@ -56,6 +56,7 @@ const FIXES: [(&str, &str); 33] = [
         "set the sysctls net.bridge.bridge-nf-call-iptables and \
                          net.bridge.bridge-nf-call-ip6tables to 0, unless other rules need them",
     ),
+    ("port-device", "name the device that it is a port of"),
     ("vrf-device", "name the interfaces in the VRF"),
     ("no-address", "add the address to an interface, or correct it"),
     ("server-port", "list the port in exempt-source-ports"),
