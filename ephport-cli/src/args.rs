@@ -188,7 +188,9 @@ Exit codes: 0 printed; 1 failure; 2 wrong arguments")]
 /// heading in the help ends with it.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SourceArgs {
-    /// Policy file, or `-` for standard input [default without policy flags: /etc/ephport/policy.toml]
+    /// Policy file [default without policy flags: /etc/ephport/policy.toml]
+    ///
+    /// `-` is standard input.
     #[arg(conflicts_with_all = PolicyArgs::flags())]
     pub(crate) file: Option<PathBuf>,
 

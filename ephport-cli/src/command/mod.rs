@@ -20,6 +20,7 @@ pub(crate) mod whose;
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use ephport_core::import::map_e::MapEInputError;

@@ -18,7 +18,7 @@ pub(super) fn fix(kind: &str) -> Option<&'static str> {
 }
 
 /// The kinds, each with its fix.
-const FIXES: [(&str, &str); 33] = [
+const FIXES: [(&str, &str); 34] = [
     // The table.
     ("not-installed", "run `ephport-nft apply`, or enable ephport-guard.service"),
     (
