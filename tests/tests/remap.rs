@@ -359,6 +359,24 @@ fn a_closed_connection_leaves_its_source_port_to_the_next() {
     }
 }
 
+#[test]
+fn connections_that_cannot_keep_their_port_are_reported() {
+    let net = Routed::new().unwrap();
+    let _server = Server::start(&net.server, PORT).unwrap();
+    let before = "apply --to-ports 62300-62310 --address masquerade";
+    assert_eq!(ephport(&net.router, before).err, "");
+    let to = SocketAddr::new(SERVER_V4, PORT);
+    let connect = || connect(Protocol::Tcp, SocketAddr::new(CLIENT_V4, 0), to).unwrap();
+    let _open = net.client.run(connect);
+    // These ports are only virtual now.
+    let applied = ephport(&net.router, &remap_flags("--enforce"));
+    assert_eq!(
+        applied.err,
+        "warning: 1 open connection ended: spread = remap sends other ports now\n"
+    );
+    assert_eq!(ephport(&net.router, &remap_flags("--enforce")).err, "");
+}
+
 /// A port of the virtual range of [`MAP_E`] that is no port of the set.
 const VIRTUAL: u16 = 62_400;
 

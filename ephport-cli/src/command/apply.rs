@@ -69,10 +69,19 @@ fn warnings(client: &mut Client, plan: &Plan, output: &mut Output<'_>) -> Vec<Wa
         let message = format!("open UDP connections of this host may be translated: {error}");
         found.push(Warning::new("open-connections", None, &message));
     }
+    found.extend(ended(client).map(|message| Warning::new("ended-connections", None, &message)));
     for warning in &found {
         output.message(Level::Warning, warning.kind(), None, warning.message());
     }
     found
+}
+
+/// The connections that the last change ended, as a sentence.
+pub(super) fn ended(client: &Client) -> Option<String> {
+    let (_, ended) = client.renumbered();
+    let connections = if ended == 1 { "connection" } else { "connections" };
+    let message = format!("{ended} open {connections} ended: spread = remap sends other ports now");
+    (ended > 0).then_some(message)
 }
 
 fn print(plan: &Plan, result: ApplyResult, output: &mut Output<'_>) {

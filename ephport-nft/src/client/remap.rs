@@ -150,13 +150,10 @@ impl<T: Transport> Client<T> {
     }
 }
 
-/// The ports of which conntrack sees others under the new table.
+/// The ports that one of the tables rewrites, in conntrack or on the wire.
 fn ports(old: &TableState, new: &TableState) -> BTreeSet<Port> {
-    let (old, new) = (Rewritten::of(old), Rewritten::of(new));
-    let mut ports = old.virtual_ports();
-    ports.extend(old.real_ports());
-    ports.extend(new.real_ports());
-    ports
+    let both = [old, new].map(Rewritten::of);
+    both.iter().flat_map(|table| [table.virtual_ports(), table.real_ports()]).flatten().collect()
 }
 
 /// A change from one table to another.
@@ -187,7 +184,10 @@ impl Change<'_> {
         let here = SocketAddr::new(sent.outside.ip(), real.get());
         let back = Flow::new(sent.protocol, sent.destination, here, interface.clone()).ok()?;
         let received = received_port(new, &back.with_in_interface(interface)).ok()?;
-        (received != Some(port)).then(|| (*connection, received.map(Port::get)))
+        // One on a port that is only virtual now cannot keep it.
+        let is_sent = |port: &Port| !is_translated || sent_port(new, &out, *port) == Ok(real);
+        let kept = received.filter(is_sent);
+        (kept != Some(port)).then(|| (*connection, kept.map(Port::get)))
     }
 }
 
