@@ -3,8 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use ephport_core::Document;
-use ephport_nft::client::{Undo, Undone};
+use ephport_core::{Document, Protocol};
+use ephport_nft::client::{OpenError, Undo, Undone};
+use ephport_nft::sock_diag::SockDiagError;
 use ephport_nft::{Applied, Client, Plan};
 
 use super::{Failure, document, plan, refuse_if_guarded, warn_of_journal};
@@ -66,8 +67,22 @@ fn warnings(client: &mut Client, plan: &Plan, output: &mut Output<'_>) -> Vec<Wa
         }
     };
     if let Some(error) = client.not_adopted() {
-        let message = format!("open UDP connections of this host may be translated: {error}");
-        found.push(Warning::new("open-connections", None, &message));
+        let is_sctp = |error: &OpenError| {
+            matches!(
+                error,
+                OpenError::Sockets(SockDiagError::NoModule { protocol: Protocol::Sctp })
+            )
+        };
+        let matches_sctp =
+            || plan.resolved.iter().any(|policy| policy.protocols.contains(Protocol::Sctp));
+        let message = if is_sctp(error) {
+            format!("open SCTP associations of this host may be translated or dropped: {error}")
+        } else {
+            format!("open UDP connections of this host may be translated: {error}")
+        };
+        if !is_sctp(error) || matches_sctp() {
+            found.push(Warning::new("open-connections", None, &message));
+        }
     }
     found.extend(ended(client).map(|message| Warning::new("ended-connections", None, &message)));
     for warning in &found {
