@@ -16,8 +16,15 @@ use crate::files::FilesIn;
 const TARGET: &str = "target";
 
 /// The order of the groups in the help.
-const GROUPS: [Group; 6] =
-    [Group::Target, Group::Ports, Group::Scope, Group::Selection, Group::Enforcement, Group::Name];
+const GROUPS: [Group; 7] = [
+    Group::Target,
+    Group::Ports,
+    Group::Scope,
+    Group::Selection,
+    Group::Timeouts,
+    Group::Enforcement,
+    Group::Name,
+];
 
 /// A policy in flags; `None` without a target.
 #[derive(Debug)]
@@ -82,7 +89,7 @@ fn argument(key: &'static Key, flag: &'static str) -> Arg {
     match key.kind {
         Kind::Switch => arg.action(ArgAction::SetTrue),
         Kind::Text => arg.value_name(key.placeholder).value_parser(AnyText(key)),
-        Kind::List => {
+        Kind::List | Kind::Table => {
             arg.value_name(key.placeholder).value_parser(AnyText(key)).action(ArgAction::Append)
         }
     }
@@ -159,7 +166,7 @@ fn texts<'a>(matches: &'a ArgMatches, key: &Key) -> Vec<&'a str> {
                 Vec::new()
             }
         }
-        (Flag::Name(_), Kind::Text | Kind::List) => {
+        (Flag::Name(_), Kind::Text | Kind::List | Kind::Table) => {
             let texts = matches.get_many::<String>(key.name);
             texts.map_or_else(Vec::new, |texts| texts.map(String::as_str).collect())
         }

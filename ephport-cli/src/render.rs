@@ -55,6 +55,9 @@ impl Block {
         for new in &policy.addresses {
             block.row("source address", address(*new));
         }
+        if !policy.timeouts.is_empty() {
+            block.row("timeouts", policy.timeouts.join("; "));
+        }
         if policy.enforces {
             block.row("enforcement", "packets with other source ports are dropped");
         }
@@ -104,6 +107,9 @@ fn rows(policy: &ResolvedPolicy) -> Vec<(&'static str, String)> {
     }
     if policy.pick_up == PickUp::Any {
         rows.push(("pick-up", "any: open TCP connections are translated too".into()));
+    }
+    if !policy.timeouts.is_empty() {
+        rows.push(("timeouts", timeouts(policy)));
     }
     if policy.enforce {
         rows.push(("enforcement", "packets with other source ports are dropped".into()));
@@ -177,6 +183,12 @@ fn ranges(ports: &PortSet) -> String {
     }
     let some = listed(ranges.iter().take(3));
     format!("{} ports in {} ranges: {some}, ...", ports.count(), ranges.len())
+}
+
+/// The timeouts, in seconds.
+fn timeouts(policy: &ResolvedPolicy) -> String {
+    let timers = policy.timeouts.iter();
+    listed(timers.map(|(timer, seconds)| format!("{timer} {seconds} s")))
 }
 
 /// What happens to the source address.

@@ -18,7 +18,7 @@ use crate::net::port_set::PortSet;
 use crate::net::protocol::Protocol;
 use crate::policy::scope::{Ipsec, Origin};
 use crate::policy::selection::{Distribution, PortSelection, Translation};
-use crate::policy::{Address, PickUp};
+use crate::policy::{Address, ConnectionTimeouts, PickUp};
 use crate::remap::Remap;
 use crate::resolve::{PermittedPorts, ResolvedPolicy};
 
@@ -326,7 +326,8 @@ impl ResolvedPolicy {
             if flow.protocol().has_ports() { self.spread } else { self.spread_of_ranges() };
         let distribution = Distribution::over(&ports, spread);
         let selection = PortSelection { flags: self.flags, distribution };
-        Decision::Translated(Translation { ports, keep, address, selection })
+        let translation = Translation::new(ports, keep, address, selection);
+        Decision::Translated(translation.with_timeouts(self.timeouts_of(flow)))
     }
 
     fn remapped(&self, remap: &Remap, flow: &Flow) -> Decision {
@@ -340,12 +341,15 @@ impl ResolvedPolicy {
         let is_kept = self.flags.keep_permitted_ports() && range.contains(port);
         let is_rewritten = ports != range.into();
         let distribution = is_rewritten.then_some(Distribution::Remap);
-        Decision::Translated(Translation {
-            ports,
-            keep: is_kept.then_some(port),
-            address: self.address_of(flow),
-            selection: PortSelection { flags: self.flags, distribution },
-        })
+        let keep = is_kept.then_some(port);
+        let selection = PortSelection { flags: self.flags, distribution };
+        let translation = Translation::new(ports, keep, self.address_of(flow), selection);
+        Decision::Translated(translation.with_timeouts(self.timeouts_of(flow)))
+    }
+
+    /// The timeouts of a connection that the policy translates.
+    fn timeouts_of(&self, flow: &Flow) -> ConnectionTimeouts {
+        self.timeouts.of(flow.protocol(), Port::new(flow.destination().port()).ok())
     }
 }
 

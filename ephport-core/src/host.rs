@@ -33,6 +33,9 @@ pub struct HostFacts {
     pub udplite: Option<bool>,
     /// Whether the kernel has IPsec; `None` if that is unknown. Without it, no packet is protected.
     pub ipsec: Option<bool>,
+    /// Whether the kernel can assign timeouts to connections (`ct timeout` of nft,
+    /// CONFIG_NF_CONNTRACK_TIMEOUT); `None` if that is unknown.
+    pub timeouts: Option<bool>,
     /// The addresses of this host that are valid outside whatever the output interface: those of loopback
     /// and dummy interfaces, and those of other interfaces without a default route that are not in
     /// [`PRIVATE_NETWORKS`](crate::decision::PRIVATE_NETWORKS); sorted.

@@ -157,6 +157,7 @@ pub use policy::file::{
 pub use policy::name::NameError;
 pub use policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
 pub use policy::selection::{Distribution, NatFlags, PortSelection, Translation};
+pub use policy::timeouts::{ConnectionTimeouts, TimeoutError, TimeoutState, Timeouts, Timer};
 pub use policy::value::ValueError;
 pub use policy::warning::Warning;
 pub use policy::{

@@ -15,6 +15,7 @@ use crate::net::port_set::PortSet;
 use crate::net::protocol::{Protocol, Protocols};
 use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
 use crate::policy::selection::{Distribution, NatFlags};
+use crate::policy::timeouts::Timeouts;
 use crate::policy::warning::overlaps;
 use crate::policy::{
     Address, ExpectedConnections, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target,
@@ -80,6 +81,8 @@ pub struct ResolvedPolicy {
     pub kept_sources: Vec<IpAddr>,
     /// The packets of a TCP connection from which translation may start.
     pub pick_up: PickUp,
+    /// The timeouts of the connections that are translated.
+    pub timeouts: Timeouts,
     /// Whether packets with another source port are dropped.
     pub enforce: bool,
     /// What enforcement does to connections that were open when the policy was first applied.
@@ -172,6 +175,7 @@ impl Policy {
             address,
             kept_sources,
             pick_up: spec.pick_up,
+            timeouts: spec.timeouts_on(host),
             enforce: spec.enforce,
             open_connections: spec.open_connections,
             expected_connections: spec.expected_connections,
@@ -278,6 +282,14 @@ impl PolicySpec {
     #[must_use]
     pub fn remaps(&self) -> bool {
         self.spread == Some(Distribution::Remap)
+    }
+
+    /// The timeouts on a host: without those of the default where the kernel has no timeouts of connections.
+    fn timeouts_on(&self, host: &HostFacts) -> Timeouts {
+        match (&self.timeouts, host.timeouts) {
+            (None, Some(false)) => Timeouts::default(),
+            _ => self.timeouts(),
+        }
     }
 
     /// The ports that [`Distribution::Remap`] cannot use: connections have them that are not translated, or

@@ -25,6 +25,7 @@ use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
 use crate::policy::selection::{Distribution, NatFlags};
 use crate::policy::{
     Address, ExpectedConnections, OpenConnections, PickUp, Policy, PolicyName, PolicySpec, Target,
+    Timeouts,
 };
 
 /// Any port; the ends of the privileged, the ephemeral and the whole range come often.
@@ -247,13 +248,38 @@ pub fn wide_policies() -> impl Strategy<Value = Policy> {
 pub fn specs() -> impl Strategy<Value = PolicySpec> {
     let open = prop::sample::select(OpenConnections::ALL.to_vec());
     let expected = prop::sample::select(ExpectedConnections::ALL.to_vec());
-    (specs_with(wide_scopes()), open, expected).prop_map(
-        |(spec, open_connections, expected_connections)| PolicySpec {
+    (specs_with(wide_scopes()), open, expected, timeouts()).prop_map(
+        |(spec, open_connections, expected_connections, timeouts)| PolicySpec {
+            timeouts,
             open_connections,
             expected_connections,
             ..spec
         },
     )
+}
+
+/// Any timeouts, mostly the default; for single ports those that [`ports`] has often.
+pub fn timeouts() -> impl Strategy<Value = Option<Timeouts>> {
+    let timers = [
+        "udp-unreplied",
+        "udp-replied",
+        "tcp-syn-sent",
+        "tcp-time-wait",
+        "tcp-close",
+        "udp-1-unreplied",
+        "udp-2-replied",
+        "udp-1024-unreplied",
+        "udp-65535-replied",
+    ];
+    let timers = prop::sample::subsequence(timers.to_vec(), 0..=5);
+    let some = (timers, 1..=Timeouts::MAX_SECONDS).prop_filter_map("never", |(timers, seconds)| {
+        let timers = timers.iter().zip(0u32..);
+        let each = timers.map(|(timer, at)| {
+            Some((timer.parse().ok()?, (seconds + at / 2).min(Timeouts::MAX_SECONDS)))
+        });
+        Timeouts::new(each.collect::<Option<Vec<_>>>()?).ok()
+    });
+    prop::option::weighted(0.4, some)
 }
 
 fn policies_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = Policy> {
@@ -286,6 +312,7 @@ fn specs_with(scopes: impl Strategy<Value = Scope>) -> impl Strategy<Value = Pol
             per_source_stable: stable && matches!(spread, None | Some(Distribution::Hash)),
             address,
             pick_up,
+            timeouts: None,
             enforce,
             open_connections: OpenConnections::Keep,
             expected_connections: ExpectedConnections::Pass,

@@ -13,16 +13,16 @@ use crate::client::Event;
 use crate::compile::compile;
 use crate::interpret::{self, Packet};
 use crate::netlink::{Ack, CodecError, Header, Message, Messages, NfGenMsg, Writer};
-use crate::nftables::{Chain, Elements, Generation, Rule, SetSpec, Table};
+use crate::nftables::{Chain, CtTimeout, Elements, Generation, Rule, SetSpec, Table};
 use crate::plan::diff::changes;
 use crate::plan::drift::{drift, evident};
 use crate::table::layout::POSTROUTING;
 use crate::table::layout::{FAMILY, TABLE};
 use crate::table::{Set, TableState};
 use crate::uapi::{
-    IPPROTO_AH, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM,
-    NFT_MSG_NEWTABLE, NFTA_GEN_ID, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_ERROR, NLMSGERR_ATTR_MSG,
-    NLMSGERR_ATTR_OFFS,
+    IPPROTO_AH, NFT_MSG_NEWCHAIN, NFT_MSG_NEWOBJ, NFT_MSG_NEWRULE, NFT_MSG_NEWSET,
+    NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE, NFTA_GEN_ID, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_ERROR,
+    NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS,
 };
 
 /// What a target calls.
@@ -124,6 +124,7 @@ fn gathered(bytes: &[u8]) -> TableState {
             Some(NFT_MSG_NEWSET) => ruleset
                 .sets
                 .extend(SetSpec::decode(body).map(|spec| Set { spec, elements: Vec::new() })),
+            Some(NFT_MSG_NEWOBJ) => ruleset.timeouts.extend(CtTimeout::decode(body)),
             Some(NFT_MSG_NEWSETELEM) => {
                 let last = ruleset.sets.last_mut();
                 if let (Some(filled), Ok(read)) = (last, Elements::decode(body)) {

@@ -8,10 +8,12 @@ use proptest::prelude::*;
 use crate::netlink::Writer;
 use crate::nftables::expr::{
     Bitwise, Byteorder, Cmp, CmpOp, Counter, Ct, Data, Expr, Fib, Hash, Immediate, Lookup, Masq,
-    Meta, Nat, Numgen, Opaque, Payload, PayloadWrite, Range, RangeOp, Register, Rt, Verdict,
+    Meta, Nat, Numgen, ObjRef, Opaque, Payload, PayloadWrite, Range, RangeOp, Register, Rt,
+    Verdict,
 };
 use crate::nftables::{
-    Chain, Element, Elements, Hook, RawAttr, Rule, SetDescription, SetSpec, Table,
+    Chain, CtTimeout, Element, Elements, Hook, RawAttr, Rule, SetDescription, SetSpec, Table,
+    TimeoutData, TimeoutType, TimeoutValues,
 };
 
 /// The name of a table, chain or the like.
@@ -100,6 +102,7 @@ pub fn exprs() -> impl Strategy<Value = Expr> {
         ),
         (registers(), data()).prop_map(|(dreg, data)| Immediate { dreg, data }.into()),
         any::<(u64, u64)>().prop_map(|(bytes, packets)| Counter { bytes, packets }.into()),
+        (any::<u32>(), names()).prop_map(|(object_type, name)| ObjRef { object_type, name }.into()),
         (registers(), any::<(u32, u32)>()).prop_map(|(dreg, (result, flags))| Fib {
             dreg,
             result,
@@ -216,6 +219,17 @@ pub fn chains() -> impl Strategy<Value = Chain> {
             other,
         },
     )
+}
+
+/// Any timeouts of connections.
+pub fn timeouts() -> impl Strategy<Value = CtTimeout> {
+    let values = vec((1..12u16, any::<u32>()), 0..11).prop_map(TimeoutValues);
+    let data = (any::<Option<u16>>(), any::<u8>(), values)
+        .prop_map(|(l3proto, l4proto, values)| TimeoutData { l3proto, l4proto, values });
+    let place = (any::<u8>(), names(), names(), any::<Option<u64>>());
+    (place, option::of(data), other()).prop_map(|((family, table, name, handle), data, other)| {
+        CtTimeout { family, table, name, handle, object_type: TimeoutType, data, other }
+    })
 }
 
 /// Any rule.

@@ -159,6 +159,10 @@ pub const NFTA_GEN_PROC_NAME: u16 = 3;
 pub const NFTA_OBJ_TABLE: u16 = 1;
 pub const NFTA_OBJ_NAME: u16 = 2;
 pub const NFTA_OBJ_TYPE: u16 = 3;
+pub const NFTA_OBJ_DATA: u16 = 4;
+pub const NFTA_OBJ_USE: u16 = 5;
+pub const NFTA_OBJ_HANDLE: u16 = 6;
+pub const NFTA_OBJ_PAD: u16 = 7;
 pub const NFT_OBJECT_COUNTER: u32 = 1;
 pub const NFT_OBJECT_QUOTA: u32 = 2;
 pub const NFT_OBJECT_CT_HELPER: u32 = 3;
@@ -169,6 +173,11 @@ pub const NFT_OBJECT_CT_TIMEOUT: u32 = 7;
 pub const NFT_OBJECT_SECMARK: u32 = 8;
 pub const NFT_OBJECT_CT_EXPECT: u32 = 9;
 pub const NFT_OBJECT_SYNPROXY: u32 = 10;
+pub const NFTA_CT_TIMEOUT_L3PROTO: u16 = 1;
+pub const NFTA_CT_TIMEOUT_L4PROTO: u16 = 2;
+pub const NFTA_CT_TIMEOUT_DATA: u16 = 3;
+pub const NFTA_OBJREF_IMM_TYPE: u16 = 1;
+pub const NFTA_OBJREF_IMM_NAME: u16 = 2;
 pub const NFTA_FLOWTABLE_TABLE: u16 = 1;
 pub const NFTA_FLOWTABLE_NAME: u16 = 2;
 
@@ -397,6 +406,13 @@ pub const CTA_STATS_DROP: u16 = 10;
 pub const CTA_STATS_EARLY_DROP: u16 = 11;
 pub const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 pub const CTA_STATS_GLOBAL_MAX_ENTRIES: u16 = 2;
+
+// linux/netfilter/nfnetlink_cttimeout.h
+pub const CTA_TIMEOUT_TCP_SYN_SENT: u16 = 1;
+pub const CTA_TIMEOUT_TCP_TIME_WAIT: u16 = 7;
+pub const CTA_TIMEOUT_TCP_CLOSE: u16 = 8;
+pub const CTA_TIMEOUT_UDP_UNREPLIED: u16 = 1;
+pub const CTA_TIMEOUT_UDP_REPLIED: u16 = 2;
 
 // linux/netfilter/nf_conntrack_tcp.h
 pub const TCP_CONNTRACK_NONE: u8 = 0;

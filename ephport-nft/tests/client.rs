@@ -2,13 +2,14 @@
 
 mod scripted;
 
+use ephport_core::{HostFacts, MapE, Policy, PortRange};
 use ephport_nft::Errno;
 use ephport_nft::netlink::{NetlinkError, Transport};
 use ephport_nft::nftables::expr::{Expr, Immediate, Lookup, Payload, Register, Verdict};
 use ephport_nft::nftables::{Comment, Rule};
 use ephport_nft::table::layout::{TABLE, TableId};
 use ephport_nft::table::{Set, SetName};
-use ephport_nft::{Applied, Client, Error, Installed, TableState};
+use ephport_nft::{Applied, Client, Error, Installed, Plan, TableState};
 use expect_test::expect;
 use scripted::{BatchFault, Kernel, ListFault, ruleset};
 
@@ -278,6 +279,38 @@ fn endless_dump_times_out() {
     }
     let error = Client::with_transport(Mute).installed().unwrap_err();
     assert_eq!(error.to_string(), "the kernel did not answer a netlink request within 10 s");
+}
+
+/// The answers of kernels to the question whether they can assign timeouts to connections.
+#[test]
+fn default_timeouts_depend_on_the_kernel() {
+    let fails = |at: u32, errno| BatchFault::Fails { at: vec![(at, errno)], acked: false };
+    for (fault, timeouts, warnings) in [
+        (fails(2, Errno::ENOENT), Some(false), &["no-timeouts"][..]),
+        (fails(2, Errno::EOPNOTSUPP), Some(false), &["no-timeouts"]),
+        (fails(4, Errno::ENOENT), Some(false), &["no-timeouts"]),
+        (fails(5, Errno::ENOENT), Some(true), &[]),
+        (fails(0, Errno::EPERM), None, &[]),
+    ] {
+        let map_e: MapE = "psid=52,psid-len=8,offset=4".parse().unwrap();
+        let policy = Policy::to(map_e).out_any().build().unwrap();
+        let mut scripted = Kernel { batch_faults: [fault].into(), ..Kernel::default() };
+        let mut client = Client::with_transport(&mut scripted);
+        let facts = client.complete(HostFacts::default(), std::slice::from_ref(&policy));
+        assert_eq!(facts.timeouts, timeouts);
+        let plan = Plan::new([&policy], &facts).unwrap();
+        assert_eq!(plan.table.timeouts.is_empty(), timeouts == Some(false));
+        let found: Vec<_> = plan.warnings.iter().map(ephport_core::Warning::name).collect();
+        assert_eq!(found, warnings);
+        assert_eq!(scripted.ruleset, None);
+    }
+    // A policy without such a default asks for nothing, and one with timeouts of its own needs them.
+    let range: PortRange = "49152-61000".parse().unwrap();
+    let policy = Policy::to(range).out_any().with("timeouts", ["tcp-close=3"]).build().unwrap();
+    let mut scripted = Kernel::default();
+    let mut client = Client::with_transport(&mut scripted);
+    let facts = client.complete(HostFacts::default(), std::slice::from_ref(&policy));
+    assert_eq!((facts.timeouts, scripted.batches), (None, 0));
 }
 
 /// The answers of kernels to the question whether a table may be owned and outlive its owner.

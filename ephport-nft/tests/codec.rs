@@ -4,8 +4,8 @@
 use ephport_core::{Family, PortRange};
 use ephport_nft::netlink::{CodecError, Header, Messages, Reader, Writer};
 use ephport_nft::nftables::expr::{Expr, Lookup, Nat, Verdict};
-use ephport_nft::nftables::{Chain, Element, Elements, Rule, SetSpec, Table};
-use ephport_nft::strategies::{chains, element_lists, exprs, rules, sets, tables};
+use ephport_nft::nftables::{Chain, CtTimeout, Element, Elements, Rule, SetSpec, Table};
+use ephport_nft::strategies::{chains, element_lists, exprs, rules, sets, tables, timeouts};
 use ephport_nft::table::{Set, SetName};
 use ephport_nft::uapi::{
     NF_NAT_RANGE_PROTO_SPECIFIED, NFTA_CHAIN_PAD, NFTA_COUNTER_PAD, NFTA_LIST_ELEM, NFTA_RULE_PAD,
@@ -45,6 +45,11 @@ proptest! {
     #[test]
     fn rules_(rule in rules()) {
         prop_assert_eq!(Rule::decode(&encoded(|w| rule.encode(w))), Ok(rule));
+    }
+
+    #[test]
+    fn timeouts_(object in timeouts()) {
+        prop_assert_eq!(CtTimeout::decode(&encoded(|w| object.encode(w))), Ok(object));
     }
 
     #[test]

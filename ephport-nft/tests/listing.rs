@@ -70,6 +70,49 @@ fn one_range_and_its_enforcement() {
     assert_eq!(unsigned(&listing(policy)), expected);
 }
 
+#[test]
+fn timeouts_are_assigned_before_translation() {
+    let policy = r#"
+        families = ["ipv4"]
+        map-e = "psid=1,psid-len=1,offset=0"
+        destination-ports = "53,443"
+        timeouts = { udp-unreplied = 60, udp-53-replied = 2, udp-80-replied = 2, tcp-close = 5 }
+    "#;
+    let expected = r#"table inet ephport {
+	comment "ephport-nft"
+	ct timeout a/tcp.close-5 {
+		protocol tcp
+		l3proto inet
+		policy = { close : 5 }
+	}
+
+	ct timeout a/udp.unreplied-60 {
+		protocol udp
+		l3proto inet
+		policy = { unreplied : 60 }
+	}
+
+	ct timeout a/udp.unreplied-60.replied-2 {
+		protocol udp
+		l3proto inet
+		policy = { unreplied : 60, replied : 2 }
+	}
+
+	chain postrouting {
+		type nat hook postrouting priority srcnat - 10; policy accept;
+		fib daddr type multicast return
+		fib daddr . oif type broadcast return
+		iif 0 fib saddr type != local return
+		rt ipsec exists return
+		oifname "eth0" meta nfproto ipv4 meta l4proto tcp tcp flags & (fin | syn | rst | ack) == syn th dport { 53, 443 } th sport 1024-65535 ct timeout set "a/tcp.close-5" counter packets 0 bytes 0 masquerade to :32768-65535 comment "a"
+		oifname "eth0" meta nfproto ipv4 meta l4proto udp th dport 53 th sport 1024-65535 ct timeout set "a/udp.unreplied-60.replied-2" counter packets 0 bytes 0 masquerade to :32768-65535 comment "a"
+		oifname "eth0" meta nfproto ipv4 meta l4proto udp th dport { 53, 443 } th sport 1024-65535 ct timeout set "a/udp.unreplied-60" counter packets 0 bytes 0 masquerade to :32768-65535 comment "a"
+	}
+}
+"#;
+    assert_eq!(unsigned(&listing(policy)), expected);
+}
+
 /// The chain of the default address for a policy with these lines, where 198.51.100.1 is on loopback.
 fn address_chain(lines: &str) -> Option<String> {
     let text = format!(

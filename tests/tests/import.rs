@@ -1,6 +1,7 @@
 //! `import`: other people's rules as a policy file.
 
 use ephport_cli::Exit;
+use ephport_core::{Family, Imported};
 use ephport_tests::tool::{binary, ok, tool};
 use ephport_tests::{CommandOutput, Host, PolicyFile, ephport, ephport_ok, ephport_with_input};
 use serde_json::{Value, json};
@@ -19,6 +20,20 @@ fn applied(policies: &str) -> String {
 fn import(what: &str, input: &str) -> CommandOutput {
     let host = Host::new("host").unwrap();
     ephport_with_input(&host, &format!("import {what}"), input.as_bytes())
+}
+
+#[test]
+fn timeouts_of_rules_are_named() {
+    let text = "*raw\n-A OUTPUT -p udp --dport 53 -j CT --timeout dns\n\
+                -A PREROUTING -p udp --dport 53 -j CT --timeout other\nCOMMIT\n\
+                *nat\n-A POSTROUTING -p udp -j MASQUERADE --to-ports 1024-2000\nCOMMIT\n";
+    let imported = Imported::parse(text, Some(Family::Ipv4));
+    assert_eq!(imported.policies.len(), 1);
+    let notes: Vec<_> = imported.notes.iter().map(ToString::to_string).collect();
+    let note = "line 2: the timeouts `dns` are not imported: `timeouts` of a policy assigns some";
+    assert_eq!(notes, [note]);
+    let notrack = Imported::parse("iptables -t raw -A OUTPUT -j CT --notrack", None);
+    assert!(!notrack.notes.iter().any(|note| note.name() == "timeouts"));
 }
 
 #[test]

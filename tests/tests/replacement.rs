@@ -143,6 +143,9 @@ fn pairs(key: &str) -> Option<Pairs> {
             "\"203.0.113.1\"",
             "\"2001:db8:2::1\"",
         ]),
+        "timeouts" => {
+            values(&["", "{ udp-unreplied = 90 }", "{ udp-80-replied = 200, tcp-close = 20 }"])
+        }
         "pick-up" => values(&["\"opening\"", "\"any\""]),
         "open-connections" => values(&["\"keep\"", "\"drop\""]),
         "expected-connections" => values(&["\"pass\"", "\"drop\""]),

@@ -32,7 +32,7 @@ fn every_constant_equals_the_headers() {
          #include <linux/netfilter/nfnetlink.h>\n#include <linux/netfilter/nf_tables.h>\n\
          #include <linux/netfilter/nf_nat.h>\n\
          #include <linux/netfilter/nfnetlink_conntrack.h>\n\
-         #include <linux/netfilter/nf_conntrack_tcp.h>\n#include <linux/netfilter/nf_conntrack_sctp.h>\n#include <linux/inet_diag.h>\n\
+         #include <linux/netfilter/nf_conntrack_tcp.h>\n#include <linux/netfilter/nf_conntrack_sctp.h>\n#include <linux/inet_diag.h>\n#include <linux/netfilter/nfnetlink_cttimeout.h>\n\
          #include <linux/netfilter/nf_tables_compat.h>\n#include <linux/netfilter/xt_CT.h>\n#include <linux/netfilter/xt_tcpudp.h>\n#include <linux/netfilter/xt_multiport.h>\n#include <linux/genetlink.h>\n#include <linux/wireguard.h>\n#include <linux/icmp.h>\n#include <linux/icmpv6.h>\n#include <linux/sock_diag.h>\n#include <linux/xfrm.h>\n#include <netinet/tcp.h>\n",
     );
     for (name, value) in names.iter().filter(|(name, _)| !NEWER.contains(&name.as_str())) {

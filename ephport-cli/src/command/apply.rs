@@ -56,10 +56,16 @@ pub(crate) fn run(args: ApplyArgs, output: &mut Output<'_>) -> Result<Exit, Fail
     Ok(Exit::Success)
 }
 
-/// Warns of rules of other tables that make the policies void, and of connections that are not
+/// Warns of rules of other tables that make the policies void or assign timeouts too, and of connections that are not
 /// considered. The kernel is as desired by now, whatever happens here.
 fn warnings(client: &mut Client, plan: &Plan, output: &mut Output<'_>) -> Vec<Warning> {
-    let mut found = match client.interferences(&plan.facts) {
+    let others = client.interferences(&plan.facts).and_then(|mut others| {
+        if !plan.table.timeouts.is_empty() {
+            others.extend(client.timeout_conflicts(&plan.facts)?);
+        }
+        Ok(others)
+    });
+    let mut found = match others {
         Ok(others) => others.iter().map(|other| Warning::new(other.name(), None, other)).collect(),
         Err(error) => {
             let message = format!("cannot read the rules of other tables: {}", Advised(&error));

@@ -71,6 +71,9 @@ impl Examination {
         if is_remapped || policies.iter().any(|policy| policy.spec().remaps()) {
             client.read_forwards(&mut facts)?;
         }
+        if let Some(document) = document {
+            facts = client.complete(facts, document.policies());
+        }
         let observed = Observed::read(&mut client)?;
         let (mut found, mut warnings) = (Vec::new(), Vec::new());
         let plan = match document.map(|document| Plan::new(document.policies(), &facts)) {
@@ -86,6 +89,10 @@ impl Examination {
         found.extend(client.interferences(&facts)?.iter().map(interference));
         match &plan {
             Some(plan) => {
+                if !plan.table.timeouts.is_empty() {
+                    let others = client.timeout_conflicts(&facts)?;
+                    found.extend(others.iter().map(interference));
+                }
                 match kernel(plan) {
                     Ok(finding) => found.extend(finding),
                     Err(error) => warnings.push(not_checked(&error)),

@@ -1,6 +1,8 @@
 //! `ephport-nft explain`
 
-use ephport_core::{Effect, ExpectedConnections, Flow, OpenConnections, Port};
+use std::collections::BTreeMap;
+
+use ephport_core::{ConnectionTimeouts, Effect, ExpectedConnections, Flow, OpenConnections, Port};
 use ephport_nft::{Client, Explanation, Plan, host, plan};
 
 use super::{Failure, document, plan};
@@ -59,6 +61,10 @@ fn print(asked: &Flow, explanation: &Explanation<'_>, output: &mut Output<'_>) {
             let (name, text) = (&matched.policy.name, translated(flow, &matched.translation));
             writeln!(output, "  policy {name}: {text}");
             writeln!(output, "  source address: {}", render::address(matched.translation.address));
+            let timeouts = &matched.translation.timeouts;
+            if !timeouts.is_empty() {
+                writeln!(output, "  timeouts: {timeouts}");
+            }
         }
         None => writeln!(
             output,
@@ -120,6 +126,10 @@ fn program(flow: &Flow, effect: &Effect) -> String {
     }
 }
 
+fn timeouts(timeouts: &ConnectionTimeouts) -> BTreeMap<String, u32> {
+    timeouts.states().iter().map(|(state, seconds)| (state.name().into(), *seconds)).collect()
+}
+
 fn explain(explanation: &Explanation<'_>, warnings: Vec<Warning>) -> Explain {
     let Explanation { flow, evaluation, trails, enforcement, agrees, .. } = explanation;
     let translation = evaluation.matched.as_ref().map(|matched| Translation {
@@ -127,6 +137,7 @@ fn explain(explanation: &Explanation<'_>, warnings: Vec<Warning>) -> Explain {
         ports: ports(&matched.translation.ports),
         keep: matched.translation.keep.map(Port::get),
         address: matched.translation.address.to_string(),
+        timeouts: timeouts(&matched.translation.timeouts),
     });
     let non_match = |other: &ephport_core::NonMatch<'_>| NonMatch {
         policy: other.policy.name.to_string(),

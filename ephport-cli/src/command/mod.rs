@@ -224,9 +224,17 @@ fn plan_on(
     facts: &HostFacts,
     output: &mut Output<'_>,
 ) -> Result<Plan, Failure> {
-    let plan = Plan::new(document.policies(), facts)?;
+    let plan = Plan::new(document.policies(), &completed(facts.clone(), document))?;
     plan.warnings.iter().for_each(|warning| output.warn(warning));
     Ok(plan)
+}
+
+/// The facts with those of the kernel that the policies depend on; without the privilege to ask, as they are.
+fn completed(facts: HostFacts, document: &Document) -> HostFacts {
+    match Client::open() {
+        Ok(mut client) => client.complete(facts, document.policies()),
+        Err(_) => facts,
+    }
 }
 
 /// Standard input as text.

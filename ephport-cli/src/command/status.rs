@@ -40,6 +40,7 @@ pub(crate) fn run(args: &StatusArgs, output: &mut Output<'_>) -> Result<Exit, Fa
         status: &status,
         policy: &policy,
     };
+    warn_of_timeouts(&status, &mut client, &facts, output)?;
     if plan.is_none() {
         for warning in &absent_addresses(&status, &facts) {
             output.warn(warning);
@@ -52,6 +53,23 @@ pub(crate) fn run(args: &StatusArgs, output: &mut Output<'_>) -> Result<Exit, Fa
     }
     let is_effective = report.state() == document::State::Intact;
     Ok(if is_effective { Exit::Success } else { Exit::Differs })
+}
+
+/// Warns of rules of other tables that assign timeouts to connections, as the installed table does.
+fn warn_of_timeouts(
+    status: &Status,
+    client: &mut Client,
+    facts: &HostFacts,
+    output: &mut Output<'_>,
+) -> Result<(), Failure> {
+    if let Installed::Ours { ruleset: table, .. } = &status.installed
+        && !table.timeouts.is_empty()
+    {
+        for other in client.timeout_conflicts(facts)? {
+            output.message(Level::Warning, other.name(), None, &other.to_string());
+        }
+    }
+    Ok(())
 }
 
 /// The connections that found no free port, if the table is installed and conntrack counts them.

@@ -21,6 +21,8 @@ pub(crate) use parts::{
     Difference, OpenConnections, PolicyDocument, PolicyStatus, PortRange, RuleDocument, Step,
     ports, rules,
 };
+use std::collections::BTreeMap;
+
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
@@ -386,6 +388,9 @@ pub(crate) struct Translation {
     pub(crate) keep: Option<u16>,
     /// `masquerade`, `keep` or the new source address.
     pub(crate) address: String,
+    /// The timeouts that are not those of the host, in seconds by nft's names of states, like
+    /// `{"unreplied": 2}`.
+    pub(crate) timeouts: BTreeMap<String, u32>,
 }
 
 /// A policy that does not translate a connection.

@@ -1,5 +1,7 @@
 //! Parts of several documents.
 
+use std::collections::BTreeMap;
+
 use ephport_core::{
     DefaultRoute, Distribution, Families, Interfaces, PermittedPorts, PolicyName, PortSet,
     Protocol, ResolvedPolicy,
@@ -90,6 +92,9 @@ pub(crate) struct PolicyDocument {
     virtual_range: Option<PortRange>,
     /// The TCP packets that a connection can start with: `opening` or `any`.
     pick_up: String,
+    /// The timeouts of translated connections that are not those of the host, in seconds, like
+    /// `{"udp-53-replied": 2}`.
+    timeouts: BTreeMap<String, u32>,
     /// Whether packets with other source ports are dropped.
     enforce: bool,
     /// Enforcement on connections that were open when the policy was applied: `keep` or `drop`.
@@ -166,6 +171,7 @@ impl From<&ResolvedPolicy> for PolicyDocument {
             address,
             kept_sources,
             pick_up,
+            timeouts,
             enforce,
             open_connections,
             expected_connections,
@@ -203,6 +209,10 @@ impl From<&ResolvedPolicy> for PolicyDocument {
                 .as_ref()
                 .and_then(|remap| ports(&remap.virtual_range().into()).pop()),
             pick_up: pick_up.name().into(),
+            timeouts: timeouts
+                .iter()
+                .map(|(timer, seconds)| (timer.to_string(), seconds))
+                .collect(),
             enforce: *enforce,
             open_connections: open_connections.name().into(),
             expected_connections: expected_connections.name().into(),

@@ -1,5 +1,6 @@
 //! The schema of the policy file, with its keys as JSON has them, from the table of keys.
 
+use ephport_core::Timeouts;
 use ephport_core::policy::key::{Group, Key, Kind};
 use ephport_core::policy::keys::KEYS;
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -50,13 +51,22 @@ fn property(key: &Key) -> Value {
         Kind::List => json!({
             "anyOf": [text(key), { "type": "array", "items": text(key) }],
         }),
+        Kind::Table => json!({
+            "anyOf": [text(key), {
+                "type": "object",
+                "minProperties": 1,
+                "additionalProperties": {
+                    "type": "integer", "minimum": 1, "maximum": Timeouts::MAX_SECONDS,
+                },
+            }],
+        }),
         Kind::Text => text(key),
     };
     schema["description"] = key.help.into();
     if !key.default.is_empty() {
         schema["default"] = match key.kind {
             Kind::Switch => (key.default == "true").into(),
-            Kind::List | Kind::Text => key.default.into(),
+            Kind::List | Kind::Table | Kind::Text => key.default.into(),
         };
     }
     schema

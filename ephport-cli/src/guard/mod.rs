@@ -313,6 +313,7 @@ impl<'a, 'b> Guard<'a, 'b> {
         if self.document.policies().iter().any(|policy| policy.spec().remaps()) {
             self.client.read_forwards(&mut facts)?;
         }
+        let facts = self.client.complete(facts, self.document.policies());
         self.due.facts_allowed = Instant::now() + begin.elapsed() * FACTS_SHARE;
         let plan = match Plan::new(self.document.policies(), &facts).map_err(Failure::from) {
             Err(failure) if cause == "start" && failure.is_no_uplink() => {

@@ -44,11 +44,18 @@ impl Guard<'_, '_> {
         }
     }
 
-    /// Report new rules of other tables that make the policies void.
+    /// Report new rules of other tables that make the policies void or change their timeouts.
     pub(super) fn report_interferences(&mut self) {
         // Without facts, rules are reported that concern only servers of this host.
         let facts = host::facts().unwrap_or_default();
-        let others = match self.client.interferences(&facts) {
+        let has_timeouts = self.kept.as_ref().is_some_and(|kept| !kept.table.timeouts.is_empty());
+        let others = self.client.interferences(&facts).and_then(|mut others| {
+            if has_timeouts {
+                others.extend(self.client.timeout_conflicts(&facts)?);
+            }
+            Ok(others)
+        });
+        let others = match others {
             Ok(others) => others,
             Err(error) => {
                 let message = Some(format!("cannot read other tables: {}", Advised(&error)));

@@ -48,6 +48,7 @@ impl Subject<'_> {
         warnings.extend(self.addresses());
         warnings.extend(self.server_ports());
         warnings.extend(self.remap());
+        warnings.extend(self.timeouts());
         warnings
     }
 
@@ -96,6 +97,15 @@ impl Subject<'_> {
         let needs_udplite = self.spec.protocols().contains(Protocol::UdpLite);
         (self.host.udplite == Some(false) && needs_udplite)
             .then(|| Warning::NoUdpLite { policy: self.policy.name().clone() })
+    }
+
+    /// Timeouts of the default that this kernel cannot assign; those of the policy are an error.
+    fn timeouts(&self) -> Option<Warning> {
+        let has_udp = self.spec.protocols().contains(Protocol::Udp);
+        let is_default =
+            self.spec.timeouts.is_none() && !self.spec.timeouts().is_empty() && has_udp;
+        (self.host.timeouts == Some(false) && is_default)
+            .then(|| Warning::NoTimeouts { policy: self.policy.name().clone() })
     }
 
     /// Whether the policy applies to connections that this host forwards.

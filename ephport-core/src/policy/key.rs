@@ -56,6 +56,8 @@ pub enum Kind {
     List,
     /// True or false.
     Switch,
+    /// A table of names with numbers, or one text `NAME=NUMBER,..`.
+    Table,
 }
 
 /// A part of a policy.
@@ -71,6 +73,8 @@ pub enum Group {
     Ports,
     /// The selection of a port and an address.
     Selection,
+    /// The timeouts of connections.
+    Timeouts,
     /// The guarantee.
     Enforcement,
 }
@@ -85,6 +89,7 @@ impl Group {
             Self::Target => "Policy: permitted ports (one of these)",
             Self::Ports => "Policy: ports",
             Self::Selection => "Policy: selection",
+            Self::Timeouts => "Policy: timeouts",
             Self::Enforcement => "Policy: enforcement",
         }
     }

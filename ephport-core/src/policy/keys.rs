@@ -10,7 +10,8 @@ use crate::policy::key::{Flag, Group, Key, Kind};
 use crate::policy::value::Value;
 use convert::{
     blocks, blocks_file, families, map_e, out_interfaces, set_blocks, set_blocks_file,
-    set_families, set_mark, set_out_interfaces, set_protocols, set_to_ports, to_ports,
+    set_families, set_mark, set_out_interfaces, set_protocols, set_timeouts, set_to_ports,
+    timeouts, to_ports,
 };
 
 pub use near::near;
@@ -22,7 +23,7 @@ pub fn find(name: &str) -> Option<&'static Key> {
 }
 
 /// Every key of a policy, in the order of policy files.
-pub const KEYS: [Key; 30] = [
+pub const KEYS: [Key; 31] = [
     Key {
         name: "name",
         flag: Flag::Name("name"),
@@ -442,6 +443,19 @@ pub const KEYS: [Key; 30] = [
         ..Key::BASE
     },
     Key {
+        name: "timeouts",
+        flag: Flag::Name("timeouts"),
+        kind: Kind::Table,
+        placeholder: "NAME=SECONDS,..",
+        unset: "those of the host; with map-e udp-53-unreplied=2,udp-53-replied=2",
+        group: Group::Timeouts,
+        help: "Forget translated connections after these seconds: udp-unreplied, udp-replied, these for one destination port like udp-53-replied, tcp-syn-sent, tcp-time-wait, tcp-close; `none` for those of the host",
+        example: "{ udp-53-replied = 2, tcp-time-wait = 10 }",
+        get: |spec| spec.timeouts.as_ref().map(timeouts),
+        set: set_timeouts,
+        ..Key::BASE
+    },
+    Key {
         name: "enforce",
         flag: Flag::Name("enforce"),
         kind: Kind::Switch,
@@ -527,7 +541,7 @@ mod tests {
     #[test]
     fn examples_are_not_the_default() {
         for key in &KEYS {
-            let text = key.example.replace(['"', '[', ']'], "");
+            let text = key.example.replace(['"', '[', ']', '{', '}'], "");
             let mut spec = PolicySpec::to(Target::Local);
             key.set(&mut spec, &Input::text(&text).with_files(Some(&OneBlock))).unwrap();
             assert!(key.given(&spec).is_some(), "{}", key.name);

@@ -24,6 +24,7 @@ pub mod name;
 pub mod scope;
 pub mod selection;
 pub mod spec;
+pub mod timeouts;
 pub mod value;
 pub mod warning;
 
@@ -41,6 +42,7 @@ pub use address::Address;
 pub use error::{GivenKey, PolicyError};
 pub use name::PolicyName;
 pub use spec::{ExpectedConnections, OpenConnections, PickUp, PolicySpec, Target};
+pub use timeouts::{ConnectionTimeouts, TimeoutError, TimeoutState, Timeouts, Timer};
 
 /// A policy whose parts fit together and that some connection matches. A clone shares the parts.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use crate::net::port::Port;
 use crate::net::port_set::PortSet;
 use crate::policy::address::Address;
+use crate::policy::timeouts::ConnectionTimeouts;
 use crate::word::words;
 
 /// Flags of the kernel's NAT (`NF_NAT_RANGE_*`, linux/netfilter/nf_nat.h).
@@ -98,10 +99,13 @@ pub struct Translation {
     pub address: Address,
     /// Selection of one of the ports.
     pub selection: PortSelection,
+    /// The timeouts that are not those of the host.
+    pub timeouts: ConnectionTimeouts,
 }
 
 impl Translation {
-    /// The translation to one of these ports; `keep` is its own port, if it may stay.
+    /// The translation to one of these ports; `keep` is its own port, if it may stay. The timeouts are those
+    /// of the host.
     #[must_use]
     pub fn new(
         ports: PortSet,
@@ -109,6 +113,13 @@ impl Translation {
         address: Address,
         selection: PortSelection,
     ) -> Self {
-        Self { ports, keep, address, selection }
+        let timeouts = ConnectionTimeouts::default();
+        Self { ports, keep, address, selection, timeouts }
+    }
+
+    /// The same translation with these timeouts.
+    #[must_use]
+    pub fn with_timeouts(self, timeouts: ConnectionTimeouts) -> Self {
+        Self { timeouts, ..self }
     }
 }

@@ -8,6 +8,7 @@ use crate::policy::address::Address;
 use crate::policy::name::PolicyName;
 use crate::policy::scope::Scope;
 use crate::policy::selection::{Distribution, NatFlags};
+use crate::policy::timeouts::Timeouts;
 use crate::word::words;
 
 /// The parts of a policy; [`Policy::new`](crate::Policy::new) checks them.
@@ -37,6 +38,9 @@ pub struct PolicySpec {
     pub address: Address,
     /// The packets of a TCP connection from which translation may start.
     pub pick_up: PickUp,
+    /// The timeouts of the connections; `None` is the default of the target, see
+    /// [`timeouts`](Self::timeouts).
+    pub timeouts: Option<Timeouts>,
     /// Whether packets with another source port are dropped.
     pub enforce: bool,
     /// What enforcement does to connections that were open when the policy was first applied.
@@ -61,9 +65,21 @@ impl PolicySpec {
             per_source_stable: false,
             address: Address::default(),
             pick_up: PickUp::default(),
+            timeouts: None,
             enforce: false,
             open_connections: OpenConnections::default(),
             expected_connections: ExpectedConnections::default(),
+        }
+    }
+
+    /// The timeouts of the connections: by default short ones for DNS with MAP-E, and those of the host
+    /// elsewhere.
+    #[must_use]
+    pub fn timeouts(&self) -> Timeouts {
+        match (&self.timeouts, &self.target) {
+            (Some(timeouts), _) => timeouts.clone(),
+            (None, Target::MapE(_)) => Timeouts::dns(),
+            (None, _) => Timeouts::default(),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::net::port::PortError;
 use crate::net::port_set::PortSet;
 use crate::net::protocol::ProtocolError;
 use crate::policy::name::NameError;
+use crate::policy::timeouts::TimeoutError;
 use crate::word::WordError;
 
 /// Opens the files that policies name. This crate reads no file by itself.
@@ -188,6 +189,9 @@ pub enum ValueError {
     /// Not a file of blocks.
     #[error(transparent)]
     BlocksFile(#[from] BlockFileError),
+    /// Not timeouts.
+    #[error(transparent)]
+    Timeouts(#[from] TimeoutError),
     /// Not one of a few words.
     #[error(transparent)]
     Word(#[from] WordError),
@@ -204,6 +208,7 @@ pub(crate) enum Value {
     List(Vec<String>),
     Ports(PortSet),
     Mark(Mark),
+    Table(Vec<(String, u32)>),
 }
 
 impl Value {
@@ -229,6 +234,12 @@ impl Value {
             }
             Self::Ports(ports) => format!("\"{ports}\""),
             Self::Mark(mark) => format!("\"{mark}\""),
+            Self::Table(pairs) if pairs.is_empty() => "\"none\"".into(),
+            Self::Table(pairs) => {
+                let pairs: Vec<_> =
+                    pairs.iter().map(|(name, number)| format!("{name} = {number}")).collect();
+                format!("{{ {} }}", pairs.join(", "))
+            }
         }
     }
 
@@ -240,6 +251,9 @@ impl Value {
             Self::List(items) => json!(items),
             Self::Ports(ports) => ports_json(ports),
             Self::Mark(mark) => json!({ "value": mark.value(), "mask": mark.mask() }),
+            Self::Table(pairs) => {
+                pairs.iter().map(|(name, number)| (name.clone(), json!(number))).collect()
+            }
         }
     }
 }
@@ -260,6 +274,12 @@ impl fmt::Display for Value {
             Self::List(items) => f.write_str(&items.join(",")),
             Self::Ports(ports) => ports.fmt(f),
             Self::Mark(mark) => mark.fmt(f),
+            Self::Table(pairs) if pairs.is_empty() => f.write_str("none"),
+            Self::Table(pairs) => {
+                let pairs: Vec<_> =
+                    pairs.iter().map(|(name, number)| format!("{name}={number}")).collect();
+                f.write_str(&pairs.join(","))
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::policy::name::PolicyName;
 use crate::policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
 use crate::policy::selection::Distribution;
 use crate::policy::spec::{ExpectedConnections, OpenConnections, PickUp, PolicySpec};
+use crate::policy::timeouts::{Timeouts, Timer};
 
 /// Something that a correct policy does not do.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -159,6 +160,26 @@ pub enum Warning {
         /// The tables, separated by commas.
         tables: String,
     },
+    /// A timeout that no connection gets.
+    #[error(
+        "policy {policy}: the timeout {timer} has no effect: the policy matches no connection of its protocol \
+         and destination port"
+    )]
+    UnusedTimeout {
+        /// The policy.
+        policy: PolicyName,
+        /// The timer.
+        timer: Timer,
+    },
+    /// A kernel without timeouts of connections, and a policy whose default has some.
+    #[error(
+        "policy {policy}: this kernel cannot assign timeouts (CONFIG_NF_CONNTRACK_TIMEOUT): connections have \
+         those of the host, and DNS queries can fill a small set"
+    )]
+    NoTimeouts {
+        /// The policy.
+        policy: PolicyName,
+    },
     /// A server of this host that opens connections from its own port.
     #[error(
         "policy {policy}: {service} of this host uses UDP port {port}, which is translated when this host \
@@ -201,6 +222,8 @@ impl Warning {
             Self::NoAddress { .. } => "no-address",
             Self::RemapExcludes { .. } => "remap-excludes",
             Self::UnseenForwards { .. } => "unseen-forwards",
+            Self::UnusedTimeout { .. } => "unused-timeout",
+            Self::NoTimeouts { .. } => "no-timeouts",
             Self::ServerPort { .. } => "server-port",
         }
     }
@@ -221,6 +244,8 @@ impl Warning {
             | Self::NoAddress { policy, .. }
             | Self::RemapExcludes { policy, .. }
             | Self::UnseenForwards { policy, .. }
+            | Self::UnusedTimeout { policy, .. }
+            | Self::NoTimeouts { policy }
             | Self::ServerPort { policy, .. } => policy,
         }
     }
@@ -232,6 +257,7 @@ pub fn warnings(policies: &[Policy]) -> Vec<Warning> {
     let (mut warnings, mut earlier) = (Vec::new(), Earlier::default());
     for (index, policy) in policies.iter().enumerate() {
         warnings.extend(no_effects(policy));
+        warnings.extend(unused_timeouts(policy));
         let candidates = earlier.candidates(policy.spec()).into_iter();
         let mut before = candidates.filter_map(|index| policies.get(index));
         if let Some(before) = before.find(|before| covers(before.spec(), policy.spec())) {
@@ -341,6 +367,18 @@ fn no_effects(policy: &Policy) -> Vec<Warning> {
     wrong
         .map(|(_, key, reason)| Warning::NoEffect { policy: policy.name().clone(), key, reason })
         .collect()
+}
+
+/// The timeouts that no connection of the policy gets.
+fn unused_timeouts(policy: &Policy) -> Vec<Warning> {
+    let spec = policy.spec();
+    let is_used = |timer: &Timer| {
+        let mut protocols = spec.protocols().iter();
+        protocols.any(|protocol| timer.applies_to(protocol, &spec.scope.destination_ports))
+    };
+    let timers = spec.timeouts.iter().flat_map(Timeouts::iter).map(|(timer, _)| timer);
+    let unused = timers.filter(|timer| !is_used(timer));
+    unused.map(|timer| Warning::UnusedTimeout { policy: policy.name().clone(), timer }).collect()
 }
 
 fn has_foreign_exceptions(spec: &PolicySpec) -> bool {

@@ -22,11 +22,11 @@ use crate::table::layout::FAMILY;
 use crate::uapi::{
     NF_INET_POST_ROUTING, NF_NETDEV_EGRESS, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
     NFPROTO_NETDEV, NFPROTO_UNSPEC, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETTABLE,
-    NFT_PAYLOAD_TRANSPORT_HEADER, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE,
-    NFTA_CHAIN_TYPE, NFTA_CHAIN_USE, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_HOOK_HOOKNUM,
-    NFTA_HOOK_PRIORITY, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RULE_CHAIN,
-    NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE, NFTA_TARGET_INFO, NFTA_TARGET_NAME, NLM_F_DUMP,
-    XT_CT_NOTRACK,
+    NFT_OBJECT_CT_TIMEOUT, NFT_PAYLOAD_TRANSPORT_HEADER, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME,
+    NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_CHAIN_USE, NFTA_EXPR_DATA, NFTA_EXPR_NAME,
+    NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY, NFTA_OBJREF_IMM_TYPE, NFTA_PAYLOAD_BASE,
+    NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS,
+    NFTA_RULE_TABLE, NFTA_TARGET_INFO, NFTA_TARGET_NAME, NLM_F_DUMP, XT_CT_NOTRACK,
 };
 
 /// The rules of a chain of another table, through which connections are sent with a port that no policy
@@ -57,6 +57,11 @@ pub enum InterferingEffect {
     NoTrack,
     /// They write source ports after translation.
     LaterPorts,
+    /// They assign timeouts to connections.
+    Timeouts {
+        /// Whether they can run after ephport's rules: the last assignment decides.
+        is_later: bool,
+    },
 }
 
 impl Interference {
@@ -67,6 +72,7 @@ impl Interference {
             InterferingEffect::EarlierNat { .. } => "earlier-nat",
             InterferingEffect::NoTrack => "notrack",
             InterferingEffect::LaterPorts => "later-ports",
+            InterferingEffect::Timeouts { .. } => "other-timeouts",
         }
     }
 }
@@ -87,6 +93,12 @@ impl fmt::Display for Interference {
             InterferingEffect::LaterPorts => f.write_str(
                 "writes source ports after translation: packets that it matches are sent with its ports",
             ),
+            InterferingEffect::Timeouts { is_later: false } => f.write_str(
+                "assigns timeouts too: connections that ephport translates get those of their policy instead",
+            ),
+            InterferingEffect::Timeouts { is_later: true } => f.write_str(
+                "assigns timeouts too, after ephport's: connections that it matches keep its timeouts",
+            ),
         }
     }
 }
@@ -99,6 +111,23 @@ impl<T: Transport> Client<T> {
     /// # Errors
     /// [`Error`] when the kernel cannot be read.
     pub fn interferences(&mut self, host: &HostFacts) -> Result<Vec<Interference>, Error> {
+        let mut all = self.all_interferences(host)?;
+        all.retain(|other| !matches!(other.effect, InterferingEffect::Timeouts { .. }));
+        Ok(all)
+    }
+
+    /// The rules of other tables that assign timeouts to connections, as policies with timeouts do. They make no
+    /// policy void.
+    ///
+    /// # Errors
+    /// [`Error`] when the kernel cannot be read.
+    pub fn timeout_conflicts(&mut self, host: &HostFacts) -> Result<Vec<Interference>, Error> {
+        let mut all = self.all_interferences(host)?;
+        all.retain(|other| matches!(other.effect, InterferingEffect::Timeouts { .. }));
+        Ok(all)
+    }
+
+    fn all_interferences(&mut self, host: &HostFacts) -> Result<Vec<Interference>, Error> {
         let (others, _) = self.settled(|client| client.others(host))?;
         Ok(others.interferences(self.table.priority()))
     }
@@ -204,15 +233,20 @@ impl Others {
                 .then(|| (*family, table.clone()))
         };
         let after: BTreeSet<_> = chains.iter().filter_map(is_after).collect();
-        let is_effective = |(id, effect): &(ChainId, InterferingEffect)| match effect {
-            InterferingEffect::LaterPorts => match chains.get_key_value(id) {
-                Some(hooked) => is_after(hooked).is_some(),
-                None => after.contains(&(id.0, id.1.clone())),
-            },
-            _ => true,
+        let is_later = |id: &ChainId| match chains.get_key_value(id) {
+            Some(hooked) => is_after(hooked).is_some(),
+            None => after.contains(&(id.0, id.1.clone())),
+        };
+        let effective = |(id, effect): (ChainId, InterferingEffect)| match effect {
+            InterferingEffect::LaterPorts => is_later(&id).then_some((id, effect)),
+            InterferingEffect::Timeouts { .. } => {
+                let is_later = is_later(&id);
+                Some((id, InterferingEffect::Timeouts { is_later }))
+            }
+            _ => Some((id, effect)),
         };
         let earlier: Vec<_> = earlier.collect();
-        let all = earlier.into_iter().chain(effects.into_iter().filter(is_effective));
+        let all = earlier.into_iter().chain(effects.into_iter().filter_map(effective));
         all.map(|((family, table, chain), effect)| Interference { family, table, chain, effect })
             .collect()
     }
@@ -305,20 +339,34 @@ pub(super) fn expression(element: Attr<'_>) -> Result<(String, Option<Attr<'_>>)
 
 /// What an expression does.
 fn effect(name: &str, data: Option<Attr<'_>>) -> Result<Option<InterferingEffect>, CodecError> {
-    let is_notrack = match (name, data) {
-        ("notrack", _) => true,
-        ("target", Some(data)) => is_notrack(data)?,
-        ("payload", Some(data)) if writes_source_port(data)? => {
-            return Ok(Some(InterferingEffect::LaterPorts));
-        }
-        _ => false,
-    };
-    Ok(is_notrack.then_some(InterferingEffect::NoTrack))
+    Ok(match (name, data) {
+        ("notrack", _) => Some(InterferingEffect::NoTrack),
+        ("target", Some(data)) => target(data)?,
+        ("payload", Some(data)) if writes_source_port(data)? => Some(InterferingEffect::LaterPorts),
+        ("objref", Some(data)) if assigns_timeouts(data)? => Some(TIMEOUTS),
+        _ => None,
+    })
 }
 
-/// Whether a target of iptables is `CT --notrack` or `NOTRACK` (linux/netfilter/xt_CT.h).
-fn is_notrack(data: Attr<'_>) -> Result<bool, CodecError> {
-    let (mut name, mut flags) = (String::new(), 0);
+const TIMEOUTS: InterferingEffect = InterferingEffect::Timeouts { is_later: false };
+
+/// Whether an object is used that has timeouts of connections.
+fn assigns_timeouts(data: Attr<'_>) -> Result<bool, CodecError> {
+    for attr in data.nested() {
+        let attr = attr?;
+        if attr.attribute_type == NFTA_OBJREF_IMM_TYPE {
+            return Ok(attr.u32_be()? == NFT_OBJECT_CT_TIMEOUT);
+        }
+    }
+    Ok(false)
+}
+
+/// The offset and length of the name of timeouts in `struct xt_ct_target_info_v1`.
+const XT_CT_TIMEOUT: (usize, usize) = (28, 32);
+
+/// What a target of iptables does: `CT --notrack`, `NOTRACK` or `CT --timeout` (linux/netfilter/xt_CT.h).
+fn target(data: Attr<'_>) -> Result<Option<InterferingEffect>, CodecError> {
+    let (mut name, mut flags, mut has_timeouts) = (String::new(), 0, false);
     for attr in data.nested() {
         let attr = attr?;
         match attr.attribute_type {
@@ -326,11 +374,19 @@ fn is_notrack(data: Attr<'_>) -> Result<bool, CodecError> {
             NFTA_TARGET_INFO => {
                 let first = attr.value.first_chunk::<2>();
                 flags = first.map_or(0, |bytes| u16::from_ne_bytes(*bytes));
+                let (offset, len) = XT_CT_TIMEOUT;
+                let timeout = attr.value.get(offset..offset + len);
+                has_timeouts = timeout.is_some_and(|name| name.first() != Some(&0));
             }
             _ => {}
         }
     }
-    Ok(name == "NOTRACK" || name == "CT" && flags & XT_CT_NOTRACK != 0)
+    Ok(match name.as_str() {
+        "NOTRACK" => Some(InterferingEffect::NoTrack),
+        "CT" if flags & XT_CT_NOTRACK != 0 => Some(InterferingEffect::NoTrack),
+        "CT" if has_timeouts => Some(TIMEOUTS),
+        _ => None,
+    })
 }
 
 /// Whether a payload expression writes the source port, the first two bytes of the transport header.

@@ -9,11 +9,11 @@ use std::fmt;
 use crate::netlink::{Attr, Messages, NfGenMsg, Reader};
 use crate::nftables::expr::Expr;
 use crate::nftables::schema::{Entry, Inside, Schema, schema};
-use crate::nftables::{Chain, Elements, Rule, SetSpec, Table};
+use crate::nftables::{Chain, CtTimeout, Elements, Rule, SetSpec, Table};
 use crate::uapi::{
-    NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM, NFT_MSG_DELTABLE,
-    NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
-    NFTA_EXPR_NAME, NFTA_LIST_ELEM,
+    NFT_MSG_DELCHAIN, NFT_MSG_DELOBJ, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM,
+    NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWOBJ, NFT_MSG_NEWRULE, NFT_MSG_NEWSET,
+    NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE, NFTA_EXPR_NAME, NFTA_LIST_ELEM,
 };
 
 /// The part of a request that the kernel refuses.
@@ -157,6 +157,7 @@ fn message_schema(message: u16) -> Option<Schema> {
         NFT_MSG_NEWRULE | NFT_MSG_DELRULE => Rule::SCHEMA,
         NFT_MSG_NEWSET | NFT_MSG_DELSET => SetSpec::SCHEMA,
         NFT_MSG_NEWSETELEM | NFT_MSG_DELSETELEM => Elements::SCHEMA,
+        NFT_MSG_NEWOBJ | NFT_MSG_DELOBJ => CtTimeout::SCHEMA,
         _ => return None,
     })
 }

@@ -19,11 +19,13 @@ pub struct Module {
     /// The first Linux that has it for tables of family inet, if it had it for others before: NAT in
     /// inet tables came with 5.2 (wiki.nftables.org, "List of updates since Linux kernel 3.13").
     pub since: Option<&'static str>,
+    /// The option of the kernel's configuration that the module must be built with.
+    pub option: Option<&'static str>,
 }
 
 impl Module {
     const fn new(name: &'static str) -> Self {
-        Self { name, since: None }
+        Self { name, since: None, option: None }
     }
 
     const fn since(self, version: &'static str) -> Self {
@@ -42,6 +44,10 @@ impl Module {
                     location.is_none_or(|location| location.attribute == "NFTA_CHAIN_TYPE");
                 is_type.then_some(Self::new("nft_chain_nat").since("5.2"))
             }
+            Operation::AddTimeout(_) => {
+                let option = Some("CONFIG_NF_CONNTRACK_TIMEOUT");
+                Some(Self { option, ..Self::new("nft_ct") })
+            }
             Operation::AppendRule(_) | Operation::InsertRule(_) => {
                 Self::of(location?.expression()?)
             }
@@ -59,6 +65,7 @@ impl Module {
             "masq" => Self::new("nft_masq").since("5.2"),
             "nat" => Self::new("nft_nat").since("5.2"),
             "numgen" => Self::new("nft_numgen"),
+            "objref" => Self::new("nft_objref"), // part of nf_tables since 6.2
             _ => return None,
         })
     }
@@ -66,8 +73,11 @@ impl Module {
 
 impl fmt::Display for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, since } = self;
+        let Self { name, since, option } = self;
         write!(f, "it lacks the module {name}")?;
+        if let Some(option) = option {
+            write!(f, ", or {option}: without timeouts the policy needs none")?;
+        }
         match since {
             Some(version) => write!(f, ", which Linux {version} or later has"),
             None => Ok(()),
@@ -83,6 +93,7 @@ mod tests {
     use crate::client::{Batch, Error};
     use crate::compile;
     use crate::netlink::{Ack, Errno};
+    use crate::plan::operation::Operation;
 
     /// The error when the kernel rejects the operation with this number, counted from 1.
     fn error(number: u32, errno: Errno, offset: Option<u32>) -> Error {
@@ -116,6 +127,21 @@ mod tests {
             the kernel refused to add rule 1 to chain postrouting: it lacks the module nft_fib_inet
             the kernel refused to add rule 1 of policy default to chain postrouting: it lacks the module nft_counter
             the kernel refused to add rule 1 of policy default to chain postrouting: it lacks the module nft_masq, which Linux 5.2 or later has"#]].assert_eq(&messages.join("\n"));
+    }
+
+    #[test]
+    fn timeouts_need_a_part_of_the_kernel() {
+        let range: PortRange = "49152-61000".parse().unwrap();
+        let policy = Policy::to(range).out_any().with("timeouts", ["tcp-close=3"]).build().unwrap();
+        let policy = policy.resolve(&HostFacts::default()).unwrap();
+        let batch = Batch::replace(&compile(&[policy]).unwrap());
+        let is_timeout = |of: &Operation| matches!(of, Operation::AddTimeout(_));
+        let at = batch.operations().iter().position(is_timeout).unwrap();
+        let seq = u32::try_from(at).unwrap() + 1;
+        let refusal = Ack { seq, errno: Some(Errno::ENOENT), message: None, offset: None };
+        let error = crate::client::verdict::verdict(&batch, 0, &[refusal]).unwrap_err();
+        expect![[r#"
+            the kernel refused to add ct timeout default/tcp.close-3: it lacks the module nft_ct, or CONFIG_NF_CONNTRACK_TIMEOUT: without timeouts the policy needs none"#]].assert_eq(&error.to_string());
     }
 
     #[test]

@@ -6,11 +6,13 @@
 //! deletes the table of a process that ends, and packets are sent with any port: so a table is owned only where
 //! the kernel has both flags.
 
+use ephport_core::{HostFacts, Policy, Protocol, Timeouts};
+
 use super::request::{Object, Request};
 use super::verdict::verdict;
 use super::{Applied, Client, Error, Installed, MAX_TRIES};
 use crate::netlink::{Transport, exchange};
-use crate::nftables::Table;
+use crate::nftables::{CtTimeout, Table};
 use crate::plan::transaction::Batch;
 use crate::table::TableState;
 use crate::table::layout::FAMILY;
@@ -48,6 +50,34 @@ impl<T: Transport> Client<T> {
             Err(Error::Rejected(_)) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the kernel can assign timeouts to connections (CONFIG_NF_CONNTRACK_TIMEOUT), for
+    /// [`HostFacts::timeouts`](ephport_core::HostFacts::timeouts).
+    ///
+    /// # Errors
+    /// [`Error`] when the kernel cannot be asked.
+    pub fn knows_timeouts(&mut self) -> Result<bool, Error> {
+        let timeouts = Timeouts::dns().groups(Protocol::Udp).swap_remove(0).1;
+        let object = CtTimeout::new(FAMILY, PROBE, "probe", &timeouts);
+        match self.try_out(Batch::of_timeout(Table::new(FAMILY, PROBE), object)) {
+            Ok(()) => Ok(true),
+            Err(Error::Rejected(_) | Error::NoModule { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The facts with those of the kernel on which the default of these policies depends, where it can be asked:
+    /// whether it can assign timeouts.
+    #[must_use]
+    pub fn complete(&mut self, mut facts: HostFacts, policies: &[Policy]) -> HostFacts {
+        let has_default = |policy: &Policy| {
+            policy.spec().timeouts.is_none() && !policy.spec().timeouts().is_empty()
+        };
+        if policies.iter().any(has_default) {
+            facts.timeouts = self.knows_timeouts().ok();
+        }
+        facts
     }
 
     /// Sends a transaction that no kernel commits: its last operation always fails.

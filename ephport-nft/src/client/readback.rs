@@ -13,7 +13,9 @@ use super::{Client, MAX_TRIES};
 use crate::netlink::{
     CodecError, Errno, Header, NetlinkError, NfGenMsg, Transport, Writer, dump, exchange,
 };
-use crate::nftables::{Chain, Elements, Generation, Origin, Rule, SetSpec, Table, UnknownObject};
+use crate::nftables::{
+    Chain, CtTimeout, Elements, Generation, Origin, Rule, SetSpec, Table, UnknownObject,
+};
 use crate::plan::transaction::Batch;
 use crate::table::{Set, TableState};
 use crate::uapi::{
@@ -42,7 +44,16 @@ fn is_torn(ruleset: &TableState) -> bool {
         || has_doubles(ruleset.sets.iter().map(|filled| &filled.spec.name))
         || ruleset.sets.iter().any(keys)
         || has_doubles(ruleset.rules.iter().filter_map(|rule| rule.handle))
+        || has_doubles(ruleset.timeouts.iter().map(|object| &object.name))
         || is_misplaced
+}
+
+/// No objects where the kernel does not know their kind.
+fn or_none<T>(objects: Result<Vec<T>, Error>) -> Result<Vec<T>, Error> {
+    match objects {
+        Err(Error::NoNfTables) => Ok(Vec::new()),
+        result => result,
+    }
 }
 
 fn has_doubles<T: Hash + Eq>(mut items: impl Iterator<Item = T>) -> bool {
@@ -155,16 +166,15 @@ impl<T: Transport> Client<T> {
                 Rule::decode,
             )?);
         }
-        for message in [NFT_MSG_GETOBJ, NFT_MSG_GETFLOWTABLE] {
-            match self.objects(message, origin, &in_table, &mut unknown, |_| Err::<(), _>(())) {
-                // This kernel has none.
-                Ok(_) | Err(Error::NoNfTables) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let message = NFT_MSG_GETOBJ;
+        let timeouts = self.objects(message, origin, &in_table, &mut unknown, CtTimeout::decode);
+        let message = NFT_MSG_GETFLOWTABLE;
+        let none = |_: &[u8]| Err::<(), _>(());
+        or_none(self.objects(message, origin, &in_table, &mut unknown, none))?;
+        let timeouts = or_none(timeouts)?;
         unknown.sort();
         unknown.dedup();
-        let state = TableState { table, chains, sets, rules, unknown };
+        let state = TableState { table, chains, sets, rules, timeouts, unknown };
         if is_torn(&state) {
             return Err(NetlinkError::Interrupted.into());
         }

@@ -39,6 +39,8 @@ pub enum Object {
         /// The set's name.
         set: String,
     },
+    /// The timeouts of this name.
+    Timeout(String),
     /// A rule.
     Rule {
         /// The chain's name.
@@ -73,6 +75,8 @@ impl Request {
             Operation::AppendRule(new) | Operation::InsertRule(new) => Self::Add(rule(new)),
             Operation::DeleteRule(old) => Self::Delete(rule(old)),
             Operation::FlushChain(chain) => Self::Flush(chain.name.clone()),
+            Operation::AddTimeout(object) => Self::Add(Object::Timeout(object.name.clone())),
+            Operation::DeleteTimeout(object) => Self::Delete(Object::Timeout(object.name.clone())),
         }
     }
 }
@@ -121,6 +125,7 @@ impl fmt::Display for Object {
             Self::Table(name) => write!(f, "table {name}"),
             Self::Chain(name) => write!(f, "chain {name}"),
             Self::Set(name) => write!(f, "set {name}"),
+            Self::Timeout(name) => write!(f, "ct timeout {name}"),
             Self::Elements { count, set } => write!(f, "{count} elements of set {set}"),
             Self::Rule { chain, .. } => write!(f, "a rule of chain {chain}"),
         }

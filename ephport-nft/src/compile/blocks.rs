@@ -11,7 +11,9 @@
 
 use std::net::IpAddr;
 
-use ephport_core::{Address, Block, BlockPlan, BlockTable, Family, PermittedPorts, ResolvedPolicy};
+use ephport_core::{
+    Address, Block, BlockPlan, BlockTable, Family, PermittedPorts, Protocol, ResolvedPolicy,
+};
 
 use super::Program;
 use super::networks::{self, Of, Source};
@@ -75,23 +77,35 @@ pub fn describe(blocks: &BlockTable) -> String {
 }
 
 impl Program {
-    /// Looks the block of the source up and translates to it; the next policy decides on a source without one.
+    /// Whether the blocks of a family are in shards.
+    pub(super) fn is_sharded(&self, blocks: &BlockTable, family: Family) -> bool {
+        matches!(Form::of(blocks, family, self.max_flat), Form::Sharded(_))
+    }
+
+    /// Looks the block of the source up, assigns timeouts and translates to it; the next policy decides on a
+    /// source without one.
     pub(super) fn block(
         &mut self,
         policy: &ResolvedPolicy,
         family: Family,
         address: Address,
+        assign: Option<&Expr>,
     ) -> Vec<Expr> {
         let PermittedPorts::Blocks(blocks) = &policy.permitted else { return Vec::new() };
+        let assign = assign.cloned();
         let load = source_address(family, Register::R1);
         match Form::of(blocks, family, self.max_flat) {
             Form::Flat => {
                 let name = layout::block_map(&policy.name, family);
                 let map = self.known(&name, |name| block_map(name, family, blocks.iter(), blocks));
                 let lookup = Lookup::value(&map.name, Register::R1).into();
-                [load, lookup].into_iter().chain(nat(policy, blocks, family, address)).collect()
+                let nat = nat(policy, blocks, family, address);
+                [load, lookup].into_iter().chain(assign).chain(nat).collect()
             }
-            Form::Factored(plan, low_bits) => self.factored(policy, family, plan, low_bits),
+            Form::Factored(plan, low_bits) => {
+                let [parts @ .., nat] = self.factored(policy, family, plan, low_bits);
+                parts.into_iter().chain(assign).chain([nat]).collect()
+            }
             Form::Sharded(len) => {
                 let map = self.shards(policy, blocks, family, len, address);
                 vec![load, prefix(family, len), Lookup::value(&map.name, Register::VERDICT).into()]
@@ -116,7 +130,7 @@ impl Program {
         family: Family,
         plan: &BlockPlan,
         low_bits: u32,
-    ) -> Vec<Expr> {
+    ) -> [Expr; 7] {
         let addresses = layout::address_map(&policy.name, family);
         let addresses = self
             .known(&addresses, |name| Set::source_addresses(name, family, plan.first_sources()));
@@ -132,7 +146,7 @@ impl Program {
             flags: Some(flags),
             ..Nat::source(value::nfproto(family))
         };
-        vec![
+        [
             source_address(family, Register::R2),
             high.into(),
             Lookup { sreg: Register::R2, ..Lookup::value(&addresses.name, Register::R2) }.into(),
@@ -167,15 +181,38 @@ impl Program {
             let map = self.known(&map, |name| block_map(name, family, shard.into_iter(), blocks));
             self.chain(&chain);
             for known in policy.protocols.iter().filter(|known| known.is_of(family)) {
-                let mut exprs = l4proto(known.number()).to_vec();
-                exprs.extend(self::family(family));
-                exprs.push(source_address(family, Register::R1));
-                exprs.push(Lookup::value(&map.name, Register::R1).into());
-                exprs.extend(nat(policy, blocks, family, address));
-                self.rule(&chain, exprs);
+                let rest = self.rest(policy, known);
+                for (ports, assign) in rest {
+                    let mut exprs = l4proto(known.number()).to_vec();
+                    exprs.extend(ports);
+                    exprs.extend(self::family(family));
+                    exprs.push(source_address(family, Register::R1));
+                    exprs.push(Lookup::value(&map.name, Register::R1).into());
+                    exprs.extend(assign);
+                    exprs.extend(nat(policy, blocks, family, address));
+                    self.rule(&chain, exprs);
+                }
             }
         }
         self.known(&chains, |name| Set::source_verdicts(name, family, verdicts))
+    }
+
+    /// The timeouts that the chain of a shard assigns, by conditions of which the first that matches decides; the
+    /// last always does: the base chain has matched the scope.
+    fn rest(
+        &mut self,
+        policy: &ResolvedPolicy,
+        protocol: Protocol,
+    ) -> Vec<(Vec<Expr>, Option<Expr>)> {
+        let mut groups = self.timeout_groups(policy, protocol);
+        let last = groups.pop().and_then(|(_, assign)| assign);
+        let mut all = Vec::new();
+        for (ports, assign) in groups {
+            let conditions = self.destination_ports(&ports).into_iter();
+            all.extend(conditions.map(|condition| (condition, assign.clone())));
+        }
+        all.push((Vec::new(), last));
+        all
     }
 
     /// Matches packets whose source has a block, with the verdict on this block.

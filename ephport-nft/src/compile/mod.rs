@@ -4,7 +4,7 @@
 //! policy has one rule there for each family and protocol of its scope; the names of its output interfaces
 //! are one set, and each prefix has a rule of its own. Several ranges
 //! of ports have a chain each, and a chain of the policy's own to pick one of them; an address that
-//! depends on the source, too. Enforcing
+//! depends on the source, too. Destination ports with timeouts of their own have rules before those for all ports. Enforcing
 //! policies have their rules in a second base chain, which sees the ports after translation.
 //!
 //! ```
@@ -28,16 +28,17 @@ mod ports;
 mod remap;
 mod scope;
 mod spread;
+mod timeouts;
 mod translate;
 
 use std::collections::{HashMap, HashSet};
 
-use ephport_core::{Ipsec, PolicyName, ResolvedPolicy};
+use ephport_core::{Ipsec, PolicyName, Protocol, ResolvedPolicy};
 use thiserror::Error;
 
 use crate::netlink::CodecError;
 use crate::nftables::expr::{Expr, Payload};
-use crate::nftables::{Chain, Comment, Hook, Rule, SetSpec, Table};
+use crate::nftables::{Chain, Comment, CtTimeout, Hook, Rule, SetSpec, Table};
 use crate::table::layout::{FAMILY, POSTROUTING, PRIORITY, TABLE};
 use crate::table::{Set, SetName, TableState};
 use crate::uapi::{NF_ACCEPT, NF_INET_POST_ROUTING};
@@ -45,6 +46,8 @@ use crate::uapi::{NF_ACCEPT, NF_INET_POST_ROUTING};
 pub use blocks::describe as describe_blocks;
 use networks::Source;
 use scope::Packets;
+use timeouts::Group;
+use translate::Action;
 
 /// The table that does what `policies` mean; the first that matches a connection decides.
 pub fn compile(policies: &[ResolvedPolicy]) -> Result<TableState, CompileError> {
@@ -95,6 +98,7 @@ struct Program {
     /// The indexes of the sets, by name.
     set_places: HashMap<String, usize>,
     rules: Vec<Rule>,
+    timeouts: Vec<CtTimeout>,
     anonymous_sets: u32,
     /// The anonymous sets that a rule uses.
     bound_sets: HashSet<String>,
@@ -108,7 +112,7 @@ struct Program {
 
 impl Program {
     fn finish(self) -> TableState {
-        let Self { chains, mut sets, mut rules, bound_sets, .. } = self;
+        let Self { chains, mut sets, mut rules, timeouts, bound_sets, .. } = self;
         // A condition that no packet meets has no rule, but may have made a set.
         sets.retain(|set| !set.spec.is_anonymous() || bound_sets.contains(&set.spec.name));
         // Chain by chain, as the kernel lists them.
@@ -117,7 +121,8 @@ impl Program {
         rules.sort_by_key(|rule: &Rule| {
             order.get(rule.chain.as_str()).copied().unwrap_or(usize::MAX)
         });
-        TableState { chains, sets, rules, ..TableState::empty(Table::new(FAMILY, TABLE)) }
+        let empty = TableState::empty(Table::new(FAMILY, TABLE));
+        TableState { chains, sets, rules, timeouts, ..empty }
     }
 
     /// A base chain of postrouting.
@@ -189,22 +194,35 @@ impl Program {
         for packets in Packets::of(policy).iter().filter(|packets| packets.have_ports(policy)) {
             for protocol in policy.protocols.iter() {
                 let Some(packets) = packets.of_protocol(protocol) else { continue };
-                let mut conditions = vec![
-                    self.scope(policy, &packets, Source::Packet),
-                    vec![scope::protocol(protocol)],
-                    vec![scope::opening(protocol, policy.pick_up)],
-                ];
-                if protocol.has_ports() {
-                    conditions.push(self.destination_ports(&policy.destination_ports));
-                    conditions.push(self.ports(&Payload::SOURCE_PORT.into(), &policy.translated));
-                }
                 let action = identifiers.as_ref().filter(|_| !protocol.has_ports());
                 let action = action.unwrap_or(&all);
-                for exprs in scope::product(conditions) {
-                    for end in self.ends(policy, &packets, action) {
-                        self.rule_of(policy, POSTROUTING, [exprs.as_slice(), &end].concat());
-                    }
+                for group in self.base_groups(policy, &packets, protocol) {
+                    self.group(policy, &packets, protocol, (&group, action));
                 }
+            }
+        }
+    }
+
+    /// The rules of a policy for some destination ports.
+    fn group(
+        &mut self,
+        policy: &ResolvedPolicy,
+        packets: &Packets<'_>,
+        protocol: Protocol,
+        ((ports, assign), action): (&Group, &Action),
+    ) {
+        let mut conditions = vec![
+            self.scope(policy, packets, Source::Packet),
+            vec![scope::protocol(protocol)],
+            vec![scope::opening(protocol, policy.pick_up)],
+        ];
+        if protocol.has_ports() {
+            conditions.push(self.destination_ports(ports));
+            conditions.push(self.ports(&Payload::SOURCE_PORT.into(), &policy.translated));
+        }
+        for exprs in scope::product(conditions) {
+            for end in self.ends(policy, packets, action, assign.as_ref()) {
+                self.rule_of(policy, POSTROUTING, [exprs.as_slice(), &end].concat());
             }
         }
     }

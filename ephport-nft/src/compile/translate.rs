@@ -183,31 +183,34 @@ impl Program {
         }
     }
 
-    /// The end of a rule of the base chain: it counts the connection and does the action. There is one, or
-    /// one for each condition on the source.
+    /// The end of a rule of the base chain: it assigns timeouts, counts the connection and does the action.
+    /// There is one, or one for each condition on the source.
     pub(super) fn ends(
         &mut self,
         policy: &ResolvedPolicy,
         packets: &Packets<'_>,
         action: &Action,
+        assign: Option<&Expr>,
     ) -> Vec<Vec<Expr>> {
         let counter = || Counter::default().into();
+        let start = || assign.cloned().into_iter().chain([counter()]);
         match action {
             Action::Blocks(by_family) => {
                 // One rule is for one family where the target is a table of blocks.
                 let family = packets.family.unwrap_or(Family::Ipv4);
                 let cases = by_family.get(&family).into_iter().flatten();
                 let each = cases.map(|(condition, address)| {
-                    let block = self.block(policy, family, *address);
+                    let block = self.block(policy, family, *address, assign);
                     condition.iter().cloned().chain([counter()]).chain(block).collect()
                 });
                 each.collect()
             }
             Action::Goto(chain) => {
-                vec![vec![counter(), Immediate::verdict(Verdict::Goto(chain.clone())).into()]]
+                let goto = Immediate::verdict(Verdict::Goto(chain.clone())).into();
+                vec![start().chain([goto]).collect()]
             }
             Action::Range(range, address) => {
-                vec![[counter()].into_iter().chain(translate(*range, policy, *address)).collect()]
+                vec![start().chain(translate(*range, policy, *address)).collect()]
             }
         }
     }

@@ -23,7 +23,7 @@ pub use observed::{NatChain, Object, Observed};
 
 use ephport_core::{
     HostFacts, Ipsec, Origin, OutInterfaces, PermittedPorts, Port, PortRange, PortSet, Protocol,
-    ResolvedPolicy, Warning,
+    ResolvedPolicy, TimeoutState, Warning,
 };
 
 use crate::Plan;
@@ -135,8 +135,10 @@ fn fixed_ports(policy: &ResolvedPolicy, plan: &Plan, host: &HostFacts) -> Option
 
 /// Few ports with a long timeout of UDP connections: RFC 4787 REQ-5.
 fn slow_reuse(policy: &ResolvedPolicy, observed: &Observed) -> Option<Finding> {
-    let (PermittedPorts::Set(ports), Some(seconds)) = (&policy.permitted, observed.udp_timeout)
-    else {
+    let own = policy.timeouts.of(Protocol::Udp, None);
+    let own = own.states().iter().find(|(state, _)| *state == TimeoutState::Unreplied);
+    let seconds = own.map(|(_, seconds)| *seconds).or(observed.udp_timeout);
+    let (PermittedPorts::Set(ports), Some(seconds)) = (&policy.permitted, seconds) else {
         return None;
     };
     let rate = ports.count() / seconds.max(1);

@@ -13,6 +13,11 @@ use crate::syntax::NatTarget;
 /// The effect of these paths on a connection from `source`.
 pub fn combine(paths: &[Path], source: SocketAddr) -> Result<Effect, InterpretError> {
     let targets: Vec<_> = paths.iter().filter_map(|path| path.target).collect();
+    let timeouts = paths.first().map(|path| path.timeouts.clone()).unwrap_or_default();
+    let is_assigned = targets.is_empty() && !timeouts.is_empty();
+    if is_assigned || paths.iter().any(|path| path.timeouts != timeouts) {
+        return Err(InterpretError::Undecided);
+    }
     let Some(NatTarget { address, flags, .. }) = targets.first().copied() else {
         return match paths.iter().filter(|path| path.is_dropped).count() {
             0 => Ok(Effect::Untouched),
@@ -31,7 +36,8 @@ pub fn combine(paths: &[Path], source: SocketAddr) -> Result<Effect, InterpretEr
     let is_kept = flags.keep_permitted_ports() && distribution.is_none() && ports.contains(port);
     let selection = PortSelection::new(flags, distribution);
     let keep = is_kept.then_some(port);
-    Ok(Effect::Translated(Translation::new(ports, keep, address, selection)))
+    let translation = Translation::new(ports, keep, address, selection);
+    Ok(Effect::Translated(translation.with_timeouts(timeouts)))
 }
 
 /// The ports from which the kernel selects without a range (`nf_nat_l4proto_unique_tuple`).

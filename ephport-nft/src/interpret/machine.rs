@@ -1,22 +1,23 @@
 //! The virtual machine (net/netfilter/nf_tables_core.c), run on one packet.
 
-use ephport_core::Family;
+use ephport_core::{ConnectionTimeouts, Family};
 
 use super::packet::{Fact, Facts, OPEN_ID};
 use super::path::{By, Draw, InterpretError, Path, Written};
 use super::registers::Registers;
 use super::sets::answers;
 use crate::nftables::expr::{
-    Bitwise, Byteorder, Cmp, CmpOp, Data, Expr, Hash, Immediate, Lookup, Meta, Numgen,
+    Bitwise, Byteorder, Cmp, CmpOp, Data, Expr, Hash, Immediate, Lookup, Meta, Numgen, ObjRef,
     PayloadWrite, Range, RangeOp, Register, Verdict,
 };
 use crate::nftables::{Rule, value};
 use crate::syntax::NatTarget;
 use crate::table::TableState;
-use crate::table::layout::is_open_set;
+use crate::table::layout::{is_open_set, timeouts_of};
 use crate::uapi::{
     NFT_BITWISE_MASK_XOR, NFT_BYTEORDER_HTON, NFT_BYTEORDER_NTOH, NFT_HASH_JENKINS,
-    NFT_LOOKUP_F_INV, NFT_META_NFPROTO, NFT_NG_INCREMENTAL, NFT_NG_RANDOM,
+    NFT_LOOKUP_F_INV, NFT_META_L4PROTO, NFT_META_NFPROTO, NFT_NG_INCREMENTAL, NFT_NG_RANDOM,
+    NFT_OBJECT_CT_TIMEOUT,
 };
 
 /// The kernel's limit on nested chains (`NFT_JUMP_STACK_SIZE`).
@@ -41,16 +42,24 @@ struct Ended {
     trail: Vec<(String, usize)>,
     /// The number that was generated on the way, if one was.
     draw: Option<Draw>,
+    /// The timeouts that were assigned on the way.
+    timeouts: ConnectionTimeouts,
 }
 
 impl Ended {
+    /// The end of a chain.
+    fn returned() -> Self {
+        let timeouts = ConnectionTimeouts::default();
+        Self { end: End::Returned, trail: Vec::new(), draw: None, timeouts }
+    }
+
     fn at((chain, index): (&str, usize), end: End) -> Self {
-        Self { end, trail: vec![(chain.into(), index)], draw: None }
+        Self { end, trail: vec![(chain.into(), index)], ..Self::returned() }
     }
 }
 
 impl From<Ended> for Path {
-    fn from(Ended { end, trail, draw }: Ended) -> Self {
+    fn from(Ended { end, trail, draw, timeouts }: Ended) -> Self {
         let target = match end {
             End::Translated(target) => Some(target),
             End::Accepted | End::Dropped | End::Returned | End::Written(_) => None,
@@ -59,7 +68,7 @@ impl From<Ended> for Path {
             End::Written(written) => Some(written),
             _ => None,
         };
-        Self { target, is_dropped: end == End::Dropped, written, trail, draw }
+        Self { target, is_dropped: end == End::Dropped, written, trail, draw, timeouts }
     }
 }
 
@@ -101,19 +110,60 @@ impl<'a> Machine<'a> {
         let mut ended = Vec::new();
         for (index, rule) in self.table.rules_of(name).enumerate() {
             let mut continues = false;
+            let assigned = self.assigned(rule, index)?;
             for (effect, draw) in self.rule(rule, index)? {
                 let before = ended.len();
                 continues |= self.follow(effect, (name, index), depth, &mut ended)?;
-                for end in ended.iter_mut().skip(before).filter(|end| end.draw.is_none()) {
-                    end.draw.clone_from(&draw);
+                for end in ended.iter_mut().skip(before) {
+                    end.draw = end.draw.take().or_else(|| draw.clone());
+                    if end.timeouts.is_empty() {
+                        end.timeouts.clone_from(&assigned);
+                    }
                 }
             }
             if !continues {
                 return Ok(ended);
             }
         }
-        ended.push(Ended { end: End::Returned, trail: Vec::new(), draw: None });
+        ended.push(Ended::returned());
         Ok(ended)
+    }
+
+    /// The timeouts that the rule assigns to a connection that it matches. Only rules that assign them last, and
+    /// then end the chain, are known.
+    fn assigned(&self, rule: &Rule, index: usize) -> Result<ConnectionTimeouts, InterpretError> {
+        let is_assignment = |expr: &Expr| matches!(expr, Expr::ObjRef(_));
+        let Some(at) = rule.exprs.iter().position(is_assignment) else {
+            return Ok(ConnectionTimeouts::default());
+        };
+        let unknown = |expr: &Expr| InterpretError::Expression {
+            chain: rule.chain.clone(),
+            index,
+            what: expr.to_string(),
+        };
+        let (assignment, rest) = (&rule.exprs[at], &rule.exprs[at + 1..]);
+        let is_known = |expr: &&Expr| {
+            matches!(expr, Expr::Counter(_) | Expr::Immediate(_) | Expr::Masq(_) | Expr::Nat(_))
+        };
+        if let Some(other) = rest.iter().find(|expr| !is_known(expr)) {
+            return Err(unknown(other));
+        }
+        let ends = |expr: &Expr| match expr {
+            Expr::Immediate(immediate) => immediate.dreg == Register::VERDICT,
+            _ => matches!(expr, Expr::Masq(_) | Expr::Nat(_)),
+        };
+        let object = match assignment {
+            Expr::ObjRef(ObjRef { object_type: NFT_OBJECT_CT_TIMEOUT, name }) => {
+                self.table.timeout(name).filter(|_| rest.last().is_some_and(ends))
+            }
+            _ => None,
+        };
+        let object = object.ok_or_else(|| unknown(assignment))?;
+        let l4proto = Meta { key: NFT_META_L4PROTO, dreg: Register::R1 };
+        let number = object.protocol().map(|protocol| vec![protocol.number()]);
+        let is_of = number.map(Fact::Bytes) == Some(self.packet.meta(&l4proto));
+        let timeouts = object.normalized(timeouts_of(&object.name).as_ref()).timeouts();
+        Ok(if is_of { timeouts } else { ConnectionTimeouts::default() })
     }
 
     /// Add the ends that a step leads to; whether the next rule may be reached.
@@ -186,7 +236,8 @@ impl<'a> Machine<'a> {
                 Expr::Byteorder(order) => converted(&mut registers, order),
                 Expr::Cmp(cmp) => compare(&registers, cmp),
                 Expr::Range(range) => in_range(&registers, range),
-                Expr::Counter(_) => Some(true),
+                // See `assigned`.
+                Expr::Counter(_) | Expr::ObjRef(_) => Some(true),
                 Expr::PayloadWrite(write) => {
                     let step = written(&registers, write, rest).ok_or_else(stuck)?;
                     return Ok(vec![(step, draw)]);

@@ -1,5 +1,6 @@
 //! Paths of a packet through the rules, and errors of the interpreter.
 
+use ephport_core::ConnectionTimeouts;
 use thiserror::Error;
 
 use crate::syntax::NatTarget;
@@ -17,6 +18,8 @@ pub struct Path {
     pub trail: Vec<(String, usize)>,
     /// The number on which the path depends, if it depends on one.
     pub draw: Option<Draw>,
+    /// The timeouts that are assigned to the connection.
+    pub timeouts: ConnectionTimeouts,
 }
 
 /// Two bytes that are written to a packet: a port.
@@ -77,7 +80,7 @@ pub enum InterpretError {
         /// The name.
         chain: String,
     },
-    /// Paths that differ in more than the ports.
+    /// Paths that differ in more than the ports, or timeouts of a connection that is not translated.
     #[error(
         "the rules do different things to the same connection, depending on a generated number"
     )]

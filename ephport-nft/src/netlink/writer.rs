@@ -122,6 +122,11 @@ impl Writer {
         self.bytes(attribute_type, &[value]);
     }
 
+    /// 16 bits in network order.
+    pub fn u16_be(&mut self, attribute_type: u16, value: u16) {
+        self.bytes(attribute_type, &value.to_be_bytes());
+    }
+
     /// 32 bits in network order, the order of all numbers of nf_tables.
     pub fn u32_be(&mut self, attribute_type: u16, value: u32) {
         self.bytes(attribute_type, &value.to_be_bytes());

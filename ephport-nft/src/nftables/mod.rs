@@ -12,6 +12,7 @@ mod rule;
 pub(crate) mod schema;
 mod set;
 mod table;
+mod timeout;
 mod userdata;
 pub(crate) mod value;
 
@@ -22,4 +23,5 @@ pub use rule::Rule;
 pub use schema::RawAttr;
 pub use set::{Element, Elements, SetDescription, SetSpec};
 pub use table::Table;
+pub use timeout::{CtTimeout, TimeoutData, TimeoutType, TimeoutValues};
 pub use userdata::Comment;

@@ -138,6 +138,7 @@ macro_rules! values {
 
 values! {
     u8: u8, u8;
+    u16: u16_be, u16_be;
     u32: u32_be, u32_be;
     u64: u64_be, u64_be;
 }

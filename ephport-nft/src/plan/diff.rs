@@ -46,6 +46,13 @@ pub fn changes(installed: &TableState, desired: &TableState) -> Option<Vec<Opera
     operations.extend(new.map(Chain::unnumbered).map(Operation::AddChain));
     let mut names = Names::new(installed);
     operations.extend(named_sets(&before, &after, &mut names)?);
+    for object in &after.timeouts {
+        match before.timeout(&object.name) {
+            None => operations.push(Operation::AddTimeout(object.clone())),
+            Some(old) if old == object => {}
+            Some(_) => return None,
+        }
+    }
     for chain in &desired.chains {
         operations.extend(rules(&before, &after, &chain.name, &mut names));
     }
@@ -58,6 +65,8 @@ pub fn changes(installed: &TableState, desired: &TableState) -> Option<Vec<Opera
     operations.extend(gone.into_iter().cloned().map(Operation::DeleteChain));
     let unused = before.named_sets().into_iter().filter(|set| after.set(&set.spec.name).is_none());
     operations.extend(unused.map(|set| Operation::DeleteSet(set.spec.clone())));
+    let unused = before.timeouts.iter().filter(|old| after.timeout(&old.name).is_none());
+    operations.extend(unused.cloned().map(Operation::DeleteTimeout));
     Some(operations)
 }
 

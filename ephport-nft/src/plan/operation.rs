@@ -1,12 +1,12 @@
 //! Operations: changes of the ruleset, each in one message.
 
 use crate::netlink::{CodecError, Header, Writer};
-use crate::nftables::{Chain, Elements, Rule, SetSpec, Table};
+use crate::nftables::{Chain, CtTimeout, Elements, Rule, SetSpec, Table};
 use crate::table::Set;
 use crate::uapi::{
-    NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM, NFT_MSG_DELTABLE,
-    NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
-    NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
+    NFT_MSG_DELCHAIN, NFT_MSG_DELOBJ, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM,
+    NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWOBJ, NFT_MSG_NEWRULE, NFT_MSG_NEWSET,
+    NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
 };
 
 /// One change of the ruleset.
@@ -34,6 +34,10 @@ pub enum Operation {
     DeleteChain(Chain),
     /// Deletes a set that no rule uses.
     DeleteSet(SetSpec),
+    /// Adds timeouts of connections.
+    AddTimeout(CtTimeout),
+    /// Deletes timeouts that no rule assigns.
+    DeleteTimeout(CtTimeout),
     /// Deletes elements by their keys.
     DeleteElements(Elements),
 }
@@ -49,6 +53,7 @@ impl Operation {
             Self::AddSet(set) | Self::DeleteSet(set) => &set.table,
             Self::AddElements(elements) | Self::DeleteElements(elements) => &elements.table,
             Self::AppendRule(rule) | Self::InsertRule(rule) | Self::DeleteRule(rule) => &rule.table,
+            Self::AddTimeout(object) | Self::DeleteTimeout(object) => &object.table,
         }
     }
 
@@ -65,6 +70,8 @@ impl Operation {
             Self::DeleteChain(_) => (NFT_MSG_DELCHAIN, 0),
             Self::DeleteSet(_) => (NFT_MSG_DELSET, 0),
             Self::DeleteElements(_) => (NFT_MSG_DELSETELEM, 0),
+            Self::AddTimeout(_) => (NFT_MSG_NEWOBJ, NLM_F_CREATE),
+            Self::DeleteTimeout(_) => (NFT_MSG_DELOBJ, 0),
         };
         Header::nf_tables(message, NLM_F_REQUEST | flags, seq)
     }
@@ -76,6 +83,10 @@ impl Operation {
             Self::AddSet(set) => set.encode(w),
             Self::AddElements(elements) | Self::DeleteElements(elements) => elements.encode(w),
             Self::AppendRule(rule) | Self::InsertRule(rule) => rule.encode(w),
+            Self::AddTimeout(object) => object.encode(w),
+            Self::DeleteTimeout(CtTimeout { family, table, name, .. }) => {
+                CtTimeout::named(*family, table, name).encode(w);
+            }
             Self::DeleteRule(rule) => Rule {
                 handle: rule.handle,
                 ..Rule::new(rule.family, &rule.table, &rule.chain, Vec::new())

@@ -7,7 +7,8 @@
 use super::diff::changes;
 use super::operation::Operation;
 use crate::netlink::{CodecError, Header, NfGenMsg, Writer};
-use crate::nftables::{Chain, Generation, Rule, Table};
+use crate::nftables::expr::ObjRef;
+use crate::nftables::{Chain, CtTimeout, Generation, Rule, Table};
 use crate::table::TableState;
 use crate::uapi::{
     NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES,
@@ -34,6 +35,8 @@ impl Batch {
         for (filled, id) in ruleset.sets.iter().zip(1..) {
             operations.extend(Operation::fill(filled, id));
         }
+        let timeout = |object: &CtTimeout| CtTimeout { handle: None, ..object.clone() };
+        operations.extend(ruleset.timeouts.iter().map(timeout).map(Operation::AddTimeout));
         let rule = |rule: &Rule| Rule { handle: None, position: None, ..rule.clone() };
         operations.extend(ruleset.rules.iter().map(rule).map(Operation::AppendRule));
         Self(operations)
@@ -72,6 +75,19 @@ impl Batch {
     /// Adds a table.
     pub(crate) fn of_table(table: Table) -> Self {
         Self(vec![Operation::AddTable(table)])
+    }
+
+    /// Adds a table with these timeouts and a rule that assigns them.
+    pub(crate) fn of_timeout(table: Table, timeout: CtTimeout) -> Self {
+        let chain = Chain::regular(table.family, &table.name, "probe");
+        let assign = ObjRef::timeout(&timeout.name).into();
+        let rule = Rule::new(table.family, &table.name, &chain.name, vec![assign]);
+        Self(vec![
+            Operation::AddTable(table),
+            Operation::AddTimeout(timeout),
+            Operation::AddChain(chain),
+            Operation::AppendRule(rule),
+        ])
     }
 
     /// The same changes, and the deletion of a table that does not exist: no kernel commits them.

@@ -36,6 +36,7 @@ pub(super) fn expression(expr: &Expr) -> Result<RawExpression, Lack> {
         | Expr::Opaque(_)
         | Expr::PayloadWrite(_)
         | Expr::Range(_) => Err(Lack::Expression),
+        Expr::ObjRef(_) => Err(Lack::Timeouts),
     }
 }
 

@@ -99,6 +99,11 @@ impl Values {
         }
         let chains = collect(&ruleset.chains, |of| chain(of, &table))?;
         let rules = collect(&ruleset.rules, |of| rule(of, &table))?;
+        // The rules that assign timeouts are refused before.
+        if let Some(nftables::CtTimeout { name, .. }) = ruleset.timeouts.first() {
+            let (object, name) = (nftables::CtTimeout::NAME, name.clone());
+            return Err(Unsupported::Object { object, name, part: "type" });
+        }
         Ok(Self { table, chains, sets, elements, rules })
     }
 

@@ -82,6 +82,8 @@ pub enum Lack {
     Interval,
     /// The connections that are open, which a set must contain.
     OpenConnections,
+    /// Timeouts of connections.
+    Timeouts,
     /// An attribute that no set of ours has.
     Attribute,
 }
@@ -110,6 +112,7 @@ impl fmt::Display for Lack {
             Self::OpenConnections => {
                 "it cannot find the connections that are open: set open-connections to drop"
             }
+            Self::Timeouts => "it has no ct timeout objects: set timeouts to none",
             Self::Attribute => "its sets lack an attribute of this one: make it without",
         })
     }
@@ -143,6 +146,7 @@ mod tests {
             expression(Lack::NatFlags),
             expression(Lack::LookupFlags),
             expression(Lack::CtAddress),
+            expression(Lack::Timeouts),
             set(Lack::Map, policy()),
             set(Lack::Interval, policy()),
             set(Lack::OpenConnections, policy()),

@@ -27,7 +27,7 @@ pub use statement::{Decoded, MatchValue, Statement, decode};
 
 use crate::nftables::expr::Expr;
 use crate::nftables::value::family_name;
-use crate::nftables::{Chain, Rule, Table};
+use crate::nftables::{Chain, CtTimeout, Rule, Table};
 use crate::table::{Normalized, TableState, fingerprint_of};
 use crate::uapi::{
     NF_ACCEPT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_SRC, NF_IP_PRI_RAW,
@@ -50,6 +50,9 @@ impl fmt::Display for Listing<'_> {
         if let Some(comment) = table.comment() {
             writeln!(f, "\tcomment \"{}\"", comment.as_str())?;
         }
+        for object in &self.view.timeouts {
+            timeout(f, object)?;
+        }
         for set in self.view.named_sets() {
             sets::declaration(f, set)?;
             writeln!(f)?;
@@ -62,6 +65,21 @@ impl fmt::Display for Listing<'_> {
         }
         writeln!(f, "}}")
     }
+}
+
+/// Timeouts as a part of their table, and an empty line.
+fn timeout(f: &mut fmt::Formatter<'_>, object: &CtTimeout) -> fmt::Result {
+    let Some(protocol) = object.protocol() else {
+        return writeln!(f, "\t# nft cannot print ct timeout {}\n", object.name);
+    };
+    let l3proto = object.data.as_ref().and_then(|data| u8::try_from(data.l3proto?).ok());
+    let l3proto = l3proto.and_then(family_name).unwrap_or("inet");
+    let timeouts = object.timeouts();
+    let states = timeouts.states().iter();
+    let states: Vec<_> =
+        states.map(|(state, seconds)| format!("{} : {seconds}", state.name())).collect();
+    writeln!(f, "\tct timeout {} {{\n\t\tprotocol {protocol}\n\t\tl3proto {l3proto}", object.name)?;
+    writeln!(f, "\t\tpolicy = {{ {} }}\n\t}}\n", states.join(", "))
 }
 
 impl Listing<'_> {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ephport_core::{Address, PolicyName, PortRange, PortSet};
+use ephport_core::{Address, PolicyName, PortRange, PortSet, Protocol};
 
 use super::nat::Argument;
 use super::operand::Operand;
 use super::statement::{Decoded, Statement, decode};
-use crate::nftables::Rule;
 use crate::nftables::expr::{Payload, Verdict};
+use crate::nftables::{CtTimeout, Rule};
 use crate::table::layout::{POSTROUTING, open_set, policy_of, real_ports_map};
 use crate::table::{Normalized, Set, TableState};
 use crate::uapi::NFT_META_OIFNAME;
@@ -29,6 +29,8 @@ pub struct InstalledPolicy {
     pub has_blocks: bool,
     /// The source addresses after translation, except those of blocks.
     pub addresses: Vec<Address>,
+    /// The timeouts that are not those of the host, like `udp to 53: unreplied 2 s`.
+    pub timeouts: Vec<String>,
     /// Whether packets with other source ports are dropped.
     pub enforces: bool,
     /// The count of connections that the kernel attempted to translate. An attempt fails when all
@@ -85,6 +87,7 @@ impl InstalledPolicy {
             to_ports: PortSet::EMPTY,
             has_blocks: false,
             addresses: Vec::new(),
+            timeouts: Vec::new(),
             enforces: false,
             attempts: 0,
             drops: 0,
@@ -97,8 +100,20 @@ impl InstalledPolicy {
         if rule.chain == POSTROUTING {
             self.attempts = self.attempts.saturating_add(packets);
         }
+        let mut destination_ports = None;
         for Decoded { statement, .. } in decode(rule, table) {
+            if let Statement::Match { operand, is_inverted: false, .. } = &statement
+                && *operand == destination_port()
+            {
+                destination_ports = statement.to_nft();
+            }
             match &statement {
+                Statement::Object(object) => {
+                    if let Some(object) = table.timeout(&object.name) {
+                        let text = timeouts(object, destination_ports.as_deref());
+                        add(&mut self.timeouts, text);
+                    }
+                }
                 Statement::Match { operand, is_inverted: false, .. } => {
                     self.add_match(rule, operand, &statement);
                 }
@@ -148,6 +163,19 @@ impl InstalledPolicy {
             add(list, value.replace('"', ""));
         }
     }
+}
+
+fn destination_port() -> Operand<'static> {
+    let Payload { base, offset, len, .. } = Payload::DESTINATION_PORT;
+    Operand::Payload { base, offset, len }
+}
+
+/// The timeouts of an object, for these destination ports as nft prints them.
+fn timeouts(object: &CtTimeout, ports: Option<&str>) -> String {
+    let protocol = object.protocol().map_or("unknown", Protocol::name);
+    let ports = ports.map(|text| text.trim_start_matches("th dport "));
+    let ports = ports.map(|text| format!(" to {}", text.trim_matches(['{', '}', ' '])));
+    format!("{protocol}{}: {}", ports.unwrap_or_default(), object.timeouts())
 }
 
 fn add<T: PartialEq>(list: &mut Vec<T>, item: T) {

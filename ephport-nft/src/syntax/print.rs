@@ -6,7 +6,7 @@ use super::operand::{AddressField, IcmpField, Operand};
 use super::sets::{SetRef, port, suffix_len};
 use super::statement::{MatchValue, Statement};
 use crate::nftables::datatype::{IFNAME, INET_PROTO, INET_SERVICE, INTEGER, IPV4_ADDR, IPV6_ADDR};
-use crate::nftables::expr::{Ct, Hash, Payload, PayloadWrite};
+use crate::nftables::expr::{Ct, Hash, ObjRef, Payload, PayloadWrite};
 use crate::nftables::value::{self, address_len, ct_state_bit, number};
 use crate::table::layout::is_open_set;
 use crate::uapi::{
@@ -15,9 +15,9 @@ use crate::uapi::{
     IPS_SRC_NAT, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_UNTRACKED_BIT, NFT_CT_ID, NFT_CT_PROTO_SRC,
     NFT_FIB_RESULT_ADDRTYPE, NFT_META_IIF, NFT_META_IIFNAME, NFT_META_IIFTYPE, NFT_META_L4PROTO,
     NFT_META_MARK, NFT_META_NFPROTO, NFT_META_OIF, NFT_META_OIFKIND, NFT_META_OIFNAME,
-    NFT_META_OIFTYPE, NFT_META_SECPATH, NFT_PAYLOAD_CSUM_INET, NFT_PAYLOAD_TRANSPORT_HEADER,
-    NFT_RT_XFRM, NFTA_FIB_F_DADDR, NFTA_FIB_F_OIF, NFTA_FIB_F_SADDR, RTN_BROADCAST, RTN_LOCAL,
-    RTN_MULTICAST, RTN_UNICAST,
+    NFT_META_OIFTYPE, NFT_META_SECPATH, NFT_OBJECT_CT_TIMEOUT, NFT_PAYLOAD_CSUM_INET,
+    NFT_PAYLOAD_TRANSPORT_HEADER, NFT_RT_XFRM, NFTA_FIB_F_DADDR, NFTA_FIB_F_OIF, NFTA_FIB_F_SADDR,
+    RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST,
 };
 
 impl Statement<'_> {
@@ -30,6 +30,9 @@ impl Statement<'_> {
             Self::Counter(counter) => {
                 Some(format!("counter packets {} bytes {}", counter.packets, counter.bytes))
             }
+            Self::Object(ObjRef { object_type: NFT_OBJECT_CT_TIMEOUT, name }) => {
+                Some(format!("ct timeout set \"{name}\""))
+            }
             Self::Nat(nat) => nat.to_nft(),
             Self::Verdict(verdict) => Some(verdict.to_string()),
             Self::Vmap { key: Operand::Masked(inner, mask), map } => {
@@ -37,7 +40,7 @@ impl Statement<'_> {
             }
             Self::Vmap { key, map } => Some(format!("{} vmap {}", key.key(*map)?, map.to_nft()?)),
             Self::Write { write, value, protocol } => written(write, value, (*protocol)?),
-            Self::Raw(_) => None,
+            Self::Object(_) | Self::Raw(_) => None,
         }
     }
 }

@@ -5,7 +5,7 @@ use super::operand::{Operand, Registers};
 use super::sets::SetRef;
 use crate::nftables::Rule;
 use crate::nftables::expr::{
-    Cmp, CmpOp, Counter, Data, Expr, Immediate, PayloadWrite, RangeOp, Register, Verdict,
+    Cmp, CmpOp, Counter, Data, Expr, Immediate, ObjRef, PayloadWrite, RangeOp, Register, Verdict,
 };
 use crate::nftables::value;
 use crate::table::Normalized;
@@ -26,6 +26,8 @@ pub enum Statement<'a> {
     },
     /// Packets are counted.
     Counter(&'a Counter),
+    /// An object of the table is used: timeouts are assigned to the connection.
+    Object(&'a ObjRef),
     /// The connection is translated.
     Nat(NatStatement<'a>),
     /// A port of the packet is rewritten.
@@ -140,6 +142,7 @@ fn statement<'a>(
             Statement::Write { write, value, protocol: registers.protocol }
         }
         Expr::Counter(counter) => Statement::Counter(counter),
+        Expr::ObjRef(object) => Statement::Object(object),
         Expr::Immediate(Immediate { data: Data::Verdict(verdict), .. }) => {
             Statement::Verdict(verdict)
         }

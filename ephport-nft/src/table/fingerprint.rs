@@ -52,6 +52,7 @@ impl TableState {
         }
         self.sets.iter_mut().for_each(|set| id.name().clone_into(&mut set.spec.table));
         self.rules.iter_mut().for_each(|rule| id.name().clone_into(&mut rule.table));
+        self.timeouts.iter_mut().for_each(|object| id.name().clone_into(&mut object.table));
         let facts = self.fingerprint().map(|fingerprint| fingerprint.facts).unwrap_or_default();
         self.signed_by(id.owner(), facts)
     }

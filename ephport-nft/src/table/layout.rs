@@ -9,12 +9,12 @@
 //! | `POLICY/ports` | regular | the distribution over several ranges |
 //! | `POLICY/FIRST-LAST` | regular | the translation to one range |
 //!
-//! The maps of ports are `POLICY/real` and `POLICY/virtual`. The map of a policy's blocks is `POLICY/blocks4` or `POLICY/blocks6`. The set `POLICY/open` has the numbers
+//! Timeouts of connections are objects like `POLICY/udp.unreplied-2.replied-2`. The maps of ports are `POLICY/real` and `POLICY/virtual`. The map of a policy's blocks is `POLICY/blocks4` or `POLICY/blocks6`. The set `POLICY/open` has the numbers
 //! of the connections that were open when enforcement was first applied.
 
 use std::net::IpAddr;
 
-use ephport_core::{Family, PolicyName, PortRange};
+use ephport_core::{ConnectionTimeouts, Family, PolicyName, PortRange, Protocol, TimeoutState};
 use thiserror::Error;
 
 use crate::nftables::{Comment, Rule, SetSpec, Table};
@@ -140,6 +140,31 @@ pub(crate) fn enforce_map(policy: &PolicyName, family: Family) -> String {
         Family::Ipv4 => format!("{policy}/enforce4"),
         Family::Ipv6 => format!("{policy}/enforce6"),
     }
+}
+
+/// The object with timeouts of a policy: like `home/udp.unreplied-2.replied-2`. The kernel changes no object, so
+/// that each has the name of its timeouts.
+pub(crate) fn timeout_object(policy: &PolicyName, timeouts: &ConnectionTimeouts) -> String {
+    let protocol = timeouts.protocol().map_or("none", Protocol::name);
+    let states = timeouts.states().iter();
+    let states = states.map(|(state, seconds)| format!(".{}-{seconds}", state.name()));
+    format!("{policy}/{protocol}{}", states.collect::<String>())
+}
+
+/// The timeouts that the name of such an object names; `None` for another name.
+pub(crate) fn timeouts_of(name: &str) -> Option<ConnectionTimeouts> {
+    let (_, timeouts) = name.rsplit_once('/')?;
+    let mut parts = timeouts.split('.');
+    let protocol = parts.next()?;
+    let states = parts.map(|part| {
+        let (state, seconds) = part.rsplit_once('-')?;
+        let mut known = TimeoutState::ALL.into_iter();
+        let is_named =
+            |known: &TimeoutState| known.name() == state && known.protocol().name() == protocol;
+        Some((known.find(is_named)?, seconds.parse().ok()?))
+    });
+    let timeouts = ConnectionTimeouts::new(states.collect::<Option<Vec<_>>>()?);
+    (!timeouts.is_empty()).then_some(timeouts)
 }
 
 /// The set of the connections that were open when the enforced policy was first applied.
@@ -296,6 +321,24 @@ pub fn owner(table: &Table) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_timeouts_name_them() {
+        let policy = "a-1.b".parse().unwrap();
+        for (text, name) in [
+            ("udp-replied=2", "a-1.b/udp.replied-2"),
+            ("tcp-close=3,tcp-syn-sent=20", "a-1.b/tcp.syn_sent-20.close-3"),
+        ] {
+            let timeouts: ephport_core::Timeouts = text.parse().unwrap();
+            let protocol = if text.starts_with("udp") { Protocol::Udp } else { Protocol::Tcp };
+            let timeouts = timeouts.of(protocol, None);
+            assert_eq!(timeout_object(&policy, &timeouts), name);
+            assert_eq!(timeouts_of(name), Some(timeouts));
+        }
+        for name in ["a", "a/udp", "a/udp.close-3", "a/tcp.close-x", "a/tcp.close"] {
+            assert_eq!(timeouts_of(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn every_error_has_its_message() {

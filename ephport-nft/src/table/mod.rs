@@ -16,7 +16,9 @@ pub use normalized::Normalized;
 pub(crate) use set::KeyRange;
 pub use set::{NormalizedSet, Set};
 
-pub use crate::nftables::{Chain, Commit, Element, Elements, Rule, SetSpec, Table, UnknownObject};
+pub use crate::nftables::{
+    Chain, Commit, CtTimeout, Element, Elements, Rule, SetSpec, Table, UnknownObject,
+};
 
 /// A table with its chains, sets and rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct TableState {
     pub sets: Vec<Set>,
     /// Its rules, chain by chain, each in order.
     pub rules: Vec<Rule>,
+    /// Its timeouts of connections, which rules assign.
+    pub timeouts: Vec<CtTimeout>,
     /// Objects that no policy compiles to. A table with one of them has drifted.
     pub unknown: Vec<UnknownObject>,
 }
@@ -45,7 +49,7 @@ impl TableState {
     #[must_use]
     pub fn empty(table: Table) -> Self {
         let (chains, sets, rules) = (Vec::new(), Vec::new(), Vec::new());
-        Self { table, chains, sets, rules, unknown: Vec::new() }
+        Self { table, chains, sets, rules, timeouts: Vec::new(), unknown: Vec::new() }
     }
 
     /// The ports on the wire whose packets get another port before conntrack sees them, and so before any service
@@ -66,6 +70,12 @@ impl TableState {
     /// The rules of one chain.
     pub fn rules_of(&self, chain: &str) -> impl Iterator<Item = &Rule> {
         self.rules.iter().filter(move |rule| rule.chain == chain)
+    }
+
+    /// The timeouts of this name.
+    #[must_use]
+    pub fn timeout(&self, name: &str) -> Option<&CtTimeout> {
+        self.timeouts.iter().find(|timeout| timeout.name == name)
     }
 
     /// The set of this name.

@@ -9,10 +9,11 @@ use std::fmt;
 
 use super::TableState;
 use super::fingerprint::fingerprint_of;
+use super::layout::timeouts_of;
 use super::set::NormalizedSet;
 use crate::netlink::{CodecError, Writer};
 use crate::nftables::expr::{Expr, Lookup};
-use crate::nftables::{Chain, Element, Rule, SetSpec, Table, UnknownObject};
+use crate::nftables::{Chain, CtTimeout, Element, Rule, SetSpec, Table, UnknownObject};
 use crate::uapi::NFTA_RULE_EXPRESSIONS;
 
 /// A borrowing view of a [`TableState`]. Two tables do the same when their views are equal.
@@ -22,6 +23,8 @@ pub struct Normalized<'a> {
     pub(crate) chains: Vec<&'a Chain>,
     /// By chain; the rules of one chain in their order.
     pub(crate) rules: Vec<&'a Rule>,
+    /// By name.
+    pub(crate) timeouts: Vec<CtTimeout>,
     /// In order.
     pub(crate) unknown: Vec<&'a UnknownObject>,
     /// Named and anonymous sets by name.
@@ -36,6 +39,7 @@ enum Part<'a> {
     Set(&'a SetSpec),
     Element(&'a Element),
     Rule(&'a Rule),
+    Timeout(&'a CtTimeout),
     Unknown(&'a UnknownObject),
 }
 
@@ -53,13 +57,22 @@ impl TableState {
         });
         let rules = runs.into_iter().flatten().collect();
         let sets = self.sets.iter().map(|set| (set.spec.name.as_str(), set.normalized())).collect();
+        let timeouts = self.timeouts.iter();
+        let timeouts = timeouts.map(|object| object.normalized(timeouts_of(&object.name).as_ref()));
+        let mut timeouts: Vec<_> = timeouts.collect();
+        timeouts.sort_by(|a, b| a.name.cmp(&b.name));
         let mut unknown: Vec<_> = self.unknown.iter().collect();
         unknown.sort();
-        Normalized { table: &self.table, chains, rules, unknown, sets }
+        Normalized { table: &self.table, chains, rules, timeouts, unknown, sets }
     }
 }
 
 impl<'a> Normalized<'a> {
+    /// The timeouts of this name.
+    pub(crate) fn timeout(&self, name: &str) -> Option<&CtTimeout> {
+        self.timeouts.iter().find(|object| object.name == name)
+    }
+
     /// The set of this name.
     pub(crate) fn set(&self, name: &str) -> Option<&NormalizedSet<'a>> {
         self.sets.get(name)
@@ -86,7 +99,7 @@ impl<'a> Normalized<'a> {
         rules
     }
 
-    fn parts(&self) -> impl Iterator<Item = Part<'a>> {
+    fn parts(&self) -> impl Iterator<Item = Part<'_>> {
         let chains = self.chains.iter().map(|chain| Part::Chain(chain));
         let sets = self.named_sets().into_iter().flat_map(|set| {
             let elements = set.elements.iter().map(|element| Part::Element(element));
@@ -95,11 +108,12 @@ impl<'a> Normalized<'a> {
         let rules = self.rules.iter().map(|rule| Part::Rule(rule));
         let unknown = self.unknown.iter().map(|object| Part::Unknown(object));
         let first = [Part::Table(self.table)].into_iter();
-        first.chain(chains).chain(sets).chain(rules).chain(unknown)
+        let timeouts = self.timeouts.iter().map(Part::Timeout);
+        first.chain(chains).chain(sets).chain(timeouts).chain(rules).chain(unknown)
     }
 
     /// Encodes a part, which begins with the kind of the part.
-    fn encode(&self, part: Part<'a>, w: &mut Writer) {
+    fn encode(&self, part: Part<'_>, w: &mut Writer) {
         match part {
             Part::Table(table) => {
                 w.raw(b"TABL");
@@ -120,6 +134,10 @@ impl<'a> Normalized<'a> {
             Part::Rule(rule) => {
                 w.raw(b"RULE");
                 self.write_rule(rule, w);
+            }
+            Part::Timeout(object) => {
+                w.raw(b"TIME");
+                object.encode(w);
             }
             Part::Unknown(UnknownObject { message, object_type, name }) => {
                 w.u32_be(*message, object_type.unwrap_or(u32::MAX));

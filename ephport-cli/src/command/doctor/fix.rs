@@ -18,7 +18,7 @@ pub(super) fn fix(kind: &str) -> Option<&'static str> {
 }
 
 /// The kinds, each with its fix.
-const FIXES: [(&str, &str); 34] = [
+const FIXES: [(&str, &str); 37] = [
     // The table.
     ("not-installed", "run `ephport-nft apply`, or enable ephport-guard.service"),
     (
@@ -44,7 +44,14 @@ const FIXES: [(&str, &str); 34] = [
     ),
     ("notrack", "exclude the connections of the policies from the `notrack` rules"),
     ("later-ports", "delete the rules that write source ports after translation"),
+    (
+        "other-timeouts",
+        "exclude the connections of the policies from the rules that assign timeouts, or set timeouts \
+         of the policies to none",
+    ),
     // The policies.
+    ("unused-timeout", "remove it"),
+    ("no-timeouts", "run a kernel with CONFIG_NF_CONNTRACK_TIMEOUT, or set timeouts to none"),
     ("no-effect", "remove the key"),
     ("unreachable", "move the policy before the other one, or remove it"),
     ("no-interface", "correct the name, or make the interface"),
@@ -65,7 +72,7 @@ const FIXES: [(&str, &str); 34] = [
     ("reserved-ports", "list them in except-ports"),
     ("node-ports", "add except-ports = \"30000-32767\""),
     ("fixed-ports", "list those that must stay in exempt-source-ports"),
-    ("slow-reuse", "lower the sysctl, or permit more ports"),
+    ("slow-reuse", "set timeouts, or permit more ports"),
     ("translated-ipsec", "remove ipsec = \"match\""),
     ("flowtable", "exclude the connections of enforced policies from the flowtable"),
     ("helper", "remove the helper, or permit the connections that it expects"),

@@ -77,6 +77,7 @@ impl<'a> Reader<'a> {
         if let Some(comment) = text.strip_prefix('#') {
             return self.comment(line, comment);
         }
+        self.tables.timeouts(line.number, text);
         if let Some(table) =
             text.strip_prefix('*').filter(|name| !name.contains(char::is_whitespace))
         {

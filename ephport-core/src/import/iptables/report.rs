@@ -78,6 +78,13 @@ pub enum Note {
         /// The words before the program.
         by: Box<str>,
     },
+    /// A rule of any table assigns timeouts to connections (`CT --timeout`), which no policy gets.
+    Timeouts {
+        /// The line, from 1; that of the first of several.
+        line: usize,
+        /// The name of the timeouts.
+        name: Box<str>,
+    },
     /// There are too many rules to find every policy over which one wins: from this line on, not
     /// all are named.
     NotCompared {
@@ -111,6 +118,7 @@ impl Note {
             Self::AssumedFamily { .. } => "assumed-family",
             Self::PastEnd { .. } => "past-end",
             Self::Elsewhere { .. } => "elsewhere",
+            Self::Timeouts { .. } => "timeouts",
             Self::NotCompared { .. } => "not-compared",
         }
     }
@@ -122,6 +130,7 @@ impl Note {
             Self::AssumedFamily { first, last } => (*first, *last),
             Self::PastEnd { line, .. }
             | Self::Elsewhere { line, .. }
+            | Self::Timeouts { line, .. }
             | Self::NotCompared { line } => (*line, *line),
         }
     }
@@ -148,6 +157,11 @@ impl fmt::Display for Note {
                 f,
                 "line {line}: {} runs the command elsewhere: apply the policy there",
                 quoted(by).up_to(MAX_RULE)
+            ),
+            Self::Timeouts { line, name } => write!(
+                f,
+                "line {line}: the timeouts {} are not imported: `timeouts` of a policy assigns some",
+                quoted(name).up_to(MAX_RULE)
             ),
             Self::NotCompared { line } => write!(
                 f,

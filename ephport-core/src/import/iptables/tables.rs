@@ -58,6 +58,13 @@ pub(super) struct Tables<'a> {
     pub(super) notes: Vec<Note>,
 }
 
+/// The name of the timeouts that a rule assigns (`-j CT --timeout NAME`).
+fn timeouts(text: &str) -> Option<&str> {
+    let mut words = text.split_whitespace().skip_while(|word| !matches!(*word, "-j" | "--jump"));
+    let is_ct = words.nth(1) == Some("CT");
+    words.find(|word| is_ct && *word == "--timeout").and_then(|_| words.next())
+}
+
 impl<'a> Tables<'a> {
     /// The lines from here on are this one.
     pub(super) fn begin(&mut self, location: Location<'a>) {
@@ -86,6 +93,16 @@ impl<'a> Tables<'a> {
     pub(super) fn elsewhere(&mut self, words: &[Cow<'_, str>]) {
         let by = words.join(" ").into();
         self.notes.push(Note::Elsewhere { line: self.at.line, by });
+    }
+
+    /// Notes that a rule of any table assigns timeouts, by the line of the first one.
+    pub(super) fn timeouts(&mut self, line: usize, text: &str) {
+        let has_one = |note: &Note| matches!(note, Note::Timeouts { .. });
+        if let Some(name) = timeouts(text)
+            && !self.notes.iter().any(has_one)
+        {
+            self.notes.push(Note::Timeouts { line, name: name.into() });
+        }
     }
 
     fn chain(&mut self, family: Family) -> &mut Chain {

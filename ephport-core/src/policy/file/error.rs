@@ -165,6 +165,8 @@ pub enum Expected {
     List(&'static str),
     /// True or false.
     Flag,
+    /// A table of names with numbers, like this one in TOML.
+    Table(&'static str),
 }
 
 impl fmt::Display for Expected {
@@ -173,6 +175,7 @@ impl fmt::Display for Expected {
             Self::String(example) => write!(f, "a string, like {example}"),
             Self::List(example) => write!(f, "a string or a list of strings, like {example}"),
             Self::Flag => f.write_str("true or false"),
+            Self::Table(example) => write!(f, "a table, like {example}"),
         }
     }
 }

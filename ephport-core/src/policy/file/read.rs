@@ -157,15 +157,17 @@ impl Fields<'_> {
         key: &'static Key,
         value: &Spanned<DeValue<'_>>,
     ) -> Result<(), PolicyFileError> {
+        let empty = || {
+            let (key, found) = (key.name, self.source.quote(&value.span()));
+            self.source.error(&value.span(), PolicyFileErrorKind::EmptyList { key, found })
+        };
         let items = match (value.get_ref(), key.kind) {
-            (DeValue::Array(items), Kind::Text | Kind::List) => {
-                if items.is_empty() {
-                    let (key, found) = (key.name, self.source.quote(&value.span()));
-                    let problem = PolicyFileErrorKind::EmptyList { key, found };
-                    return Err(self.source.error(&value.span(), problem));
-                }
-                items.iter().collect()
+            (DeValue::Array(items), Kind::Text | Kind::List) if items.is_empty() => {
+                return Err(empty());
             }
+            (DeValue::Array(items), Kind::Text | Kind::List) => items.iter().collect(),
+            (DeValue::Table(pairs), Kind::Table) if pairs.is_empty() => return Err(empty()),
+            (DeValue::Table(pairs), Kind::Table) => return self.set_table(spec, key, pairs),
             _ => vec![value],
         };
         let texts = items.iter().map(|item| text(key, item)).collect::<Option<Vec<_>>>();
@@ -183,11 +185,43 @@ impl Fields<'_> {
         })
     }
 
+    /// Sets a key to a table of names with numbers.
+    fn set_table(
+        &self,
+        spec: &mut PolicySpec,
+        key: &'static Key,
+        pairs: &DeTable<'_>,
+    ) -> Result<(), PolicyFileError> {
+        let mut pairs: Vec<_> = pairs.iter().collect();
+        pairs.sort_by_key(|(name, _)| name.span().start);
+        let span = |(name, value): &(&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
+            name.span().start..value.span().end
+        };
+        let mut texts = Vec::new();
+        for pair @ (name, value) in &pairs {
+            let DeValue::Integer(number) = value.get_ref() else {
+                return Err(self.wrong_type(key, span(pair)));
+            };
+            let number = match number.radix() {
+                10 => number.as_str(),
+                _ => return Err(self.wrong_type(key, span(pair))),
+            };
+            texts.push(format!("{}={number}", name.get_ref()));
+        }
+        let input = Input::list(texts.iter().map(String::as_str).collect());
+        key.set(spec, &input).map_err(|InputError { item, error }| {
+            let span = pairs.get(item).map_or(0..0, span);
+            let (key, found) = (key.name, self.source.quote(&span));
+            self.source.error(&span, PolicyFileErrorKind::Value { key, found, error })
+        })
+    }
+
     fn wrong_type(&self, key: &'static Key, span: Range<usize>) -> PolicyFileError {
         let expected = match key.kind {
             Kind::Switch => Expected::Flag,
             Kind::List => Expected::List(key.example),
             Kind::Text => Expected::String(key.example),
+            Kind::Table => Expected::Table(key.example),
         };
         let (key, found) = (key.name, self.source.quote(&span));
         self.source.error(&span, PolicyFileErrorKind::Type { key, found, expected })
@@ -202,7 +236,9 @@ impl Fields<'_> {
 /// The text of a value; a number is a text too, and for a switch only true and false are.
 fn text<'v>(key: &Key, value: &'v Spanned<DeValue<'_>>) -> Option<Cow<'v, str>> {
     match (value.get_ref(), key.kind) {
-        (DeValue::String(text), Kind::Text | Kind::List) => Some(text.as_ref().into()),
+        (DeValue::String(text), Kind::Text | Kind::List | Kind::Table) => {
+            Some(text.as_ref().into())
+        }
         (DeValue::Integer(number), Kind::Text | Kind::List) => Some(match number.radix() {
             16 => format!("0x{}", number.as_str()).into(),
             10 => number.as_str().into(),

@@ -389,7 +389,7 @@ fn errors_of_syntax_and_misspelt_keys() {
         => line 4, column 1: unknown key `sport`: expected source-ports
 
         speed = 1
-        => line 4, column 1: unknown key `speed`: expected one of name, protocols, out-interfaces, except-interfaces, in-interfaces, sources, destinations, except-destinations, destination-ports, origin, families, mark, ipsec, source-ports, exempt-source-ports, to-ports, map-e, blocks, blocks-file, except-ports, random, fully-random, persistent, spread, per-source-stable, address, pick-up, enforce, open-connections, expected-connections
+        => line 4, column 1: unknown key `speed`: expected one of name, protocols, out-interfaces, except-interfaces, in-interfaces, sources, destinations, except-destinations, destination-ports, origin, families, mark, ipsec, source-ports, exempt-source-ports, to-ports, map-e, blocks, blocks-file, except-ports, random, fully-random, persistent, spread, per-source-stable, address, pick-up, timeouts, enforce, open-connections, expected-connections
 
         speed = = 1
         => line 4, column 9: `=`: not TOML: extra `=`, expected nothing
@@ -777,6 +777,7 @@ fn policies_are_json_with_numbers() {
               "10.0.0.0/8"
             ],
             "spread": null,
+            "timeouts": null,
             "to_ports": [
               {
                 "first": 1,

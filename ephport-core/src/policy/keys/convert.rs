@@ -7,6 +7,7 @@ use crate::net::interface::InterfacePatterns;
 use crate::net::protocol::Protocol;
 use crate::policy::scope::OutInterfaces;
 use crate::policy::spec::{PolicySpec, Target};
+use crate::policy::timeouts::Timeouts;
 use crate::policy::value::{Input, InputError, Value, ValueError};
 use crate::word::WordError;
 
@@ -61,6 +62,22 @@ pub(super) fn set_protocols(spec: &mut PolicySpec, input: &Input<'_>) -> Result<
 
 pub(super) fn set_mark(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {
     spec.scope.mark = if input.items().is_empty() { None } else { Some(input.one()?) };
+    Ok(())
+}
+
+pub(super) fn timeouts(timeouts: &Timeouts) -> Value {
+    Value::Table(timeouts.iter().map(|(timer, seconds)| (timer.to_string(), seconds)).collect())
+}
+
+pub(super) fn set_timeouts(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {
+    let mut timeouts = Timeouts::default();
+    let is_none = input.is("none");
+    for (item, text) in input.items().iter().enumerate().filter(|_| !is_none) {
+        let mut parts = text.split(',');
+        let added = parts.try_for_each(|part| timeouts.add(part.trim()));
+        added.map_err(|error| InputError { item, error: error.into() })?;
+    }
+    spec.timeouts = (!input.items().is_empty()).then_some(timeouts);
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! Expressions that act on the packet: `counter`, `masq` and `nat`
-//! (net/netfilter/nft_counter.c, nft_masq.c, nft_nat.c).
+//! Expressions that act on the packet: `counter`, `masq`, `nat` and `objref`
+//! (net/netfilter/nft_counter.c, nft_masq.c, nft_nat.c, nft_objref.c).
 
 use std::fmt;
 
@@ -8,7 +8,10 @@ use ephport_core::Family;
 use super::data::Register;
 use crate::nftables::schema::attributes;
 use crate::nftables::value;
-use crate::uapi::{NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED, NFT_NAT_DNAT, NFT_NAT_SNAT};
+use crate::uapi::{
+    NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED, NFT_NAT_DNAT, NFT_NAT_SNAT,
+    NFT_OBJECT_CT_TIMEOUT,
+};
 
 attributes! {
     /// Counts the packets and bytes that reach it: in a nat chain one packet of each connection.
@@ -170,5 +173,29 @@ impl fmt::Display for Nat {
             Some(flags) => write!(f, " flags {flags:#x}"),
             None => Ok(()),
         }
+    }
+}
+
+attributes! {
+    /// Uses an object of the table for the packet: one of `ct timeout` becomes that of its connection.
+    ObjRef("objref") {
+        /// The type of the object, an `NFT_OBJECT_*`.
+        object_type: u32 = NFTA_OBJREF_IMM_TYPE,
+        /// The name of the object.
+        name: String = NFTA_OBJREF_IMM_NAME,
+    }
+}
+
+impl ObjRef {
+    /// Assigns the timeouts of this name, which the kernel does only before the connection is confirmed.
+    #[must_use]
+    pub fn timeout(name: &str) -> Self {
+        Self { object_type: NFT_OBJECT_CT_TIMEOUT, name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "objref type {} name {}", self.object_type, self.name)
     }
 }

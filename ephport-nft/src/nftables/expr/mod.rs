@@ -12,7 +12,7 @@ mod compute;
 mod data;
 mod load;
 
-pub use action::{Counter, Masq, Nat};
+pub use action::{Counter, Masq, Nat, ObjRef};
 pub use compare::{Cmp, CmpOp, Lookup, Range, RangeOp};
 pub use compute::{Bitwise, Byteorder, Hash, Numgen};
 pub(crate) use data::register_words as words;
@@ -117,6 +117,7 @@ expressions! {
     Meta: Meta,
     Nat: Box<Nat>,
     Numgen: Numgen,
+    ObjRef: ObjRef,
     Payload: Payload,
     PayloadWrite: Box<PayloadWrite>,
     Range: Box<Range>,

@@ -29,7 +29,7 @@ use std::fmt;
 
 use ephport_core::PolicyName;
 
-use crate::nftables::{Chain, Comment, Hook, Rule, Table, UnknownObject};
+use crate::nftables::{Chain, Comment, CtTimeout, Hook, Rule, Table, UnknownObject};
 use crate::syntax::{Statement, chain_to_nft, decode, element_texts};
 use crate::table::layout::{ENFORCE, ENFORCE_PRIORITY, POSTROUTING, PRIORITY, TABLE, policy_of};
 use crate::table::{Fingerprint, Normalized, NormalizedSet, TableState};
@@ -97,6 +97,7 @@ attributes! {
     PortRangeFlag = "port range flag",
     Address = "address",
     PortSelection = "port selection",
+    Timeouts = "timeouts",
     Verdict = "verdict",
     Statements = "statements",
     Encoding = "encoding",
@@ -118,6 +119,11 @@ pub enum Location {
     Set {
         /// The name of the set.
         set: String,
+    },
+    /// Timeouts of connections.
+    Timeout {
+        /// The name of the object.
+        timeout: String,
     },
     /// An object that no policy compiles to.
     Object(UnknownObject),
@@ -174,6 +180,7 @@ impl fmt::Display for Location {
             Self::Table => f.write_str("the table"),
             Self::Chain { chain } => write!(f, "chain {chain}"),
             Self::Set { set } => write!(f, "set {set}"),
+            Self::Timeout { timeout } => write!(f, "ct timeout {timeout}"),
             Self::Object(object) => object.fmt(f),
             Self::Rule { chain, number, policy: Some(policy) } => {
                 write!(f, "policy {policy}, rule {number} of {chain}")
@@ -221,6 +228,7 @@ pub fn drift(installed: &TableState, desired: &TableState) -> Vec<Drift> {
     let added = installed.chains.iter().filter(|chain| expected.chain(&chain.name).is_none());
     drifts.extend(added.map(|of| Location::chain(&of.name).differs(unexpected(String::new()))));
     drifts.extend(sets(&found, &expected));
+    drifts.extend(timeouts(&found, &expected));
     let only_in = |one: &TableState, other: &TableState, difference: &Difference| {
         let only = one.unknown.iter().filter(|object| !other.unknown.contains(object)).cloned();
         only.map(|of| Location::Object(of).differs(difference.clone())).collect::<Vec<_>>()
@@ -335,6 +343,25 @@ fn sets(found: &Normalized<'_>, expected: &Normalized<'_>) -> Vec<Drift> {
     let added = found.named_sets().into_iter().filter(|set| expected.set(&set.spec.name).is_none());
     drifts
         .extend(added.map(|set| Location::set(&set.spec.name).differs(unexpected(String::new()))));
+    drifts
+}
+
+fn timeouts(found: &Normalized<'_>, expected: &Normalized<'_>) -> Vec<Drift> {
+    let at = |object: &CtTimeout| Location::Timeout { timeout: object.name.clone() };
+    let mut drifts = Vec::new();
+    for object in &expected.timeouts {
+        let difference = match found.timeout(&object.name) {
+            None => missing(String::new()),
+            Some(old) if old == object => continue,
+            Some(old) => {
+                let (is, was) = (old.timeouts().to_string(), object.timeouts().to_string());
+                if is == was { unknown() } else { (Attribute::Timeouts, Some(is), Some(was)) }
+            }
+        };
+        drifts.push(at(object).differs(difference));
+    }
+    let added = found.timeouts.iter().filter(|object| expected.timeout(&object.name).is_none());
+    drifts.extend(added.map(|object| at(object).differs(unexpected(String::new()))));
     drifts
 }
 

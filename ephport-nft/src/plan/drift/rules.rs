@@ -231,6 +231,7 @@ fn statements(
 fn attribute(decoded: &Decoded<'_>) -> Attribute {
     match &decoded.statement {
         Statement::Counter(_) => Attribute::Counter,
+        Statement::Object(_) => Attribute::Timeouts,
         Statement::Nat(_) | Statement::Write { .. } => Attribute::Translation,
         Statement::Verdict(_) | Statement::Vmap { .. } => Attribute::Verdict,
         Statement::Match { operand, .. } => of_operand(operand),
