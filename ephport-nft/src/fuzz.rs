@@ -121,9 +121,9 @@ fn gathered(bytes: &[u8]) -> TableState {
             }
             Some(NFT_MSG_NEWCHAIN) => ruleset.chains.extend(Chain::decode(body)),
             Some(NFT_MSG_NEWRULE) => ruleset.rules.extend(Rule::decode(body)),
-            Some(NFT_MSG_NEWSET) => ruleset
-                .sets
-                .extend(SetSpec::decode(body).map(|spec| Set { spec, elements: Vec::new() })),
+            Some(NFT_MSG_NEWSET) => ruleset.sets.extend(
+                SetSpec::decode(body).map(|spec| Set { spec, elements: Vec::new().into() }),
+            ),
             Some(NFT_MSG_NEWOBJ) => ruleset.timeouts.extend(CtTimeout::decode(body)),
             Some(NFT_MSG_NEWSETELEM) => {
                 let last = ruleset.sets.last_mut();

@@ -46,7 +46,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 
 /// Any value or verdict.
 pub fn data() -> impl Strategy<Value = Data> {
-    prop_oneof![bytes().prop_map(Data::Value), verdicts().prop_map(Data::Verdict)]
+    prop_oneof![bytes().prop_map(|bytes| Data::value(&bytes)), verdicts().prop_map(Data::verdict)]
 }
 
 /// Any expression.
@@ -282,7 +282,7 @@ pub fn sets() -> impl Strategy<Value = SetSpec> {
 pub fn elements() -> impl Strategy<Value = Element> {
     let content = (option::of(data()), option::of(data()), any::<Option<u32>>());
     (content, option::of(bytes()), other()).prop_map(|((key, data, flags), userdata, other)| {
-        Element { key, data, flags, userdata, other }
+        Element { key, data, flags, userdata: userdata.map(Box::new), other }
     })
 }
 
@@ -295,7 +295,7 @@ pub fn element_lists() -> impl Strategy<Value = Elements> {
             table,
             set,
             set_id,
-            elements,
+            elements: elements.into(),
             other,
         },
     )

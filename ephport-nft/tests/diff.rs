@@ -126,8 +126,8 @@ fn only_changed_elements_are_replaced() {
     let [Operation::DeleteElements(gone), Operation::AddElements(new)] = &operations[..] else {
         panic!("{operations:?}");
     };
-    assert_eq!(gone.elements, with([stays, one, other]).sets[0].elements[1..2]);
-    assert_eq!(new.elements, with([stays, changed, other]).sets[0].elements[1..2]);
+    assert_eq!(gone.elements[..], with([stays, one, other]).sets[0].elements[1..2]);
+    assert_eq!(new.elements[..], with([stays, changed, other]).sets[0].elements[1..2]);
 }
 
 #[test]

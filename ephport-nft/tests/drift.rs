@@ -53,7 +53,8 @@ fn tamper(ruleset: &mut TableState, kind: u8, at: Index, to: Index) -> Option<()
         9 => {
             let elements = &mut pick(&mut ruleset.sets, at)?.elements;
             if !elements.is_empty() {
-                drop(elements.remove(to.index(elements.len())));
+                let at = to.index(elements.len());
+                drop(elements.remove(at));
             }
         }
         10 => {

@@ -77,7 +77,7 @@ proptest! {
         let owners = weights.iter().enumerate().flat_map(|(i, weight)| (0..*weight).map(move |_| i));
         for (number, owner) in (0u32..).zip(owners) {
             let data = found(&filled, &number.to_be_bytes()).and_then(|found| found.data.clone());
-            prop_assert_eq!(data, Some(ephport_nft::nftables::expr::Data::Verdict(verdict(owner))));
+            prop_assert_eq!(data, Some(ephport_nft::nftables::expr::Data::verdict(verdict(owner))));
         }
         let total: u32 = weights.iter().sum();
         prop_assert_eq!(found(&filled, &total.to_be_bytes()), None);

@@ -347,7 +347,7 @@ fn own_bodies(ruleset: &TableState) -> Vec<(u16, Vec<u8>)> {
         bodies.push(body(uapi::NFT_MSG_NEWSET, &|w| set.encode(w)));
     }
     for filled in &ruleset.sets {
-        let elements = Elements::new(&filled.spec, filled.elements.clone());
+        let elements = Elements::new(&filled.spec, filled.elements.to_vec());
         bodies.push(body(uapi::NFT_MSG_NEWSETELEM, &|w| elements.encode(w)));
     }
     let rules = ruleset.rules.iter();
@@ -534,7 +534,7 @@ fn in_our_types() -> TableState {
     };
     TableState {
         chains: vec![chain],
-        sets: vec![Set { spec: set, elements }],
+        sets: vec![Set { spec: set, elements: elements.into() }],
         rules: vec![rule(matching), rule(translating)],
         ..TableState::empty(nftables::Table::new(FAMILY, TABLE))
     }

@@ -357,7 +357,7 @@ impl<'a, 'b> Guard<'a, 'b> {
 
     /// The table as the kernel has it now, if it is this one.
     fn read_back(&mut self, desired: TableState) -> Result<TableState, Failure> {
-        let installed = self.client.installed()?;
+        let installed = self.client.installed_beside(&desired)?;
         let is_same = installed.is_from(&desired);
         Ok(match installed {
             Installed::Ours { ruleset, intact: true, .. } if is_same => ruleset,

@@ -4,6 +4,7 @@
 //! them; sometimes a dump is empty without a flag. So a table counts as read only when the generation
 //! before and after is the same, no commit was in progress at first, and no object is repeated or skipped.
 
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::hash::Hash;
 
@@ -68,7 +69,17 @@ impl<T: Transport> Client<T> {
         family: u8,
         name: &str,
     ) -> Result<(Option<TableState>, Generation), Error> {
-        self.settled(|nft| nft.read_once(family, name))
+        self.settled(|nft| nft.read_once(family, name, None))
+    }
+
+    /// The same, beside a table: sets that are equal share their elements with it, so that only those of sets that
+    /// differ are held in addition.
+    pub(super) fn read_beside(
+        &mut self,
+        beside: &TableState,
+    ) -> Result<(Option<TableState>, Generation), Error> {
+        let Table { family, name, .. } = &beside.table;
+        self.settled(|nft| nft.read_once(*family, name, Some(beside)))
     }
 
     /// The result of `read` while the ruleset does not change, and its generation.
@@ -133,7 +144,12 @@ impl<T: Transport> Client<T> {
         Ok(table)
     }
 
-    fn read_once(&mut self, family: u8, name: &str) -> Result<Option<TableState>, Error> {
+    fn read_once(
+        &mut self,
+        family: u8,
+        name: &str,
+        beside: Option<&TableState>,
+    ) -> Result<Option<TableState>, Error> {
         let Some(table) = self.read_table_only(family, name)? else { return Ok(None) };
         let mut unknown = Vec::new();
         let in_table = [(NFTA_TABLE_NAME, name)];
@@ -142,6 +158,9 @@ impl<T: Transport> Client<T> {
         let specs =
             self.objects(NFT_MSG_GETSET, origin, &in_table, &mut unknown, SetSpec::decode)?;
         let mut sets = Vec::new();
+        let mut known: HashMap<_, _> = beside
+            .map(|table| table.sets.iter().map(|set| (set.spec.name.as_str(), set)).collect())
+            .unwrap_or_default();
         for mut spec in specs {
             let names = [(NFTA_SET_ELEM_LIST_TABLE, name), (NFTA_SET_ELEM_LIST_SET, &*spec.name)];
             let messages =
@@ -151,7 +170,8 @@ impl<T: Transport> Client<T> {
                 elements.extend(message.elements);
                 spec.other.extend(message.other);
             }
-            sets.push(Set { spec, elements });
+            let known = known.remove(spec.name.as_str());
+            sets.push(Set { spec, elements: elements.into() }.sharing(known));
         }
         // Chain by chain: to resume a dump, the kernel passes over all rules before, in a time that
         // grows with the square of their count.
@@ -275,7 +295,8 @@ mod tests {
         assert!(tear(|ruleset| ruleset.sets.extend(ruleset.sets.last().cloned())));
         assert!(tear(|ruleset| {
             let elements = &mut ruleset.sets[0].elements;
-            elements.extend(elements.first().cloned());
+            let first = elements.first().cloned();
+            elements.extend(first);
         }));
     }
 }

@@ -69,7 +69,7 @@ pub fn describe(blocks: &BlockTable) -> String {
         ),
         Form::Sharded(len) => format!(
             "sharded: {} maps by the first {len} bits of the source",
-            by_prefix(blocks, family, len).len()
+            by_prefix(blocks, family, len).count()
         ),
         Form::Flat => "one map: the sources are too far apart for several".into(),
     });
@@ -374,7 +374,7 @@ fn masked(address: IpAddr, len: u8) -> IpAddr {
 
 /// The shortest prefix with which no shard has more than `max` sources; `None` if the shards would be too many.
 fn shard_prefix(blocks: &BlockTable, family: Family, max: usize) -> Option<u8> {
-    let sources: Vec<_> = of_family(blocks, family).map(|block| aligned(block.source)).collect();
+    let sources: Vec<_> = blocks.iter_of(family).map(|block| aligned(block.source)).collect();
     let common = |a: &u128, b: &u128| (a ^ b).leading_zeros();
     let crowded = sources.iter().zip(sources.iter().skip(max.max(1)));
     let len = crowded.map(|(a, b)| common(a, b) + 1).max()?;
@@ -383,22 +383,22 @@ fn shard_prefix(blocks: &BlockTable, family: Family, max: usize) -> Option<u8> {
     (shards * max.div_ceil(MIN_SHARE) <= sources.len()).then(|| u8::try_from(len).ok()).flatten()
 }
 
-/// The blocks of a family, by source.
-fn of_family(blocks: &BlockTable, family: Family) -> impl Iterator<Item = Block> {
-    blocks.iter().filter(move |block| Family::of(block.source) == family)
-}
-
 /// The blocks of each prefix, by source.
-fn by_prefix(blocks: &BlockTable, family: Family, len: u8) -> Vec<Vec<Block>> {
-    let mut shards: Vec<Vec<Block>> = Vec::new();
-    for block in of_family(blocks, family) {
-        let prefix = |block: &Block| masked(block.source, len);
-        match shards.last_mut() {
-            Some(shard) if shard.first().map(prefix) == Some(prefix(&block)) => shard.push(block),
-            _ => shards.push(vec![block]),
+fn by_prefix(
+    blocks: &BlockTable,
+    family: Family,
+    len: u8,
+) -> impl Iterator<Item = Vec<Block>> + '_ {
+    let mut blocks = blocks.iter_of(family).peekable();
+    std::iter::from_fn(move || {
+        let first = blocks.next()?;
+        let prefix = masked(first.source, len);
+        let mut shard = vec![first];
+        while let Some(block) = blocks.next_if(|block| masked(block.source, len) == prefix) {
+            shard.push(block);
         }
-    }
-    shards
+        Some(shard)
+    })
 }
 
 /// The address as a number with its first bit in front.

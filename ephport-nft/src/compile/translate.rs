@@ -265,7 +265,7 @@ pub(super) fn branch(address: Address) -> &'static str {
 }
 
 pub(super) fn immediate_address(dreg: Register, address: IpAddr) -> Expr {
-    Immediate { dreg, data: Data::Value(value::address_bytes(address)) }.into()
+    Immediate { dreg, data: Data::value(&value::address_bytes(address)) }.into()
 }
 
 fn port(dreg: Register, port: Port) -> Expr {

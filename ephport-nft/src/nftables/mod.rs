@@ -3,8 +3,10 @@
 //! Attributes and expressions that are unknown here are kept, so that decoding and encoding lose nothing.
 //! Objects of other tables are never decoded: [`Origin`] reads only the table's name.
 
+mod bytes;
 mod chain;
 pub mod datatype;
+mod element_list;
 pub mod expr;
 mod generation;
 mod origin;
@@ -16,7 +18,9 @@ mod timeout;
 mod userdata;
 pub(crate) mod value;
 
+pub use bytes::Bytes;
 pub use chain::{Chain, Hook};
+pub use element_list::{ElementList, ElementsPart};
 pub use generation::{Commit, Generation};
 pub use origin::{Origin, UnknownObject};
 pub use rule::Rule;

@@ -8,6 +8,7 @@
 //! attributes that have no field in `other`, an expression with such an attribute is an error, so that
 //! the caller keeps its bytes.
 
+use super::bytes::Bytes;
 use crate::netlink::{Attr, CodecError, Writer};
 use crate::uapi::NFTA_LIST_ELEM;
 
@@ -172,6 +173,17 @@ impl Attribute for Vec<u8> {
 
     fn decode(attr: Attr<'_>) -> Result<Self, CodecError> {
         Ok(attr.value.to_vec())
+    }
+}
+
+/// A key or value of an element, or a constant of an expression.
+impl Attribute for Bytes {
+    fn encode(&self, w: &mut Writer, attribute_type: u16) {
+        w.bytes(attribute_type, self);
+    }
+
+    fn decode(attr: Attr<'_>) -> Result<Self, CodecError> {
+        Ok(attr.value.into())
     }
 }
 

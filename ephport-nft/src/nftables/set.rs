@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::datatype::INET_SERVICE;
+use super::element_list::ElementsPart;
 use super::expr::Data;
 use super::schema::{Inside, Item, attributes};
 use crate::netlink::{Attr, CodecError, Writer};
@@ -146,7 +147,7 @@ attributes! {
         /// `NFT_SET_ELEM_*`.
         flags: Option<u32> = NFTA_SET_ELEM_FLAGS,
         /// User data, at most 256 bytes.
-        userdata: Option<Vec<u8>> = NFTA_SET_ELEM_USERDATA,
+        userdata: Option<Box<Vec<u8>>> = NFTA_SET_ELEM_USERDATA,
     } other, padding NFTA_SET_ELEM_PAD
 }
 
@@ -154,7 +155,13 @@ impl Element {
     /// A key of a set, or the first key of a range.
     #[must_use]
     pub fn new(key: Vec<u8>, data: Option<Data>) -> Self {
-        Self { key: Some(Data::Value(key)), data, flags: None, userdata: None, other: Vec::new() }
+        Self {
+            key: Some(Data::Value(key.into())),
+            data,
+            flags: None,
+            userdata: None,
+            other: Vec::new(),
+        }
     }
 
     /// The key after the last one of a range.
@@ -219,14 +226,15 @@ attributes! {
         /// The set's number in the transaction.
         set_id: Option<u32> = NFTA_SET_ELEM_LIST_SET_ID,
         /// The elements.
-        elements: Vec<Element> = NFTA_SET_ELEM_LIST_ELEMENTS,
+        elements: ElementsPart = NFTA_SET_ELEM_LIST_ELEMENTS,
     } other
 }
 
 impl Elements {
     /// Elements of this set.
     #[must_use]
-    pub fn new(spec: &SetSpec, elements: Vec<Element>) -> Self {
+    pub fn new(spec: &SetSpec, elements: impl Into<ElementsPart>) -> Self {
+        let elements = elements.into();
         let SetSpec { family, table, name, id, .. } = spec;
         let (table, set) = (table.clone(), name.clone());
         Self { family: *family, table, set, set_id: *id, elements, other: Vec::new() }

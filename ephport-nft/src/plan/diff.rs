@@ -135,6 +135,9 @@ fn differing<'a>(
     after: &NormalizedSet<'a>,
 ) -> (Vec<&'a Element>, Vec<&'a Element>) {
     let (mut gone, mut new) = (Vec::new(), Vec::new());
+    if before.shares_elements(after) {
+        return (gone, new);
+    }
     let mut old = before.elements.iter().copied().peekable();
     for element in after.elements.iter().copied() {
         gone.extend(std::iter::from_fn(|| {

@@ -104,9 +104,9 @@ fn rt(expr: &Rt) -> Result<RawExpression, Lack> {
 fn immediate(expr: &Immediate) -> Result<RawExpression, Lack> {
     let verdict = match &expr.data {
         Data::Value(bytes) => {
-            return Ok(to::Immediate::new_data(bytes.clone(), register(expr.dreg)?).into());
+            return Ok(to::Immediate::new_data(bytes.to_vec(), register(expr.dreg)?).into());
         }
-        Data::Verdict(verdict) => verdict,
+        Data::Verdict(verdict) => &**verdict,
     };
     let kind = match verdict {
         Verdict::Accept => to::VerdictKind::Accept,

@@ -63,6 +63,6 @@ fn key(element: Element) -> Result<SetElement, Lack> {
         return Err(Lack::Attribute);
     }
     let mut to = SetElement::default();
-    to.key.get_or_insert_default().set_value(bytes);
+    to.key.get_or_insert_default().set_value(bytes.to_vec());
     Ok(to)
 }

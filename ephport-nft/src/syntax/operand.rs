@@ -270,7 +270,7 @@ impl<'a> Registers<'a> {
             Expr::Byteorder(order) => (order.dreg, self.network_order(order)?),
             Expr::Bitwise(bitwise) => (bitwise.dreg, self.masked(bitwise)?),
             Expr::Immediate(Immediate { dreg, data: Data::Value(bytes) }) => {
-                (*dreg, Operand::Constant(bytes.into()))
+                (*dreg, Operand::Constant((&**bytes).into()))
             }
             Expr::Lookup(lookup) => {
                 let dreg = lookup.dreg.filter(|dreg| *dreg != Register::VERDICT)?;

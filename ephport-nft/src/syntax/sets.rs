@@ -192,7 +192,7 @@ pub(super) fn suffix_len(bytes: impl Iterator<Item = u8>) -> Option<u32> {
 fn value(set: &SetSpec, data: &Data) -> Option<String> {
     let bytes = match data {
         Data::Verdict(verdict) => return Some(verdict.to_string()),
-        Data::Value(bytes) => bytes.as_slice(),
+        Data::Value(bytes) => &**bytes,
     };
     match set.data_type? {
         INET_SERVICE => port(bytes),

@@ -21,7 +21,7 @@ use crate::nftables::datatype::{
 };
 use crate::nftables::expr::{Data, Verdict};
 use crate::nftables::value::{address_bytes, port_bytes};
-use crate::nftables::{Element, SetSpec};
+use crate::nftables::{Element, ElementList, SetSpec};
 use crate::uapi::{
     NFT_CT_ID, NFT_DATA_VERDICT, NFT_SET_ANONYMOUS, NFT_SET_CONSTANT, NFT_SET_INTERVAL, NFT_SET_MAP,
 };
@@ -148,7 +148,7 @@ fn interval(set: SetSpec, ranges: Vec<Range>) -> Set {
         let is_adjacent = ranges.peek().is_some_and(|(next, ..)| Some(next) == end.as_ref());
         elements.extend(end.filter(|_| !(is_adjacent && set.is_anonymous())).map(Element::end));
     }
-    Set { spec: set, elements }
+    Set { spec: set, elements: elements.into() }
 }
 
 /// The same, but what nft makes of `{ ... }` where no range is more than one key: no interval set.
@@ -169,7 +169,7 @@ const MIN_SIZE: usize = 64;
 fn hashed(set: SetSpec, elements: Vec<Element>) -> Set {
     let least = if set.is_anonymous() { 1 } else { MIN_SIZE };
     let size = u32::try_from(elements.len().next_power_of_two().max(least)).ok();
-    Set { spec: set.with_size(size), elements }
+    Set { spec: set.with_size(size), elements: elements.into() }
 }
 
 fn port_keys(range: PortRange) -> (Vec<u8>, Vec<u8>) {
@@ -241,7 +241,7 @@ impl Set {
         let spec = empty(SetName::Named(name), Kind::CONNECTION, NFT_SET_CONSTANT);
         let type_of = [&[NFTNL_UDATA_SET_KEY_TYPEOF, 20][..], &typeof_ct_id()].concat();
         let userdata = spec.userdata.clone().map(|notes| [notes, type_of].concat());
-        Self { spec: SetSpec { userdata, ..spec }, elements: Vec::new() }
+        Self { spec: SetSpec { userdata, ..spec }, elements: ElementList::default() }
     }
 
     /// A verdict for each of some ranges of ports that do not overlap, for a 2-byte port in a
@@ -252,7 +252,7 @@ impl Set {
         verdicts.sort_by_key(|(range, _)| *range);
         let ranges = verdicts.into_iter().map(|(range, verdict)| {
             let (first, last) = port_keys(*range);
-            (first, last, Some(Data::Verdict(verdict.clone())))
+            (first, last, Some(Data::verdict(verdict.clone())))
         });
         listed(verdict_map(name, Kind::PORT, NFT_SET_INTERVAL), ranges.collect())
     }
@@ -280,7 +280,7 @@ impl Set {
         verdicts: impl IntoIterator<Item = (u16, Verdict)>,
     ) -> Self {
         let elements = verdicts.into_iter().map(|(port, verdict)| {
-            Element::new(port.to_be_bytes().to_vec(), Some(Data::Verdict(verdict)))
+            Element::new(port.to_be_bytes().to_vec(), Some(Data::verdict(verdict)))
         });
         hashed(verdict_map(name, Kind::PORT, 0), elements.collect())
     }
@@ -290,7 +290,7 @@ impl Set {
     #[must_use]
     pub fn number_verdicts(name: SetName<'_>, verdicts: &[Verdict]) -> Self {
         let elements = (0u32..).zip(verdicts).map(|(number, verdict)| {
-            Element::new(number.to_ne_bytes().to_vec(), Some(Data::Verdict(verdict.clone())))
+            Element::new(number.to_ne_bytes().to_vec(), Some(Data::verdict(verdict.clone())))
         });
         hashed(verdict_map(name, Kind::HOST_NUMBER, 0), elements.collect())
     }
@@ -306,7 +306,7 @@ impl Set {
             let first = next;
             next = next.saturating_add(*weight);
             let last = next - 1;
-            let data = Some(Data::Verdict(verdict.clone()));
+            let data = Some(Data::verdict(verdict.clone()));
             (first.to_be_bytes().to_vec(), last.to_be_bytes().to_vec(), data)
         });
         let ranges = ranges.collect();
@@ -341,7 +341,7 @@ impl Set {
     ) -> Self {
         let of_family = verdicts.into_iter().filter(|(source, _)| Family::of(*source) == family);
         let elements = of_family.map(|(source, verdict)| {
-            Element::new(address_bytes(source), Some(Data::Verdict(verdict)))
+            Element::new(address_bytes(source), Some(Data::verdict(verdict)))
         });
         hashed(verdict_map(name, Kind::address(family), 0), elements.collect())
     }
@@ -354,7 +354,7 @@ impl Set {
         addresses: impl IntoIterator<Item = (IpAddr, IpAddr)>,
     ) -> Self {
         let elements = addresses.into_iter().map(|(source, outside)| {
-            Element::new(address_bytes(source), Some(Data::Value(address_bytes(outside))))
+            Element::new(address_bytes(source), Some(Data::value(&address_bytes(outside))))
         });
         let key = Kind::address(family);
         let map = empty_map(name, key, 0, key.datatype, Some(key.len));
@@ -373,7 +373,7 @@ impl Set {
         let of_family = blocks.into_iter().filter(|(source, _)| Family::of(*source) == family);
         let elements = of_family.map(|(source, ports)| {
             let data = [port_slot(ports.first()), port_slot(ports.last())].concat();
-            Element::new(address_bytes(source), Some(Data::Value(data)))
+            Element::new(address_bytes(source), Some(Data::value(&data)))
         });
         let ports = concatenation(INET_SERVICE, INET_SERVICE);
         hashed(empty_map(name, Kind::address(family), 0, ports, Some(8)), elements.collect())
@@ -395,7 +395,7 @@ impl Set {
             let outside = address_bytes(outside);
             let (min, max) = (port_slot(ports.first()), port_slot(ports.last()));
             let data = [&outside[..], &min, &outside, &max].concat();
-            Element::new(address_bytes(source), Some(Data::Value(data)))
+            Element::new(address_bytes(source), Some(Data::value(&data)))
         });
         let key = Kind::address(family);
         let block = concatenation(key.datatype, INET_SERVICE);

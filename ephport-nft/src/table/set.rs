@@ -4,7 +4,7 @@ use ephport_core::Port;
 
 use super::layout::{REAL, is_open_set};
 use crate::netlink::Writer;
-use crate::nftables::{Element, Elements, SetSpec};
+use crate::nftables::{Element, ElementList, Elements, SetSpec};
 
 /// The most bytes of elements in one message: their list is one attribute, whose length is a
 /// 16-bit number.
@@ -16,7 +16,7 @@ pub struct Set {
     /// The specification.
     pub spec: SetSpec,
     /// The elements, in any order.
-    pub elements: Vec<Element>,
+    pub elements: ElementList,
 }
 
 /// The keys from `first` to `last`, and the value that a map has for them.
@@ -51,24 +51,43 @@ impl Set {
         self.elements.iter().filter_map(pair)
     }
 
+    /// The same set, which shares its elements with `known` if it has the same ones.
+    pub(crate) fn sharing(self, known: Option<&Self>) -> Self {
+        let is_same = |known: &&Self| {
+            let (own, known) = (by_key(&self.elements), by_key(&known.elements));
+            own.len() == known.len()
+                && own.iter().zip(known).all(|(own, known)| own.normalized() == known.normalized())
+        };
+        match known.filter(is_same) {
+            Some(Self { elements, .. }) => Self { elements: elements.clone(), spec: self.spec },
+            None => self,
+        }
+    }
+
     /// The elements in chunks that fit one message each.
     pub(crate) fn chunks(&self) -> Vec<Elements> {
-        let (mut chunks, mut chunk, mut len) = (Vec::new(), Vec::new(), 0);
-        for element in &self.elements {
+        let (mut chunks, mut first, mut len) = (Vec::new(), 0, 0);
+        let chunk = |range| Elements::new(&self.spec, self.elements.part(range));
+        for (element, at) in self.elements.iter().zip(0..) {
             let mut w = Writer::new();
             element.encode(&mut w);
             if len + w.len() > CHUNK {
-                chunks.push(Elements::new(&self.spec, std::mem::take(&mut chunk)));
-                len = 0;
+                chunks.push(chunk(first..at));
+                (first, len) = (at, 0);
             }
             len += w.len();
-            chunk.push(element.clone());
         }
-        if !chunk.is_empty() {
-            chunks.push(Elements::new(&self.spec, chunk));
+        if first < self.elements.len() {
+            chunks.push(chunk(first..self.elements.len()));
         }
         chunks
     }
+}
+
+fn by_key(elements: &[Element]) -> Vec<&Element> {
+    let mut sorted: Vec<_> = elements.iter().collect();
+    sorted.sort_by(|a, b| (a.key_bytes(), a.is_end()).cmp(&(b.key_bytes(), b.is_end())));
+    sorted
 }
 
 /// A port in two bytes.
@@ -83,7 +102,7 @@ pub struct NormalizedSet<'a> {
     pub(crate) spec: &'a SetSpec,
     pub(crate) elements: Vec<&'a Element>,
     /// All elements of the set, superfluous ones included.
-    all: &'a [Element],
+    all: &'a ElementList,
 }
 
 impl Set {
@@ -112,7 +131,12 @@ impl Set {
 impl NormalizedSet<'_> {
     /// A copy of the set, superfluous elements included.
     pub(crate) fn to_set(&self) -> Set {
-        Set { spec: self.spec.clone(), elements: self.all.to_vec() }
+        Set { spec: self.spec.clone(), elements: self.all.clone() }
+    }
+
+    /// Whether both have the same elements because they share them.
+    pub(crate) fn shares_elements(&self, other: &Self) -> bool {
+        std::ptr::eq(self.all.as_slice(), other.all.as_slice())
     }
 
     /// The specification without a name, and the elements.
@@ -215,18 +239,18 @@ mod tests {
             assert!(w.finish().is_ok());
         }
         let all: Vec<_> = chunks.into_iter().flat_map(|chunk| chunk.elements).collect();
-        assert_eq!(all, filled.elements);
+        assert_eq!(all, *filled.elements);
     }
 
     #[test]
     fn one_message_fits_2047_elements_of_32_bytes() {
         let element = |i: u32| Element::new(i.to_be_bytes().to_vec(), Some(Data::value(&[0; 8])));
         for (count, expected) in [(2047, Ok(())), (2048, Err(65_540))] {
-            let elements: Vec<_> = (0..count).map(element).collect();
+            let elements: ElementList = (0..count).map(element).collect();
             let filled = Set { spec: SetSpec::new(1, "t", "s"), elements };
             let mut chunks = filled.chunks();
             let mut one = chunks.swap_remove(0);
-            one.elements.clone_from(&filled.elements);
+            one.elements = filled.elements.part(0..filled.elements.len());
             let mut w = Writer::new();
             one.encode(&mut w);
             let too_long =

@@ -146,20 +146,21 @@ pub(crate) fn of(ruleset: &TableState, rule: &Rule, v4: bool) -> Vec<Question> {
         match expr {
             Expr::Cmp(cmp) => {
                 let Data::Value(value) = &cmp.data else { continue };
-                ask(sources.get(cmp.sreg, value.len()), Kind::Cmp(cmp.op, value.clone()));
+                ask(sources.get(cmp.sreg, value.len()), Kind::Cmp(cmp.op, value.to_vec()));
             }
             Expr::Range(range) => {
                 let (Data::Value(from), Data::Value(to)) = (&range.from, &range.to) else {
                     continue;
                 };
-                let kind = Kind::Range(range.op, from.clone(), to.clone());
+                let kind = Kind::Range(range.op, from.to_vec(), to.to_vec());
                 ask(sources.get(range.sreg, from.len()), kind);
             }
             Expr::Bitwise(bitwise) => {
                 let (Data::Value(mask), Data::Value(xor)) = (&*bitwise.mask, &*bitwise.xor) else {
                     continue;
                 };
-                let known = sources.get(bitwise.sreg, mask.len()).iter().zip(mask.iter().zip(xor));
+                let known =
+                    sources.get(bitwise.sreg, mask.len()).iter().zip(mask.iter().zip(xor.iter()));
                 let masked: Vec<_> = known
                     .map(|(byte, (m, x))| {
                         byte.map(|b| Byte { mask: b.mask & m, xor: b.xor & m ^ x, ..b })

@@ -231,7 +231,7 @@ impl Kernel {
                 assert!(set.id.is_some(), "the kernel asks for a number");
                 let set = SetSpec { id: None, ..set };
                 let sets = &mut self.ruleset.as_mut().unwrap().sets;
-                sets.push(Set { spec: set, elements: Vec::new() });
+                sets.push(Set { spec: set, elements: Vec::new().into() });
             }
             Some(NFT_MSG_NEWSETELEM) => {
                 let Elements { set, elements, .. } = Elements::decode(message.body).unwrap();

@@ -38,7 +38,7 @@ impl Bitwise {
             len: u32::try_from(mask.len()).unwrap_or(u32::MAX),
             op: Some(NFT_BITWISE_MASK_XOR),
             mask: Box::new(Data::value(mask)),
-            xor: Box::new(Data::Value(vec![0; mask.len()])),
+            xor: Box::new(Data::Value(vec![0; mask.len()].into())),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::netlink::{Attr, CodecError, Writer};
+use crate::nftables::bytes::Bytes;
 use crate::nftables::schema::{Attribute, Inside, attributes, required, schema, set};
 use crate::uapi::{
     NF_ACCEPT, NF_DROP, NFT_BREAK, NFT_CONTINUE, NFT_GOTO, NFT_JUMP, NFT_REG_1, NFT_REG_2,
@@ -62,9 +63,9 @@ impl fmt::Display for Register {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Data {
     /// Bytes, in the order of the packet.
-    Value(Vec<u8>),
+    Value(Bytes),
     /// A verdict.
-    Verdict(Verdict),
+    Verdict(Box<Verdict>),
 }
 
 required!(Register, Data, Box<Data>);
@@ -73,7 +74,13 @@ impl Data {
     /// These bytes.
     #[must_use]
     pub fn value(bytes: &[u8]) -> Self {
-        Self::Value(bytes.to_vec())
+        Self::Value(bytes.into())
+    }
+
+    /// This verdict.
+    #[must_use]
+    pub fn verdict(verdict: Verdict) -> Self {
+        Self::Verdict(Box::new(verdict))
     }
 
     /// The bytes, if it is not a verdict.
@@ -101,7 +108,7 @@ impl Attribute for Data {
 
     fn decode(attr: Attr<'_>) -> Result<Self, CodecError> {
         const OBJECT: &str = "data";
-        let (mut value, mut verdict): (Option<Vec<u8>>, Option<VerdictAttributes>) = (None, None);
+        let (mut value, mut verdict): (Option<Bytes>, Option<VerdictAttributes>) = (None, None);
         for attr in attr.nested() {
             let attr = attr?;
             match attr.attribute_type {
@@ -112,7 +119,7 @@ impl Attribute for Data {
         }
         match (value, verdict) {
             (Some(value), None) => Ok(Self::Value(value)),
-            (None, Some(verdict)) => verdict.try_into().map(Self::Verdict),
+            (None, Some(verdict)) => verdict.try_into().map(Self::verdict),
             (None, None) => {
                 Err(CodecError::Missing { object: OBJECT, attribute: attr.attribute_type })
             }
@@ -207,11 +214,14 @@ impl fmt::Display for Verdict {
 /// filled with zeros.
 impl fmt::Display for Data {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Value(bytes) => f.write_str(&register_words(bytes)),
-            Self::Verdict(Verdict::Jump(chain)) => write!(f, "jump -> {chain}"),
-            Self::Verdict(Verdict::Goto(chain)) => write!(f, "goto -> {chain}"),
-            Self::Verdict(verdict) => verdict.fmt(f),
+        let verdict = match self {
+            Self::Value(bytes) => return f.write_str(&register_words(bytes)),
+            Self::Verdict(verdict) => &**verdict,
+        };
+        match verdict {
+            Verdict::Jump(chain) => write!(f, "jump -> {chain}"),
+            Verdict::Goto(chain) => write!(f, "goto -> {chain}"),
+            verdict => verdict.fmt(f),
         }
     }
 }

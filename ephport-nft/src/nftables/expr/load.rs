@@ -28,7 +28,7 @@ impl Immediate {
     /// A verdict.
     #[must_use]
     pub fn verdict(verdict: Verdict) -> Self {
-        Self { dreg: Register::VERDICT, data: Data::Verdict(verdict) }
+        Self { dreg: Register::VERDICT, data: Data::verdict(verdict) }
     }
 }
 
