@@ -50,18 +50,21 @@ impl TableState {
         let table = self.normalized();
         let mut indices = BTreeMap::new();
         let mut policies: Vec<InstalledPolicy> = Vec::new();
+        let mut ranges: Vec<Vec<PortRange>> = Vec::new();
         for rule in &self.rules {
             let Some(name) = policy_of(rule) else { continue };
             let index = *indices.entry(name.clone()).or_insert_with(|| {
                 let open_connections = self.open_connections(&open_set(&name));
                 policies.push(InstalledPolicy { open_connections, ..InstalledPolicy::new(name) });
+                ranges.push(Vec::new());
                 policies.len() - 1
             });
-            if let Some(policy) = policies.get_mut(index) {
-                policy.add(rule, &table);
+            if let (Some(policy), Some(ranges)) = (policies.get_mut(index), ranges.get_mut(index)) {
+                policy.add(rule, &table, ranges);
             }
         }
-        for policy in &mut policies {
+        for (policy, ranges) in policies.iter_mut().zip(ranges) {
+            policy.to_ports = ranges.into_iter().collect();
             policy.merge_addresses();
             if let Some(map) = self.set(&real_ports_map(&policy.name)) {
                 policy.to_ports = remapped(&policy.to_ports, map);
@@ -95,7 +98,8 @@ impl InstalledPolicy {
         }
     }
 
-    fn add(&mut self, rule: &Rule, table: &Normalized<'_>) {
+    /// Adds what a rule does, and the ports that it translates to.
+    fn add(&mut self, rule: &Rule, table: &Normalized<'_>, ranges: &mut Vec<PortRange>) {
         let packets = rule.counter().map_or(0, |counter| counter.packets);
         if rule.chain == POSTROUTING {
             self.attempts = self.attempts.saturating_add(packets);
@@ -119,9 +123,7 @@ impl InstalledPolicy {
                 }
                 Statement::Nat(nat) => {
                     match &nat.ports {
-                        Some(Argument::Value(range)) => {
-                            self.to_ports = self.to_ports.union(&(*range).into());
-                        }
+                        Some(Argument::Value(range)) => ranges.push(*range),
                         Some(Argument::Map(_)) => self.has_blocks = true,
                         None => {}
                     }
