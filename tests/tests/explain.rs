@@ -227,6 +227,7 @@ fn explanation_is_printed_as_json() {
         "ports": [range(49_152, 49_999), range(60_000, 61_000)],
         "keep": null,
         "address": "masquerade",
+        "timeouts": {},
     });
     assert_eq!(found["translation"], translation);
     let other = &found["non_matches"][0];

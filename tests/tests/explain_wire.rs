@@ -300,8 +300,8 @@ impl Drawn {
         format!("{protocol} {source} -> {destination} {}{mark}{mid_stream}", way.words)
     }
 
-    fn packet(&self, tag: u16) -> Raw {
-        let tag = [0xe9, 0x07, tag.to_be_bytes()[0], tag.to_be_bytes()[1]];
+    fn packet(&self, tag: [u16; 2]) -> Raw {
+        let tag: Vec<u8> = [MARK, tag[0], tag[1]].into_iter().flat_map(u16::to_be_bytes).collect();
         let transport = match self.protocol {
             TCP => tcp(self.source, self.destination, self.flags, &tag),
             _ => udp(self.source, self.destination, &tag),
@@ -315,15 +315,21 @@ impl Drawn {
     }
 }
 
-/// The number of the connection that a captured packet opens.
-fn tag(packet: &Packet) -> Option<usize> {
+/// The first two bytes of the payload of a packet that opens a connection. The round and the number follow.
+const MARK: u16 = 0xe907;
+
+/// The number of the connection that a captured packet opens, if it is of this round: one of the round before may
+/// be late.
+fn number(packet: &Packet, round: u16) -> Option<usize> {
     let header = match packet.protocol {
         TCP => 20,
         UDP => 8,
         _ => return None,
     };
-    match packet.transport.get(header..header + 4)? {
-        [0xe9, 0x07, high, low] => Some(usize::from(u16::from_be_bytes([*high, *low]))),
+    let words = packet.transport.get(header..header + 6)?.chunks_exact(2);
+    let words = words.map(|word| u16::from_be_bytes([word[0], word[1]]));
+    match words.collect::<Vec<_>>().as_slice() {
+        [MARK, of, number] if *of == round => Some(usize::from(*number)),
         _ => None,
     }
 }
@@ -387,7 +393,7 @@ fn misjudged_early(
 }
 
 /// Sends the connections; the source with which each arrived.
-fn send(site: &Site, drawn: &[Drawn]) -> Vec<Option<SocketAddr>> {
+fn send(site: &Site, drawn: &[Drawn], round: u16) -> Vec<Option<SocketAddr>> {
     let mut capture = Capture::start(&site.server);
     let senders = [&site.client, &site.machine, &site.router].map(Sender::new);
     let vrf = Sender::new(&site.router);
@@ -402,12 +408,14 @@ fn send(site: &Site, drawn: &[Drawn]) -> Vec<Option<SocketAddr>> {
             From::Vrf => &vrf,
         };
         // A drop is EPERM.
-        let _ = sender.send(&drawn.packet(u16::try_from(number).unwrap()));
+        let _ = sender.send(&drawn.packet([round, u16::try_from(number).unwrap()]));
     }
     let mut seen = vec![None; drawn.len()];
     for packet in capture.packets() {
-        let (Some(tag), Some(port)) = (tag(&packet), packet.source_port) else { continue };
-        if let Some(seen) = seen.get_mut(tag) {
+        let (Some(number), Some(port)) = (number(&packet, round), packet.source_port) else {
+            continue;
+        };
+        if let Some(seen) = seen.get_mut(number) {
             *seen = Some(SocketAddr::new(packet.source, port));
         }
     }
@@ -472,7 +480,8 @@ fn explanations_of_random_connections_agree_with_the_wire() {
         };
         let drawn: Vec<_> = drawn.iter().filter(is_sent).copied().collect();
         assert!(tool(&site.router, "conntrack", &["-F"], "").success);
-        for (drawn, seen) in drawn.iter().zip(send(&site, &drawn)) {
+        let round = u16::try_from(number).unwrap();
+        for (drawn, seen) in drawn.iter().zip(send(&site, &drawn, round)) {
             let flow = drawn.flow();
             let explained = plan.explain(&flow.parse().unwrap()).unwrap();
             count += 1;

@@ -161,6 +161,7 @@ mod tests {
             rustables cannot express `[ x ]` in chain postrouting, of policy default: its nat has no flags: choose neither random, fully-random nor persistent, or let the address be masquerade; or apply it with ephport_nft::Client
             rustables cannot express `[ x ]` in chain postrouting, of policy default: its lookup cannot be inverted: except one network of destinations of each prefix length; or apply it with ephport_nft::Client
             rustables cannot express `[ x ]` in chain postrouting, of policy default: its ct has no addresses: enforce for all sources; or apply it with ephport_nft::Client
+            rustables cannot express `[ x ]` in chain postrouting, of policy default: it has no ct timeout objects: set timeouts to none; or apply it with ephport_nft::Client
             rustables cannot express set __set0 in chain enforce, of policy default: its sets have no values: allow a single range of ports; or apply it with ephport_nft::Client
             rustables cannot express set __set0 in chain enforce, of policy default: its sets have no ranges: name up to four ranges of source ports, or single ports; or apply it with ephport_nft::Client
             rustables cannot express set __set0 in chain enforce, of policy default: it cannot find the connections that are open: set open-connections to drop; or apply it with ephport_nft::Client
