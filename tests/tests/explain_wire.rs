@@ -138,7 +138,7 @@ impl Site {
         };
         for round in 1..60 {
             let drawn: Vec<_> = on_each(round).filter(|drawn| self.has(drawn.way)).collect();
-            if send(self, &drawn).iter().all(Option::is_some) {
+            if send(self, &drawn, u16::MAX).iter().all(Option::is_some) {
                 return;
             }
         }
@@ -153,7 +153,7 @@ impl Site {
                        oifname \"wg-home\" ip saddr 198.19.0.1 fib saddr type local counter name seen\n }\n}\n";
         nft_load(&self.router, probe);
         let vrf = WAYS.into_iter().find(|way| way.from == From::Vrf).unwrap();
-        assert!(send(self, &[Drawn::udp(vrf, 999)])[0].is_some(), "the packet arrives");
+        assert!(send(self, &[Drawn::udp(vrf, 999)], u16::MAX)[0].is_some(), "the packet arrives");
         let counted = ok(&self.router, "nft list counter inet probe seen");
         ok(&self.router, "nft delete table inet probe");
         let is_seen = !counted.contains("packets 0 ");
