@@ -488,10 +488,14 @@ fn explanations_of_random_connections_agree_with_the_wire() {
             translated += u32::from(explained.evaluation.matched.is_some());
             dropped += u32::from(seen.is_none());
             if let Some(fault) = disagreement(&explained, drawn, seen) {
+                let known = tool(&site.router, "conntrack", &["-L"], "").out;
+                let port = format!("sport={} ", drawn.source.port());
+                let known: Vec<_> = known.lines().filter(|line| line.contains(&port)).collect();
                 let text = format!(
-                    "{flow}: seen {seen:?}\n{:?}\n{}",
+                    "{flow}: seen {seen:?}\n{:?}\n{}\n{}",
                     explained.enforcement,
-                    document.to_toml()
+                    document.to_toml(),
+                    known.join("\n")
                 );
                 faults.entry(fault).or_default().push(text);
             }

@@ -91,9 +91,16 @@ impl Kernel {
     }
 }
 
-/// Whether nft can print the table whole.
+/// Whether nft can print the table whole, and makes the same of that. It joins the comparisons of a single source
+/// port and a single destination port.
 fn is_printable(ruleset: &TableState) -> bool {
-    !ruleset.to_nft().to_string().contains("\t# ")
+    let text = ruleset.to_nft().to_string();
+    let is_single = |line: &str, port: &str| {
+        let value = line.split_once(port).and_then(|(_, rest)| rest.split(' ').next());
+        value.is_some_and(|value| value.parse::<u16>().is_ok())
+    };
+    let is_joined = |line: &str| is_single(line, " th dport ") && is_single(line, " th sport ");
+    !text.contains("\t# ") && !text.lines().any(is_joined)
 }
 
 #[test]

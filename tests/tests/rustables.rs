@@ -126,6 +126,8 @@ fn lacks(policy: &ResolvedPolicy) -> HashSet<Lack> {
         PermittedPorts::Set(ports) => (&policy.permitted_source_ports, ports.ranges().len() > 1),
         PermittedPorts::Blocks(_) => (&policy.untranslated, is_translated),
     };
+    let is_timed =
+        is_translated && policy.protocols.iter().any(|known| has_timeouts(policy, known));
     let is_one_port = policy.permitted.ports().count() == 1;
     let has_nat = is_translated && scopes.iter().any(|scope| scope.has_nat(policy));
     let NatFlags { random, fully_random, persistent } = policy.flags;
@@ -134,11 +136,22 @@ fn lacks(policy: &ResolvedPolicy) -> HashSet<Lack> {
         (policy.enforce && has_excepted(permitted), Lack::LookupFlags),
         (is_map, Lack::Map),
         (policy.enforce && policy.open_connections == OpenConnections::Keep, Lack::OpenConnections),
+        (is_timed, Lack::Timeouts),
         (has_nat && !is_one_port, Lack::NatRange),
         (has_nat && (random || fully_random || persistent), Lack::NatFlags),
     ];
     lacks.extend(lacking(&parts));
     lacks
+}
+
+/// Whether some connection of a protocol gets timeouts: the first group with its destination port decides.
+fn has_timeouts(policy: &ResolvedPolicy, protocol: ephport_core::Protocol) -> bool {
+    let mut left = policy.destination_ports.clone();
+    policy.timeouts.groups(protocol).into_iter().any(|(ports, timeouts)| {
+        let is_reached = !ports.intersection(&left).is_empty();
+        left = left.difference(&ports);
+        is_reached && !timeouts.is_empty()
+    })
 }
 
 /// From the lowest to the highest port.
@@ -247,6 +260,7 @@ fn sent_by_rustables_equals_sent_by_client() {
         Lack::LookupFlags,
         Lack::Map,
         Lack::OpenConnections,
+        Lack::Timeouts,
     ];
     assert_eq!(refused, reasons.into());
 }

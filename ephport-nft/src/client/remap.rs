@@ -34,10 +34,6 @@ use crate::uapi::{
     IP_CT_NEW, NF_ACCEPT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFT_META_L4PROTO,
 };
 
-/// TCP's FIN, SYN, RST and ACK bits (RFC 9293 §3.1).
-const TCP_STATE_FLAGS: u8 = 0x17;
-const TCP_SYN: u8 = 0x02;
-
 /// The virtual and the real ports that a table rewrites.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Rewritten {
@@ -191,8 +187,8 @@ impl Change<'_> {
     }
 }
 
-/// The same table with chains that drop packets with ports whose meaning changes, and segments of the affected
-/// connections while conntrack does not know them.
+/// The same table with chains that drop packets with ports whose meaning changes, and packets of the affected
+/// connections while conntrack does not know them: they would begin anew, with another port.
 fn held(desired: &TableState, old: &TableState, affected: &[Renumbered]) -> TableState {
     let mut table = desired.clone();
     let set = |name: &str, ports: BTreeSet<Port>| {
@@ -201,8 +197,8 @@ fn held(desired: &TableState, old: &TableState, affected: &[Renumbered]) -> Tabl
         set.spec.table.clone_from(&desired.table.name);
         set
     };
-    let tcp = affected.iter().filter(|(connection, _)| connection.tcp_state.is_some());
-    let own = tcp.filter_map(|(connection, _)| Port::new(connection.original.source_port()?).ok());
+    let own = affected.iter();
+    let own = own.filter_map(|(connection, _)| Port::new(connection.original.source_port()?).ok());
     table.sets.push(set(HOLD_OUT, own.collect()));
     let before = Rewritten::of(old);
     let incoming: BTreeSet<_> =
@@ -232,21 +228,24 @@ fn held(desired: &TableState, old: &TableState, affected: &[Renumbered]) -> Tabl
             table.rules.push(rule(&desired.table, name, exprs.collect()));
         }
     }
+    for known in Protocol::ALL.into_iter().filter(|known| known.has_ports()) {
+        table.rules.push(rule(&desired.table, HOLD_OUT, unknown(known)));
+    }
+    table
+}
+
+/// Drops what begins a connection with the source port of an affected one.
+fn unknown(protocol: Protocol) -> Vec<Expr> {
     let new = Bitwise::mask(&crate::nftables::value::ct_state_bit(IP_CT_NEW).to_ne_bytes());
-    let unknown = [
-        Payload::SOURCE_PORT.into(),
-        Lookup::within(HOLD_OUT).into(),
-        Payload::TCP_FLAGS.into(),
-        Bitwise::mask(&[TCP_STATE_FLAGS]).into(),
-        Cmp::new(CmpOp::Neq, &[TCP_SYN]).into(),
+    let begins = [
         Ct::STATE.into(),
         new.into(),
         Cmp::new(CmpOp::Neq, &[0; 4]).into(),
+        Ct::ORIGINAL_SOURCE_PORT.into(),
+        Lookup::within(HOLD_OUT).into(),
         dropped(),
     ];
-    let exprs = l4proto(Protocol::Tcp).into_iter().chain(unknown);
-    table.rules.push(rule(&desired.table, HOLD_OUT, exprs.collect()));
-    table
+    l4proto(protocol).into_iter().chain(begins).collect()
 }
 
 fn rule(table: &Table, chain: &str, exprs: Vec<Expr>) -> Rule {
