@@ -334,6 +334,20 @@ fn number(packet: &Packet, round: u16) -> Option<usize> {
     }
 }
 
+const TRANSLATED: &str = "translated, but explained as not translated";
+
+/// Whether a connection gets another port of the router without our table too, which the next document installs
+/// anew.
+fn by_others(site: &Site, drawn: &Drawn) -> bool {
+    for line in ["nft delete table inet ephport", "conntrack -F"] {
+        let words: Vec<_> = line.split(' ').collect();
+        let _ = tool(&site.router, words[0], &words[1..], "");
+    }
+    let router = router_address(&drawn.way, drawn.source.ip());
+    let seen = send(site, &[*drawn], u16::MAX).pop().flatten();
+    seen.is_some_and(|seen| seen.ip() == router && seen.port() != drawn.source.port())
+}
+
 /// The disagreement of an explanation with what was seen, if there is one.
 fn disagreement(
     explained: &Explanation<'_>,
@@ -363,7 +377,7 @@ fn disagreement(
         let is_other =
             drawn.source.is_ipv4() && router.to_string() == "203.0.113.1" && seen.ip() == router;
         let is_same = seen == drawn.source || is_other && seen.port() == drawn.source.port();
-        return (!is_same).then_some("translated, but explained as not translated");
+        return (!is_same).then_some(TRANSLATED);
     };
     let address = match matched.translation.address {
         Address::Keep => drawn.source.ip(),
@@ -487,7 +501,10 @@ fn explanations_of_random_connections_agree_with_the_wire() {
             count += 1;
             translated += u32::from(explained.evaluation.matched.is_some());
             dropped += u32::from(seen.is_none());
-            if let Some(fault) = disagreement(&explained, drawn, seen) {
+            let fault = disagreement(&explained, drawn, seen);
+            // Docker's masquerade keeps the port only if the kernel finds it free.
+            let fault = fault.filter(|fault| *fault != TRANSLATED || !by_others(&site, drawn));
+            if let Some(fault) = fault {
                 let known = tool(&site.router, "conntrack", &["-L"], "").out;
                 let port = format!("sport={} ", drawn.source.port());
                 let known: Vec<_> = known.lines().filter(|line| line.contains(&port)).collect();
