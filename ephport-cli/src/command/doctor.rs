@@ -65,10 +65,9 @@ impl Examination {
         let mut client = Client::open()?;
         let installed = client.installed()?;
         let mut facts = host::facts().map_err(Failure::Host)?;
-        let policies = document.map(Document::policies).unwrap_or_default();
         let is_remapped =
             installed.table().is_some_and(|table| !table.rewritten_ports().is_empty());
-        if is_remapped || policies.iter().any(|policy| policy.spec().remaps()) {
+        if is_remapped || document.is_some_and(Document::remaps) {
             client.read_forwards(&mut facts)?;
         }
         if let Some(document) = document {

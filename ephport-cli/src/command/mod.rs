@@ -203,8 +203,9 @@ fn plan(document: &Document, output: &mut Output<'_>) -> Result<Plan, Failure> {
 /// The facts of this host on which the policies depend.
 fn facts_for(document: &Document, output: &mut Output<'_>) -> Result<HostFacts, Failure> {
     let mut facts = host::facts().map_err(Failure::Host)?;
-    let remaps = document.policies().iter().any(|policy| policy.spec().remaps());
-    if remaps && let Err(error) = read_forwards(&mut facts) {
+    if document.remaps()
+        && let Err(error) = read_forwards(&mut facts)
+    {
         let message = format!(
             "the ports that other tables forward are not read, and not excluded from remapped sets: {error}"
         );

@@ -142,7 +142,7 @@ fn outdated(status: &Status, policy: &Policy, facts: &HostFacts) -> Vec<Reason> 
     reasons
 }
 
-/// What becomes of services on these ports.
+/// The message about services on ports that the table rewrites.
 pub(super) fn services_in_set(ports: &PortSet) -> String {
     format!(
         "services of this host, or those that it forwards to, are on ports {ports}, which spread = remap \

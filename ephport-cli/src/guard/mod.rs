@@ -310,7 +310,7 @@ impl<'a, 'b> Guard<'a, 'b> {
     fn apply(&mut self, cause: &str) -> Result<(), Failure> {
         let begin = Instant::now();
         let mut facts = host::facts().map_err(Failure::Host)?;
-        if self.document.policies().iter().any(|policy| policy.spec().remaps()) {
+        if self.document.remaps() {
             self.client.read_forwards(&mut facts)?;
         }
         let facts = self.client.complete(facts, self.document.policies());

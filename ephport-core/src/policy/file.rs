@@ -87,6 +87,12 @@ impl Document {
         &self.0
     }
 
+    /// Whether a policy rewrites ports (`spread = "remap"`): what other tables forward matters then.
+    #[must_use]
+    pub fn remaps(&self) -> bool {
+        self.policies().iter().any(|policy| policy.spec().remaps())
+    }
+
     /// The policies bound to a host with these facts, in the same order.
     pub fn resolve(&self, host: &HostFacts) -> Result<Vec<ResolvedPolicy>, ResolveDocumentError> {
         resolve_all(&self.0, host).map_err(|(policy, error)| ResolveDocumentError { policy, error })

@@ -4,7 +4,6 @@
 //! their expressions, as far as they compare ports and addresses; a rule whose ports are not seen names its table.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use ephport_core::{HostFacts, Port, PortRange, PortSet};
 
@@ -119,8 +118,7 @@ impl<T: Transport> Client<T> {
 /// The nat tables of iptables' legacy interface: what they do is not seen.
 fn legacy() -> BTreeSet<String> {
     let has_nat = |path: &str| {
-        std::fs::read_to_string(Path::new(path))
-            .is_ok_and(|names| names.lines().any(|name| name == "nat"))
+        std::fs::read_to_string(path).is_ok_and(|names| names.lines().any(|name| name == "nat"))
     };
     let found = LEGACY.into_iter().filter(|(_, path)| has_nat(path));
     found.map(|(name, _)| format!("table nat of {name}-legacy")).collect()
