@@ -106,7 +106,23 @@
 //! let imported = Imported::parse(rule, None);
 //! assert_eq!(imported.policies.len(), 1, "{} is not imported", quoted(rule));
 //! ```
+//!
+//! # Features
+//!
+//! All of these are on by default except `proptest`. Without any, the crate links ipnet and thiserror
+//! only, which is enough for ports, policies and decisions.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `toml` | reading policy files: `Document` from text; they are written without it |
+//! | `import` | policies from rules of iptables, AWS network ACLs and OpenWrt's MAP-E |
+//! | `json` | `Policy::to_json`, `Document::to_json` |
+//! | `proptest` | strategies for the property tests of other crates |
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(all(feature = "toml", feature = "import", feature = "json")),
+    allow(rustdoc::broken_intra_doc_links, reason = "pages name what a feature brings")
+)]
 
 pub mod allocation;
 pub mod decision;
@@ -114,6 +130,7 @@ pub mod flow;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod host;
+#[cfg(feature = "import")]
 pub mod import;
 pub mod net;
 pub mod policy;
@@ -138,7 +155,9 @@ pub use decision::{
 };
 pub use flow::{AddressType, Flow, FlowError, SourceType, TcpOpening};
 pub use host::{DefaultRoute, HostFacts};
+#[cfg(feature = "import")]
 pub use import::iptables::{Imported, SkipReason, Skipped};
+#[cfg(feature = "import")]
 pub use import::nacl::{NaclError, NetworkAcl, NetworkAcls};
 pub use net::address_range::{AddressRange, AddressRangeError};
 pub use net::family::{Families, Family};
@@ -151,9 +170,9 @@ pub use net::port::{Port, PortError, PortRange};
 pub use net::port_set::PortSet;
 pub use net::protocol::{Protocol, ProtocolError, Protocols};
 pub use policy::error::{GivenKey, PolicyError};
-pub use policy::file::{
-    Document, DocumentError, PolicyFileError, PolicyFileErrorKind, ResolveDocumentError,
-};
+pub use policy::file::{Document, DocumentError, ResolveDocumentError};
+#[cfg(feature = "toml")]
+pub use policy::file::{PolicyFileError, PolicyFileErrorKind};
 pub use policy::name::NameError;
 pub use policy::scope::{Ipsec, Origin, OutInterfaces, Scope};
 pub use policy::selection::{Distribution, NatFlags, PortSelection, Translation};

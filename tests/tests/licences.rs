@@ -11,10 +11,15 @@ use toml::de::DeTable;
 /// Name and licence of each package in a build of the shipped crates with these features.
 fn packages(features: &str) -> BTreeMap<String, String> {
     let shipped = ["ephport-core", "ephport-nft", "ephport-cli"].map(|name| ["--package", name]);
+    tree(&[shipped.as_flattened(), &["--edges", "normal", "--features", features]].concat())
+}
+
+/// Name and licence of each package that `cargo tree` lists with these arguments.
+fn tree(arguments: &[&str]) -> BTreeMap<String, String> {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--locked", "--edges", "normal", "--prefix", "none"])
-        .args(["--no-dedupe", "--format", "{p}|{l}", "--features", features])
-        .args(shipped.as_flattened())
+        .args(["tree", "--offline", "--locked", "--prefix", "none", "--no-dedupe"])
+        .args(["--format", "{p}|{l}"])
+        .args(arguments)
         .current_dir(root())
         .output()
         .expect("cargo");
@@ -56,6 +61,20 @@ fn every_licence_is_allowed() {
 #[cfg(feature = "rustables")]
 fn only_the_feature_rustables_contains_the_gpl() {
     assert_eq!(denied("ephport-nft/rustables"), ["rustables", "rustables-macros"]);
+}
+
+/// A program that only computes with ports compiles a handful of crates, and links three of them.
+#[test]
+fn ephport_core_without_features_is_small() {
+    let names = |edges| {
+        let bare = ["--package", "ephport-core", "--no-default-features", "--edges", edges];
+        tree(&bare).into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(names("normal,no-proc-macro"), ["ephport-core", "ipnet", "thiserror"]);
+    let macros = ["proc-macro2", "quote", "syn", "thiserror-impl", "unicode-ident"];
+    let mut all = [&["ephport-core", "ipnet", "thiserror"], &macros[..]].concat();
+    all.sort_unstable();
+    assert_eq!(names("normal"), all);
 }
 
 #[test]

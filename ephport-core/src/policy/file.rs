@@ -29,22 +29,26 @@
 //!
 //! The keys of a policy are those of [`KEYS`](crate::policy::keys::KEYS).
 
+mod document_error;
+#[cfg(feature = "toml")]
 mod error;
 mod print;
+#[cfg(feature = "toml")]
 mod read;
+#[cfg(feature = "toml")]
 mod source;
 
 use std::collections::HashMap;
+#[cfg(feature = "toml")]
 use std::str::FromStr;
 
-pub use self::error::{
-    DocumentError, Expected, PolicyFileError, PolicyFileErrorKind, ResolveDocumentError,
-};
+pub use self::document_error::{DocumentError, ResolveDocumentError};
+#[cfg(feature = "toml")]
+pub use self::error::{Expected, PolicyFileError, PolicyFileErrorKind};
 pub use super::value::{Files, ValueError};
 use crate::host::HostFacts;
-use crate::policy::Policy;
-use crate::policy::host_warnings;
 use crate::policy::warning::{self, Warning};
+use crate::policy::{Policy, host_warnings};
 use crate::resolve::{ResolvedPolicy, resolve_all};
 
 /// Policies in order, at least one, each with a name of its own.
@@ -71,10 +75,12 @@ impl Document {
     ///
     /// # Errors
     /// [`PolicyFileError`], with its place in the text.
+    #[cfg(feature = "toml")]
     pub fn read(text: &str, files: &dyn Files) -> Result<Self, PolicyFileError> {
         Self::parse(text, Some(files))
     }
 
+    #[cfg(feature = "toml")]
     fn parse(text: &str, files: Option<&dyn Files>) -> Result<Self, PolicyFileError> {
         let read = read::read(text, files)?;
         let policies = read.iter().map(|read| read.policy.clone()).collect();
@@ -124,6 +130,7 @@ impl Document {
     }
 
     /// The policies for programs; see [`Policy::to_json`].
+    #[cfg(feature = "json")]
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         self.0.iter().map(Policy::to_json).collect()
@@ -138,6 +145,7 @@ impl From<Policy> for Document {
 }
 
 /// Reads the TOML text of policies that name no files.
+#[cfg(feature = "toml")]
 impl FromStr for Document {
     type Err = PolicyFileError;
 
@@ -146,5 +154,5 @@ impl FromStr for Document {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "toml", feature = "json"))]
 mod tests;

@@ -30,11 +30,13 @@ pub mod warning;
 
 use std::sync::Arc;
 
+#[cfg(feature = "json")]
 use serde_json::{Map, Value as Json};
 
 use crate::allocation::block_table::BlockTable;
 use crate::flow::Flow;
 use crate::net::family::Families;
+#[cfg(feature = "json")]
 use crate::policy::keys::KEYS;
 use crate::policy::value::{Input, InputError};
 
@@ -112,6 +114,7 @@ impl Policy {
 
     /// Every key of the policy for programs, with `_` for `-`; `null` for a key that it does not have.
     /// Ranges of ports and marks are numbers.
+    #[cfg(feature = "json")]
     #[must_use]
     pub fn to_json(&self) -> Json {
         let value = |key: &key::Key| key.get(&self.0).map_or(Json::Null, |value| value.to_json());

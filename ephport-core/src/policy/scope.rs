@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-pub(crate) use crate::net::family::{Families, Family};
+use crate::net::family::Families;
 use crate::net::interface::{InterfaceError, InterfacePattern, InterfacePatterns};
 use crate::net::mark::Mark;
 use crate::net::port::PortRange;

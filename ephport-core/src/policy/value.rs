@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, BufRead};
 use std::str::FromStr;
 
+#[cfg(feature = "json")]
 use serde_json::json;
 use thiserror::Error;
 
@@ -244,6 +245,7 @@ impl Value {
     }
 
     /// The value for programs: ranges and marks in numbers.
+    #[cfg(feature = "json")]
     pub(super) fn to_json(&self) -> serde_json::Value {
         match self {
             Self::Switch(is_on) => json!(is_on),
@@ -259,6 +261,7 @@ impl Value {
 }
 
 /// Ranges of ports in numbers: `[{"first": 1024, "last": 65535}]`.
+#[cfg(feature = "json")]
 #[must_use]
 pub fn ports_json(ports: &PortSet) -> serde_json::Value {
     let range = |range: &crate::PortRange| json!({ "first": range.first().get(), "last": range.last().get() });

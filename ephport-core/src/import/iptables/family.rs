@@ -6,7 +6,7 @@ use std::rc::Rc;
 use ipnet::IpNet;
 
 use super::lines::Line;
-use crate::policy::scope::Family;
+use crate::net::family::Family;
 
 /// A program's name without its path.
 pub(super) fn base_name(word: &str) -> &str {

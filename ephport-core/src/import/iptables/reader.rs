@@ -13,7 +13,7 @@ use super::rule::CHAIN;
 use super::script::{Script, Status};
 use super::shell::{Simple, dump_words};
 use super::tables::{Location, Tables};
-use crate::policy::scope::Family;
+use crate::net::family::Family;
 
 /// Programs that run the command in the words after them.
 const WRAPPERS: [&str; 24] = [

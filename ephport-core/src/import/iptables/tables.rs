@@ -8,8 +8,8 @@ use super::grammar::Meaning;
 use super::reason::{Invalid, NotInstalled, SkipReason, Unsupported};
 use super::report::{Note, Shadows, Skipped};
 use super::rule::{Matched, Outcome, Rule};
+use crate::net::family::Family;
 use crate::policy::Policy;
-use crate::policy::scope::Family;
 
 /// The most rules of a chain that one line may make.
 const MAX_RULES: usize = 1 << 16;

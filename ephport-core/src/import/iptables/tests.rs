@@ -6,8 +6,9 @@ mod properties;
 use proptest::prelude::*;
 
 use super::*;
+use crate::net::family::Families;
 use crate::net::port::PortRange;
-use crate::policy::scope::{Families, Ipsec, OutInterfaces, Scope};
+use crate::policy::scope::{Ipsec, OutInterfaces, Scope};
 use crate::policy::selection::NatFlags;
 use crate::policy::{Address, PickUp, Policy, PolicySpec, Target};
 

@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::reason::{Invalid, SkipReason, Unsupported};
+use crate::net::family::Family;
 use crate::net::interface::{InterfaceError, InterfaceName, InterfacePattern};
 use crate::net::mark::{Mark, MarkError};
 use crate::net::port::{Port, PortError, PortRange};
 use crate::net::port_set::PortSet;
 use crate::net::protocol::{Protocol, ProtocolError};
 use crate::policy::Address;
-use crate::policy::scope::{Family, OutInterfaces};
+use crate::policy::scope::OutInterfaces;
 
 /// The most characters of an interface name, a `+` at its end included (IFNAMSIZ less one).
 const MAX_INTERFACE_LEN: usize = 15;

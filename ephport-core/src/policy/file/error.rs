@@ -4,11 +4,11 @@ use std::fmt;
 
 use thiserror::Error;
 
+use super::document_error::DocumentError;
 use crate::policy::error::PolicyError;
 use crate::policy::keys::KEYS;
 use crate::policy::name::PolicyName;
 use crate::policy::value::ValueError;
-use crate::resolve::ResolveError;
 use crate::text::quoted;
 
 /// Why a text is not a document, and where.
@@ -178,38 +178,4 @@ impl fmt::Display for Expected {
             Self::Table(example) => write!(f, "a table, like {example}"),
         }
     }
-}
-
-/// Why policies do not make a document.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum DocumentError {
-    /// No policy.
-    #[error("there is no policy: expected at least one")]
-    Empty,
-    /// Two policies of one name.
-    #[error(
-        "policies {} and {} are both named `{name}`: expected a name of its own for each",
-        first + 1,
-        second + 1
-    )]
-    Duplicate {
-        /// The name.
-        name: PolicyName,
-        /// The index of the first of them.
-        first: usize,
-        /// The index of the second.
-        second: usize,
-    },
-}
-
-/// Why a document cannot be bound to a host.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("policy `{policy}`: {error}")]
-#[non_exhaustive]
-pub struct ResolveDocumentError {
-    /// The policy.
-    pub policy: PolicyName,
-    /// The reason.
-    pub error: ResolveError,
 }

@@ -8,7 +8,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{DocumentError, Expected, PolicyFileError, PolicyFileErrorKind};
+use super::document_error::DocumentError;
+use super::error::{Expected, PolicyFileError, PolicyFileErrorKind};
 use super::source::Source;
 use crate::policy::key::{Group, Key, Kind};
 use crate::policy::keys::{self, KEYS};
