@@ -29,7 +29,8 @@ pub struct Undo {
 /// What [`Client::undo`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undone {
-    /// The table is the one from before the change.
+    /// The table is the one from before the change, without named objects that ephport does not decode:
+    /// counters, quotas and the like that another program had added.
     Restored,
     /// There is no table, as before the change.
     Removed,
