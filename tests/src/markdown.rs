@@ -57,8 +57,8 @@ pub fn first_cells(page: &str) -> Vec<String> {
 }
 
 /// The count of the tests that a page names as `FILE: TEST`, and those that do not exist. `FILE` is one of
-/// `tests/tests`; `nft/FILE` and `core/FILE` are tests of these crates, any other path is in the source of
-/// ephport-nft.
+/// `tests/tests`; `nft/FILE` and `core/FILE` are tests of these crates, `ephport-CRATE/FILE` is as it says, any
+/// other path is in the source of ephport-nft.
 ///
 /// # Panics
 /// When there is no such file.
@@ -70,10 +70,11 @@ pub fn missing_tests(root: &Path, page: &str) -> (usize, Vec<String>) {
         let path = match place.split_once('/') {
             None => format!("tests/tests/{place}.rs"),
             Some((name @ ("nft" | "core"), file)) => format!("ephport-{name}/tests/{file}.rs"),
+            Some((krate, _)) if krate.starts_with("ephport-") => format!("{place}.rs"),
             Some(_) => format!("ephport-nft/src/{place}.rs"),
         };
         let code = fs::read_to_string(root.join(&path)).expect(&path);
-        !code.contains(&format!("fn {test}() {{"))
+        !code.contains(&format!("fn {test}("))
     };
     let missing = named.iter().filter(is_missing);
     (named.len(), missing.map(|(place, test)| format!("{place}: {test}")).collect())

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::process::Command;
 
 use ephport_nft::client::Rejection;
@@ -12,7 +11,6 @@ use ephport_nft::nftables::expr::{Masq, Opaque, Register};
 use ephport_nft::nftables::{Chain, Hook, Rule};
 use ephport_nft::uapi::NFNL_MSG_BATCH_BEGIN;
 use ephport_nft::{Applied, Client, Error, Installed, TableState};
-use ephport_tests::markdown::missing_tests;
 use ephport_tests::tool::binary;
 use ephport_tests::{Host, PolicyFile, apply, compiled, installed};
 use nix::errno::Errno;
@@ -255,13 +253,4 @@ fn table_with_flag_owner_is_owned() {
     assert_eq!(other.remove(), Err(owned));
     assert_eq!(resident.remove(), Ok(true));
     assert_eq!(other.apply(&ruleset()), Ok(Applied::Installed));
-}
-
-#[test]
-fn every_row_of_the_table_names_existing_tests() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let page = fs::read_to_string(root.join("docs/client.md")).expect("docs/client.md");
-    let (count, missing) = missing_tests(root, &page);
-    assert_eq!(missing, Vec::<String>::new());
-    assert!(count > 25, "{count}");
 }

@@ -1,10 +1,12 @@
-//! `tests/README.md` has a row for each test file, and a test file for each row.
+//! `tests/README.md` has a row for each test file, and a test file for each row. The tests that a page of docs names
+//! exist.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use ephport_tests::markdown::first_cells;
+use ephport_tests::markdown::{first_cells, missing_tests};
 use serde_json::Value;
 
 /// The source file of each test target of the workspace, as cargo knows them.
@@ -36,4 +38,15 @@ fn rows(page: &str) -> BTreeSet<String> {
 fn every_test_file_has_its_row() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     assert_eq!(rows(include_str!("../README.md")), test_files(root));
+}
+
+#[test]
+fn tests_named_in_the_docs_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    for (page, least) in [("docs/client.md", 26), ("docs/faults.md", 100), ("docs/rfc.md", 26)] {
+        let (count, missing) =
+            missing_tests(root, &fs::read_to_string(root.join(page)).expect(page));
+        assert_eq!(missing, Vec::<String>::new(), "{page}");
+        assert!(count >= least, "{page}: {count}");
+    }
 }
