@@ -17,6 +17,7 @@
 //! | install them until they are confirmed | [`Client::apply_undoable`], [`Client::undo`] |
 //! | know whether they are installed and unchanged | [`Client::status`], [`Client::installed`] |
 //! | remove them | [`Client::remove`] |
+//! | share the host with other programs that use ephport | [`TableId`], [`Plan::in_table`], [`Client::for_table`] |
 //! | know what happens to one connection | [`Plan::explain`] |
 //! | print them for `nft -f` | [`TableState::to_nft`] of [`Plan::table`] |
 //! | know what would change | [`Installed::drift`] |
@@ -177,7 +178,7 @@ pub use netlink::{CodecError, Errno, NetlinkError};
 pub use plan::drift::Drift;
 pub use plan::{Explanation, Plan, PlanError};
 pub use syntax::InstalledPolicy;
-pub use table::TableState;
+pub use table::{TableId, TableIdError, TableState};
 
 /// The examples of the README compile.
 #[cfg(doctest)]

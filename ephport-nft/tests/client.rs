@@ -141,6 +141,28 @@ fn a_state_of_another_table_is_never_applied() {
 }
 
 #[test]
+fn a_state_of_another_owner_is_never_applied() {
+    let id = TableId::new("nodes", "node agent").unwrap();
+    let mut kernel = Kernel::default();
+    let mut stranger = ruleset("1024-2047").in_table(&id).unwrap();
+    let expected = TableId::new("nodes", "me").unwrap();
+    let mut messages = Vec::new();
+    for userdata in [stranger.table.userdata.clone(), None] {
+        stranger.table.userdata = userdata;
+        let mut client = Client::with_transport(&mut kernel).for_table(expected.clone());
+        messages.push(client.apply(&stranger).unwrap_err());
+    }
+    let owner = || Some("node agent".to_string());
+    let error = |owner| Error::OtherOwner { table: "nodes".into(), owner, expected: "me".into() };
+    assert_eq!(messages, [error(owner()), error(None)]);
+    expect![[r#"
+        cannot apply a state of table inet nodes with the owner "node agent": the owner of this client is "me"
+        cannot apply a state of table inet nodes with no owner: the owner of this client is "me""#]]
+    .assert_eq(&messages.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+    assert_eq!(kernel.batches, 0);
+}
+
+#[test]
 fn table_of_another_owner_is_not_changed() {
     let mut foreign = ruleset("49152-61000");
     foreign.table.userdata = Some(Comment::new("mine").to_userdata());

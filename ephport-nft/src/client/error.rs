@@ -68,6 +68,19 @@ pub enum Error {
         /// The name of the client's table.
         expected: String,
     },
+    /// A state of the client's table with another owner than the client's.
+    #[error(
+        "cannot apply a state of table inet {table} with {}: the owner of this client is \"{expected}\"",
+        owner_text(owner.as_deref())
+    )]
+    OtherOwner {
+        /// The name of the table.
+        table: String,
+        /// The owner that the state names.
+        owner: Option<String>,
+        /// The client's.
+        expected: String,
+    },
     /// Another netlink socket owns the table (flag `owner`): only that one may change it.
     #[error("table inet {table} is owned by {}: only its owner may change it", owner_name(*port_id))]
     Owned {
@@ -83,6 +96,10 @@ pub enum Error {
     /// The ruleset does not fit in netlink's messages.
     #[error("the ruleset cannot be encoded: {0}")]
     Encoding(CodecError),
+}
+
+fn owner_text(owner: Option<&str>) -> String {
+    owner.map_or_else(|| "no owner".into(), |owner| format!("the owner \"{owner}\""))
 }
 
 fn owner_name(port_id: Option<u32>) -> String {

@@ -32,8 +32,8 @@ use crate::netlink::{NetlinkError, Socket, exchange};
 use crate::nftables::{Generation, Table};
 use crate::plan::drift::{Drift, absent, drift};
 use crate::plan::transaction::Batch;
-use crate::table::layout::{FAMILY, TableId};
-use crate::table::{Fingerprint, TableState};
+use crate::table::layout::{FAMILY, owner};
+use crate::table::{Fingerprint, TableId, TableState};
 
 /// The maximum count of attempts to change the ruleset while other processes change it too.
 ///
@@ -118,7 +118,9 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    /// The same client for another table than the default one.
+    /// The same client for another table than the default one. It reads and changes only the table of this name, and
+    /// only if its comment is this owner: any other is [`Installed::Foreign`]. Apply plans of the same table
+    /// ([`Plan::in_table`](crate::Plan::in_table)).
     #[must_use]
     pub fn for_table(self, table: TableId) -> Self {
         Self { table, ..self }
@@ -301,13 +303,18 @@ impl<T: Transport> Client<T> {
         Ok((classify(ruleset, &id)?, generation))
     }
 
-    /// Refuses a state of another table: it may have another owner.
+    /// Refuses a state of another table, or of another owner.
     fn check_table(&self, desired: &TableState) -> Result<(), Error> {
         let Table { family, name, .. } = &desired.table;
-        if *family == FAMILY && name == self.table.name() {
-            return Ok(());
+        if *family != FAMILY || name != self.table.name() {
+            let (table, expected) = (name.clone(), self.table.name().into());
+            return Err(Error::OtherTable { table, expected });
         }
-        Err(Error::OtherTable { table: name.clone(), expected: self.table.name().into() })
+        if !self.table.owns(&desired.table) {
+            let (table, owner) = (name.clone(), owner(&desired.table));
+            return Err(Error::OtherOwner { table, owner, expected: self.table.owner().into() });
+        }
+        Ok(())
     }
 
     fn next_seq(&mut self) -> u32 {

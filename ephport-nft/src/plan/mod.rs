@@ -45,7 +45,7 @@ pub use crate::interpret::InterpretError;
 pub use explain::{Enforcement, Explanation, Step};
 
 use crate::compile::{CompileError, compile};
-use crate::table::TableState;
+use crate::table::{TableId, TableState};
 
 /// Policies bound to one host, and the table that implements them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,16 @@ impl Plan {
         let mut warnings = warning::warnings(&policies);
         warnings.extend(host_warnings::host_warnings(&policies, facts));
         Ok(Self { resolved, table, warnings, facts: facts.clone() })
+    }
+
+    /// The same plan in another table than the default one, with its own name, owner and priority: for
+    /// [`Client::for_table`](crate::Client::for_table) with the same `id`.
+    ///
+    /// # Errors
+    /// [`PlanError::Compile`] when a rule or set is too long for netlink.
+    pub fn in_table(self, id: &TableId) -> Result<Self, PlanError> {
+        let table = self.table.in_table(id).map_err(CompileError::from)?;
+        Ok(Self { table, ..self })
     }
 }
 

@@ -15,15 +15,10 @@
 use std::net::IpAddr;
 
 use ephport_core::{ConnectionTimeouts, Family, PolicyName, PortRange, Protocol, TimeoutState};
-use thiserror::Error;
 
-use crate::nftables::{Comment, Rule, SetSpec, Table};
-use crate::uapi::{
-    NF_IP_PRI_CONNTRACK, NF_IP_PRI_NAT_SRC, NF_IP_PRI_RAW, NFPROTO_INET, NFT_SET_CONSTANT,
-};
-
-/// `NFT_NAME_MAXLEN` without the closing NUL (linux/netfilter/nf_tables.h).
-const MAX_NAME: usize = 255;
+pub use super::id::{TableId, TableIdError};
+use crate::nftables::{Rule, SetSpec, Table};
+use crate::uapi::{NF_IP_PRI_NAT_SRC, NF_IP_PRI_RAW, NFPROTO_INET, NFT_SET_CONSTANT};
 
 /// The default name of the table that contains all of ephport's rules. Nothing outside it is ever changed.
 pub const TABLE: &str = "ephport";
@@ -216,102 +211,6 @@ pub fn policy_of(rule: &Rule) -> Option<PolicyName> {
     named.or_else(|| rule.chain.split_once('/')?.0.parse().ok())
 }
 
-/// The identity of a table: its name, its owner and the priority of its NAT chain.
-///
-/// The default is the table of the command `ephport-nft`. A program that embeds the library and shares the
-/// host with that command, or with another such program, chooses a name and an owner of its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableId {
-    name: String,
-    owner: String,
-    priority: i32,
-}
-
-/// A name of a table or an owner that nf_tables or nft would not accept.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum TableIdError {
-    /// A name that nft cannot print and read back.
-    #[error(
-        "table name {0:?} is not valid: expected a letter, then letters, digits, `/`, `_` and `.`, \
-         at most 255"
-    )]
-    Name(String),
-    /// An owner that does not fit in a comment.
-    #[error(
-        "owner {0:?} is not valid: expected 1 to 127 bytes without control characters, quotes and \
-         backslashes"
-    )]
-    Owner(String),
-    /// A priority at which the kernel refuses NAT chains.
-    #[error(
-        "priority {0} is not valid for NAT: expected more than -200, the priority of conntrack"
-    )]
-    Priority(i32),
-}
-
-impl TableId {
-    /// The table with this name, owned by `owner`.
-    ///
-    /// # Errors
-    /// When either is not valid.
-    pub fn new(name: &str, owner: &str) -> Result<Self, TableIdError> {
-        let is_part = |c: char| c.is_ascii_alphanumeric() || "/_.".contains(c);
-        let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic())
-            && name.chars().all(is_part)
-            && name.len() <= MAX_NAME;
-        if !is_name {
-            return Err(TableIdError::Name(name.into()));
-        }
-        if owner.is_empty() || Comment::new(owner).as_str() != owner {
-            return Err(TableIdError::Owner(owner.into()));
-        }
-        Ok(Self { name: name.into(), owner: owner.into(), priority: PRIORITY })
-    }
-
-    /// The same table with its NAT chain at this priority; [`PRIORITY`] by default.
-    ///
-    /// # Errors
-    /// When the kernel accepts no NAT chain there.
-    pub fn with_priority(self, priority: i32) -> Result<Self, TableIdError> {
-        if priority <= NF_IP_PRI_CONNTRACK {
-            return Err(TableIdError::Priority(priority));
-        }
-        Ok(Self { priority, ..self })
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its owner: the comment of the table.
-    #[must_use]
-    pub fn owner(&self) -> &str {
-        &self.owner
-    }
-
-    /// The priority of its NAT chain.
-    #[must_use]
-    pub fn priority(&self) -> i32 {
-        self.priority
-    }
-
-    /// Whether the table has this name and owner.
-    pub(crate) fn owns(&self, table: &Table) -> bool {
-        table.family == FAMILY
-            && table.name == self.name
-            && owner(table).as_ref() == Some(&self.owner)
-    }
-}
-
-impl Default for TableId {
-    fn default() -> Self {
-        Self { name: TABLE.into(), owner: OWNER.into(), priority: PRIORITY }
-    }
-}
-
 /// The owner that the comment of a table names.
 #[must_use]
 pub fn owner(table: &Table) -> Option<String> {
@@ -338,30 +237,5 @@ mod tests {
         for name in ["a", "a/udp", "a/udp.close-3", "a/tcp.close-x", "a/tcp.close"] {
             assert_eq!(timeouts_of(name), None, "{name}");
         }
-    }
-
-    #[test]
-    fn every_error_has_its_message() {
-        let table = TableId::new("nat.1", "me").unwrap();
-        let cases = [
-            (
-                TableId::new("9", "me"),
-                "table name \"9\" is not valid: expected a letter, then letters, digits, `/`, `_` and \
-                 `.`, at most 255",
-            ),
-            (
-                TableId::new("nat", "a\"b"),
-                "owner \"a\\\"b\" is not valid: expected 1 to 127 bytes without control characters, \
-                 quotes and backslashes",
-            ),
-            (
-                table.clone().with_priority(-200),
-                "priority -200 is not valid for NAT: expected more than -200, the priority of conntrack",
-            ),
-        ];
-        for (result, message) in cases {
-            assert_eq!(result.unwrap_err().to_string(), message);
-        }
-        assert!(table.with_priority(-199).is_ok());
     }
 }

@@ -3,6 +3,7 @@
 
 mod builders;
 mod fingerprint;
+mod id;
 pub mod layout;
 mod normalized;
 mod set;
@@ -12,6 +13,7 @@ use ephport_core::{HostFacts, PortRange, PortSet, Protocol};
 pub use builders::SetName;
 pub(crate) use fingerprint::fingerprint_of;
 pub use fingerprint::{ChangedFact, Checksum, FactChecksums, Fingerprint};
+pub use id::{TableId, TableIdError};
 pub use normalized::Normalized;
 pub(crate) use set::KeyRange;
 pub use set::{NormalizedSet, Set};
