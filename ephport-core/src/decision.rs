@@ -55,6 +55,11 @@ const fn network_v6(first: u16, len: u8) -> IpNet {
 
 /// The decision of one policy on a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 pub enum Decision {
     /// The connection is translated.
     Translated(Translation),
@@ -64,6 +69,11 @@ pub enum Decision {
 
 /// The effect of all policies, or of a program, on a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 pub enum Effect {
     /// The connection is translated.
     Translated(Translation),
@@ -75,6 +85,11 @@ pub enum Effect {
 
 /// The first condition of a policy that a connection does not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum Reason {
     /// The destination is a multicast or broadcast address.

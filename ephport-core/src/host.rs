@@ -13,6 +13,11 @@ use crate::net::protocol::Protocol;
 
 /// Facts of one network namespace, read when a policy is applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default) // So that facts of an earlier version can be read.
+)]
 #[non_exhaustive]
 pub struct HostFacts {
     /// The interfaces with a default route, IPv4 or IPv6, in any routing table; sorted.
@@ -71,6 +76,7 @@ pub struct HostFacts {
 
 /// A default route, or two routes to both halves of all addresses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct DefaultRoute {
     /// The output interface.

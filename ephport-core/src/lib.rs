@@ -109,7 +109,7 @@
 //!
 //! # Features
 //!
-//! All of these are on by default except `proptest`. Without any, the crate links ipnet and thiserror
+//! The first three are on by default. Without any, the crate links ipnet and thiserror
 //! only, which is enough for ports, policies and decisions.
 //!
 //! | feature | what it adds |
@@ -117,6 +117,7 @@
 //! | `toml` | reading policy files: `Document` from text; they are written without it |
 //! | `import` | policies from rules of iptables, AWS network ACLs and OpenWrt's MAP-E |
 //! | `json` | `Policy::to_json`, `Document::to_json` |
+//! | `serde` | Serialize and Deserialize for policies, documents, facts, flows, decisions and the values in them |
 //! | `proptest` | strategies for the property tests of other crates |
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -136,6 +137,8 @@ pub mod net;
 pub mod policy;
 pub mod remap;
 pub mod resolve;
+#[cfg(feature = "serde")]
+mod serialized;
 #[cfg(any(test, feature = "proptest"))]
 pub mod strategies;
 #[cfg(test)]

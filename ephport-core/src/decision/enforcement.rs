@@ -13,6 +13,11 @@ use crate::resolve::{PermittedPorts, ResolvedPolicy};
 
 /// What conntrack knows of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 pub enum CtState {
     /// The first packet of a connection.
     New,

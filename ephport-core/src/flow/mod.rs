@@ -22,7 +22,7 @@ use crate::net::protocol::{Protocol, ProtocolError};
 use crate::text::quoted;
 
 /// The opening packet of a connection, as postrouting sees it before source NAT.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Flow {
     protocol: Protocol,
     source: SocketAddr,
@@ -39,6 +39,11 @@ pub struct Flow {
 
 /// The first packet of a TCP connection that conntrack sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 pub enum TcpOpening {
     /// SYN without ACK, RST or FIN.
     #[default]
@@ -49,6 +54,11 @@ pub enum TcpOpening {
 
 /// The type of the destination address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 pub enum AddressType {
     /// One host.
     Unicast,
@@ -60,6 +70,11 @@ pub enum AddressType {
 
 /// The relation of the source address to this host (`fib saddr type`, `fib saddr . oif type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 pub enum SourceType {
     /// An address of the output interface.
     OutInterface,

@@ -81,7 +81,8 @@ fn parameters<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Option<MapE> {
 
 fn parse_ranges<'a>(ranges: impl Iterator<Item = &'a str>) -> Result<PortSet, MapEInputError> {
     let range = |text: &str| {
-        text.parse().map_err(|error| MapEInputError::Ports { text: text.into(), error })
+        text.parse::<PortRange>()
+            .map_err(|error| MapEInputError::Ports { text: text.into(), error })
     };
     ranges.map(range).collect()
 }

@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -142,6 +143,14 @@ impl From<IpAddr> for AddressRange {
 impl From<IpNet> for AddressRange {
     fn from(network: IpNet) -> Self {
         Self { first: network.network(), last: network.broadcast() }
+    }
+}
+
+impl TryFrom<RangeInclusive<IpAddr>> for AddressRange {
+    type Error = AddressRangeError;
+
+    fn try_from(range: RangeInclusive<IpAddr>) -> Result<Self, AddressRangeError> {
+        Self::new(*range.start(), *range.end())
     }
 }
 

@@ -1,8 +1,12 @@
 //! Address families.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use ipnet::IpNet;
+
+use crate::word::{WordError, words};
 
 /// One of the two address families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,10 +17,9 @@ pub enum Family {
     Ipv6,
 }
 
-impl Family {
-    /// Both families, IPv4 first.
-    pub const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+words!(Family, "ipv4 or ipv6", Ipv4 = "ipv4", Ipv6 = "ipv6");
 
+impl Family {
     /// The family of an address.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
@@ -65,5 +68,40 @@ impl From<Family> for Families {
             Family::Ipv4 => Self::Ipv4,
             Family::Ipv6 => Self::Ipv6,
         }
+    }
+}
+
+/// One or both, joined by a comma: `ipv4,ipv6`.
+impl FromStr for Families {
+    type Err = WordError;
+
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        let families = text.split(',').map(|word| word.trim().parse::<Family>());
+        let families = families.collect::<Result<Vec<_>, _>>()?;
+        Ok(match families.as_slice() {
+            [first, rest @ ..] if rest.iter().all(|family| family == first) => (*first).into(),
+            _ => Self::Both,
+        })
+    }
+}
+
+impl fmt::Display for Families {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.iter().map(Family::name).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_parse_as_printed() {
+        for families in [Families::Both, Families::Ipv4, Families::Ipv6] {
+            assert_eq!(families.to_string().parse(), Ok(families));
+        }
+        assert_eq!("IPv6, ipv6".parse(), Ok(Families::Ipv6));
+        assert_eq!("ip".parse::<Families>(), Err(WordError { expected: "ipv4 or ipv6" }));
     }
 }

@@ -1,5 +1,6 @@
 //! Network interface names, and patterns of them.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
@@ -42,6 +43,53 @@ impl FromStr for InterfaceName {
             return Err(InterfaceError::Wildcard { text: text.into() });
         }
         Ok(Self(text.into()))
+    }
+}
+
+impl AsRef<str> for InterfaceName {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+/// Maps by names can be asked with a text.
+impl Borrow<str> for InterfaceName {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl TryFrom<&str> for InterfaceName {
+    type Error = InterfaceError;
+
+    fn try_from(text: &str) -> Result<Self, InterfaceError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for InterfaceName {
+    type Error = InterfaceError;
+
+    fn try_from(text: String) -> Result<Self, InterfaceError> {
+        text.parse()
+    }
+}
+
+impl From<InterfaceName> for String {
+    fn from(name: InterfaceName) -> Self {
+        name.as_str().into()
+    }
+}
+
+impl PartialEq<str> for InterfaceName {
+    fn eq(&self, text: &str) -> bool {
+        self.as_str() == text
+    }
+}
+
+impl PartialEq<&str> for InterfaceName {
+    fn eq(&self, text: &&str) -> bool {
+        self.as_str() == *text
     }
 }
 
@@ -248,7 +296,7 @@ impl fmt::Debug for InterfacePatterns {
 }
 
 /// Output interfaces.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Interfaces {
     /// Every interface except loopback.
     Any,
@@ -265,6 +313,27 @@ impl Interfaces {
             Self::Matching(patterns) => patterns.matches(name),
         };
         is_named && !name.is_loopback()
+    }
+}
+
+/// `any`, or names and prefixes joined by commas: `eth0,wg*`.
+impl FromStr for Interfaces {
+    type Err = InterfaceError;
+
+    fn from_str(text: &str) -> Result<Self, InterfaceError> {
+        match text.trim() {
+            any if any.eq_ignore_ascii_case("any") => Ok(Self::Any),
+            patterns => patterns.parse().map(Self::Matching),
+        }
+    }
+}
+
+impl fmt::Display for Interfaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Matching(patterns) => patterns.fmt(f),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::text::quoted;
 /// assert!(mark.matches(0x1201) && !mark.matches(0x12));
 /// # Ok::<(), ephport_core::MarkError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mark {
     value: u32,
     mask: u32,
@@ -27,7 +27,7 @@ impl Mark {
     ///
     /// # Errors
     /// [`MarkError`] when no mark is one of these, or every mark.
-    pub fn new(value: u32, mask: u32) -> Result<Self, MarkError> {
+    pub const fn new(value: u32, mask: u32) -> Result<Self, MarkError> {
         if mask == 0 {
             return Err(MarkError::MaskZero);
         }
@@ -53,6 +53,13 @@ impl Mark {
     #[must_use]
     pub const fn matches(self, mark: u32) -> bool {
         mark & self.mask == self.value
+    }
+}
+
+/// Only this mark, all 32 bits of it.
+impl From<u32> for Mark {
+    fn from(value: u32) -> Self {
+        Self { value, mask: u32::MAX }
     }
 }
 

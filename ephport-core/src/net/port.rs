@@ -14,7 +14,9 @@
 //! ```
 
 use std::fmt;
+use std::iter::FusedIterator;
 use std::num::NonZeroU16;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -42,6 +44,25 @@ impl Port {
         }
     }
 
+    /// The port with a number that is known when the program is compiled.
+    ///
+    /// # Panics
+    /// For 0. In a constant, that does not compile.
+    ///
+    /// ```
+    /// use ephport_core::Port;
+    ///
+    /// const DNS: Port = Port::new_assert(53);
+    /// assert_eq!(DNS.get(), 53);
+    /// ```
+    #[must_use]
+    pub const fn new_assert(number: u16) -> Self {
+        match NonZeroU16::new(number) {
+            Some(number) => Self(number),
+            None => panic!("port 0"),
+        }
+    }
+
     /// The number, 1 to 65535.
     #[must_use]
     pub const fn get(self) -> u16 {
@@ -64,6 +85,24 @@ impl Port {
 impl From<Port> for u16 {
     fn from(port: Port) -> Self {
         port.get()
+    }
+}
+
+impl From<Port> for u32 {
+    fn from(port: Port) -> Self {
+        port.get().into()
+    }
+}
+
+impl From<Port> for NonZeroU16 {
+    fn from(port: Port) -> Self {
+        port.0
+    }
+}
+
+impl From<NonZeroU16> for Port {
+    fn from(number: NonZeroU16) -> Self {
+        Self(number)
     }
 }
 
@@ -110,9 +149,9 @@ impl PortRange {
     /// Every port, 1-65535.
     pub const ALL: Self = Self { first: Port::MIN, last: Port::MAX };
     /// The privileged ports 1-1023, which only the superuser may bind (`PROT_SOCK`, net/ip.h).
-    pub const PRIVILEGED: Self = Self::known(1, 1023);
+    pub const PRIVILEGED: Self = Self::new_assert(1, 1023);
     /// The ports that are not privileged, 1024-65535: the range of NAT without a range of its own.
-    pub const EPHEMERAL: Self = Self::known(1024, 65535);
+    pub const EPHEMERAL: Self = Self::new_assert(1024, 65535);
 
     /// The names of ranges, each with its range; a name may replace the range wherever ports are
     /// written.
@@ -122,10 +161,10 @@ impl PortRange {
     /// - `linux`: the default of `ip_local_port_range` since Linux 4.2.
     /// - `linux-before-4.2`: its default until Linux 4.1.
     pub const NAMED: [(&'static str, Self); 4] = [
-        ("iana", Self::known(49152, 65535)),
-        ("windows", Self::known(49152, 65535)),
-        ("linux", Self::known(32768, 60999)),
-        ("linux-before-4.2", Self::known(32768, 61000)),
+        ("iana", Self::new_assert(49152, 65535)),
+        ("windows", Self::new_assert(49152, 65535)),
+        ("linux", Self::new_assert(32768, 60999)),
+        ("linux-before-4.2", Self::new_assert(32768, 61000)),
     ];
 
     /// The range with this name, in lower or upper case; see [`Self::NAMED`].
@@ -139,20 +178,28 @@ impl PortRange {
     ///
     /// # Errors
     /// [`PortError::Reversed`] when `first` is above `last`. The kernel would silently swap them.
-    pub fn new(first: Port, last: Port) -> Result<Self, PortError> {
-        if first > last {
+    pub const fn new(first: Port, last: Port) -> Result<Self, PortError> {
+        if first.get() > last.get() {
             return Err(PortError::Reversed { first, last });
         }
         Ok(Self { first, last })
     }
 
-    /// A range whose ends are known when the program is compiled; a wrong one does not compile.
-    const fn known(first: u16, last: u16) -> Self {
-        assert!(first <= last);
-        match (NonZeroU16::new(first), NonZeroU16::new(last)) {
-            (Some(first), Some(last)) => Self { first: Port(first), last: Port(last) },
-            _ => panic!("port 0"),
-        }
+    /// The range whose ends are known when the program is compiled.
+    ///
+    /// # Panics
+    /// When `first` is above `last`, or 0. In a constant, that does not compile.
+    ///
+    /// ```
+    /// use ephport_core::PortRange;
+    ///
+    /// const BUILDS: PortRange = PortRange::new_assert(49152, 61000);
+    /// assert_eq!(BUILDS.count(), 11_849);
+    /// ```
+    #[must_use]
+    pub const fn new_assert(first: u16, last: u16) -> Self {
+        assert!(first <= last, "the first port is above the last");
+        Self { first: Port::new_assert(first), last: Port::new_assert(last) }
     }
 
     /// The lowest port.
@@ -186,8 +233,83 @@ impl PortRange {
     }
 
     /// Each port, in ascending order.
-    pub fn ports(self) -> impl Iterator<Item = Port> {
-        (self.first.get()..=self.last.get()).filter_map(|n| Port::new(n).ok())
+    #[must_use]
+    pub fn ports(self) -> Ports {
+        Ports(self.first.get()..=self.last.get())
+    }
+}
+
+/// The ports of a range, in ascending order.
+#[derive(Clone, Debug)]
+pub struct Ports(RangeInclusive<u16>);
+
+impl Iterator for Ports {
+    type Item = Port;
+
+    fn next(&mut self) -> Option<Port> {
+        self.0.next().and_then(NonZeroU16::new).map(Port)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl DoubleEndedIterator for Ports {
+    fn next_back(&mut self) -> Option<Port> {
+        self.0.next_back().and_then(NonZeroU16::new).map(Port)
+    }
+}
+
+impl ExactSizeIterator for Ports {}
+
+impl FusedIterator for Ports {}
+
+impl IntoIterator for PortRange {
+    type Item = Port;
+    type IntoIter = Ports;
+
+    fn into_iter(self) -> Ports {
+        self.ports()
+    }
+}
+
+impl RangeBounds<Port> for PortRange {
+    fn start_bound(&self) -> Bound<&Port> {
+        Bound::Included(&self.first)
+    }
+
+    fn end_bound(&self) -> Bound<&Port> {
+        Bound::Included(&self.last)
+    }
+}
+
+impl From<PortRange> for RangeInclusive<u16> {
+    fn from(range: PortRange) -> Self {
+        range.first.get()..=range.last.get()
+    }
+}
+
+impl TryFrom<RangeInclusive<Port>> for PortRange {
+    type Error = PortError;
+
+    fn try_from(range: RangeInclusive<Port>) -> Result<Self, PortError> {
+        Self::new(*range.start(), *range.end())
+    }
+}
+
+/// ```
+/// use ephport_core::{PortError, PortRange};
+///
+/// assert_eq!(PortRange::try_from(1024..=2047)?, "1024-2047".parse()?);
+/// assert_eq!(PortRange::try_from(0..=2047), Err(PortError::Zero));
+/// # Ok::<(), PortError>(())
+/// ```
+impl TryFrom<RangeInclusive<u16>> for PortRange {
+    type Error = PortError;
+
+    fn try_from(range: RangeInclusive<u16>) -> Result<Self, PortError> {
+        Self::new(Port::new(*range.start())?, Port::new(*range.end())?)
     }
 }
 

@@ -6,13 +6,18 @@
 //! let node_ports: PortSet = "30000-32767".parse()?;
 //! let allowed = "1024-65535".parse::<PortSet>()?.difference(&node_ports);
 //! assert_eq!(allowed.to_string(), "1024-29999,32768-65535");
+//! assert_eq!(&"1024-65535".parse::<PortSet>()? - &node_ports, allowed);
 //! # Ok::<(), ephport_core::PortError>(())
 //! ```
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::iter::{Copied, FlatMap};
+use std::ops::{BitAnd, BitOr, BitXor, Not, Sub};
+use std::slice;
 use std::str::FromStr;
 
-use crate::net::port::{Port, PortError, PortRange};
+use crate::net::port::{Port, PortError, PortRange, Ports};
 
 /// A set of ports; its ranges are sorted, disjoint, and merged where they are adjacent.
 ///
@@ -52,6 +57,14 @@ impl fmt::Debug for Ranges {
 impl PortSet {
     /// The set without ports.
     pub const EMPTY: Self = Self(Ranges::UpToOne(None));
+    /// Every port.
+    pub const ALL: Self = Self::from_range(PortRange::ALL);
+
+    /// The ports of a range; [`From`] for constants.
+    #[must_use]
+    pub const fn from_range(range: PortRange) -> Self {
+        Self(Ranges::UpToOne(Some(range)))
+    }
 
     /// The maximal ranges, ascending.
     #[must_use]
@@ -95,8 +108,21 @@ impl PortSet {
     }
 
     /// Each port, in ascending order.
-    pub fn ports(&self) -> impl Iterator<Item = Port> {
-        self.ranges().iter().flat_map(|range| range.ports())
+    #[must_use]
+    pub fn ports(&self) -> SetPorts<'_> {
+        self.ranges().iter().copied().flat_map(PortRange::ports as fn(PortRange) -> Ports)
+    }
+
+    /// The lowest port.
+    #[must_use]
+    pub fn first(&self) -> Option<Port> {
+        self.ranges().first().map(|range| range.first())
+    }
+
+    /// The highest port.
+    #[must_use]
+    pub fn last(&self) -> Option<Port> {
+        self.ranges().last().map(|range| range.last())
     }
 
     /// The ports of either set.
@@ -127,6 +153,12 @@ impl PortSet {
         self.intersection(&other.complement())
     }
 
+    /// The ports of one of the sets, but not of both.
+    #[must_use]
+    pub fn symmetric_difference(&self, other: &Self) -> Self {
+        self.difference(other).union(&other.difference(self))
+    }
+
     /// The ports from 1 to 65535 that are not in this set.
     #[must_use]
     pub fn complement(&self) -> Self {
@@ -147,11 +179,90 @@ impl PortSet {
     pub fn is_subset(&self, other: &Self) -> bool {
         self.difference(other).is_empty()
     }
+
+    /// Whether every port of `other` is in this set.
+    #[must_use]
+    pub fn is_superset(&self, other: &Self) -> bool {
+        other.is_subset(self)
+    }
+
+    /// Whether no port is in both sets.
+    #[must_use]
+    pub fn is_disjoint(&self, other: &Self) -> bool {
+        self.intersection(other).is_empty()
+    }
+}
+
+/// The ports of a set, in ascending order.
+pub type SetPorts<'a> = FlatMap<Copied<slice::Iter<'a, PortRange>>, Ports, fn(PortRange) -> Ports>;
+
+impl<'a> IntoIterator for &'a PortSet {
+    type Item = Port;
+    type IntoIter = SetPorts<'a>;
+
+    fn into_iter(self) -> SetPorts<'a> {
+        self.ports()
+    }
+}
+
+/// By the ranges, from the lowest.
+impl Ord for PortSet {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.ranges().cmp(other.ranges())
+    }
+}
+
+impl PartialOrd for PortSet {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Implements an operator for sets and references to them.
+macro_rules! operator {
+    ($trait:ident, $function:ident, $method:ident) => {
+        impl $trait<&PortSet> for &PortSet {
+            type Output = PortSet;
+
+            fn $function(self, other: &PortSet) -> PortSet {
+                self.$method(other)
+            }
+        }
+
+        impl $trait for PortSet {
+            type Output = PortSet;
+
+            fn $function(self, other: PortSet) -> PortSet {
+                self.$method(&other)
+            }
+        }
+    };
+}
+
+operator!(BitOr, bitor, union);
+operator!(BitAnd, bitand, intersection);
+operator!(BitXor, bitxor, symmetric_difference);
+operator!(Sub, sub, difference);
+
+impl Not for &PortSet {
+    type Output = PortSet;
+
+    fn not(self) -> PortSet {
+        self.complement()
+    }
+}
+
+impl Not for PortSet {
+    type Output = PortSet;
+
+    fn not(self) -> PortSet {
+        self.complement()
+    }
 }
 
 impl From<PortRange> for PortSet {
     fn from(range: PortRange) -> Self {
-        Self(Ranges::UpToOne(Some(range)))
+        Self::from_range(range)
     }
 }
 
@@ -180,6 +291,28 @@ impl FromIterator<PortRange> for PortSet {
     }
 }
 
+/// Ports in any order.
+impl FromIterator<Port> for PortSet {
+    fn from_iter<I: IntoIterator<Item = Port>>(ports: I) -> Self {
+        ports.into_iter().map(PortRange::from).collect()
+    }
+}
+
+impl<T> Extend<T> for PortSet
+where
+    Self: FromIterator<T>,
+{
+    fn extend<I: IntoIterator<Item = T>>(&mut self, items: I) {
+        *self = self.union(&items.into_iter().collect());
+    }
+}
+
+impl<const N: usize> From<[PortRange; N]> for PortSet {
+    fn from(ranges: [PortRange; N]) -> Self {
+        ranges.into_iter().collect()
+    }
+}
+
 /// Ranges joined by commas, as [`PortRange`] reads them; `none` is the empty set.
 impl FromStr for PortSet {
     type Err = PortError;
@@ -188,7 +321,7 @@ impl FromStr for PortSet {
         if text.trim().eq_ignore_ascii_case("none") {
             return Ok(Self::EMPTY);
         }
-        text.split(',').map(|range| range.trim().parse()).collect()
+        text.split(',').map(|range| range.trim().parse::<PortRange>()).collect()
     }
 }
 
@@ -245,12 +378,31 @@ mod tests {
                 (a.intersection(&b), x.combine(&y, |p, q| p && q)),
                 (a.difference(&b), x.combine(&y, |p, q| p && !q)),
                 (a.complement(), x.combine(&y, |p, _| !p)),
+                (&a | &b, x.combine(&y, |p, q| p || q)),
+                (a.clone() & b.clone(), x.combine(&y, |p, q| p && q)),
+                (&a - &b, x.combine(&y, |p, q| p && !q)),
+                (&a ^ &b, x.combine(&y, |p, q| p != q)),
+                (!&a, x.combine(&y, |p, _| !p)),
             ];
             for (set, bitmap) in results {
                 prop_assert!(is_canonical(&set), "{set}");
                 prop_assert!(Bitmap::of(&set) == bitmap, "{set}");
             }
             prop_assert_eq!(a.is_subset(&b), x.combine(&y, |p, q| p && !q).0.iter().all(|bit| !bit));
+        }
+
+        #[test]
+        fn sets_are_collected_from_their_parts(a in port_sets(), b in port_sets()) {
+            prop_assert_eq!(a.into_iter().collect::<PortSet>(), a.clone());
+            prop_assert_eq!(a.ports().rev().collect::<PortSet>(), a.clone());
+            let mut both = a.clone();
+            both.extend(b.ranges().iter().copied());
+            prop_assert_eq!(&both, &(&a | &b));
+            both.extend(b.ports());
+            prop_assert_eq!(&both, &(&a | &b));
+            prop_assert_eq!(a.cmp(&b).is_eq(), a == b);
+            prop_assert!(both.is_superset(&a) && (&a - &b).is_disjoint(&b));
+            prop_assert_eq!((a.first(), a.last()), (a.ports().next(), a.ports().next_back()));
         }
 
         #[test]

@@ -6,7 +6,10 @@
 //! DCCP has ports too, but since Linux 6.16 the kernel tracks it without them: its address is
 //! translated, its port is not. It is refused by name rather than accepted in vain.
 
+use std::array;
 use std::fmt;
+use std::iter::Flatten;
+use std::ops::{BitAnd, BitOr, Not, Sub};
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -108,10 +111,14 @@ impl fmt::Display for Protocol {
 }
 
 /// A set of protocols, in the order of [`Protocol::ALL`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Protocols(u8);
 
 impl Protocols {
+    /// No protocol.
+    pub const EMPTY: Self = Self(0);
+    /// Every protocol.
+    pub const ALL: Self = Self(0b11_1111);
     /// TCP and UDP, the default of a policy.
     pub const DEFAULT: Self = Self(0b00_0011);
     /// These and the echo identifiers of ICMP, the default with `map-e` and `blocks`.
@@ -148,6 +155,60 @@ impl Protocols {
 impl FromIterator<Protocol> for Protocols {
     fn from_iter<I: IntoIterator<Item = Protocol>>(protocols: I) -> Self {
         Self(protocols.into_iter().fold(0, |bits, protocol| bits | Self::bit(protocol)))
+    }
+}
+
+impl IntoIterator for Protocols {
+    type Item = Protocol;
+    type IntoIter = Flatten<array::IntoIter<Option<Protocol>, { Protocol::ALL.len() }>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        let of = |protocol| Some(protocol).filter(|protocol| self.contains(*protocol));
+        Protocol::ALL.map(of).into_iter().flatten()
+    }
+}
+
+impl From<Protocol> for Protocols {
+    fn from(protocol: Protocol) -> Self {
+        Self(Self::bit(protocol))
+    }
+}
+
+impl Extend<Protocol> for Protocols {
+    fn extend<I: IntoIterator<Item = Protocol>>(&mut self, protocols: I) {
+        *self = *self | protocols.into_iter().collect();
+    }
+}
+
+impl BitOr for Protocols {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitAnd for Protocols {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+impl Sub for Protocols {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+impl Not for Protocols {
+    type Output = Self;
+
+    fn not(self) -> Self {
+        Self::ALL - self
     }
 }
 
@@ -210,6 +271,11 @@ mod tests {
     fn sets_print_and_parse() {
         for bits in 1..64 {
             let set = Protocols(bits);
+            assert_eq!(set.into_iter().collect::<Protocols>(), set);
+            assert_eq!((!set & set, !set | set), (Protocols::EMPTY, Protocols::ALL));
+            let mut extended = Protocols::from(Protocol::Udp);
+            extended.extend(set);
+            assert_eq!(extended - set, Protocols::from(Protocol::Udp) - set);
             assert_eq!(set.to_string().parse(), Ok(set));
             assert_eq!(set.iter().collect::<Protocols>(), set);
         }

@@ -52,7 +52,7 @@ use crate::policy::{Policy, host_warnings};
 use crate::resolve::{ResolvedPolicy, resolve_all};
 
 /// Policies in order, at least one, each with a name of its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Document(Vec<Policy>);
 
 impl Document {

@@ -21,8 +21,12 @@ pub mod host_warnings;
 pub mod key;
 pub mod keys;
 pub mod name;
+#[cfg(feature = "serde")]
+mod reports;
 pub mod scope;
 pub mod selection;
+#[cfg(feature = "serde")]
+mod serialized;
 pub mod spec;
 pub mod timeouts;
 pub mod value;
@@ -47,7 +51,7 @@ pub use spec::{ExpectedConnections, OpenConnections, PickUp, PolicySpec, Target}
 pub use timeouts::{ConnectionTimeouts, TimeoutError, TimeoutState, Timeouts, Timer};
 
 /// A policy whose parts fit together and that some connection matches. A clone shares the parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy(Arc<PolicySpec>);
 
 impl Policy {

@@ -1,5 +1,6 @@
 //! Names of policies.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
@@ -45,6 +46,53 @@ impl FromStr for PolicyName {
         } else {
             Err(NameError { text: text.into() })
         }
+    }
+}
+
+impl AsRef<str> for PolicyName {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+/// Maps by names can be asked with a text.
+impl Borrow<str> for PolicyName {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl TryFrom<&str> for PolicyName {
+    type Error = NameError;
+
+    fn try_from(text: &str) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for PolicyName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<PolicyName> for String {
+    fn from(name: PolicyName) -> Self {
+        name.as_str().into()
+    }
+}
+
+impl PartialEq<str> for PolicyName {
+    fn eq(&self, text: &str) -> bool {
+        self.as_str() == text
+    }
+}
+
+impl PartialEq<&str> for PolicyName {
+    fn eq(&self, text: &&str) -> bool {
+        self.as_str() == *text
     }
 }
 

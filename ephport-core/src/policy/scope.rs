@@ -16,7 +16,7 @@ use crate::word::words;
 /// The connections to which a policy applies: those that meet every condition.
 ///
 /// Multicast and broadcast destinations and the loopback interface are never in scope.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Scope {
     /// The output interfaces.
@@ -68,7 +68,7 @@ impl Default for Scope {
 }
 
 /// The output interfaces of a scope, before the uplinks are known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OutInterfaces {
     /// The interfaces with a default route when the policy is applied.
     Uplinks,

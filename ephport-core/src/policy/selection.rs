@@ -11,6 +11,7 @@ use crate::word::words;
 /// Without `random` and `fully_random`, a source port that is permitted already is kept while it is
 /// free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct NatFlags {
     /// `NF_NAT_RANGE_PROTO_RANDOM`: a random port, also for a connection that could keep its own.
     pub random: bool,
@@ -70,6 +71,7 @@ impl Distribution {
 
 /// Selection of one of several ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct PortSelection {
     /// The flags that the kernel gets.
@@ -88,6 +90,7 @@ impl PortSelection {
 
 /// Translation of a connection: the ports that it can get, and its source address.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Translation {
     /// The ports that the connection can get.

@@ -12,7 +12,7 @@ use crate::policy::timeouts::Timeouts;
 use crate::word::words;
 
 /// The parts of a policy; [`Policy::new`](crate::Policy::new) checks them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct PolicySpec {
     /// The name.
@@ -85,7 +85,7 @@ impl PolicySpec {
 }
 
 /// The ports that a policy permits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// These ports; not empty.
     Ports(PortSet),

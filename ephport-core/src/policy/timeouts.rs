@@ -27,6 +27,11 @@ use crate::text::{excerpt, quoted};
 
 /// A state of a connection in which it has a timeout of its own, as nft names it in `ct timeout` objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum TimeoutState {
     /// UDP: no reply arrived, or the last packet was sent in the first two seconds.
@@ -237,6 +242,11 @@ impl fmt::Display for Timeouts {
 
 /// The timeouts of one connection that are not those of the host: states, each with its seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(from = "BTreeMap<TimeoutState, u32>", into = "BTreeMap<TimeoutState, u32>")
+)]
 pub struct ConnectionTimeouts(Vec<(TimeoutState, u32)>);
 
 impl ConnectionTimeouts {
@@ -262,6 +272,18 @@ impl ConnectionTimeouts {
     #[must_use]
     pub fn states(&self) -> &[(TimeoutState, u32)] {
         &self.0
+    }
+}
+
+impl From<BTreeMap<TimeoutState, u32>> for ConnectionTimeouts {
+    fn from(states: BTreeMap<TimeoutState, u32>) -> Self {
+        Self::new(states)
+    }
+}
+
+impl From<ConnectionTimeouts> for BTreeMap<TimeoutState, u32> {
+    fn from(timeouts: ConnectionTimeouts) -> Self {
+        timeouts.0.into_iter().collect()
     }
 }
 

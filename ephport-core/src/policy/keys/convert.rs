@@ -9,7 +9,6 @@ use crate::policy::scope::OutInterfaces;
 use crate::policy::spec::{PolicySpec, Target};
 use crate::policy::timeouts::Timeouts;
 use crate::policy::value::{Input, InputError, Value, ValueError};
-use crate::word::WordError;
 
 pub(super) fn out_interfaces(out: &OutInterfaces) -> Value {
     match out {
@@ -34,19 +33,11 @@ pub(super) fn set_out_interfaces(
 }
 
 pub(super) fn families(families: Families) -> Value {
-    Value::list(families.iter().map(|family| match family {
-        Family::Ipv4 => "ipv4",
-        Family::Ipv6 => "ipv6",
-    }))
+    Value::list(families.iter())
 }
 
 pub(super) fn set_families(spec: &mut PolicySpec, input: &Input<'_>) -> Result<(), InputError> {
-    let family = |text: &str| match text.to_ascii_lowercase().as_str() {
-        "ipv4" => Ok(Family::Ipv4),
-        "ipv6" => Ok(Family::Ipv6),
-        _ => Err(WordError { expected: "ipv4 or ipv6" }),
-    };
-    let families: Vec<Family> = input.each(family)?;
+    let families: Vec<Family> = input.each(str::parse)?;
     spec.scope.families = match families.as_slice() {
         [first, rest @ ..] if rest.iter().all(|family| family == first) => (*first).into(),
         _ => Families::Both,
