@@ -108,9 +108,13 @@ impl PortSet {
     }
 
     /// Each port, in ascending order.
-    #[must_use]
     pub fn ports(&self) -> SetPorts<'_> {
         self.ranges().iter().copied().flat_map(PortRange::ports as fn(PortRange) -> Ports)
+    }
+
+    /// The same as [`ports`](Self::ports), by the name that collections have.
+    pub fn iter(&self) -> SetPorts<'_> {
+        self.ports()
     }
 
     /// The lowest port.
