@@ -128,7 +128,7 @@ fn gathered(bytes: &[u8]) -> TableState {
             Some(NFT_MSG_NEWSETELEM) => {
                 let last = ruleset.sets.last_mut();
                 if let (Some(filled), Ok(read)) = (last, Elements::decode(body)) {
-                    filled.elements.extend(read.elements);
+                    filled.elements.append(&read.elements);
                 }
             }
             _ => {}

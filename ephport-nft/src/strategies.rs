@@ -242,7 +242,7 @@ pub fn rules() -> impl Strategy<Value = Rule> {
             chain,
             handle,
             position,
-            exprs,
+            exprs: exprs.into(),
             userdata,
             other,
         },

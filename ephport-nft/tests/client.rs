@@ -54,7 +54,7 @@ fn anonymous_sets_are_equal_under_any_name() {
     };
     lookup.set = "__map0".into();
     assert_eq!(Client::with_transport(&mut kernel).apply(&desired), Ok(Applied::Unchanged));
-    kernel.ruleset.as_mut().unwrap().sets[0].elements.pop();
+    kernel.ruleset.as_mut().unwrap().sets[0].elements.edit(Vec::pop);
     assert_eq!(Client::with_transport(&mut kernel).apply(&desired), Ok(Applied::Updated));
     assert_eq!(kernel.ruleset.as_ref().map(TableState::normalized), Some(desired.normalized()));
 }
@@ -221,7 +221,7 @@ fn too_long_rule_is_not_sent() {
     let mut long = ruleset("49152-61000");
     let held = long.clone();
     let rule = long.rules.last_mut().unwrap();
-    rule.exprs = vec![Immediate::verdict(Verdict::Continue).into(); 2_000];
+    rule.exprs = vec![Immediate::verdict(Verdict::Continue).into(); 2_000].into();
     let mut kernel = Kernel { ruleset: Some(held.clone()), ..Kernel::default() };
     let error = Client::with_transport(&mut kernel).apply(&long).unwrap_err();
     let expected = "the ruleset cannot be encoded: attribute 4 would be ";

@@ -341,7 +341,7 @@ fn kernel_sets_equal_ours() {
         let set = sets.iter().find(|set| set.name == *name).unwrap();
         let list = elements.iter().find(|list| list.set == *name).unwrap();
         let set = SetSpec { table: our.spec.table.clone(), ..set.clone() };
-        let golden = Set { spec: set, elements: list.elements.to_vec().into() };
+        let golden = Set { spec: set, elements: list.elements.clone() };
         assert_eq!(golden.normalized(), our.normalized());
     }
 }

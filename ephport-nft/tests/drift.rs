@@ -36,7 +36,8 @@ fn tamper(ruleset: &mut TableState, kind: u8, at: Index, to: Index) -> Option<()
         }
         3 => {
             let exprs = &mut pick(rules, at).filter(|rule| !rule.exprs.is_empty())?.exprs;
-            drop(exprs.remove(to.index(exprs.len())));
+            let at = to.index(exprs.len());
+            drop(exprs.remove(at));
         }
         4 => {
             let exprs = &mut pick(rules, at).filter(|rule| !rule.exprs.is_empty())?.exprs;
@@ -54,13 +55,13 @@ fn tamper(ruleset: &mut TableState, kind: u8, at: Index, to: Index) -> Option<()
             let elements = &mut pick(&mut ruleset.sets, at)?.elements;
             if !elements.is_empty() {
                 let at = to.index(elements.len());
-                drop(elements.remove(at));
+                elements.edit(|elements| drop(elements.remove(at)));
             }
         }
         10 => {
             let filled = pick(&mut ruleset.sets, at)?;
             let key = vec![1; usize::try_from(filled.spec.key_len?).ok()?];
-            filled.elements.push(Element::new(key, None));
+            filled.elements.edit(|elements| elements.push(Element::new(key, None)));
         }
         11 => {
             let spec = &mut pick(&mut ruleset.sets, at)?.spec;

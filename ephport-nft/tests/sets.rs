@@ -9,7 +9,7 @@ use ephport_nft::nftables::expr::{
     Byteorder, Cmp, CmpOp, Ct, Expr, Hash, Lookup, Masq, Meta, Nat, Numgen, Payload, Register,
     Verdict,
 };
-use ephport_nft::nftables::{Chain, Element, Rule, SetSpec, Table};
+use ephport_nft::nftables::{Chain, ElementRef, Rule, SetSpec, Table};
 use ephport_nft::table::layout::{FAMILY, TABLE};
 use ephport_nft::table::{Set, SetName};
 use ephport_nft::uapi::{
@@ -20,15 +20,15 @@ use proptest::prelude::*;
 
 /// What a set contains for a key: in an interval set the last element at or below it counts, and at the
 /// same key the beginning of a range (net/netfilter/nft_set_rbtree.c).
-fn found<'a>(filled: &'a Set, key: &[u8]) -> Option<&'a Element> {
+fn found<'a>(filled: &'a Set, key: &[u8]) -> Option<ElementRef<'a>> {
     found_in(filled, filled.elements.iter(), key)
 }
 
 fn found_in<'a>(
     filled: &Set,
-    mut elements: impl Iterator<Item = &'a Element>,
+    mut elements: impl Iterator<Item = ElementRef<'a>>,
     key: &[u8],
-) -> Option<&'a Element> {
+) -> Option<ElementRef<'a>> {
     if !filled.spec.is_interval() {
         return elements.find(|element| element.key_bytes() == Some(key));
     }
@@ -59,7 +59,7 @@ proptest! {
             .map(|(bits, len)| Ipv4Net::new_assert(Ipv4Addr::from_bits(bits), len).into())
             .collect();
         let filled = Set::networks(SetName::Anonymous(0), Family::Ipv4, &networks);
-        let edge = filled.elements.get(near.index(filled.elements.len().max(1)));
+        let edge = filled.elements.iter().nth(near.index(filled.elements.len().max(1)));
         let edge = edge.map_or([0; 4], |element| element.key_bytes().unwrap().try_into().unwrap());
         let address = u32::from_be_bytes(edge).wrapping_add_signed(i32::try_from(off).unwrap());
         let address = Ipv4Addr::from_bits(address);
@@ -76,7 +76,7 @@ proptest! {
         let filled = Set::weighted_verdicts(SetName::Anonymous(0), &verdicts);
         let owners = weights.iter().enumerate().flat_map(|(i, weight)| (0..*weight).map(move |_| i));
         for (number, owner) in (0u32..).zip(owners) {
-            let data = found(&filled, &number.to_be_bytes()).and_then(|found| found.data.clone());
+            let data = found(&filled, &number.to_be_bytes()).and_then(ElementRef::data);
             prop_assert_eq!(data, Some(ephport_nft::nftables::expr::Data::verdict(verdict(owner))));
         }
         let total: u32 = weights.iter().sum();
@@ -223,8 +223,10 @@ fn normalized_sets_ignore_names_and_order() {
         let mut first = Set::ports(SetName::Anonymous(number), &"5,7-9".parse().unwrap());
         let second = Set::ports(SetName::Anonymous(number + 1), &"6".parse().unwrap());
         if reversed {
-            first.elements.reverse();
-            first.elements.pop(); // the end at 0
+            first.elements.edit(|elements| {
+                elements.reverse();
+                elements.pop() // the end at 0
+            });
         }
         let rule = |filled: &Set| {
             let exprs = vec![Payload::SOURCE_PORT.into(), Lookup::within(&filled.spec.name).into()];

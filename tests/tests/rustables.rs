@@ -361,7 +361,7 @@ fn own_bodies(ruleset: &TableState) -> Vec<(u16, Vec<u8>)> {
         bodies.push(body(uapi::NFT_MSG_NEWSET, &|w| set.encode(w)));
     }
     for filled in &ruleset.sets {
-        let elements = Elements::new(&filled.spec, filled.elements.to_vec());
+        let elements = Elements::new(&filled.spec, filled.elements.clone());
         bodies.push(body(uapi::NFT_MSG_NEWSETELEM, &|w| elements.encode(w)));
     }
     let rules = ruleset.rules.iter();

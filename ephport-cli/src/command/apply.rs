@@ -106,10 +106,13 @@ pub(super) fn ended(client: &Client) -> Option<String> {
 }
 
 fn print(plan: &Plan, result: ApplyResult, output: &mut Output<'_>) {
-    writeln!(output, "{} table inet ephport", result.name());
+    // One text: standard output is written line by line.
+    let mut text = format!("{} table inet ephport", result.name());
     for policy in &plan.resolved {
-        writeln!(output, "\n{}", Block::policy(policy).lines().join("\n"));
+        text.push_str("\n\n");
+        text.push_str(&Block::policy(policy).lines().join("\n"));
     }
+    writeln!(output, "{text}");
 }
 
 fn report(

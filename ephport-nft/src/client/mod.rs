@@ -1,5 +1,6 @@
 //! Reading the table from the kernel, and changing it in one transaction.
 
+mod beside;
 mod error;
 mod events;
 mod forwards;
@@ -28,7 +29,7 @@ pub use undo::{Undo, Undone};
 
 use verdict::{CommitResult, verdict};
 
-use crate::netlink::{NetlinkError, Socket, exchange};
+use crate::netlink::{CodecError, NetlinkError, Socket, exchange};
 use crate::nftables::{Generation, Table};
 use crate::plan::drift::{Drift, absent, drift};
 use crate::plan::transaction::Batch;
@@ -135,7 +136,8 @@ impl<T: Transport> Client<T> {
     /// it, which halves the memory for large tables.
     pub fn installed_beside(&mut self, desired: &TableState) -> Result<Installed, Error> {
         self.check_table(desired)?;
-        Ok(self.snapshot_beside(desired)?.0)
+        let (ruleset, _) = self.read_beside(desired)?;
+        classify(ruleset, &self.table, is_intact)
     }
 
     /// Report what [`Client::apply`] would do now, and change nothing.
@@ -145,7 +147,7 @@ impl<T: Transport> Client<T> {
     pub fn dry_run(&mut self, desired: &impl AsRef<TableState>) -> Result<Applied, Error> {
         let desired = desired.as_ref();
         self.check_table(desired)?;
-        self.installed_beside(desired)?.difference(desired)
+        self.found_beside(desired)?.0.difference(desired)
     }
 
     /// Install `desired`, a [`Plan`](crate::Plan), with as few changes as possible. A second call changes
@@ -188,7 +190,7 @@ impl<T: Transport> Client<T> {
         let ownership = self.ownership();
         loop {
             let result = self.change(
-                |nft| nft.snapshot_beside(desired),
+                |nft| nft.found_beside(desired),
                 |installed| {
                     let (applied, batch) = match installed.step(desired)? {
                         (Applied::Updated, _) if !may_update => {
@@ -290,17 +292,17 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    /// The same as [`snapshot`](Self::snapshot); sets that are those of `desired` share their elements with it.
-    fn snapshot_beside(&mut self, desired: &TableState) -> Result<(Installed, Generation), Error> {
-        let id = self.table.clone();
+    /// The table that is to become `desired`, with which it shares what is equal. It is compared with `desired`, so
+    /// its checksum, which takes as long as all else, is not computed: it counts as intact.
+    fn found_beside(&mut self, desired: &TableState) -> Result<(Installed, Generation), Error> {
         let (ruleset, generation) = self.read_beside(desired)?;
-        Ok((classify(ruleset, &id)?, generation))
+        Ok((classify(ruleset, &self.table, |_, _| Ok(true))?, generation))
     }
 
     fn snapshot(&mut self) -> Result<(Installed, Generation), Error> {
         let id = self.table.clone();
         let (ruleset, generation) = self.read_table(FAMILY, id.name())?;
-        Ok((classify(ruleset, &id)?, generation))
+        Ok((classify(ruleset, &id, is_intact)?, generation))
     }
 
     /// Refuses a state of another table, or of another owner.
@@ -323,14 +325,23 @@ impl<T: Transport> Client<T> {
     }
 }
 
-fn classify(ruleset: Option<TableState>, id: &TableId) -> Result<Installed, Error> {
+/// Whether a table has the checksum of its fingerprint.
+fn is_intact(table: &TableState, fingerprint: Option<&Fingerprint>) -> Result<bool, CodecError> {
+    let Some(fingerprint) = fingerprint else { return Ok(false) };
+    Ok(fingerprint.checksum == table.checksum()?)
+}
+
+fn classify(
+    ruleset: Option<TableState>,
+    id: &TableId,
+    is_intact: impl Fn(&TableState, Option<&Fingerprint>) -> Result<bool, CodecError>,
+) -> Result<Installed, Error> {
     let Some(ruleset) = ruleset else { return Ok(Installed::Absent) };
     if !id.owns(&ruleset.table) {
         return Ok(Installed::Foreign(ruleset));
     }
     let fingerprint = ruleset.fingerprint();
-    let checksum = ruleset.checksum()?;
-    let intact = fingerprint.as_ref().is_some_and(|fingerprint| fingerprint.checksum == checksum);
+    let intact = is_intact(&ruleset, fingerprint.as_ref())?;
     Ok(Installed::Ours { ruleset, fingerprint, intact })
 }
 

@@ -4,10 +4,10 @@
 //! them; sometimes a dump is empty without a flag. So a table counts as read only when the generation
 //! before and after is the same, no commit was in progress at first, and no object is repeated or skipped.
 
-use std::collections::HashMap;
 use std::collections::HashSet;
 use std::hash::Hash;
 
+use super::beside::Beside;
 use super::error::Error;
 use super::verdict::{CommitResult, verdict};
 use super::{Client, MAX_TRIES};
@@ -15,7 +15,8 @@ use crate::netlink::{
     CodecError, Errno, Header, NetlinkError, NfGenMsg, Transport, Writer, dump, exchange,
 };
 use crate::nftables::{
-    Chain, CtTimeout, Elements, Generation, Origin, Rule, SetSpec, Table, UnknownObject,
+    Chain, CtTimeout, ElementList, Elements, Generation, Origin, Rule, SetSpec, Table,
+    UnknownObject,
 };
 use crate::plan::transaction::Batch;
 use crate::table::{Set, TableState};
@@ -32,10 +33,6 @@ use crate::uapi::{
 /// prepared (`__nf_tables_dump_rules`): objects that are prepared in the meantime make it repeat, aborted
 /// ones make it skip as many. The generation is the same before and after.
 fn is_torn(ruleset: &TableState) -> bool {
-    let keys = |filled: &Set| {
-        let keyed = filled.elements.iter().filter(|element| element.other.is_empty());
-        has_doubles(keyed.map(|element| (element.key_bytes(), element.is_end())))
-    };
     let mut last: Option<&Rule> = None;
     let is_misplaced = ruleset.rules.iter().any(|rule| {
         let before = last.replace(rule).filter(|before| before.chain == rule.chain);
@@ -43,7 +40,7 @@ fn is_torn(ruleset: &TableState) -> bool {
     });
     has_doubles(ruleset.chains.iter().map(|chain| &chain.name))
         || has_doubles(ruleset.sets.iter().map(|filled| &filled.spec.name))
-        || ruleset.sets.iter().any(keys)
+        || ruleset.sets.iter().any(|filled| filled.elements.has_doubles())
         || has_doubles(ruleset.rules.iter().filter_map(|rule| rule.handle))
         || has_doubles(ruleset.timeouts.iter().map(|object| &object.name))
         || is_misplaced
@@ -72,8 +69,7 @@ impl<T: Transport> Client<T> {
         self.settled(|nft| nft.read_once(family, name, None))
     }
 
-    /// The same, beside a table: sets that are equal share their elements with it, so that only those of sets that
-    /// differ are held in addition.
+    /// The same, beside a table, with which it shares what is equal.
     pub(super) fn read_beside(
         &mut self,
         beside: &TableState,
@@ -157,34 +153,32 @@ impl<T: Transport> Client<T> {
         let chains = self.objects(NFT_MSG_GETCHAIN, origin, &[], &mut unknown, Chain::decode)?;
         let specs =
             self.objects(NFT_MSG_GETSET, origin, &in_table, &mut unknown, SetSpec::decode)?;
+        let beside = beside.map(Beside::from).unwrap_or_default();
         let mut sets = Vec::new();
-        let mut known: HashMap<_, _> = beside
-            .map(|table| table.sets.iter().map(|set| (set.spec.name.as_str(), set)).collect())
-            .unwrap_or_default();
         for mut spec in specs {
             let names = [(NFTA_SET_ELEM_LIST_TABLE, name), (NFTA_SET_ELEM_LIST_SET, &*spec.name)];
-            let messages =
-                self.objects(NFT_MSG_GETSETELEM, origin, &names, &mut unknown, Elements::decode)?;
-            let mut elements = Vec::new();
-            for message in messages {
-                elements.extend(message.elements);
-                spec.other.extend(message.other);
-            }
-            let known = known.remove(spec.name.as_str());
-            sets.push(Set { spec, elements: elements.into() }.sharing(known));
+            let mut elements = ElementList::default();
+            self.each_object(
+                (NFT_MSG_GETSETELEM, origin, &names),
+                &mut unknown,
+                Elements::decode,
+                |message| {
+                    elements.append(&message.elements);
+                    spec.other.extend(message.other);
+                },
+            )?;
+            sets.push(beside.set(Set { spec, elements: elements.sorted() }));
         }
         // Chain by chain: to resume a dump, the kernel passes over all rules before, in a time that
         // grows with the square of their count.
         let mut rules = Vec::new();
         for chain in &chains {
             let names = [(NFTA_RULE_TABLE, name), (NFTA_RULE_CHAIN, &*chain.name)];
-            rules.extend(self.objects(
-                NFT_MSG_GETRULE,
-                origin,
-                &names,
-                &mut unknown,
-                Rule::decode,
-            )?);
+            let mut known = beside.chain(&chain.name);
+            let request = (NFT_MSG_GETRULE, origin, &names[..]);
+            self.each_object(request, &mut unknown, Rule::decode, |rule| {
+                rules.push(known.rule(rule));
+            })?;
         }
         let message = NFT_MSG_GETOBJ;
         let timeouts = self.objects(message, origin, &in_table, &mut unknown, CtTimeout::decode);
@@ -212,16 +206,28 @@ impl<T: Transport> Client<T> {
         decode: impl for<'a> Fn(&'a [u8]) -> Result<O, E>,
     ) -> Result<Vec<O>, Error> {
         let mut objects = Vec::new();
+        let request = (message, origin, names);
+        self.each_object(request, unknown, decode, |object| objects.push(object))?;
+        Ok(objects)
+    }
+
+    /// Calls `visit` with each of the objects as it arrives.
+    fn each_object<O, E>(
+        &mut self,
+        (message, origin, names): (u16, Origin<'_>, &[(u16, &str)]),
+        unknown: &mut Vec<UnknownObject>,
+        decode: impl for<'a> Fn(&'a [u8]) -> Result<O, E>,
+        mut visit: impl FnMut(O),
+    ) -> Result<(), Error> {
         self.list(message, NLM_F_DUMP, origin.family, names, |answer, body| {
             if Origin::peek(body)? == origin {
                 match decode(body) {
-                    Ok(object) => objects.push(object),
+                    Ok(object) => visit(object),
                     Err(_) => unknown.push(UnknownObject::peek(answer & 0xff, body)?),
                 }
             }
             Ok(())
-        })?;
-        Ok(objects)
+        })
     }
 
     /// Requests the objects of one kind and calls `visit` with the message type and body of each.
@@ -295,8 +301,7 @@ mod tests {
         assert!(tear(|ruleset| ruleset.sets.extend(ruleset.sets.last().cloned())));
         assert!(tear(|ruleset| {
             let elements = &mut ruleset.sets[0].elements;
-            let first = elements.first().cloned();
-            elements.extend(first);
+            elements.edit(|elements| elements.extend(elements.first().cloned()));
         }));
     }
 }

@@ -118,7 +118,7 @@ impl Program {
         // Chain by chain, as the kernel lists them.
         let order: HashMap<_, _> =
             chains.iter().zip(0..).map(|(chain, at)| (chain.name.as_str(), at)).collect();
-        rules.sort_by_key(|rule: &Rule| {
+        rules.sort_by_cached_key(|rule: &Rule| {
             order.get(rule.chain.as_str()).copied().unwrap_or(usize::MAX)
         });
         let empty = TableState::empty(Table::new(FAMILY, TABLE));

@@ -10,7 +10,7 @@ use crate::nftables::expr::{
     Bitwise, Byteorder, Cmp, CmpOp, Data, Expr, Hash, Immediate, Lookup, Meta, Numgen, ObjRef,
     PayloadWrite, Range, RangeOp, Register, Verdict,
 };
-use crate::nftables::{Rule, value};
+use crate::nftables::{ElementRef, Rule, value};
 use crate::syntax::NatTarget;
 use crate::table::TableState;
 use crate::table::layout::{is_open_set, timeouts_of};
@@ -308,15 +308,15 @@ impl<'a> Machine<'a> {
             }
             let draw = drawn.or_else(|| draw.cloned());
             let mut registers = registers.clone();
-            match (element.map(|element| &element.data), lookup.dreg) {
+            match (element.map(ElementRef::data), lookup.dreg) {
                 (None, _) if !lookup.is_inverted() => steps.push((Step::NoMatch, draw)),
                 (Some(_), None) if lookup.is_inverted() => steps.push((Step::NoMatch, draw)),
                 (Some(Some(Data::Verdict(verdict))), Some(Register::VERDICT)) => {
-                    steps.push((Step::Verdict(known(verdict).ok_or_else(stuck)?), draw));
+                    steps.push((Step::Verdict(known(&verdict).ok_or_else(stuck)?), draw));
                 }
                 (Some(Some(Data::Verdict(_))), _) => return Err(stuck()),
                 (Some(Some(Data::Value(bytes))), Some(dreg)) => {
-                    registers.set(dreg, bytes).ok_or_else(stuck)?;
+                    registers.set(dreg, &bytes).ok_or_else(stuck)?;
                     steps.extend(self.exprs(rest, registers, draw)?);
                 }
                 _ => steps.extend(self.exprs(rest, registers, draw)?),

@@ -173,9 +173,9 @@ mod tests {
         // A third number for the first range.
         let more = Numgen::incremental(3).into();
         uneven.rules[0].exprs[0] = more;
-        let first = uneven.sets[0].elements[0].data.clone();
+        let first = uneven.sets[0].elements.iter().next().unwrap().data();
         let third = crate::nftables::Element::new(2u32.to_ne_bytes().into(), first);
-        uneven.sets[0].elements.push(third);
+        uneven.sets[0].elements.edit(|elements| elements.push(third));
         assert_eq!(
             found(&uneven).unwrap_err().to_string(),
             "the rules do not distribute connections over the ranges round-robin, weighted by size or \

@@ -1,9 +1,9 @@
 //! Lookups: the element of a set for a key.
 
-use crate::nftables::Element;
-use crate::nftables::expr::{Data, Lookup};
+use crate::nftables::expr::Lookup;
+use crate::nftables::{DataLayout, ElementRef};
 use crate::table::Set;
-use crate::uapi::NFT_DATA_VERDICT;
+use crate::uapi::{NFT_DATA_VERDICT, NFT_SET_ELEM_INTERVAL_END};
 
 use super::path::Draw;
 use super::registers::{Drawn, Registers};
@@ -13,16 +13,18 @@ use super::registers::{Drawn, Registers};
 fn is_sound(filled: &Set) -> bool {
     let set = &filled.spec;
     let len = |declared: Option<u32>| declared.and_then(|len| usize::try_from(len).ok());
+    let (key, value) = (len(set.key_len).map(DataLayout::Value), len(set.data_len));
+    let is_of_verdicts = set.data_type == Some(NFT_DATA_VERDICT);
     filled.elements.iter().all(|element| {
-        let is_end = element.is_end() && set.is_interval();
-        let has_value = match &element.data {
+        let layout = element.layout();
+        let is_end = layout.flags & NFT_SET_ELEM_INTERVAL_END != 0 && set.is_interval();
+        let has_value = match layout.data {
             None => is_end || !set.is_map(),
             Some(_) if is_end || !set.is_map() => false,
-            Some(Data::Verdict(_)) => set.data_type == Some(NFT_DATA_VERDICT),
-            Some(Data::Value(bytes)) => Some(bytes.len()) == len(set.data_len),
+            Some(DataLayout::Verdict) => is_of_verdicts,
+            Some(DataLayout::Value(len)) => Some(len) == value,
         };
-        let is_plain = element.flags.unwrap_or(0) == u32::from(is_end);
-        has_value && is_plain && element.key_bytes().map(<[u8]>::len) == len(set.key_len)
+        has_value && layout.flags == u32::from(is_end) && layout.key == key
     })
 }
 
@@ -32,7 +34,7 @@ pub(super) fn answers<'s>(
     filled: &'s Set,
     lookup: &Lookup,
     registers: &Registers,
-) -> Option<Vec<(Option<&'s Element>, Option<Draw>)>> {
+) -> Option<Vec<(Option<ElementRef<'s>>, Option<Draw>)>> {
     if !is_sound(filled) {
         return None;
     }
@@ -40,7 +42,7 @@ pub(super) fn answers<'s>(
         let len = usize::try_from(filled.spec.key_len?).ok()?;
         return Some(vec![(find(filled, &registers.bytes(lookup.sreg, len)?), None)]);
     };
-    let mut answers: Vec<(Option<&Element>, u32)> = Vec::new();
+    let mut answers: Vec<(Option<ElementRef<'_>>, u32)> = Vec::new();
     for (number, count) in representatives(filled, drawn)? {
         let answer = find(filled, &drawn.bytes_of(number));
         match answers.iter_mut().find(|(known, _)| *known == answer) {
@@ -53,10 +55,10 @@ pub(super) fn answers<'s>(
 }
 
 /// The element for `key`: in an interval set the start of the range around it.
-fn find<'a>(filled: &'a Set, key: &[u8]) -> Option<&'a Element> {
-    let mut elements = filled.elements.iter();
+fn find<'a>(filled: &'a Set, key: &[u8]) -> Option<ElementRef<'a>> {
+    let elements = filled.elements.iter();
     if !filled.spec.is_interval() {
-        return elements.rfind(|element| element.key_bytes() == Some(key));
+        return elements.filter(|element| element.key_bytes() == Some(key)).last();
     }
     // At the same key, the start of a range is after the end of another.
     elements
@@ -69,7 +71,7 @@ fn find<'a>(filled: &'a Set, key: &[u8]) -> Option<&'a Element> {
 /// the next key have the same answer, and in a set without ranges a number that is no key has none.
 /// `None` for ranges of numbers that are not in network order: keys are.
 fn representatives(filled: &Set, drawn: &Drawn) -> Option<Vec<(u32, u32)>> {
-    let key = |element: &Element| {
+    let key = |element: ElementRef<'_>| {
         let bytes = element.key_bytes()?.try_into().ok()?;
         Some(if drawn.is_network { u32::from_be_bytes(bytes) } else { u32::from_ne_bytes(bytes) })
     };

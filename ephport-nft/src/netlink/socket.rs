@@ -37,6 +37,8 @@ pub struct Socket {
     fd: OwnedFd,
     /// The room for the next datagram: a large table is read in many.
     buffer: Vec<u8>,
+    /// The longest datagram that is known to fit in the send buffer, in bytes.
+    room: usize,
 }
 
 impl Socket {
@@ -103,17 +105,21 @@ impl Socket {
             .map_err(refused("NETLINK_CAP_ACK"))?;
         let patience = TimeVal::seconds(PATIENCE.into());
         retry(|| setsockopt(&fd, ReceiveTimeout, &patience)).map_err(refused("SO_RCVTIMEO"))?;
-        Ok(Self { fd, buffer: vec![0; RECEIVE_ROOM] })
+        Ok(Self { fd, buffer: vec![0; RECEIVE_ROOM], room: 0 })
     }
 
     /// Enlarges the send buffer to `len` bytes and checks its size: the kernel grants less without an error.
-    fn make_room(&self, len: usize) -> Result<(), NetlinkError> {
+    fn make_room(&mut self, len: usize) -> Result<(), NetlinkError> {
+        if len <= self.room {
+            return Ok(());
+        }
         let room = || {
             let size = retry(|| getsockopt(&self.fd, SndBuf));
             let size = size.map_err(|errno| NetlinkError::Option { option: "SO_SNDBUF", errno })?;
             Ok::<_, NetlinkError>(size.saturating_sub(SEND_OVERHEAD))
         };
-        if len <= room()? {
+        self.room = room()?;
+        if len <= self.room {
             return Ok(());
         }
         let wanted = len + SEND_OVERHEAD;
@@ -123,7 +129,8 @@ impl Socket {
         if len > room()? {
             let _ = retry(|| setsockopt(&self.fd, SndBuf, &wanted));
         }
-        match room()? {
+        self.room = room()?;
+        match self.room {
             room if len > room => Err(NetlinkError::TooLarge { len, room }),
             _ => Ok(()),
         }

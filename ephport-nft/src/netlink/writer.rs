@@ -20,7 +20,7 @@ use super::{ATTR_HEADER, CodecError, Header, align};
 /// # }
 /// # Ok::<(), ephport_nft::CodecError>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Writer {
     bytes: Vec<u8>,
     failure: Option<CodecError>,
@@ -59,6 +59,26 @@ impl Writer {
     /// The first length that did not fit its field.
     pub(crate) fn written(&self) -> Result<&[u8], CodecError> {
         self.failure.clone().map_or(Ok(&self.bytes), Err)
+    }
+
+    /// The bytes so far, even if a length did not fit its field.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Whether a length did not fit its field.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Fails if `other` has failed.
+    pub(crate) fn fail_as(&mut self, other: &Self) {
+        other.failure.iter().for_each(|failure| self.fail(failure.clone()));
+    }
+
+    /// Frees the room that no byte needs.
+    pub(crate) fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
     }
 
     /// Begins anew in the same buffer.

@@ -8,6 +8,7 @@ mod chain;
 pub mod datatype;
 mod element_list;
 pub mod expr;
+mod expr_list;
 mod generation;
 mod origin;
 mod rule;
@@ -20,7 +21,9 @@ pub(crate) mod value;
 
 pub use bytes::Bytes;
 pub use chain::{Chain, Hook};
-pub use element_list::{ElementList, ElementsPart};
+pub(crate) use element_list::DataLayout;
+pub use element_list::{ElementIter, ElementList, ElementRef};
+pub use expr_list::ExprList;
 pub use generation::{Commit, Generation};
 pub use origin::{Origin, UnknownObject};
 pub use rule::Rule;

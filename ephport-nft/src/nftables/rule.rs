@@ -1,6 +1,7 @@
 //! Rules (`NFTA_RULE_*`): lists of expressions in a chain.
 
 use super::expr::{Counter, Expr};
+use super::expr_list::ExprList;
 use super::schema::attributes;
 use super::userdata::Comment;
 
@@ -16,7 +17,7 @@ attributes! {
         /// The handle of the rule before it.
         position: Option<u64> = NFTA_RULE_POSITION,
         /// Its expressions, in order.
-        exprs: Vec<Expr> = NFTA_RULE_EXPRESSIONS,
+        exprs: ExprList = NFTA_RULE_EXPRESSIONS,
         /// User data, at most 256 bytes.
         userdata: Option<Vec<u8>> = NFTA_RULE_USERDATA,
     } other, padding NFTA_RULE_PAD
@@ -25,14 +26,14 @@ attributes! {
 impl Rule {
     /// A rule for the end of a chain.
     #[must_use]
-    pub fn new(family: u8, table: &str, chain: &str, exprs: Vec<Expr>) -> Self {
+    pub fn new(family: u8, table: &str, chain: &str, exprs: impl Into<ExprList>) -> Self {
         Self {
             family,
             table: table.into(),
             chain: chain.into(),
             handle: None,
             position: None,
-            exprs,
+            exprs: exprs.into(),
             userdata: None,
             other: Vec::new(),
         }

@@ -224,17 +224,21 @@ impl<T: Item> Attribute for Vec<T> {
     }
 
     fn decode(list: Attr<'_>) -> Result<Self, CodecError> {
-        let item = |attr: Result<Attr<'_>, CodecError>| match attr? {
-            attr if attr.attribute_type == NFTA_LIST_ELEM => T::decode_item(attr),
-            attr => Err(CodecError::Unknown { object: T::LIST, attribute: attr.attribute_type }),
-        };
         // The exact room: tables have many lists, and most are short.
-        let mut items = Self::with_capacity(list.nested().count());
-        for attr in list.nested() {
-            items.push(item(attr)?);
+        let mut all = Self::with_capacity(list.nested().count());
+        for item in items(list) {
+            all.push(item?);
         }
-        Ok(items)
+        Ok(all)
     }
+}
+
+/// The items of a list.
+pub(crate) fn items<T: Item>(list: Attr<'_>) -> impl Iterator<Item = Result<T, CodecError>> {
+    list.nested().map(|attr| match attr? {
+        attr if attr.attribute_type == NFTA_LIST_ELEM => T::decode_item(attr),
+        attr => Err(CodecError::Unknown { object: T::LIST, attribute: attr.attribute_type }),
+    })
 }
 
 /// A list that is empty when its attribute is missing.

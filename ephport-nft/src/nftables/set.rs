@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::datatype::INET_SERVICE;
-use super::element_list::ElementsPart;
+use super::element_list::ElementList;
 use super::expr::Data;
 use super::schema::{Inside, Item, attributes};
 use crate::netlink::{Attr, CodecError, Writer};
@@ -226,14 +226,14 @@ attributes! {
         /// The set's number in the transaction.
         set_id: Option<u32> = NFTA_SET_ELEM_LIST_SET_ID,
         /// The elements.
-        elements: ElementsPart = NFTA_SET_ELEM_LIST_ELEMENTS,
+        elements: ElementList = NFTA_SET_ELEM_LIST_ELEMENTS,
     } other
 }
 
 impl Elements {
     /// Elements of this set.
     #[must_use]
-    pub fn new(spec: &SetSpec, elements: impl Into<ElementsPart>) -> Self {
+    pub fn new(spec: &SetSpec, elements: impl Into<ElementList>) -> Self {
         let elements = elements.into();
         let SetSpec { family, table, name, id, .. } = spec;
         let (table, set) = (table.clone(), name.clone());

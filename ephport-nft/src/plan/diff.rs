@@ -23,7 +23,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::operation::Operation;
 use super::sequence::longest_common;
 use crate::nftables::expr::Expr;
-use crate::nftables::{Chain, Element, Rule};
+use crate::nftables::{Chain, ElementRef, Rule};
 use crate::table::{
     Checksum, FactChecksums, Normalized, NormalizedSet, Set, TableState, fingerprint_of,
 };
@@ -119,9 +119,8 @@ fn named_sets(
             return None;
         }
         let (gone, new) = differing(before, after);
-        let chunks = |set: &NormalizedSet<'_>, elements: Vec<&Element>| {
-            let elements = elements.into_iter().cloned().collect();
-            Set { spec: set.spec.clone(), elements }.chunks()
+        let chunks = |set: &NormalizedSet<'_>, elements: Vec<ElementRef<'_>>| {
+            Set { spec: set.spec.clone(), elements: elements.into_iter().collect() }.chunks()
         };
         operations.extend(chunks(before, gone).into_iter().map(Operation::DeleteElements));
         operations.extend(chunks(after, new).into_iter().map(Operation::AddElements));
@@ -131,21 +130,21 @@ fn named_sets(
 
 /// The elements that only one of the sets has, or that have another value in the other.
 fn differing<'a>(
-    before: &NormalizedSet<'a>,
-    after: &NormalizedSet<'a>,
-) -> (Vec<&'a Element>, Vec<&'a Element>) {
+    before: &'a NormalizedSet<'_>,
+    after: &'a NormalizedSet<'_>,
+) -> (Vec<ElementRef<'a>>, Vec<ElementRef<'a>>) {
     let (mut gone, mut new) = (Vec::new(), Vec::new());
-    if before.shares_elements(after) {
+    if before.elements == after.elements {
         return (gone, new);
     }
-    let mut old = before.elements.iter().copied().peekable();
-    for element in after.elements.iter().copied() {
+    let mut old = before.elements().peekable();
+    for element in after.elements() {
         gone.extend(std::iter::from_fn(|| {
             old.next_if(|old| old.key_bytes() < element.key_bytes())
         }));
         match old.peek().map(|old| old.key_bytes().cmp(&element.key_bytes())) {
             Some(Ordering::Equal) => {
-                let old = old.next().filter(|old| old.data != element.data);
+                let old = old.next().filter(|old| old.data() != element.data());
                 new.extend(old.map(|_| element));
                 gone.extend(old);
             }

@@ -47,7 +47,7 @@ pub(super) fn set(
 fn list(chunk: Elements, family: ProtocolFamily) -> Result<SetElementList, Lack> {
     let mut list =
         SetElementList { family, table: Some(chunk.table), set: Some(chunk.set), elements: None };
-    for element in chunk.elements {
+    for element in chunk.elements.to_vec() {
         list.elements.get_or_insert_default().add_value(key(element)?);
     }
     Ok(list)

@@ -37,12 +37,12 @@ fn elements(f: &mut fmt::Formatter<'_>, Set { spec: set, elements }: &Set) -> fm
     for element in elements {
         let plain = |bytes: &[u8]| words(bytes).replace("0x", "");
         write!(f, "  element {} :", plain(element.key_bytes().unwrap_or_default()))?;
-        match &element.data {
-            Some(Data::Value(bytes)) => write!(f, " {}", plain(bytes))?,
+        match element.data() {
+            Some(Data::Value(bytes)) => write!(f, " {}", plain(&bytes))?,
             Some(verdict) => write!(f, " {verdict}")?,
             None => {}
         }
-        writeln!(f, " {} [end]", element.flags.unwrap_or(0))?;
+        writeln!(f, " {} [end]", element.flags().unwrap_or(0))?;
     }
     writeln!(f)
 }

@@ -129,7 +129,7 @@ fn elements(set: &NormalizedSet<'_>) -> Option<String> {
 pub(crate) fn element_texts(set: &NormalizedSet<'_>) -> Vec<String> {
     let plain = |range: &KeyRange<'_>| {
         let keys = format!("{}-{}", words(range.first), words(&range.last));
-        let data = range.element.data.as_ref();
+        let data = range.element.data();
         data.map_or(keys.clone(), |data| format!("{keys} : {data}"))
     };
     let ranges = set.ranges().unwrap_or_default();
@@ -137,12 +137,12 @@ pub(crate) fn element_texts(set: &NormalizedSet<'_>) -> Vec<String> {
 }
 
 fn element(set: &SetSpec, range: &KeyRange<'_>) -> Option<String> {
-    let Element { data, flags, other, .. } = range.element;
+    let Element { data, flags, other, .. } = range.element.to_element()?;
     let keys = keys(set, range.first, &range.last)?;
     match data {
         _ if flags.is_some_and(|flags| flags != 0) || !other.is_empty() => None,
         None => Some(keys),
-        Some(data) => Some(format!("{keys} : {}", value(set, data)?)),
+        Some(data) => Some(format!("{keys} : {}", value(set, &data)?)),
     }
 }
 

@@ -166,10 +166,10 @@ const MIN_SIZE: usize = 64;
 
 /// A hash set or map, which declares its size: the kernel then makes its table once. A named one has room for
 /// others, see [`MIN_SIZE`].
-fn hashed(set: SetSpec, elements: Vec<Element>) -> Set {
+fn hashed(set: SetSpec, elements: ElementList) -> Set {
     let least = if set.is_anonymous() { 1 } else { MIN_SIZE };
     let size = u32::try_from(elements.len().next_power_of_two().max(least)).ok();
-    Set { spec: set.with_size(size), elements: elements.into() }
+    Set { spec: set.with_size(size), elements }
 }
 
 fn port_keys(range: PortRange) -> (Vec<u8>, Vec<u8>) {

@@ -13,7 +13,7 @@ use super::layout::timeouts_of;
 use super::set::NormalizedSet;
 use crate::netlink::{CodecError, Writer};
 use crate::nftables::expr::{Expr, Lookup};
-use crate::nftables::{Chain, CtTimeout, Element, Rule, SetSpec, Table, UnknownObject};
+use crate::nftables::{Chain, CtTimeout, ElementRef, Rule, Table, UnknownObject};
 use crate::uapi::NFTA_RULE_EXPRESSIONS;
 
 /// A borrowing view of a [`TableState`]. Two tables do the same when their views are equal.
@@ -36,8 +36,8 @@ pub struct Normalized<'a> {
 enum Part<'a> {
     Table(&'a Table),
     Chain(&'a Chain),
-    Set(&'a SetSpec),
-    Element(&'a Element),
+    Set(&'a NormalizedSet<'a>),
+    Element(ElementRef<'a>),
     Rule(&'a Rule),
     Timeout(&'a CtTimeout),
     Unknown(&'a UnknownObject),
@@ -102,8 +102,8 @@ impl<'a> Normalized<'a> {
     fn parts(&self) -> impl Iterator<Item = Part<'_>> {
         let chains = self.chains.iter().map(|chain| Part::Chain(chain));
         let sets = self.named_sets().into_iter().flat_map(|set| {
-            let elements = set.elements.iter().map(|element| Part::Element(element));
-            [Part::Set(set.spec)].into_iter().chain(elements)
+            let elements = set.elements.iter().map(Part::Element);
+            [Part::Set(set)].into_iter().chain(elements)
         });
         let rules = self.rules.iter().map(|rule| Part::Rule(rule));
         let unknown = self.unknown.iter().map(|object| Part::Unknown(object));
@@ -123,13 +123,14 @@ impl<'a> Normalized<'a> {
                 w.raw(b"CHAI");
                 chain.normalized().encode(w);
             }
-            Part::Set(spec) => {
+            Part::Set(set) => {
                 w.raw(b"SETS");
-                spec.normalized().encode(w);
+                set.spec.normalized().encode(w);
+                set.elements.check(w);
             }
             Part::Element(element) => {
                 w.raw(b"ELEM");
-                element.normalized().encode(w);
+                element.encode(w);
             }
             Part::Rule(rule) => {
                 w.raw(b"RULE");
@@ -161,7 +162,7 @@ impl<'a> Normalized<'a> {
     }
 
     /// Whether a part of both is the same.
-    fn has_same(&self, own: Part<'a>, other: &Normalized<'_>, others: Part<'_>) -> bool {
+    fn has_same(&self, own: Part<'_>, other: &Normalized<'_>, others: Part<'_>) -> bool {
         if let (Part::Rule(own), Part::Rule(others)) = (own, others) {
             return self.is_same_rule(own, other, others);
         }
@@ -227,7 +228,7 @@ impl PartialEq for Normalized<'_> {
         loop {
             match (own.next(), others.next()) {
                 (None, None) => return true,
-                (Some(Part::Element(a)), Some(Part::Element(b))) if std::ptr::eq(a, b) => {}
+                (Some(Part::Element(a)), Some(Part::Element(b))) if a == b => {}
                 (Some(a), Some(b)) if self.has_same(a, other, b) => {}
                 _ => return false,
             }

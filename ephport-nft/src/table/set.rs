@@ -4,7 +4,7 @@ use ephport_core::Port;
 
 use super::layout::{REAL, is_open_set};
 use crate::netlink::Writer;
-use crate::nftables::{Element, ElementList, Elements, SetSpec};
+use crate::nftables::{ElementIter, ElementList, ElementRef, Elements, SetSpec};
 
 /// The most bytes of elements in one message: their list is one attribute, whose length is a
 /// 16-bit number.
@@ -24,7 +24,7 @@ pub struct Set {
 pub(crate) struct KeyRange<'a> {
     pub(crate) first: &'a [u8],
     pub(crate) last: Vec<u8>,
-    pub(crate) element: &'a Element,
+    pub(crate) element: ElementRef<'a>,
 }
 
 impl Set {
@@ -45,49 +45,17 @@ impl Set {
 
     /// The keys and values of a map from ports to ports.
     pub(crate) fn port_pairs(&self) -> impl Iterator<Item = (Port, Port)> {
-        let pair = |element: &Element| {
-            Some((port(element.key_bytes()?)?, port(element.data.as_ref()?.bytes()?)?))
+        let pair = |element: ElementRef<'_>| {
+            Some((port(element.key_bytes()?)?, port(element.data()?.bytes()?)?))
         };
         self.elements.iter().filter_map(pair)
     }
 
-    /// The same set, which shares its elements with `known` if it has the same ones.
-    pub(crate) fn sharing(self, known: Option<&Self>) -> Self {
-        let is_same = |known: &&Self| {
-            let (own, known) = (by_key(&self.elements), by_key(&known.elements));
-            own.len() == known.len()
-                && own.iter().zip(known).all(|(own, known)| own.normalized() == known.normalized())
-        };
-        match known.filter(is_same) {
-            Some(Self { elements, .. }) => Self { elements: elements.clone(), spec: self.spec },
-            None => self,
-        }
-    }
-
     /// The elements in chunks that fit one message each.
     pub(crate) fn chunks(&self) -> Vec<Elements> {
-        let (mut chunks, mut first, mut len) = (Vec::new(), 0, 0);
-        let chunk = |range| Elements::new(&self.spec, self.elements.part(range));
-        for (element, at) in self.elements.iter().zip(0..) {
-            let mut w = Writer::new();
-            element.encode(&mut w);
-            if len + w.len() > CHUNK {
-                chunks.push(chunk(first..at));
-                (first, len) = (at, 0);
-            }
-            len += w.len();
-        }
-        if first < self.elements.len() {
-            chunks.push(chunk(first..self.elements.len()));
-        }
-        chunks
+        let parts = self.elements.parts(CHUNK).into_iter();
+        parts.map(|part| Elements::new(&self.spec, part)).collect()
     }
-}
-
-fn by_key(elements: &[Element]) -> Vec<&Element> {
-    let mut sorted: Vec<_> = elements.iter().collect();
-    sorted.sort_by(|a, b| (a.key_bytes(), a.is_end()).cmp(&(b.key_bytes(), b.is_end())));
-    sorted
 }
 
 /// A port in two bytes.
@@ -95,12 +63,11 @@ fn port(bytes: &[u8]) -> Option<Port> {
     Port::new(u16::from_be_bytes(bytes.try_into().ok()?)).ok()
 }
 
-/// A set whose elements are in the order of their keys. Ends that close nothing, or that the start of
-/// the next range makes superfluous, are skipped: some programs send them, others do not.
+/// A set whose elements are [normalized](ElementList::normalized).
 #[derive(Clone, Debug)]
 pub struct NormalizedSet<'a> {
     pub(crate) spec: &'a SetSpec,
-    pub(crate) elements: Vec<&'a Element>,
+    pub(crate) elements: ElementList,
     /// All elements of the set, superfluous ones included.
     all: &'a ElementList,
 }
@@ -109,22 +76,10 @@ impl Set {
     /// The normalized view of the set. Open connections are not part of it.
     #[must_use]
     pub fn normalized(&self) -> NormalizedSet<'_> {
-        let elements = self.elements.iter().filter(|_| !is_open_set(&self.spec));
-        let mut elements: Vec<_> = elements.collect();
-        // At the same key the end of one range is before the start of the next.
-        let rank = |element: &Element| !element.is_end();
-        elements
-            .sort_by(|a, b| a.key_bytes().cmp(&b.key_bytes()).then_with(|| rank(a).cmp(&rank(b))));
-        let mut kept = Vec::with_capacity(elements.len());
-        let mut elements = elements.into_iter().peekable();
-        while let Some(element) = elements.next() {
-            let closes_nothing = element.key_bytes().is_some_and(is_zero);
-            let is_next = elements.peek().is_some_and(|next| next.key == element.key);
-            if !element.is_end() || !closes_nothing && !is_next {
-                kept.push(element);
-            }
-        }
-        NormalizedSet { spec: &self.spec, elements: kept, all: &self.elements }
+        let Self { spec, elements } = self;
+        let normalized =
+            if is_open_set(spec) { ElementList::default() } else { elements.normalized() };
+        NormalizedSet { spec, elements: normalized, all: elements }
     }
 }
 
@@ -134,17 +89,12 @@ impl NormalizedSet<'_> {
         Set { spec: self.spec.clone(), elements: self.all.clone() }
     }
 
-    /// Whether both have the same elements because they share them.
-    pub(crate) fn shares_elements(&self, other: &Self) -> bool {
-        std::ptr::eq(self.all.as_slice(), other.all.as_slice())
-    }
-
     /// The specification without a name, and the elements.
     pub(super) fn write(&self, w: &mut Writer) {
         let mut spec = self.spec.normalized();
         spec.name.clear();
         spec.encode(w);
-        self.elements.iter().for_each(|element| element.normalized().encode(w));
+        self.elements.encode_items(w);
     }
 }
 
@@ -160,16 +110,16 @@ impl PartialEq for NormalizedSet<'_> {
     }
 }
 
-impl<'a> NormalizedSet<'a> {
+impl NormalizedSet<'_> {
     /// The elements, by key.
-    pub fn elements(&self) -> impl Iterator<Item = &'a Element> {
-        self.elements.iter().copied()
+    pub fn elements(&self) -> ElementIter<'_> {
+        self.elements.iter()
     }
 
     /// The ranges of an interval set, or the keys of another; `None` for an element without a key.
-    pub(crate) fn ranges(&self) -> Option<Vec<KeyRange<'a>>> {
+    pub(crate) fn ranges(&self) -> Option<Vec<KeyRange<'_>>> {
         let mut ranges = Vec::new();
-        let mut elements = self.elements.iter().copied().peekable();
+        let mut elements = self.elements.iter().peekable();
         while let Some(element) = elements.next() {
             let first = element.key_bytes()?;
             if element.is_end() {
@@ -216,6 +166,7 @@ fn step(key: &[u8], change: impl Fn(u8) -> Option<u8>, carried: u8) -> Option<Ve
 mod tests {
     use super::*;
     use crate::netlink::CodecError;
+    use crate::nftables::Element;
     use crate::nftables::expr::Data;
     use crate::uapi::NFTA_SET_ELEM_LIST_ELEMENTS;
 
@@ -238,8 +189,8 @@ mod tests {
             chunk.encode(&mut w);
             assert!(w.finish().is_ok());
         }
-        let all: Vec<_> = chunks.into_iter().flat_map(|chunk| chunk.elements).collect();
-        assert_eq!(all, *filled.elements);
+        let all = chunks.iter().flat_map(|chunk| &chunk.elements).collect::<ElementList>();
+        assert_eq!(all, filled.elements);
     }
 
     #[test]
@@ -250,7 +201,7 @@ mod tests {
             let filled = Set { spec: SetSpec::new(1, "t", "s"), elements };
             let mut chunks = filled.chunks();
             let mut one = chunks.swap_remove(0);
-            one.elements = filled.elements.part(0..filled.elements.len());
+            one.elements = filled.elements.clone();
             let mut w = Writer::new();
             one.encode(&mut w);
             let too_long =

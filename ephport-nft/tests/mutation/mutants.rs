@@ -47,11 +47,14 @@ pub(crate) fn of(ruleset: &TableState) -> Vec<Mutant> {
         }
     }
     for (s, filled) in ruleset.sets.iter().enumerate() {
-        for (e, element) in filled.elements.iter().enumerate() {
+        for (e, element) in filled.elements.to_vec().iter().enumerate() {
             let site = Site::Element(s, e);
-            all.push(mutant(site, &|it| drop(it.sets[s].elements.remove(e))));
+            let change = |is: &dyn Fn(&mut Vec<Element>)| {
+                mutant(site, &|it| it.sets[s].elements.edit(|elements| is(elements)))
+            };
+            all.push(change(&|elements| drop(elements.remove(e))));
             for is in elements(element, &names) {
-                all.push(mutant(site, &|it| it.sets[s].elements[e] = is.clone()));
+                all.push(change(&|elements| elements[e] = is.clone()));
             }
         }
     }
@@ -84,9 +87,9 @@ impl Mutant {
                 format!("{}: {was} -> {is}", of_rules(r))
             }
             Site::Element(s, e) => {
-                let (old, new) = (&was.sets[s], &self.ruleset.sets[s].elements);
-                let is = if new.len() < old.elements.len() { None } else { new.get(e) };
-                format!("{}: {:?} -> {is:?}", old.spec.name, old.elements[e])
+                let [old, new] = [was, &self.ruleset].map(|table| table.sets[s].elements.to_vec());
+                let is = if new.len() < old.len() { None } else { new.get(e) };
+                format!("{}: {:?} -> {is:?}", was.sets[s].spec.name, old[e])
             }
         }
     }

@@ -177,7 +177,7 @@ pub(crate) fn of(ruleset: &TableState, rule: &Rule, v4: bool) -> Vec<Question> {
                 ask(sources.get(lookup.sreg, len), keys);
                 // What a map contains for the key are ports, of which the own one may be one.
                 for element in &filled.elements {
-                    let Some(Data::Value(data)) = &element.data else { continue };
+                    let Some(Data::Value(data)) = element.data() else { continue };
                     data.chunks(4).for_each(|chunk| ask(&PORT, keeps(&chunk[..2])));
                 }
             }

@@ -75,7 +75,7 @@ pub(crate) fn reason(
 /// Whether no packet is affected when the rule cannot be run.
 fn is_unreached(was: &TableState, leaves: &[Leaf], rule: usize) -> bool {
     let mut trap = was.clone();
-    trap.rules[rule].exprs = vec![Opaque::new("trap".into(), None).into()];
+    trap.rules[rule].exprs = vec![Opaque::new("trap".into(), None).into()].into();
     leaves.iter().all(|leaf| see(&trap, leaf.kind, &leaf.values).effect == leaf.seen.effect)
 }
 
@@ -125,8 +125,9 @@ fn of_element(was: &Set, is: &Set, at: usize) -> Option<Reason> {
     if was.normalized() == is.normalized() {
         return Some(Reason::FilledIn);
     }
-    let [old, new] = [was, is].map(|filled| filled.elements.get(at)?.data.as_ref()?.bytes());
+    let [old, new] = [was, is].map(|filled| filled.elements.iter().nth(at)?.data());
     let (old, new) = (old?, new.filter(|_| was.elements.len() == is.elements.len())?);
+    let (old, new) = (old.bytes()?, new.bytes()?);
     // Ports are at the end of each half.
     let half = old.len() / 2;
     let is_unread = |i: usize| i % half >= half - 2;

@@ -8,7 +8,7 @@ use ephport_nft::Errno;
 use ephport_nft::netlink::{Header, Message, Messages, NfGenMsg, Reader, Writer};
 use ephport_nft::netlink::{NetlinkError, Transport};
 use ephport_nft::nftables::expr::Expr;
-use ephport_nft::nftables::{Chain, Elements, Rule, SetSpec, Table};
+use ephport_nft::nftables::{Chain, Element, Elements, Rule, SetSpec, Table};
 use ephport_nft::table::Set;
 use ephport_nft::table::layout::{FAMILY, TABLE};
 use ephport_nft::uapi::{
@@ -237,7 +237,7 @@ impl Kernel {
                 let Elements { set, elements, .. } = Elements::decode(message.body).unwrap();
                 let mut sets = self.ruleset.as_mut().unwrap().sets.iter_mut();
                 let filled = sets.find(|filled| filled.spec.name == set).unwrap();
-                filled.elements.extend(elements);
+                filled.elements.edit(|held| held.extend(elements.to_vec()));
             }
             Some(NFT_MSG_NEWRULE) => {
                 self.handle += 1;
@@ -272,7 +272,9 @@ impl Kernel {
                 let Elements { set, elements, .. } = Elements::decode(message.body).unwrap();
                 let mut sets = self.ruleset.as_mut().unwrap().sets.iter_mut();
                 let filled = sets.find(|filled| filled.spec.name == set).unwrap();
-                filled.elements.retain(|held| elements.iter().all(|gone| gone.key != held.key));
+                let gone = elements.to_vec();
+                let stays = |held: &Element| gone.iter().all(|gone| gone.key != held.key);
+                filled.elements.edit(|elements| elements.retain(stays));
             }
             other => panic!("unexpected operation {other:?}"),
         }
@@ -304,7 +306,7 @@ fn name(asked: &[u8], attribute: u16) -> String {
 
 /// Its elements as the kernel lists them: from the last one, in several messages.
 pub(crate) fn messages_of(filled: &Set) -> Vec<Elements> {
-    let elements: Vec<_> = filled.elements.iter().rev().cloned().collect();
+    let elements: Vec<_> = filled.elements.to_vec().into_iter().rev().collect();
     elements.chunks(500).map(|part| Elements::new(&filled.spec, part.to_vec())).collect()
 }
 
