@@ -147,13 +147,14 @@ proptest! {
 
 proptest! {
     #[test]
-    fn every_form_of_blocks_agrees(
+    fn every_form_of_blocks_and_chains_agrees(
         document in wide_documents(),
         connections in connections(),
         max_flat in 1..12_usize,
+        min_part in 1..12_usize,
     ) {
         let Some((_, policies)) = compiled(&document) else { return Ok(()) };
-        let Ok(ruleset) = compile_split(&policies, max_flat) else { return Ok(()) };
+        let Ok(ruleset) = compile_split(&policies, max_flat, min_part) else { return Ok(()) };
         let disagreement = disagreement(&ruleset, &policies, &connections);
         prop_assert!(disagreement.is_none(), "{}", disagreement.unwrap_or_default());
     }

@@ -24,6 +24,7 @@
 mod blocks;
 mod enforce;
 mod networks;
+mod parts;
 mod ports;
 mod remap;
 mod scope;
@@ -51,13 +52,15 @@ use translate::Action;
 
 /// The table that does what `policies` mean; the first that matches a connection decides.
 pub fn compile(policies: &[ResolvedPolicy]) -> Result<TableState, CompileError> {
-    compile_split(policies, blocks::MAX_FLAT)
+    compile_split(policies, blocks::MAX_FLAT, parts::MIN_PART)
 }
 
-/// The same table, but with a single map only for tables of at most `max_flat` blocks.
+/// The same table, but with a single map only for tables of at most `max_flat` blocks, and base chains in parts of at
+/// least `min_part` rules.
 pub fn compile_split(
     policies: &[ResolvedPolicy],
     max_flat: usize,
+    min_part: usize,
 ) -> Result<TableState, CompileError> {
     let guards_ipsec = policies.iter().all(|policy| policy.ipsec == Ipsec::Skip);
     let mut program = Program { guards_ipsec, max_flat, ..Program::default() };
@@ -72,7 +75,7 @@ pub fn compile_split(
     }
     program.remap(policies);
     program.enforce(policies);
-    Ok(program.finish().signed_for(policies)?)
+    Ok(program.finish(min_part).signed_for(policies)?)
 }
 
 /// Why policies make no program.
@@ -111,8 +114,8 @@ struct Program {
 }
 
 impl Program {
-    fn finish(self) -> TableState {
-        let Self { chains, mut sets, mut rules, timeouts, bound_sets, .. } = self;
+    fn finish(self, min_part: usize) -> TableState {
+        let Self { mut chains, mut sets, mut rules, timeouts, bound_sets, .. } = self;
         // A condition that no packet meets has no rule, but may have made a set.
         sets.retain(|set| !set.spec.is_anonymous() || bound_sets.contains(&set.spec.name));
         // Chain by chain, as the kernel lists them.
@@ -121,6 +124,8 @@ impl Program {
         rules.sort_by_cached_key(|rule: &Rule| {
             order.get(rule.chain.as_str()).copied().unwrap_or(usize::MAX)
         });
+        drop(order);
+        let rules = parts::parted(&mut chains, rules, min_part);
         let empty = TableState::empty(Table::new(FAMILY, TABLE));
         TableState { chains, sets, rules, timeouts, ..empty }
     }

@@ -9,7 +9,7 @@ use super::operand::Operand;
 use super::statement::{Decoded, Statement, decode};
 use crate::nftables::expr::{Payload, Verdict};
 use crate::nftables::{CtTimeout, Rule};
-use crate::table::layout::{POSTROUTING, open_set, policy_of, real_ports_map};
+use crate::table::layout::{open_set, policy_of, real_ports_map, translates};
 use crate::table::{Normalized, Set, TableState};
 use crate::uapi::NFT_META_OIFNAME;
 
@@ -101,7 +101,7 @@ impl InstalledPolicy {
     /// Adds what a rule does, and the ports that it translates to.
     fn add(&mut self, rule: &Rule, table: &Normalized<'_>, ranges: &mut Vec<PortRange>) {
         let packets = rule.counter().map_or(0, |counter| counter.packets);
-        if rule.chain == POSTROUTING {
+        if translates(&rule.chain) {
             self.attempts = self.attempts.saturating_add(packets);
         }
         let mut destination_ports = None;
@@ -153,7 +153,7 @@ impl InstalledPolicy {
         let (list, prefix) = match operand {
             Operand::Meta(NFT_META_OIFNAME) => (&mut self.out_interfaces, "oifname "),
             Operand::Payload { base, offset: 0, len: 2 }
-                if *base == Payload::SOURCE_PORT.base && rule.chain == POSTROUTING =>
+                if *base == Payload::SOURCE_PORT.base && translates(&rule.chain) =>
             {
                 (&mut self.source_ports, "th sport ")
             }

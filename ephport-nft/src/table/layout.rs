@@ -204,6 +204,17 @@ pub(crate) fn shard(map: &str, source: IpAddr, len: u8) -> String {
     }
 }
 
+/// The chain with a part of a base chain's rules: the base chain itself is the first, from 0.
+pub(crate) fn part(chain: &str, part: usize) -> String {
+    if part == 0 { chain.into() } else { format!("{chain}.{}", part + 1) }
+}
+
+/// Whether it is a part of the base chain in which connections are translated.
+pub(crate) fn translates(chain: &str) -> bool {
+    let rest = chain.strip_prefix(POSTROUTING);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 /// The policy of a rule: the comment of a base chain's rule names it, or the name of its chain does.
 #[must_use]
 pub fn policy_of(rule: &Rule) -> Option<PolicyName> {
