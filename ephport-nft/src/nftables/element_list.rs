@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::expr::Data;
 use super::schema::{Attribute, Inside, Item, Slot, items};
 use super::set::Element;
+use super::value::is_zero;
 use crate::netlink::{Attr, Attrs, CodecError, Reader, Writer};
 use crate::uapi::{
     NFT_SET_ELEM_INTERVAL_END, NFTA_DATA_VALUE, NFTA_LIST_ELEM, NFTA_SET_ELEM_DATA,
@@ -393,6 +394,50 @@ impl Slot for ElementList {
     }
 }
 
-fn is_zero(key: &[u8]) -> bool {
-    key.iter().all(|byte| *byte == 0)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(elements: impl IntoIterator<Item = Element>) -> ElementList {
+        elements.into_iter().collect()
+    }
+
+    fn key(byte: u8) -> Element {
+        Element::new(vec![byte], None)
+    }
+
+    #[test]
+    fn normalized_lists_are_sorted_and_without_superfluous_ends() {
+        let (zero, end) = (Element::end(vec![0]), Element::end(vec![7]));
+        let noted = Element { userdata: Some(vec![1].into()), flags: Some(0), ..key(9) };
+        let normal = list([key(3), Element::end(vec![5]), key(7), key(9)]);
+        let read = list([noted, key(7), end, Element::end(vec![5]), zero, key(3)]);
+        assert_eq!(read.normalized(), normal);
+        assert_eq!(normal.len(), 4);
+        let sorted = list([key(1), key(2)]);
+        assert!(sorted.normalized().shares(&sorted));
+        assert!(!read.has_doubles());
+        assert!(list([key(2), key(1), key(2)]).has_doubles());
+    }
+
+    #[test]
+    fn parts_share_their_list_until_one_is_changed() {
+        let all = list((0..5).map(key));
+        let mut parts = all.parts(2 * all.bytes().len() / 5);
+        assert_eq!(parts.iter().map(ElementList::len).collect::<Vec<_>>(), [2, 2, 1]);
+        assert_eq!(parts[1], list([key(2), key(3)]));
+        let last = parts[2].clone();
+        parts[1].append(&last);
+        assert_eq!(parts[1], list([key(2), key(3), key(4)]));
+        assert_eq!(all.to_vec(), (0..5).map(key).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn too_long_element_fails_where_its_list_is_encoded() {
+        let mut long = list([key(1), Element::new(vec![0; 70_000], None), key(2)]);
+        long = long.normalized();
+        let mut w = Writer::new();
+        Attribute::encode(&long, &mut w, 1);
+        assert!(matches!(w.finish(), Err(CodecError::AttributeTooLong { .. })));
+    }
 }

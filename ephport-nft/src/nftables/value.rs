@@ -149,6 +149,11 @@ pub(crate) fn nat_flag_names(mut flags: NatFlags) -> String {
     set.map(|(_, name, _)| *name).collect::<Vec<_>>().join(",")
 }
 
+/// Whether all bytes are zero: the lowest key of a set.
+pub(crate) fn is_zero(key: &[u8]) -> bool {
+    key.iter().all(|byte| *byte == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

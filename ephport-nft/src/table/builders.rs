@@ -15,12 +15,12 @@ use ephport_core::{Family, Port, PortRange, PortSet};
 use ipnet::IpNet;
 
 use super::layout::{FAMILY, TABLE};
-use super::set::{Set, above, is_zero};
+use super::set::{Set, above};
 use crate::nftables::datatype::{
     IFNAME, INET_SERVICE, INTEGER, IPV4_ADDR, IPV6_ADDR, concatenation,
 };
 use crate::nftables::expr::{Data, Verdict};
-use crate::nftables::value::{address_bytes, port_bytes};
+use crate::nftables::value::{address_bytes, is_zero, port_bytes};
 use crate::nftables::{Element, ElementList, SetSpec};
 use crate::uapi::{
     NFT_CT_ID, NFT_DATA_VERDICT, NFT_SET_ANONYMOUS, NFT_SET_CONSTANT, NFT_SET_INTERVAL, NFT_SET_MAP,

@@ -89,11 +89,13 @@ impl NormalizedSet<'_> {
         Set { spec: self.spec.clone(), elements: self.all.clone() }
     }
 
+    fn nameless_spec(&self) -> SetSpec {
+        SetSpec { name: String::new(), ..self.spec.normalized() }
+    }
+
     /// The specification without a name, and the elements.
     pub(super) fn write(&self, w: &mut Writer) {
-        let mut spec = self.spec.normalized();
-        spec.name.clear();
-        spec.encode(w);
+        self.nameless_spec().encode(w);
         self.elements.encode_items(w);
     }
 }
@@ -101,12 +103,7 @@ impl NormalizedSet<'_> {
 /// The content without the name, which an anonymous set gets from whoever makes it.
 impl PartialEq for NormalizedSet<'_> {
     fn eq(&self, other: &Self) -> bool {
-        let bytes = |set: &Self| {
-            let mut w = Writer::new();
-            set.write(&mut w);
-            w.into_bytes()
-        };
-        self.elements.len() == other.elements.len() && bytes(self) == bytes(other)
+        self.elements == other.elements && self.nameless_spec() == other.nameless_spec()
     }
 }
 
@@ -134,10 +131,6 @@ impl NormalizedSet<'_> {
         }
         Some(ranges)
     }
-}
-
-pub(super) fn is_zero(key: &[u8]) -> bool {
-    key.iter().all(|byte| *byte == 0)
 }
 
 /// The key above, if there is one; keys are numbers in network order.
