@@ -422,6 +422,26 @@ impl Evaluation<'_> {
             None => Effect::Untouched,
         }
     }
+
+    /// The opening packet as enforcement sees it, after translation, with its source before: `flow` unless
+    /// another source address takes it out of IPsec.
+    ///
+    /// The kernel looks the IPsec policies (xfrm) up again for a packet whose source NAT changed, by the new one
+    /// (`nf_xfrm_me_harder`). None is assumed to match an address that the packet did not have before.
+    #[must_use]
+    pub fn judged(&self, flow: &Flow) -> Flow {
+        let keeps_address = self.matched.as_ref().is_none_or(|matched| {
+            match matched.translation.address {
+                Address::Keep => true,
+                Address::Fixed(address) => address == flow.source().ip(),
+                // The address of the output interface, which this source is.
+                Address::Masquerade | Address::Auto => {
+                    flow.source_type() == SourceType::OutInterface
+                }
+            }
+        });
+        if keeps_address { flow.clone() } else { flow.clone().without_ipsec() }
+    }
 }
 
 /// Evaluate the policies for a connection that opens with `flow`: the first that translates it decides.

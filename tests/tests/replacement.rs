@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ephport_core::policy::keys::KEYS;
-use ephport_core::{Document, Flow, HostFacts, ResolvedPolicy, TcpOpening};
+use ephport_core::{Document, Flow, HostFacts, Port, ResolvedPolicy, TcpOpening};
+use ephport_nft::interpret::permits;
 use ephport_nft::nftables::expr::Expr;
 use ephport_nft::table::layout::{POSTROUTING, policy_of};
 use ephport_nft::{Applied, Client, Installed, TableState, compile, host};
@@ -477,6 +478,21 @@ fn replace(net: &Routed, classes: &[Class], pair: &Pair, duration: Duration) -> 
         faults.push(format!("the policy `fixed` counted {found} connections of {expected}"));
     }
     (replacements, faults)
+}
+
+/// A packet in flight while a commit adds the chain of a block is evaluated by the rules of before, for which the
+/// chain is empty, though the map names it.
+#[test]
+fn enforcement_drops_where_the_chain_of_a_block_is_empty() {
+    let keys =
+        [("to-ports", ""), ("blocks", "\"10.77.1.0/28=2000@20000-65535\""), ("enforce", "true")];
+    let parsed = Document::read(&document(&[], &keys), &BLOCKS).unwrap();
+    let mut table = compile(&parsed.resolve(&HostFacts::default()).unwrap()).unwrap();
+    let own: Port = "24000".parse().unwrap();
+    let flow: Flow = "tcp 10.77.1.2:24000 -> 203.0.113.9:443 oif wan0 iif lan0".parse().unwrap();
+    assert!(permits(&table, &flow, own).unwrap());
+    table.rules.retain(|rule| !rule.chain.starts_with("varied/enforce/"));
+    assert!(!permits(&table, &flow, own).unwrap());
 }
 
 #[test]

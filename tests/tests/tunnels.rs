@@ -2,13 +2,15 @@
 //! `tests/kernels` all of them are required.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
+use ephport_cli::Exit;
 use ephport_nft::host;
 use ephport_tests::tool::{is_able, ok, tool};
 use ephport_tests::wire::{Capture, Packet};
 use ephport_tests::{
-    CLIENT_V4, CLIENT_V6, Host, Protocol, ROUTER_V4, Routed, SERVER_V4, Server, ephport,
-    ephport_ok, of_family, seen,
+    CLIENT_V4, CLIENT_V6, Host, PolicyFile, Protocol, ROUTER_V4, Routed, SERVER_V4, Server,
+    connect_within, ephport, ephport_args, ephport_ok, of_family, seen,
 };
 
 const LINE: &str = "apply --to-ports 49152-61000";
@@ -113,6 +115,43 @@ fn ipsec_protected_traffic_is_translated_on_request() {
     // No IPsec policy matches the translated packet: this is why it is not the default.
     assert_eq!(seen.ip(), ROUTER_V4);
     assert!(permitted(seen.port()), "{seen}");
+}
+
+/// A policy that skips what IPsec protects, and one that does not.
+const SKIP_AND_MATCH: &str = "[[policy]]\nname = \"skips\"\nout-interfaces = [\"wan0\"]\nto-ports = \"20000-20999\"\n\
+                              enforce = true\n\n[[policy]]\nname = \"matches\"\nout-interfaces = [\"wan0\"]\n\
+                              to-ports = \"30000-30999\"\nipsec = \"match\"\nenforce = true\n";
+
+#[test]
+fn enforcement_judges_packets_that_left_their_tunnel() {
+    let net = Routed::new().unwrap();
+    if !protect(&net) {
+        return;
+    }
+    let _server = Server::start(&net.server, PORT).unwrap();
+    // Another source address takes the packet out of the tunnel, and so into the scope of the first policy.
+    for (address, is_sent) in [("masquerade", false), ("keep", true)] {
+        let file = PolicyFile::new(&format!("{SKIP_AND_MATCH}address = \"{address}\"\n"));
+        ephport_ok(&net.router, &format!("apply {}", file.path()));
+        for (far, near) in FAR.into_iter().zip([CLIENT_V4, CLIENT_V6]) {
+            for protocol in [Protocol::Udp, Protocol::Tcp] {
+                let from = SocketAddr::new(near, 40_000);
+                let to = SocketAddr::new(far.parse().unwrap(), PORT);
+                let timeout = Duration::from_millis(500);
+                let connected = net.client.run(|| connect_within(timeout, protocol, from, to));
+                assert_eq!(connected.is_ok(), is_sent, "{address} {to}: {connected:?}");
+                if let Ok(connection) = connected {
+                    assert!((30_000..31_000).contains(&connection.seen.port()), "{connection:?}");
+                }
+                let flow = format!("{protocol} {from} -> {to} oif wan0 iif lan0 ipsec");
+                let words = ["explain", file.path(), "--flow", flow.as_str()];
+                let explained = ephport_args(&net.router, words, b"");
+                assert_eq!(explained.exit, Exit::Success, "{explained:?}");
+                let policy = if is_sent { "matches: permitted" } else { "skips: dropped" };
+                assert!(explained.out.contains(policy), "{address}: {}", explained.out);
+            }
+        }
+    }
 }
 
 /// The router's interfaces in a VRF; false if the kernel has none.

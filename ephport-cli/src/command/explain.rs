@@ -73,6 +73,12 @@ fn print(asked: &Flow, explanation: &Explanation<'_>, output: &mut Output<'_>) {
             flow.source_port()
         ),
     }
+    if explanation.loses_ipsec {
+        writeln!(
+            output,
+            "  IPsec: sent without, unless an IPsec policy matches the new source address"
+        );
+    }
     if let Some(enforcement) = enforcement {
         writeln!(output, "  {}", enforced(enforcement));
     }

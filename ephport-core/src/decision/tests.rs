@@ -5,6 +5,8 @@ use crate::policy::selection::NatFlags;
 use crate::resolve::ResolveError;
 use crate::{Distribution, Warning};
 
+const FLOW: &str = "tcp 10.0.0.1:2000 -> 192.0.2.1:80 oif eth0";
+
 /// A policy for every interface, of these lines.
 fn policy(lines: &str) -> ResolvedPolicy {
     let text = format!("[[policy]]\nname = \"a\"\nout-interfaces = \"any\"\n{lines}");
@@ -21,7 +23,6 @@ fn reason(policy: &ResolvedPolicy, flow: &str) -> Option<Reason> {
 
 #[test]
 fn each_single_condition_excludes_a_connection() {
-    const FLOW: &str = "tcp 10.0.0.1:2000 -> 192.0.2.1:80 oif eth0";
     let cases = [
         ("", FLOW, None),
         ("", "tcp 10.0.0.1:2000 -> 224.0.0.1:80 oif eth0", Some(Reason::NotUnicast)),
@@ -64,6 +65,27 @@ fn each_single_condition_excludes_a_connection() {
     for (lines, flow, expected) in cases {
         let policy = policy(&format!("to-ports = \"50000-50099\"\n{lines}"));
         assert_eq!(reason(&policy, flow), expected, "{lines} {flow}");
+    }
+}
+
+#[test]
+fn another_source_address_takes_a_packet_out_of_ipsec() {
+    let cases = [
+        ("address = \"masquerade\"", "", true),
+        ("address = \"masquerade\"", " other-source", false),
+        ("address = \"masquerade\"", " iif lan0", false),
+        ("address = \"auto\"", " iif lan0", false),
+        ("address = \"192.0.2.9\"", " iif lan0", false),
+        ("address = \"10.0.0.1\"", " iif lan0", true),
+        ("address = \"keep\"", " iif lan0", true),
+        ("address = \"masquerade\"\nexempt-source-ports = \"2000\"", " iif lan0", true),
+    ];
+    for (lines, words, is_ipsec) in cases {
+        let policy = policy(&format!("to-ports = \"50000-50099\"\nipsec = \"match\"\n{lines}"));
+        let flow: Flow = format!("{FLOW}{words} ipsec").parse().unwrap();
+        let policies = [policy];
+        let judged = evaluate(&policies, &flow).judged(&flow);
+        assert_eq!(judged.is_ipsec(), is_ipsec, "{lines}{words}");
     }
 }
 

@@ -168,6 +168,12 @@ impl Flow {
         Self { is_ipsec: true, ..self }
     }
 
+    /// The same flow, which no IPsec policy of the kernel (xfrm) transforms.
+    #[must_use]
+    pub fn without_ipsec(self) -> Self {
+        Self { is_ipsec: false, ..self }
+    }
+
     /// The same flow, which a conntrack helper expected (`ct status expected`): NAT binds it before any rule.
     #[must_use]
     pub fn with_expectation(self) -> Self {

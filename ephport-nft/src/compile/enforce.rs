@@ -198,6 +198,9 @@ impl Program {
     }
 
     /// Each source has the chain of its own block.
+    ///
+    /// A packet in flight while a commit changes the map is evaluated by the old rules with the new elements, and
+    /// finds the chain of a new block empty. So the map jumps: what returns from there is dropped.
     fn blocks(&mut self, policy: &ResolvedPolicy, chain: &str) {
         let PermittedPorts::Blocks(blocks) = &policy.permitted else { return };
         for range in blocks.port_ranges() {
@@ -215,14 +218,14 @@ impl Program {
             if blocks.count_of(family) == 0 {
                 continue;
             }
-            let goto = |block: &Block| {
-                Verdict::Goto(layout::enforce_block_chain(&policy.name, block.ports))
+            let jump = |block: &Block| {
+                Verdict::Jump(layout::enforce_block_chain(&policy.name, block.ports))
             };
             for (state, source) in
                 [(Vec::new(), Source::Connection), (unconnected().to_vec(), Source::Packet)]
             {
                 let exprs = state.into_iter().chain(self::family(family));
-                let verdict = self.by_source(policy, family, source, &goto);
+                let verdict = self.by_source(policy, family, source, &jump);
                 self.rule(chain, exprs.chain(verdict).collect());
             }
         }

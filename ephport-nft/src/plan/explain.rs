@@ -16,6 +16,9 @@ pub struct Explanation<'a> {
     pub flow: Flow,
     /// The policy that translates the connection, and why those before it do not.
     pub evaluation: Evaluation<'a>,
+    /// Whether the connection's packets are sent without IPsec, which would protect them if they were not
+    /// translated: it is assumed that no IPsec policy matches their new source address.
+    pub loses_ipsec: bool,
     /// The effect of the compiled program.
     pub effect: Effect,
     /// The rules that the program can pass, one list a random outcome.
@@ -70,19 +73,21 @@ impl Plan {
             Some(matched) => matched.translation.ports.clone(),
             None => PortRange::from(flow.source_port()).into(),
         };
-        let state = CtState::first(flow);
+        let (state, judged) = (CtState::first(flow), evaluation.judged(flow));
         let mut agrees = effect == evaluation.effect();
         for port in ports.ranges().iter().flat_map(|range| [range.first(), range.last()]) {
-            let permitted = permits(resolved, flow, state, port);
-            agrees &= interpret::permits(table, flow, port)? == permitted;
+            let permitted = permits(resolved, &judged, state, port);
+            agrees &= interpret::permits(table, &judged, port)? == permitted;
         }
-        let enforcement = enforcing_policy(resolved, flow, state).map(|policy| {
-            let permitted = policy.permitted_in(state, flow).into_owned();
+        let enforcement = enforcing_policy(resolved, &judged, state).map(|policy| {
+            let permitted = policy.permitted_in(state, &judged).into_owned();
             let dropped = ports.difference(&permitted);
             Enforcement { policy, permitted, drops_all: dropped == ports, dropped }
         });
         let trails = trails(&interpret::paths(table, flow)?);
-        Ok(Explanation { flow: flow.clone(), evaluation, effect, trails, enforcement, agrees })
+        let loses_ipsec = judged.is_ipsec() != flow.is_ipsec();
+        let flow = flow.clone();
+        Ok(Explanation { flow, evaluation, loses_ipsec, effect, trails, enforcement, agrees })
     }
 }
 
