@@ -67,7 +67,7 @@ mod tests {
                 Chain::regular(FAMILY, TABLE, "other"),
             ];
             let rule = |chain| Rule::new(FAMILY, TABLE, chain, Vec::new());
-            let rules = vec![vec![rule("base"); count], vec![rule("other"); 50]].concat();
+            let rules = [vec![rule("base"); count], vec![rule("other"); 50]].concat();
             let rules = parted(&mut chains, rules, min);
             let names = chains.into_iter().map(|chain| chain.name);
             let count = |name: &str| rules.iter().filter(|rule| rule.chain == name).count();

@@ -148,7 +148,7 @@ impl ElementList {
         let mut len = 0;
         let part_of =
             |range: &Range<usize>, len| Self { range: range.clone(), len, ..self.clone() };
-        for element in self.iter() {
+        for element in self {
             if len > 0 && part.len() + element.item.len() > max {
                 parts.push(part_of(&part, len));
                 (part.start, len) = (part.end, 0);

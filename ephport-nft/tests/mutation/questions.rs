@@ -4,6 +4,7 @@
 use ephport_nft::TableState;
 use ephport_nft::nftables::Rule;
 use ephport_nft::nftables::expr::{CmpOp, Data, Expr, Payload, RangeOp, Register};
+use ephport_nft::table::ElementRef;
 use ephport_nft::uapi::{
     ARPHRD_ETHER, ARPHRD_LOOPBACK, NFT_CT_SRC_IP, NFT_CT_SRC_IP6, NFT_META_L4PROTO,
     NFT_META_OIFNAME, NFT_META_OIFTYPE, NFT_PAYLOAD_NETWORK_HEADER,
@@ -172,7 +173,7 @@ pub(crate) fn of(ruleset: &TableState, rule: &Rule, v4: bool) -> Vec<Question> {
                 let Some(filled) = ruleset.set(&lookup.set) else { continue };
                 let len =
                     filled.spec.key_len.and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
-                let keys = filled.elements.iter().filter_map(|element| element.key_bytes());
+                let keys = filled.elements.iter().filter_map(ElementRef::key_bytes);
                 let keys = Kind::Keys(keys.map(<[u8]>::to_vec).collect());
                 ask(sources.get(lookup.sreg, len), keys);
                 // What a map contains for the key are ports, of which the own one may be one.
