@@ -106,6 +106,15 @@
 //! assert_eq!(matched.translation.ports.to_string(), "49152-61000");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `serde` | Serialize and Deserialize for [`Plan`], [`Drift`], `client::Report` of [`Status`], `client::ErrorReport` of [`Error`] |
+//! | `tracing` | a span `apply` and the events `retry`, `refused` and `drift`, by the crate tracing |
+//! | `proptest` | strategies for tables, rules and chains |
+//! | `rustables` | tables as values of the crate rustables, under the terms of GPL-3.0-or-later; needs libclang |
 #![deny(unsafe_code)] // Only `sys` allows it.
 #![cfg_attr(
     not(feature = "internals"),
@@ -135,6 +144,7 @@ mod interpret;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod interpret;
+mod log;
 #[cfg(not(feature = "internals"))]
 mod netlink;
 #[cfg(feature = "internals")]

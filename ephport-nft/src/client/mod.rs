@@ -2,6 +2,7 @@
 
 mod beside;
 mod error;
+mod error_report;
 mod events;
 mod forwards;
 mod interference;
@@ -18,17 +19,19 @@ mod verdict;
 
 pub use crate::netlink::Transport;
 pub use error::{Cause, Error, Rejection};
+pub use error_report::ErrorReport;
 pub use events::{Event, Events};
 pub use interference::{Interference, InterferingEffect};
 pub use location::{Item, RequestLocation};
 pub use module::Module;
 pub use open::OpenError;
 pub use request::{Object, Request};
-pub use status::{State, Status};
+pub use status::{Report, State, Status};
 pub use undo::{Undo, Undone};
 
 use verdict::{CommitResult, verdict};
 
+use crate::log;
 use crate::netlink::{CodecError, NetlinkError, Socket, exchange};
 use crate::nftables::{Generation, Table};
 use crate::plan::drift::{Drift, absent, drift};
@@ -77,7 +80,12 @@ pub enum Installed {
 }
 
 /// What [`Client::apply`] did, or would do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 pub enum Applied {
     /// The kernel's table is the desired one: nothing was changed.
     Unchanged,
@@ -158,6 +166,7 @@ impl<T: Transport> Client<T> {
     /// [`Error`]; the kernel then has what it had before, except after [`Error::Unconfirmed`].
     pub fn apply(&mut self, desired: &impl AsRef<TableState>) -> Result<Applied, Error> {
         let desired = desired.as_ref();
+        let _span = log::apply(desired);
         self.check_table(desired)?;
         self.not_adopted = None;
         (self.continued, self.ended) = (0, 0);
@@ -241,7 +250,10 @@ impl<T: Transport> Client<T> {
             let Some(batch) = batch else { return Ok(result) };
             match self.commit(&batch, generation).map_err(|error| self.name_owner(error))? {
                 CommitResult::Committed => return Ok(result),
-                CommitResult::Outdated => self.transport.backoff(tries),
+                CommitResult::Outdated => {
+                    log::retry(tries, "another process changed the ruleset");
+                    self.transport.backoff(tries);
+                }
                 CommitResult::Unclear(error) => {
                     return self.verify(generation, error, read, decide).map(|()| result);
                 }

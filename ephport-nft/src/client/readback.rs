@@ -11,6 +11,7 @@ use super::beside::Beside;
 use super::error::Error;
 use super::verdict::{CommitResult, verdict};
 use super::{Client, MAX_TRIES};
+use crate::log;
 use crate::netlink::{
     CodecError, Errno, Header, NetlinkError, NfGenMsg, Transport, Writer, dump, exchange,
 };
@@ -96,6 +97,7 @@ impl<T: Transport> Client<T> {
                     }
                 }
             }
+            log::retry(tries, "another process changes the ruleset");
             self.transport.backoff(tries);
         }
         Err(Error::Busy { tries: MAX_TRIES })

@@ -1,8 +1,10 @@
 //! What is installed, and what the kernel did with it.
 
 use super::{Client, Error, Installed};
+use crate::log;
 use crate::netlink::Transport;
 use crate::plan::drift::{self, Drift};
+use crate::syntax::InstalledPolicy;
 use crate::table::{FactChecksums, TableState};
 
 /// What is installed under the name of ephport's table, compared with a plan where one is known.
@@ -17,8 +19,28 @@ pub struct Status {
     pub drift: Vec<Drift>,
 }
 
+/// A status without the table itself: what another program needs of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Report {
+    /// The name of the table; `None` if there is none.
+    pub table: Option<String>,
+    /// Whether the table is the one that was applied.
+    pub state: State,
+    /// The policies of ephport's table, with their counters.
+    pub policies: Vec<InstalledPolicy>,
+    /// The differences of ephport's table from the plan.
+    pub drift: Vec<Drift>,
+}
+
 /// Whether the installed table is the one that was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum State {
     /// There is no table of this name.
@@ -32,6 +54,21 @@ pub enum State {
 }
 
 impl Status {
+    /// The status for another program: the feature `serde` writes and reads it.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let ours = match &self.installed {
+            Installed::Ours { ruleset, .. } => Some(ruleset),
+            Installed::Absent | Installed::Foreign(_) => None,
+        };
+        Report {
+            table: self.installed.table().map(|found| found.table.name.clone()),
+            state: self.state,
+            policies: ours.map(TableState::policies).unwrap_or_default(),
+            drift: self.drift.clone(),
+        }
+    }
+
     /// The checksums of the facts of the host for which ephport's table was applied.
     #[must_use]
     pub fn facts(&self) -> Option<FactChecksums> {
@@ -80,6 +117,7 @@ impl Installed {
             (Self::Ours { ruleset, .. }, None) => drift::evident(ruleset),
             _ => Vec::new(),
         };
+        log::drift(&drift);
         Status { installed: self, state, drift }
     }
 

@@ -4,6 +4,7 @@ use super::error::{Cause, Error, Rejection};
 use super::location::RequestLocation;
 use super::module::Module;
 use super::request::Request;
+use crate::log;
 use crate::netlink::{Ack, Errno};
 use crate::plan::transaction::Batch;
 
@@ -44,7 +45,7 @@ fn refused(batch: &Batch, errno: Errno, index: Option<usize>, failure: &Ack) -> 
     let location = failure.offset.zip(message);
     let location = location.and_then(|(offset, message)| RequestLocation::at(offset, &message));
     let missing = operation.filter(|_| errno == Errno::ENOENT);
-    match missing.and_then(|operation| Module::missing(operation, location.as_ref())) {
+    let error = match missing.and_then(|operation| Module::missing(operation, location.as_ref())) {
         Some(module) => Error::NoModule { request, module },
         None => Error::Rejected(Box::new(Rejection {
             cause: Cause::of(&request, errno, location.as_ref()),
@@ -54,7 +55,9 @@ fn refused(batch: &Batch, errno: Errno, index: Option<usize>, failure: &Ack) -> 
             offset: failure.offset,
             location,
         })),
-    }
+    };
+    log::refusal(&error);
+    error
 }
 
 /// The result of a batch without an error.

@@ -54,6 +54,7 @@ fn name(attrs: Reader<'_>, attribute: u16) -> Result<Option<&[u8]>, CodecError> 
 /// An object in our table that no policy compiles to: a counter, quota, flowtable or the like, or an
 /// object whose names are not UTF-8. Only its kind and its name are known.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct UnknownObject {
     /// The kind of message about it, an `NFT_MSG_NEW*`.
     pub message: u16,

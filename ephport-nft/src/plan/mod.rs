@@ -29,6 +29,8 @@ pub(crate) mod operation;
 #[doc(hidden)]
 pub mod operation;
 mod sequence;
+#[cfg(feature = "serde")]
+mod serialized;
 #[cfg(not(feature = "internals"))]
 pub(crate) mod transaction;
 #[cfg(feature = "internals")]

@@ -15,6 +15,7 @@ use crate::uapi::NFT_META_OIFNAME;
 
 /// The rules of one policy in a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct InstalledPolicy {
     /// The name.

@@ -37,7 +37,8 @@ use crate::uapi::{NF_ACCEPT, NFT_TABLE_F_DORMANT};
 
 /// One difference between the installed table and the table of a policy. Rules and statements are as nft
 /// prints them, or as bytecode where nft has no syntax for them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Drift {
     /// The object.
@@ -53,10 +54,15 @@ pub struct Drift {
 macro_rules! attributes {
     ($($variant:ident = $name:literal,)*) => {
         /// The attributes in which the objects of two policies can differ.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         #[non_exhaustive]
         pub enum Attribute {
-            $( #[doc = concat!("The ", $name, ".")] $variant, )*
+            $(
+                #[doc = concat!("The ", $name, ".")]
+                #[cfg_attr(feature = "serde", serde(rename = $name))]
+                $variant,
+            )*
         }
 
         impl Attribute {
@@ -105,7 +111,12 @@ attributes! {
 }
 
 /// An object of the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum Location {
     /// The table itself.
