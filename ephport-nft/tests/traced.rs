@@ -71,7 +71,8 @@ fn apply_is_a_span_and_a_retry_an_event() {
     expect![[r#"
         INFO span apply table=ephport rules=6
         DEBUG event retry tries=0 reason="another process changed the ruleset"
-    "#]].assert_eq(&lines);
+    "#]]
+    .assert_eq(&lines);
 }
 
 #[test]
