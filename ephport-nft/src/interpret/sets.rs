@@ -15,8 +15,7 @@ fn is_sound(filled: &Set) -> bool {
     let len = |declared: Option<u32>| declared.and_then(|len| usize::try_from(len).ok());
     let (key, value) = (len(set.key_len).map(DataLayout::Value), len(set.data_len));
     let is_of_verdicts = set.data_type == Some(NFT_DATA_VERDICT);
-    filled.elements.iter().all(|element| {
-        let layout = element.layout();
+    filled.elements.layouts().iter().all(|layout| {
         let is_end = layout.flags & NFT_SET_ELEM_INTERVAL_END != 0 && set.is_interval();
         let has_value = match layout.data {
             None => is_end || !set.is_map(),
@@ -56,10 +55,10 @@ pub(super) fn answers<'s>(
 
 /// The element for `key`: in an interval set the start of the range around it.
 fn find<'a>(filled: &'a Set, key: &[u8]) -> Option<ElementRef<'a>> {
-    let elements = filled.elements.iter();
     if !filled.spec.is_interval() {
-        return elements.filter(|element| element.key_bytes() == Some(key)).last();
+        return filled.elements.with_key(key);
     }
+    let elements = filled.elements.iter();
     // At the same key, the start of a range is after the end of another.
     elements
         .filter(|element| element.key_bytes().is_some_and(|own| own <= key))

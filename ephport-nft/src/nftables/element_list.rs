@@ -4,9 +4,10 @@
 //! than half of an [`Element`]; a list is one allocation, and a transaction, the comparison with the kernel's
 //! elements and the fingerprint use the bytes as they are.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::expr::Data;
 use super::schema::{Attribute, Inside, Item, Slot, items};
@@ -26,6 +27,14 @@ pub struct ElementList {
     /// The bytes that are in this list.
     range: Range<usize>,
     len: usize,
+    shape: Arc<OnceLock<Shape>>,
+}
+
+/// What the elements of a list have in common: found when it is first asked for.
+#[derive(Debug)]
+struct Shape {
+    layouts: Vec<Layout>,
+    is_sorted: bool,
 }
 
 /// An element in a list.
@@ -38,8 +47,10 @@ pub struct ElementRef<'a> {
 }
 
 /// What an element has.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
+    /// The length of the item in bytes.
+    len: usize,
     pub(crate) key: Option<DataLayout>,
     pub(crate) data: Option<DataLayout>,
     pub(crate) flags: u32,
@@ -142,12 +153,55 @@ impl ElementList {
         (kept, len).into()
     }
 
+    /// The layouts that its elements have, each once.
+    pub(crate) fn layouts(&self) -> &[Layout] {
+        &self.shape().layouts
+    }
+
+    fn shape(&self) -> &Shape {
+        self.shape.get_or_init(|| {
+            let mut layouts = Vec::new();
+            for layout in self.iter().map(ElementRef::layout) {
+                if !layouts.contains(&layout) {
+                    layouts.push(layout);
+                }
+            }
+            Shape { layouts, is_sorted: self.iter().is_sorted_by_key(ElementRef::rank) }
+        })
+    }
+
+    /// The element with this key, in a list without ends of ranges.
+    pub(crate) fn with_key(&self, key: &[u8]) -> Option<ElementRef<'_>> {
+        let Shape { layouts, is_sorted } = self.shape();
+        let ([Layout { len, .. }], true) = (layouts.as_slice(), is_sorted) else {
+            return self.iter().filter(|element| element.key_bytes() == Some(key)).last();
+        };
+        // All items have the same length.
+        let item =
+            |at: usize| ElementIter(Reader::new(self.bytes().get(at * len..)?).attrs()).next();
+        let (mut low, mut high) = (0, self.len);
+        while low < high {
+            let middle = low.midpoint(high);
+            let element = item(middle)?;
+            match element.key_bytes().cmp(&Some(key)) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return Some(element),
+                Ordering::Greater => high = middle,
+            }
+        }
+        None
+    }
+
     /// The parts that have at most `max` bytes, or one element.
     pub(crate) fn parts(&self, max: usize) -> Vec<Self> {
         let (mut parts, mut part) = (Vec::new(), self.range.start..self.range.start);
         let mut len = 0;
-        let part_of =
-            |range: &Range<usize>, len| Self { range: range.clone(), len, ..self.clone() };
+        let part_of = |range: &Range<usize>, len| Self {
+            encoded: self.encoded.clone(),
+            range: range.clone(),
+            len,
+            shape: Arc::default(),
+        };
         for element in self {
             if len > 0 && part.len() + element.item.len() > max {
                 parts.push(part_of(&part, len));
@@ -184,6 +238,7 @@ impl ElementList {
 
     /// The writer of this list only.
     fn writer(&mut self) -> &mut Writer {
+        self.shape = Arc::default();
         if self.range.len() != self.encoded.len() {
             let mut own = Writer::default();
             self.encode_items(&mut own);
@@ -197,7 +252,7 @@ impl ElementList {
 impl From<(Writer, usize)> for ElementList {
     fn from((mut encoded, len): (Writer, usize)) -> Self {
         encoded.shrink();
-        Self { range: 0..encoded.len(), encoded: encoded.into(), len }
+        Self { range: 0..encoded.len(), encoded: encoded.into(), len, shape: Arc::default() }
     }
 }
 
@@ -304,7 +359,7 @@ impl<'a> ElementRef<'a> {
 
     /// The lengths of key and value, and the flags, in one pass.
     pub(crate) fn layout(self) -> Layout {
-        let mut layout = Layout::default();
+        let mut layout = Layout { len: self.item.len(), ..Layout::default() };
         let inside = |attr: Attr<'_>| match attr.nested().next() {
             Some(Ok(inside)) if inside.attribute_type == NFTA_DATA_VALUE => {
                 DataLayout::Value(inside.value.len())
@@ -418,6 +473,20 @@ mod tests {
         assert!(sorted.normalized().shares(&sorted));
         assert!(!read.has_doubles());
         assert!(list([key(2), key(1), key(2)]).has_doubles());
+    }
+
+    #[test]
+    fn keys_are_found_in_any_list() {
+        let sorted = list((0..100).map(key));
+        let reversed = list((0..100).rev().map(key));
+        let mixed =
+            list((0..100).map(|byte| Element { flags: Some(u32::from(byte % 2)), ..key(byte) }));
+        for all in [&sorted, &reversed, &mixed] {
+            let found = |byte| Some(all.with_key(&[byte])?.key_bytes()?.to_vec());
+            assert!((0..100).all(|byte| found(byte) == Some(vec![byte])));
+            assert_eq!(found(100), None);
+        }
+        assert_eq!((sorted.layouts().len(), mixed.layouts().len()), (1, 2));
     }
 
     #[test]
