@@ -25,6 +25,7 @@
 //! | install them again after another process removed them | [`Client::restore`] |
 //! | let no other process change them | [`Client::owning`] |
 //! | react to changes of links, addresses and routes | [`host::Changes`] |
+//! | plan for a host whose facts were recorded | [`Plan::new`] with [`ephport_core::HostFacts`] (feature `serde`); the example `planner` |
 //! | write, read or import a policy | the crate [`ephport_core`] |
 //!
 //! # Examples

@@ -3,6 +3,10 @@
 mod scripted;
 
 use std::fmt::Debug;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use ephport_core::strategies::documents;
 use ephport_core::{HostFacts, PortRange};
@@ -79,4 +83,27 @@ fn error_reports_name_what_the_kernel_refused() {
     returned(&report);
     assert_eq!((&*report.variant, report.errno), ("Rejected", Some(Errno::EEXIST.raw())));
     assert_eq!(report.request.as_deref(), Some("add table ephport"));
+}
+
+/// The example `planner` plans for a recorded host, whatever this host is: as nobody where this process may become
+/// nobody, else as its own user.
+#[test]
+fn planner_needs_no_kernel() {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().and_then(Path::parent).unwrap().join("examples/planner");
+    let recording = json!({ "uplinks": ["wan0"], "interfaces": ["docker0", "wan0"] });
+    let start = |configure: fn(&mut Command) -> &mut Command| {
+        let mut planner = Command::new(&path);
+        planner.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        configure(&mut planner).spawn()
+    };
+    let as_nobody = start(|planner| planner.uid(65_534).gid(65_534));
+    let started = as_nobody.or_else(|_| start(|planner| planner));
+    let mut child = started.expect("cargo build --features serde --example planner");
+    child.stdin.take().unwrap().write_all(recording.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let flow = "tcp 172.17.0.2:40000 -> 203.0.113.9:443 oif wan0 iif docker0: 49152-61000\n";
+    assert!(text.starts_with(flow) && text.contains("table inet ephport {"), "{text}");
 }
