@@ -89,8 +89,8 @@ fn error_reports_name_what_the_kernel_refused() {
 /// nobody, else as its own user.
 #[test]
 fn planner_needs_no_kernel() {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples/planner");
+    let own = std::env::current_exe().unwrap();
+    let path = own.parent().and_then(Path::parent).unwrap().join("examples/planner");
     let recording = json!({ "uplinks": ["wan0"], "interfaces": ["docker0", "wan0"] });
     let start = |configure: fn(&mut Command) -> &mut Command| {
         let mut planner = Command::new(&path);

@@ -57,8 +57,7 @@ impl Subscriber for Lines {
 fn lines(call: impl FnOnce()) -> String {
     let lines = Lines::default();
     tracing::subscriber::with_default(lines.clone(), call);
-    let text = lines.0.lock().unwrap().clone();
-    text
+    lines.0.lock().unwrap().clone()
 }
 
 #[test]
