@@ -63,7 +63,7 @@ fn port(bytes: &[u8]) -> Option<Port> {
     Port::new(u16::from_be_bytes(bytes.try_into().ok()?)).ok()
 }
 
-/// A set whose elements are [normalized](ElementList::normalized).
+/// A set whose elements are in the order of their keys, without user data and superfluous ends of ranges.
 #[derive(Clone, Debug)]
 pub struct NormalizedSet<'a> {
     pub(crate) spec: &'a SetSpec,
