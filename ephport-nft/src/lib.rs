@@ -24,6 +24,12 @@
 //! | react to changes by other processes | [`client::Events`] |
 //! | install them again after another process removed them | [`Client::restore`] |
 //! | let no other process change them | [`Client::owning`] |
+//! | work in another network namespace | [`Namespace`], [`Client::in_namespace`] |
+//! | bound a call in time, or end it from another thread | [`client::Options`], [`client::Interrupt`] |
+//! | poll for changes in `epoll` or tokio | [`client::Events::try_next`], `AsFd` |
+//! | know my own changes among them | [`Client::port_id`], [`Client::generations`] |
+//! | send the rules myself, in my own table or batch | [`plan::Batch`], [`Plan::operations`] |
+//! | use a socket that is open already | `TryFrom<OwnedFd>` of [`Client`] and [`client::Events`] |
 //! | react to changes of links, addresses and routes | [`host::Changes`] |
 //! | plan for a host whose facts were recorded | [`Plan::new`] with [`ephport_core::HostFacts`] (feature `serde`); the example `planner` |
 //! | write, read or import a policy | the crate [`ephport_core`] |
@@ -185,7 +191,7 @@ pub use client::{Applied, Client, Error, Installed, Status};
 #[doc(hidden)]
 pub use compile::compile;
 pub use ephport_core::Warning;
-pub use netlink::{CodecError, Errno, NetlinkError};
+pub use netlink::{CodecError, Errno, Namespace, NetlinkError};
 pub use plan::drift::Drift;
 pub use plan::{Explanation, Plan, PlanError};
 pub use syntax::InstalledPolicy;

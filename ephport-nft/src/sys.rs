@@ -1,4 +1,4 @@
-//! The one place for `unsafe`: what no safe library names of netlink sockets, and fork.
+//! The one place for `unsafe`: what no safe library names of sockets, and fork.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
@@ -7,18 +7,47 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, fork};
 
-use crate::uapi::SOL_NETLINK;
+use crate::uapi::{SIOCGSKNS, SOL_NETLINK};
 
-/// Switches an option of level `SOL_NETLINK` on.
-pub(crate) fn enable_netlink_option(socket: BorrowedFd<'_>, option: c_int) -> nix::Result<()> {
-    let on: c_int = 1;
-    let len = libc::socklen_t::try_from(size_of_val(&on)).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: the descriptor is open for as long as it is borrowed; `on` is a live c_int of `len`
+/// Sets an option of level `SOL_NETLINK`.
+pub(crate) fn set_netlink_option(
+    socket: BorrowedFd<'_>,
+    option: c_int,
+    value: c_int,
+) -> nix::Result<()> {
+    let len = libc::socklen_t::try_from(size_of_val(&value)).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the descriptor is open for as long as it is borrowed; `value` is a live c_int of `len`
     // bytes, and the kernel only reads it.
     let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), SOL_NETLINK, option, (&raw const on).cast(), len)
+        libc::setsockopt(socket.as_raw_fd(), SOL_NETLINK, option, (&raw const value).cast(), len)
     };
     Errno::result(result).map(drop)
+}
+
+/// The value of an option of level `SOL_SOCKET` that is a number.
+pub(crate) fn socket_option(socket: BorrowedFd<'_>, option: c_int) -> nix::Result<c_int> {
+    let mut value: c_int = 0;
+    let mut len = libc::socklen_t::try_from(size_of_val(&value)).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the descriptor is open for as long as it is borrowed; the kernel writes at most `len` bytes
+    // to `value`, and their count to `len`; both live until it returns.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    Errno::result(result).map(|_| value)
+}
+
+/// The network namespace of a socket.
+pub(crate) fn socket_namespace(socket: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    // SAFETY: the descriptor is open for as long as it is borrowed; this request has no argument.
+    let fd = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
+    // SAFETY: the descriptor is new, and nothing else has it.
+    Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// A socket to a netlink family, closed on exec.

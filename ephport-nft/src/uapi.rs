@@ -4,6 +4,9 @@
 //! the system's own headers.
 #![allow(missing_docs)] // The kernel's headers document them.
 
+// linux/sockios.h: the request of ioctl(2) for the network namespace of a socket
+pub const SIOCGSKNS: libc::Ioctl = 0x894C;
+
 // linux/netlink.h
 pub const NETLINK_ROUTE: i32 = 0;
 pub const NETLINK_SOCK_DIAG: i32 = 4;
@@ -26,6 +29,7 @@ pub const NLMSGERR_ATTR_MSG: u16 = 1;
 pub const NLMSGERR_ATTR_OFFS: u16 = 2;
 pub const NLA_F_NESTED: u16 = 1 << 15;
 pub const NLA_F_NET_BYTEORDER: u16 = 1 << 14;
+pub const NETLINK_ADD_MEMBERSHIP: i32 = 1;
 pub const SOL_NETLINK: i32 = 270;
 pub const NETLINK_CAP_ACK: i32 = 10;
 pub const NETLINK_EXT_ACK: i32 = 11;

@@ -2,11 +2,14 @@
 
 mod scripted;
 
+use std::time::Duration;
+
 use ephport_core::{HostFacts, MapE, Policy, PortRange};
 use ephport_nft::Errno;
+use ephport_nft::client::{Interrupt, Options};
 use ephport_nft::netlink::{NetlinkError, Transport};
 use ephport_nft::nftables::expr::{Expr, Immediate, Lookup, Payload, Register, Verdict};
-use ephport_nft::nftables::{Comment, Rule};
+use ephport_nft::nftables::{Comment, Generation, Rule};
 use ephport_nft::table::layout::{TABLE, TableId};
 use ephport_nft::table::{Set, SetName};
 use ephport_nft::{Applied, Client, Error, Installed, Plan, TableState};
@@ -354,4 +357,50 @@ fn table_is_owned_only_where_it_outlives_its_owner() {
         assert_eq!(client.map(|client| client.is_owner()), is_owner, "{kernel}");
         assert_eq!(scripted.ruleset, None);
     }
+}
+
+#[test]
+fn tries_of_the_options_bound_a_call() {
+    let faults = || (0..9).map(|_| BatchFault::Overtaken).collect();
+    let mut kernel = Kernel { batch_faults: faults(), ..Kernel::default() };
+    let mut client = Options::new().tries(3.try_into().unwrap()).with_transport(&mut kernel);
+    assert_eq!(client.apply(&ruleset("49152-61000")), Err(Error::Busy { tries: 3 }));
+    assert_eq!(client.generations(), []);
+    assert_eq!((kernel.batches, kernel.ruleset), (3, None));
+}
+
+#[test]
+fn an_interrupted_or_late_call_changes_nothing() {
+    let interrupt = Interrupt::new().unwrap();
+    let desired = ruleset("49152-61000");
+    let mut kernel = Kernel::default();
+    let options = || Options::new().interrupted_by(&interrupt);
+    interrupt.raise();
+    let mut client = options().with_transport(&mut kernel);
+    let cancelled = client.apply(&desired).unwrap_err();
+    assert_eq!(client.installed(), Err(Error::Cancelled));
+    let late = Options::new().deadline(Duration::ZERO).with_transport(&mut kernel).remove();
+    let late = late.unwrap_err();
+    assert_eq!((&cancelled, &late), (&Error::Cancelled, &Error::DeadlineExceeded));
+    assert!(!cancelled.is_unconfirmed() && !late.is_unconfirmed());
+    expect![[r#"
+        the call was interrupted before a transaction was sent: the ruleset is as before
+        the deadline passed before a transaction was sent: the ruleset is as before"#]]
+    .assert_eq(&format!("{cancelled}\n{late}"));
+    assert_eq!((kernel.batches, &kernel.ruleset), (0, &None));
+    // The same client continues.
+    interrupt.clear();
+    let mut client = options().deadline(Duration::from_secs(60)).with_transport(&mut kernel);
+    assert_eq!(client.apply(&desired), Ok(Applied::Installed));
+}
+
+#[test]
+fn generations_are_those_of_the_last_call() {
+    let mut kernel = Kernel { generation: u32::MAX - 1, ..Kernel::default() };
+    let mut client = Client::with_transport(&mut kernel);
+    client.apply(&ruleset("49152-61000")).unwrap();
+    assert_eq!(client.generations(), [Generation(u32::MAX)]);
+    client.apply(&ruleset("49152-61000")).unwrap();
+    assert_eq!(client.generations(), []);
+    assert_eq!(Generation(u32::MAX).next(), Generation(1));
 }

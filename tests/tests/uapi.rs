@@ -26,7 +26,7 @@ fn every_constant_equals_the_headers() {
     let names: Vec<_> = file.items.into_iter().filter_map(constant).collect();
     assert!(names.len() > 100, "{}", names.len());
     let mut program = String::from(
-        "#include <netinet/in.h>\n#include <sys/socket.h>\n#include <linux/capability.h>\n#include <linux/netlink.h>\n#include <linux/rtnetlink.h>\n\
+        "#include <netinet/in.h>\n#include <sys/socket.h>\n#include <linux/capability.h>\n#include <linux/netlink.h>\n#include <linux/sockios.h>\n#include <linux/rtnetlink.h>\n\
          #include <linux/if_arp.h>\n#include <linux/if_link.h>\n#include <linux/nexthop.h>\n#include <linux/veth.h>\n\
          #include <linux/netfilter.h>\n#include <linux/netfilter_ipv4.h>\n\
          #include <linux/netfilter/nfnetlink.h>\n#include <linux/netfilter/nf_tables.h>\n\

@@ -8,7 +8,7 @@ use super::location::RequestLocation;
 use super::module::Module;
 use super::open::OpenError;
 use super::request::Request;
-use crate::netlink::{CodecError, Errno, NetlinkError};
+use crate::netlink::{CodecError, Errno, NamespaceError, NetlinkError};
 
 /// The reason why the kernel's ruleset could not be read or changed.
 ///
@@ -18,7 +18,16 @@ use crate::netlink::{CodecError, Errno, NetlinkError};
 pub enum Error {
     /// The exchange with the kernel failed.
     #[error(transparent)]
-    Netlink(#[from] NetlinkError),
+    Netlink(NetlinkError),
+    /// The network namespace of the client cannot be used.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The deadline passed before the call sent a transaction.
+    #[error("the deadline passed before a transaction was sent: the ruleset is as before")]
+    DeadlineExceeded,
+    /// The interrupt of the client was raised before the call sent a transaction.
+    #[error("the call was interrupted before a transaction was sent: the ruleset is as before")]
+    Cancelled,
     /// The process lacks CAP_NET_ADMIN in the user namespace of this network namespace.
     #[error("permission denied: {task} the ruleset requires CAP_NET_ADMIN")]
     NotPermitted {
@@ -104,6 +113,25 @@ fn owner_text(owner: Option<&str>) -> String {
 
 fn owner_name(port_id: Option<u32>) -> String {
     port_id.map_or_else(|| "another process".into(), |id| format!("netlink port id {id}"))
+}
+
+impl Error {
+    /// Whether the kernel's ruleset may not be as before the call: it has the whole transaction or nothing of it.
+    /// Read it, or apply again.
+    #[must_use]
+    pub fn is_unconfirmed(&self) -> bool {
+        *self == Self::Unconfirmed
+    }
+}
+
+impl From<NetlinkError> for Error {
+    fn from(error: NetlinkError) -> Self {
+        match error {
+            NetlinkError::DeadlineExceeded => Self::DeadlineExceeded,
+            NetlinkError::Cancelled => Self::Cancelled,
+            error => Self::Netlink(error),
+        }
+    }
 }
 
 impl From<CodecError> for Error {

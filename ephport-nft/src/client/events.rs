@@ -18,12 +18,14 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::error::Error;
-use crate::netlink::{CodecError, Errno, Message, Messages};
-use crate::netlink::{NetlinkError, Socket, Transport};
+use super::options::Options;
+use crate::netlink::{
+    CodecError, Errno, Interrupt, Message, Messages, Namespace, NetlinkError, Socket, Transport,
+};
 use crate::nftables::{Chain, Commit, Elements, Origin, Rule, SetSpec, Table};
 use crate::table::layout::{FAMILY, TableId};
 use crate::uapi::{
@@ -116,13 +118,39 @@ impl Event {
         })
     }
 
+    /// The family (`NFPROTO_*`) and the name of the table that was changed; `None` for a commit, a loss and an
+    /// opaque message.
+    #[must_use]
+    pub fn table(&self) -> Option<(u8, &[u8])> {
+        let (family, name) = match self {
+            Self::NewTable(table) | Self::DeletedTable(table) => (table.family, &table.name),
+            Self::NewChain(chain) | Self::DeletedChain(chain) => (chain.family, &chain.table),
+            Self::NewRule(rule) | Self::DeletedRule(rule) => (rule.family, &rule.table),
+            Self::NewSet(set) | Self::DeletedSet(set) => (set.family, &set.table),
+            Self::NewElements(some) | Self::DeletedElements(some) => (some.family, &some.table),
+            Self::OtherTable { family, table, .. } => return Some((*family, table)),
+            Self::Generation(_) | Self::Lost | Self::Opaque { .. } => return None,
+        };
+        Some((family, name.as_bytes()))
+    }
+
+    /// Whether an object of this table, or the table itself, was changed; also true for a loss, after which nobody
+    /// knows, and for an opaque message.
+    #[must_use]
+    pub fn may_change(&self, table: &TableId) -> bool {
+        match self {
+            Self::Generation(_) => false,
+            event => event.table().is_none_or(|found| found == (FAMILY, table.name().as_bytes())),
+        }
+    }
+
     fn opaque(message: Message<'_>) -> Self {
         let message_type = message.header.message_type;
         Self::Opaque { message_type, body: message.body.to_vec() }
     }
 }
 
-/// The events of one network namespace, without an end.
+/// The events of one network namespace, without an end unless they are interrupted.
 ///
 /// An error is not the end either: a datagram that cannot be decoded is skipped.
 #[derive(Debug)]
@@ -130,26 +158,51 @@ pub struct Events<T = Socket> {
     transport: T,
     table: TableId,
     queued: VecDeque<Result<Event, NetlinkError>>,
+    interrupt: Option<Interrupt>,
 }
 
 impl Events<Socket> {
     /// The events of this thread's network namespace from now on, with the objects of the default table
     /// decoded.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`], [`Error::Netlink`].
     pub fn open() -> Result<Self, Error> {
-        match Socket::nf_tables_events() {
-            Ok(socket) => Ok(Self::with_transport(socket)),
-            Err(NetlinkError::Bind { errno: Errno::EPERM }) => {
-                Err(Error::NotPermitted { task: "watching" })
-            }
-            Err(error) => Err(error.into()),
-        }
+        Options::new().events()
+    }
+
+    /// The events of another network namespace. [`Namespace::run`] names what that needs.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`], [`Error::Netlink`], [`Error::Namespace`].
+    pub fn in_namespace(namespace: &Namespace) -> Result<Self, Error> {
+        Options::new().in_namespace(namespace).events()
+    }
+}
+
+/// The events of a socket of NETLINK_NETFILTER that was opened before, perhaps by another process. It joins the
+/// group of nf_tables, which needs CAP_NET_ADMIN.
+impl TryFrom<OwnedFd> for Events<Socket> {
+    type Error = Error;
+
+    fn try_from(fd: OwnedFd) -> Result<Self, Error> {
+        Socket::try_from(fd)?.with_nf_tables_events().map(Self::with_transport).map_err(watching)
+    }
+}
+
+/// The error of a socket that cannot join the group of nf_tables.
+pub(super) fn watching(error: NetlinkError) -> Error {
+    match error {
+        NetlinkError::Bind { errno: Errno::EPERM } => Error::NotPermitted { task: "watching" },
+        error => error.into(),
     }
 }
 
 impl<T: Transport> Events<T> {
     /// The events that `transport` receives.
     pub fn with_transport(transport: T) -> Self {
-        Self { transport, table: TableId::default(), queued: VecDeque::new() }
+        let (table, queued) = (TableId::default(), VecDeque::new());
+        Self { transport, table, queued, interrupt: None }
     }
 
     /// The same events, with the objects of this table decoded.
@@ -158,8 +211,29 @@ impl<T: Transport> Events<T> {
         Self { table, ..self }
     }
 
-    /// The next event; `None` when there is none within `time`.
+    /// The next event; `None` when there is none within `time`, and while the interrupt of the
+    /// [options](Options::interrupted_by) is raised.
     pub fn next_within(&mut self, time: Duration) -> Option<Result<Event, NetlinkError>> {
+        if self.is_interrupted() { None } else { self.read_within(time) }
+    }
+
+    /// The next event, without a wait; `None` when there is none now.
+    ///
+    /// Where the events are polled (`epoll`, tokio's `AsyncFd`), read until there is none: a datagram may have several
+    /// events.
+    pub fn try_next(&mut self) -> Option<Result<Event, NetlinkError>> {
+        self.read_within(Duration::ZERO)
+    }
+
+    pub(super) fn interrupted_by(self, interrupt: Option<Interrupt>) -> Self {
+        Self { interrupt, ..self }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupt.as_ref().is_some_and(Interrupt::is_raised)
+    }
+
+    fn read_within(&mut self, time: Duration) -> Option<Result<Event, NetlinkError>> {
         if self.queued.is_empty() {
             match self.transport.receive_within(time) {
                 Ok(None) => return None,
@@ -180,22 +254,29 @@ impl<T: Transport> Events<T> {
     }
 }
 
-/// Readable when there is an event, for poll(2). Read until [`Events::next_within`] of no time returns
-/// `None`: a datagram may have several events.
+/// Readable when there is an event, for poll(2). Read until [`Events::try_next`] returns `None`: a datagram may have
+/// several events.
 impl AsFd for Events<Socket> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.transport.as_fd()
     }
 }
 
+/// The same descriptor, for tokio's `AsyncFd`.
+impl AsRawFd for Events<Socket> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
 impl<T: Transport> Iterator for Events<T> {
     type Item = Result<Event, NetlinkError>;
 
-    /// Waits without a limit.
+    /// Waits without a limit; ends while the interrupt of the [options](Options::interrupted_by) is raised.
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let event = self.next_within(Duration::MAX);
-            if event.is_some() {
+            if event.is_some() || self.is_interrupted() {
                 return event;
             }
         }

@@ -5,45 +5,45 @@ mod error;
 mod error_report;
 mod events;
 mod forwards;
+mod installed;
 mod interference;
 mod location;
 mod module;
 mod open;
+mod options;
 mod owner;
 mod readback;
 mod remap;
 mod request;
+mod sockets;
 mod status;
 mod undo;
 mod verdict;
 
-pub use crate::netlink::Transport;
+pub use crate::netlink::{Interrupt, Limit, NamespaceError, Transport};
 pub use error::{Cause, Error, Rejection};
 pub use error_report::ErrorReport;
 pub use events::{Event, Events};
+pub use installed::Installed;
 pub use interference::{Interference, InterferingEffect};
 pub use location::{Item, RequestLocation};
 pub use module::Module;
 pub use open::OpenError;
+pub use options::Options;
 pub use request::{Object, Request};
 pub use status::{Report, State, Status};
 pub use undo::{Undo, Undone};
 
+use installed::{classify, is_intact};
+use options::Bounds;
 use verdict::{CommitResult, verdict};
 
 use crate::log;
-use crate::netlink::{CodecError, NetlinkError, Socket, exchange};
+use crate::netlink::{Namespace, NetlinkError, Socket, exchange};
 use crate::nftables::{Generation, Table};
-use crate::plan::drift::{Drift, absent, drift};
 use crate::plan::transaction::Batch;
 use crate::table::layout::{FAMILY, owner};
-use crate::table::{Fingerprint, TableId, TableState};
-
-/// The maximum count of attempts to change the ruleset while other processes change it too.
-///
-/// In each attempt at least one other process succeeded, so that all of many concurrent writers finish;
-/// the bound only ends an endless race.
-const MAX_TRIES: u32 = 128;
+use crate::table::{TableId, TableState};
 
 /// A handle on the nf_tables of one network namespace.
 #[derive(Debug)]
@@ -59,24 +59,11 @@ pub struct Client<T = Socket> {
     /// The connections whose translated port the last change replaced, and those that it ended.
     continued: usize,
     ended: usize,
-}
-
-/// The kernel's table with the client's table name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Installed {
-    /// There is no such table.
-    Absent,
-    /// A table with another owner, or none.
-    Foreign(TableState),
-    /// A table with the client's owner.
-    Ours {
-        /// Its state.
-        ruleset: TableState,
-        /// The fingerprint that it was applied with; `None` if it was deleted.
-        fingerprint: Option<Fingerprint>,
-        /// Whether its checksum is that of the fingerprint.
-        intact: bool,
-    },
+    /// The network namespace of the transport; `None` for that of the calling thread.
+    namespace: Option<Namespace>,
+    bounds: Bounds,
+    /// The generations that the last call began.
+    generations: Vec<Generation>,
 }
 
 /// What [`Client::apply`] did, or would do.
@@ -97,20 +84,6 @@ pub enum Applied {
     Replaced,
 }
 
-impl Client<Socket> {
-    /// The nf_tables of this thread's network namespace.
-    pub fn open() -> Result<Self, Error> {
-        let sockets = Some(Socket::sock_diag());
-        Ok(Self { sockets, ..Self::with_transport(Socket::netfilter()?) })
-    }
-
-    /// The port id of its socket, which identifies its transactions in
-    /// [`Commit`](crate::table::Commit).
-    pub fn port_id(&self) -> Result<u32, Error> {
-        Ok(self.transport.port_id()?)
-    }
-}
-
 impl<T: Transport> Client<T> {
     /// A client over `transport`. It does not consider connections that are open.
     pub fn with_transport(transport: T) -> Self {
@@ -124,6 +97,9 @@ impl<T: Transport> Client<T> {
             not_adopted: None,
             continued: 0,
             ended: 0,
+            namespace: None,
+            bounds: Bounds::default(),
+            generations: Vec::new(),
         }
     }
 
@@ -148,6 +124,14 @@ impl<T: Transport> Client<T> {
         classify(ruleset, &self.table, is_intact)
     }
 
+    /// The generations that the last [`apply`](Client::apply), [`restore`](Client::restore), [`undo`](Client::undo) or
+    /// [`remove`](Client::remove) began, in order; none if it changed nothing. Events of these
+    /// ([`Commit::generation`](crate::table::Commit)) are of own changes.
+    #[must_use]
+    pub fn generations(&self) -> &[Generation] {
+        &self.generations
+    }
+
     /// Report what [`Client::apply`] would do now, and change nothing.
     ///
     /// # Errors
@@ -168,12 +152,25 @@ impl<T: Transport> Client<T> {
         let desired = desired.as_ref();
         let _span = log::apply(desired);
         self.check_table(desired)?;
-        self.not_adopted = None;
-        (self.continued, self.ended) = (0, 0);
-        if self.sockets.is_none() {
-            return self.install(desired);
+        self.changing(|client| {
+            client.not_adopted = None;
+            if client.sockets.is_none() {
+                return client.install(desired);
+            }
+            client.install_around_connections(desired)
+        })
+    }
+
+    /// Runs a call that changes the ruleset, unless it is a part of another one.
+    fn changing<R>(
+        &mut self,
+        call: impl FnOnce(&mut Self) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        if !self.is_in_call() {
+            (self.continued, self.ended) = (0, 0);
+            self.generations.clear();
         }
-        self.install_around_connections(desired)
+        self.bounded(call)
     }
 
     /// Install a table that was read back after [`apply`](Client::apply), in one transaction, with its
@@ -185,7 +182,9 @@ impl<T: Transport> Client<T> {
     /// [`Error`]; the kernel then has what it had before, except after [`Error::Unconfirmed`].
     pub fn restore(&mut self, table: &TableState) -> Result<Applied, Error> {
         self.check_table(table)?;
-        Ok(self.install_over(table, |_| true)?.unwrap_or(Applied::Unchanged))
+        self.changing(|client| {
+            Ok(client.install_over(table, |_| true)?.unwrap_or(Applied::Unchanged))
+        })
     }
 
     /// Install `desired` in one transaction over a table that `accepts` accepts; `None` if it does not.
@@ -225,8 +224,14 @@ impl<T: Transport> Client<T> {
     }
 
     /// Deletes the table; `false` when there is none.
+    ///
+    /// # Errors
+    /// [`Error`]; the kernel then has what it had before, except after [`Error::Unconfirmed`].
     pub fn remove(&mut self) -> Result<bool, Error> {
-        (self.continued, self.ended) = (0, 0);
+        self.changing(Self::remove_table)
+    }
+
+    fn remove_table(&mut self) -> Result<bool, Error> {
         self.leave_remapped()?;
         // Its content is not read: that is slow for a large table.
         let id = self.table.clone();
@@ -244,13 +249,21 @@ impl<T: Transport> Client<T> {
         read: impl Fn(&mut Self) -> Result<(S, Generation), Error>,
         mut decide: impl FnMut(&S) -> Result<(R, Option<Batch>), Error>,
     ) -> Result<R, Error> {
-        for tries in 0..MAX_TRIES {
+        let max = self.bounds.tries;
+        for tries in 0..max {
+            self.check_limit()?;
             let (held, generation) = read(self)?;
             let (result, batch) = decide(&held)?;
             let Some(batch) = batch else { return Ok(result) };
+            let has_sent = self.has_sent();
+            self.begin_transaction()?;
             match self.commit(&batch, generation).map_err(|error| self.name_owner(error))? {
-                CommitResult::Committed => return Ok(result),
+                CommitResult::Committed => {
+                    self.generations.push(generation.next());
+                    return Ok(result);
+                }
                 CommitResult::Outdated => {
+                    self.end_refused_transaction(has_sent);
                     log::retry(tries, "another process changed the ruleset");
                     self.transport.backoff(tries);
                 }
@@ -259,13 +272,13 @@ impl<T: Transport> Client<T> {
                 }
             }
         }
-        Err(Error::Busy { tries: MAX_TRIES })
+        Err(Error::Busy { tries: max })
     }
 
     fn commit(&mut self, batch: &Batch, generation: Generation) -> Result<CommitResult, Error> {
         let seq = self.next_seq();
         self.seq = seq.wrapping_add(batch.len()).wrapping_add(1);
-        let datagram = batch.encode(seq, generation)?;
+        let datagram = batch.encode(seq, Some(generation))?;
         match exchange(&mut self.transport, &datagram) {
             Ok(answers) => match verdict(batch, seq, &answers)? {
                 // A batch whose end is lost is acknowledged and not committed. Only the generation
@@ -324,8 +337,11 @@ impl<T: Transport> Client<T> {
             let (table, expected) = (name.clone(), self.table.name().into());
             return Err(Error::OtherTable { table, expected });
         }
-        if !self.table.owns(&desired.table) {
-            let (table, owner) = (name.clone(), owner(&desired.table));
+        let owner = owner(&desired.table);
+        // User data of another form is the kernel's to judge.
+        let is_other = |owner: &String| owner != self.table.owner();
+        if owner.as_ref().map_or(desired.table.userdata.is_none(), is_other) {
+            let table = name.clone();
             return Err(Error::OtherOwner { table, owner, expected: self.table.owner().into() });
         }
         Ok(())
@@ -334,79 +350,5 @@ impl<T: Transport> Client<T> {
     fn next_seq(&mut self) -> u32 {
         self.seq = self.seq.wrapping_add(1);
         self.seq
-    }
-}
-
-/// Whether a table has the checksum of its fingerprint.
-fn is_intact(table: &TableState, fingerprint: Option<&Fingerprint>) -> Result<bool, CodecError> {
-    let Some(fingerprint) = fingerprint else { return Ok(false) };
-    Ok(fingerprint.checksum == table.checksum()?)
-}
-
-fn classify(
-    ruleset: Option<TableState>,
-    id: &TableId,
-    is_intact: impl Fn(&TableState, Option<&Fingerprint>) -> Result<bool, CodecError>,
-) -> Result<Installed, Error> {
-    let Some(ruleset) = ruleset else { return Ok(Installed::Absent) };
-    if !id.owns(&ruleset.table) {
-        return Ok(Installed::Foreign(ruleset));
-    }
-    let fingerprint = ruleset.fingerprint();
-    let intact = is_intact(&ruleset, fingerprint.as_ref())?;
-    Ok(Installed::Ours { ruleset, fingerprint, intact })
-}
-
-fn foreign(found: &TableState) -> Error {
-    Error::Foreign { table: found.table.name.clone() }
-}
-
-impl Installed {
-    /// The change that makes it `desired`.
-    ///
-    /// # Errors
-    /// [`Error::Foreign`] when the table has another owner.
-    pub fn difference(&self, desired: &TableState) -> Result<Applied, Error> {
-        self.step(desired).map(|(applied, _)| applied)
-    }
-
-    /// The same, with its transaction.
-    fn step(&self, desired: &TableState) -> Result<(Applied, Option<Batch>), Error> {
-        let ruleset = match self {
-            Self::Absent => return Ok((Applied::Installed, Some(self.replace(desired)))),
-            Self::Foreign(found) => return Err(foreign(found)),
-            Self::Ours { ruleset, .. } => ruleset,
-        };
-        let signature =
-            |table: &TableState| table.fingerprint().map(|found| (found.checksum, found.facts));
-        let is_signed = signature(ruleset) == signature(desired);
-        if is_signed && ruleset.normalized() == desired.normalized() {
-            return Ok((Applied::Unchanged, None));
-        }
-        Ok(match Batch::update(ruleset, desired) {
-            Some(batch) => (Applied::Updated, Some(batch)),
-            None => (Applied::Replaced, Some(self.replace(desired))),
-        })
-    }
-
-    /// The transaction that replaces the table. Open connections stay excepted from enforcement.
-    fn replace(&self, desired: &TableState) -> Batch {
-        match self {
-            Self::Ours { ruleset, .. } => Batch::replace(&open::carried(ruleset, desired)),
-            Self::Absent | Self::Foreign(_) => Batch::replace(desired),
-        }
-    }
-
-    /// The differences to `desired`: none if, and only if, [`Installed::difference`] is
-    /// [`Applied::Unchanged`].
-    ///
-    /// # Errors
-    /// [`Error::Foreign`] when the table has another owner.
-    pub fn drift(&self, desired: &TableState) -> Result<Vec<Drift>, Error> {
-        match self {
-            Self::Absent => Ok(vec![absent()]),
-            Self::Foreign(found) => Err(foreign(found)),
-            Self::Ours { ruleset, .. } => Ok(drift(ruleset, desired)),
-        }
     }
 }

@@ -10,7 +10,7 @@ use ephport_core::{HostFacts, Policy, Protocol, Timeouts};
 
 use super::request::{Object, Request};
 use super::verdict::verdict;
-use super::{Applied, Client, Error, Installed, MAX_TRIES};
+use super::{Applied, Client, Error, Installed};
 use crate::netlink::{Transport, exchange};
 use crate::nftables::{CtTimeout, Table};
 use crate::plan::transaction::Batch;
@@ -83,12 +83,18 @@ impl<T: Transport> Client<T> {
     /// Sends a transaction that no kernel commits: its last operation always fails.
     fn try_out(&mut self, batch: Batch) -> Result<(), Error> {
         let batch = batch.failing(Table::new(FAMILY, ABSENT));
-        for tries in 0..MAX_TRIES {
+        self.bounded(|client| client.send_failing(&batch))
+    }
+
+    fn send_failing(&mut self, batch: &Batch) -> Result<(), Error> {
+        let max = self.bounds.tries;
+        for tries in 0..max {
+            self.check_limit()?;
             let generation = self.generation()?;
             let seq = self.next_seq();
             self.seq = seq.wrapping_add(batch.len()).wrapping_add(1);
-            let answers = exchange(&mut self.transport, &batch.encode(seq, generation)?)?;
-            match verdict(&batch, seq, &answers) {
+            let answers = exchange(&mut self.transport, &batch.encode(seq, Some(generation))?)?;
+            match verdict(batch, seq, &answers) {
                 Err(Error::Rejected(rejection))
                     if rejection.request == Request::Delete(Object::Table(ABSENT.into())) =>
                 {
@@ -99,7 +105,7 @@ impl<T: Transport> Client<T> {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::Busy { tries: MAX_TRIES })
+        Err(Error::Busy { tries: max })
     }
 
     pub(super) fn ownership(&self) -> Ownership {

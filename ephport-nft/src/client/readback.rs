@@ -7,10 +7,10 @@
 use std::collections::HashSet;
 use std::hash::Hash;
 
+use super::Client;
 use super::beside::Beside;
 use super::error::Error;
 use super::verdict::{CommitResult, verdict};
-use super::{Client, MAX_TRIES};
 use crate::log;
 use crate::netlink::{
     CodecError, Errno, Header, NetlinkError, NfGenMsg, Transport, Writer, dump, exchange,
@@ -84,7 +84,16 @@ impl<T: Transport> Client<T> {
         &mut self,
         read: impl Fn(&mut Self) -> Result<R, Error>,
     ) -> Result<(R, Generation), Error> {
-        for tries in 0..MAX_TRIES {
+        self.bounded(|client| client.settle(read))
+    }
+
+    fn settle<R>(
+        &mut self,
+        read: impl Fn(&mut Self) -> Result<R, Error>,
+    ) -> Result<(R, Generation), Error> {
+        let max = self.bounds.tries;
+        for tries in 0..max {
+            self.check_limit()?;
             let before = self.generation()?;
             if self.is_complete(before)? {
                 match read(self) {
@@ -100,7 +109,7 @@ impl<T: Transport> Client<T> {
             log::retry(tries, "another process changes the ruleset");
             self.transport.backoff(tries);
         }
-        Err(Error::Busy { tries: MAX_TRIES })
+        Err(Error::Busy { tries: max })
     }
 
     /// Whether this generation is the last one, and all of its changes are visible.
@@ -112,7 +121,7 @@ impl<T: Transport> Client<T> {
         let nothing = Batch::default();
         let seq = self.next_seq();
         self.next_seq(); // of the batch's end
-        let answers = exchange(&mut self.transport, &nothing.encode(seq, generation)?)?;
+        let answers = exchange(&mut self.transport, &nothing.encode(seq, Some(generation))?)?;
         Ok(verdict(&nothing, seq, &answers)? != CommitResult::Outdated)
     }
 

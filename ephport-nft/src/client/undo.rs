@@ -48,10 +48,12 @@ impl<T: Transport> Client<T> {
         &mut self,
         desired: &impl AsRef<TableState>,
     ) -> Result<(Applied, Option<Undo>), Error> {
-        let previous = self.installed()?.table().cloned();
-        let applied = self.apply(desired)?;
-        let undo = Undo { previous, applied: desired.as_ref().fingerprint() };
-        Ok((applied, (applied != Applied::Unchanged).then_some(undo)))
+        self.changing(|client| {
+            let previous = client.installed()?.table().cloned();
+            let applied = client.apply(desired)?;
+            let undo = Undo { previous, applied: desired.as_ref().fingerprint() };
+            Ok((applied, (applied != Applied::Unchanged).then_some(undo)))
+        })
     }
 
     /// Undo a change, in one transaction. A table that was edited after the change is restored too,
@@ -60,6 +62,10 @@ impl<T: Transport> Client<T> {
     /// # Errors
     /// [`Error`]; the kernel then has what it had before, except after [`Error::Unconfirmed`].
     pub fn undo(&mut self, undo: &Undo) -> Result<Undone, Error> {
+        self.changing(|client| client.undo_change(undo))
+    }
+
+    fn undo_change(&mut self, undo: &Undo) -> Result<Undone, Error> {
         let Some(previous) = &undo.previous else { return self.undo_installation(undo) };
         match self.install_where(previous, |installed| undo.is_installed(installed)) {
             Ok(Some(_)) => Ok(Undone::Restored),

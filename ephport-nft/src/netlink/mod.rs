@@ -7,7 +7,9 @@
 
 mod ack;
 mod errno;
+mod limit;
 mod message;
+mod namespace;
 mod reader;
 mod socket;
 mod transport;
@@ -15,7 +17,9 @@ mod writer;
 
 pub use ack::Ack;
 pub use errno::Errno;
+pub use limit::{Interrupt, Limit};
 pub use message::{Header, Message, Messages, NfGenMsg};
+pub use namespace::{Namespace, NamespaceError};
 pub use reader::{Attr, Attrs, Reader};
 pub use socket::Socket;
 pub use transport::{NetlinkError, Transport, dump, exchange};

@@ -7,20 +7,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, ReceiveTimeout, SndBuf, SndBufForce};
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, SndBuf, SndBufForce};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
     getsockopt, recvmsg, sendto, setsockopt, socket,
 };
-use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::errno::Errno;
+use super::limit::Limit;
+use super::namespace::{Namespace, NamespaceError};
 use super::transport::{NetlinkError, SEND_OVERHEAD, Transport};
-use crate::sys::{enable_netlink_option, netlink_socket};
-use crate::uapi::{NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_XFRM, NFNLGRP_NFTABLES};
+use crate::sys::{netlink_socket, set_netlink_option, socket_namespace, socket_option};
+use crate::uapi::{
+    NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_NETFILTER, NETLINK_XFRM,
+    NFNLGRP_NFTABLES,
+};
 
-/// The limit for an answer of the kernel, in seconds. It answers at once; this only ends a hang.
-const PATIENCE: u32 = 10;
+/// The limit for an answer of the kernel. It answers at once; this only ends a hang.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Larger than any datagram of a dump, which the kernel cuts at 32 KiB (`NLMSG_GOODSIZE`).
 const RECEIVE_ROOM: usize = 64 * 1024;
@@ -39,6 +43,7 @@ pub struct Socket {
     buffer: Vec<u8>,
     /// The longest datagram that is known to fit in the send buffer, in bytes.
     room: usize,
+    limit: Limit,
 }
 
 impl Socket {
@@ -76,10 +81,31 @@ impl Socket {
     fn subscribed(protocol: SockProtocol, groups: &[u32]) -> Result<Self, NetlinkError> {
         let mask = groups.iter().fold(0, |mask, group| mask | 1 << (group - 1));
         let socket = Self::open(protocol, mask)?;
-        // As for sending. With whatever size: the loss of events is an event.
-        let _ = retry(|| setsockopt(&socket.fd, RcvBufForce, &EVENT_ROOM))
-            .or_else(|_| retry(|| setsockopt(&socket.fd, RcvBuf, &EVENT_ROOM)));
+        socket.make_receive_room(EVENT_ROOM);
         Ok(socket)
+    }
+
+    /// Enlarges the receive buffer to `len` bytes: as for sending, and with whatever size: the loss of events is
+    /// an event.
+    pub(crate) fn make_receive_room(&self, len: usize) {
+        let _ = retry(|| setsockopt(&self.fd, RcvBufForce, &len))
+            .or_else(|_| retry(|| setsockopt(&self.fd, RcvBuf, &len)));
+    }
+
+    /// The same socket, which receives each change of nf_tables too.
+    pub(crate) fn with_nf_tables_events(self) -> Result<Self, NetlinkError> {
+        let group = i32::try_from(NFNLGRP_NFTABLES).unwrap_or_default();
+        retry(|| set_netlink_option(self.fd.as_fd(), NETLINK_ADD_MEMBERSHIP, group))
+            .map_err(|errno| NetlinkError::Bind { errno })?;
+        self.make_receive_room(EVENT_ROOM);
+        Ok(self)
+    }
+
+    /// The network namespace of the socket.
+    pub(crate) fn namespace(&self) -> Result<Namespace, NamespaceError> {
+        retry(|| socket_namespace(self.fd.as_fd()))
+            .map(Namespace::from)
+            .map_err(|errno| NamespaceError::OfSocket { errno })
     }
 
     /// A socket to IPsec's policies, in the network namespace of this thread.
@@ -98,14 +124,16 @@ impl Socket {
     fn bound(fd: OwnedFd, groups: u32) -> Result<Self, NetlinkError> {
         retry(|| bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups)))
             .map_err(|errno| NetlinkError::Bind { errno })?;
+        Self::configured(fd)
+    }
+
+    fn configured(fd: OwnedFd) -> Result<Self, NetlinkError> {
         let refused = |option| move |errno| NetlinkError::Option { option, errno };
-        retry(|| enable_netlink_option(fd.as_fd(), NETLINK_EXT_ACK))
+        retry(|| set_netlink_option(fd.as_fd(), NETLINK_EXT_ACK, 1))
             .map_err(refused("NETLINK_EXT_ACK"))?;
-        retry(|| enable_netlink_option(fd.as_fd(), NETLINK_CAP_ACK))
+        retry(|| set_netlink_option(fd.as_fd(), NETLINK_CAP_ACK, 1))
             .map_err(refused("NETLINK_CAP_ACK"))?;
-        let patience = TimeVal::seconds(PATIENCE.into());
-        retry(|| setsockopt(&fd, ReceiveTimeout, &patience)).map_err(refused("SO_RCVTIMEO"))?;
-        Ok(Self { fd, buffer: vec![0; RECEIVE_ROOM], room: 0 })
+        Ok(Self { fd, buffer: vec![0; RECEIVE_ROOM], room: 0, limit: Limit::default() })
     }
 
     /// Enlarges the send buffer to `len` bytes and checks its size: the kernel grants less without an error.
@@ -141,6 +169,22 @@ impl Socket {
         retry(|| getsockname::<NetlinkAddr>(self.fd.as_raw_fd()))
             .map(|address| address.pid())
             .map_err(|errno| NetlinkError::Bind { errno })
+    }
+
+    /// Waits until `socket` is readable, the time is over or the limit's interrupt is raised; only the last is true.
+    fn is_interrupted(
+        &self,
+        time: Duration,
+        socket: Option<BorrowedFd<'_>>,
+    ) -> Result<bool, NetlinkError> {
+        // Whole milliseconds, rounded up: less than one would be none.
+        let time = time.saturating_add(Duration::from_nanos(999_999));
+        let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+        let interrupt = self.limit.interrupt.as_ref();
+        let fds = socket.into_iter().chain(interrupt.map(AsFd::as_fd));
+        let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        retry(|| poll(&mut fds, timeout)).map_err(receive_error)?;
+        Ok(interrupt.is_some_and(super::limit::Interrupt::is_raised))
     }
 
     fn receive_with(&mut self, flags: MsgFlags) -> Result<Vec<u8>, Errno> {
@@ -181,11 +225,15 @@ impl Transport for Socket {
     }
 
     fn receive(&mut self) -> Result<Vec<u8>, NetlinkError> {
-        self.receive_with(MsgFlags::empty()).map_err(receive_error)
+        if let Some(datagram) = self.receive_within(PATIENCE)? {
+            return Ok(datagram);
+        }
+        self.limit.check()?;
+        Err(NetlinkError::Silent { seconds: PATIENCE.as_secs().try_into().unwrap_or(u32::MAX) })
     }
 
     fn receive_within(&mut self, time: Duration) -> Result<Option<Vec<u8>>, NetlinkError> {
-        let end = Instant::now().checked_add(time);
+        let end = Instant::now().checked_add(self.limit.left(time));
         loop {
             if let Some(datagram) = self.poll()? {
                 return Ok(Some(datagram));
@@ -195,23 +243,55 @@ impl Transport for Socket {
             if left.is_zero() {
                 return Ok(None);
             }
-            // Whole milliseconds, rounded up: less than one would be none.
-            let left = left.saturating_add(Duration::from_nanos(999_999));
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            retry(|| poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], timeout))
-                .map_err(receive_error)?;
+            if self.is_interrupted(left, Some(self.fd.as_fd()))? {
+                return Ok(None);
+            }
         }
+    }
+
+    fn set_limit(&mut self, limit: Limit) {
+        self.limit = limit;
     }
 
     /// Of many that retry at once only one succeeds, and slow ones never do. So each waits a random time,
     /// from twice as long a span as the last time.
     fn backoff(&mut self, times: u32) {
         let span = 1000 << times.min(LONGEST_PAUSE);
-        thread::sleep(Duration::from_micros(RandomState::new().hash_one(times) % span));
+        let time = Duration::from_micros(RandomState::new().hash_one(times) % span);
+        if self.limit.interrupt.is_none() {
+            return thread::sleep(self.limit.left(time));
+        }
+        // An error of poll(2) ends the pause early, which is no fault.
+        let _ = self.is_interrupted(self.limit.left(time), None);
     }
 
     fn port_id(&self) -> Option<u32> {
         Self::port_id(self).ok()
+    }
+}
+
+/// A socket that was opened before, perhaps by another process: one of NETLINK_NETFILTER. It is bound if it is not
+/// yet, and stays in its network namespace.
+impl TryFrom<OwnedFd> for Socket {
+    type Error = NetlinkError;
+
+    fn try_from(fd: OwnedFd) -> Result<Self, NetlinkError> {
+        let number = |option| retry(|| socket_option(fd.as_fd(), option)).ok();
+        let (domain, protocol) = (number(libc::SO_DOMAIN), number(libc::SO_PROTOCOL));
+        if (domain, protocol) != (Some(libc::AF_NETLINK), Some(NETLINK_NETFILTER)) {
+            let found = match (domain, protocol) {
+                (Some(libc::AF_NETLINK), Some(protocol)) => format!("netlink protocol {protocol}"),
+                (Some(domain), _) => format!("a socket of address family {domain}"),
+                (None, _) => "no socket".into(),
+            };
+            return Err(NetlinkError::OtherSocket { found });
+        }
+        let socket = Self::configured(fd)?;
+        if socket.port_id()? == 0 {
+            retry(|| bind(socket.fd.as_raw_fd(), &NetlinkAddr::new(0, 0)))
+                .map_err(|errno| NetlinkError::Bind { errno })?;
+        }
+        Ok(socket)
     }
 }
 
@@ -223,7 +303,6 @@ impl AsFd for Socket {
 
 fn receive_error(errno: Errno) -> NetlinkError {
     match errno {
-        Errno::EAGAIN => NetlinkError::Silent { seconds: PATIENCE },
         Errno::EMSGSIZE => NetlinkError::Cut { room: RECEIVE_ROOM },
         errno => NetlinkError::Receive { errno },
     }

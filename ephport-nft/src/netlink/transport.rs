@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{Ack, CodecError, Errno, Messages, Reader};
+use super::{Ack, CodecError, Errno, Limit, Messages, Reader};
 use crate::uapi::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
 
 /// A connection to the kernel's netlink, or to a substitute.
@@ -26,6 +26,9 @@ pub trait Transport {
     fn receive_within(&mut self, _time: Duration) -> Result<Option<Vec<u8>>, NetlinkError> {
         self.poll()
     }
+
+    /// Ends later waits by `limit`, and no longer by an earlier one. A substitute that does not wait ignores it.
+    fn set_limit(&mut self, _limit: Limit) {}
 
     /// Waits for other writers, after `times` conflicts in a row.
     fn backoff(&mut self, _times: u32) {}
@@ -51,6 +54,10 @@ impl<T: Transport> Transport for &mut T {
 
     fn receive_within(&mut self, time: Duration) -> Result<Option<Vec<u8>>, NetlinkError> {
         (**self).receive_within(time)
+    }
+
+    fn set_limit(&mut self, limit: Limit) {
+        (**self).set_limit(limit);
     }
 
     fn backoff(&mut self, times: u32) {
@@ -123,6 +130,18 @@ pub enum NetlinkError {
     Silent {
         /// The limit.
         seconds: u32,
+    },
+    /// The caller's deadline passed.
+    #[error("the deadline passed")]
+    DeadlineExceeded,
+    /// The caller interrupted the wait.
+    #[error("interrupted by the caller")]
+    Cancelled,
+    /// A descriptor that is not a netlink socket to netfilter.
+    #[error("expected a socket of AF_NETLINK and NETLINK_NETFILTER, found {found}")]
+    OtherSocket {
+        /// What it is.
+        found: String,
     },
     /// The kernel rejected a request for a dump, or could not complete the dump.
     #[error("the kernel refused to list its objects ({errno})")]
@@ -247,6 +266,9 @@ mod tests {
             NetlinkError::Receive { errno: Errno::ENOBUFS },
             NetlinkError::Cut { room: 65_536 },
             NetlinkError::Silent { seconds: 10 },
+            NetlinkError::DeadlineExceeded,
+            NetlinkError::Cancelled,
+            NetlinkError::OtherSocket { found: "no socket".into() },
             NetlinkError::Rejected { errno: Errno::EPERM },
             NetlinkError::Interrupted,
             CodecError::NotAString { attribute: 1 }.into(),
@@ -270,6 +292,9 @@ mod tests {
             cannot receive from netlink (ENOBUFS: No buffer space available)
             the kernel sent a netlink datagram larger than 65536 bytes
             the kernel did not answer a netlink request within 10 s
+            the deadline passed
+            interrupted by the caller
+            expected a socket of AF_NETLINK and NETLINK_NETFILTER, found no socket
             the kernel refused to list its objects (EPERM: Operation not permitted)
             the kernel's objects changed while they were listed
             the kernel's answer cannot be decoded: attribute 1 is not a NUL-terminated UTF-8 string"#]].assert_eq(&messages.join("\n"));

@@ -9,6 +9,12 @@ use crate::uapi::{NFTA_GEN_ID, NFTA_GEN_PROC_NAME, NFTA_GEN_PROC_PID};
 pub struct Generation(pub u32);
 
 impl Generation {
+    /// The number of the next committed transaction. The kernel skips 0.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.checked_add(1).unwrap_or(1))
+    }
+
     /// Decodes the body of a message about it.
     pub fn decode(body: &[u8]) -> Result<Self, CodecError> {
         decode(body).map(|(generation, ..)| generation)
@@ -31,6 +37,12 @@ pub struct Commit {
 }
 
 impl Commit {
+    /// Whether the socket with this port id sent it: [`Client::port_id`](crate::Client::port_id) for own changes.
+    #[must_use]
+    pub fn is_of(&self, port_id: u32) -> bool {
+        self.port_id == port_id
+    }
+
     /// Decodes a message about it.
     pub fn decode(message: Message<'_>) -> Result<Self, CodecError> {
         let (generation, thread, name) = decode(message.body)?;

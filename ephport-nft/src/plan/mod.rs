@@ -45,6 +45,8 @@ use thiserror::Error;
 
 pub use crate::interpret::InterpretError;
 pub use explain::{Enforcement, Explanation, Step};
+pub use operation::Operation;
+pub use transaction::Batch;
 
 use crate::compile::{CompileError, compile};
 use crate::table::{TableId, TableState};
@@ -90,6 +92,15 @@ impl Plan {
     pub fn in_table(self, id: &TableId) -> Result<Self, PlanError> {
         let table = self.table.in_table(id).map_err(CompileError::from)?;
         Ok(Self { table, ..self })
+    }
+}
+
+impl Plan {
+    /// The operations that add the plan's table to a ruleset without it, for a batch of the caller's own. Those
+    /// of [`Batch::replace`] also replace a table of this name.
+    #[must_use]
+    pub fn operations(&self) -> Vec<Operation> {
+        Batch::add(&self.table).into_operations()
     }
 }
 

@@ -11,6 +11,7 @@ use crate::uapi::{
 
 /// One change of the ruleset.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Operation {
     /// Adds a table, or does nothing when it exists.
     AddTable(Table),
@@ -113,8 +114,11 @@ impl Operation {
         [Self::AddSet(set)].into_iter().chain(chunks.map(Self::AddElements))
     }
 
-    /// Its message.
-    pub(crate) fn message(&self, seq: u32) -> Result<Vec<u8>, CodecError> {
+    /// Its message, with this sequence number.
+    ///
+    /// # Errors
+    /// An attribute or a message that is too long for netlink.
+    pub fn message(&self, seq: u32) -> Result<Vec<u8>, CodecError> {
         let mut w = Writer::new();
         w.message(self.header(seq), |w| self.encode(w));
         w.finish()

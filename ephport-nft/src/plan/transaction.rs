@@ -3,6 +3,27 @@
 //! The kernel answers each operation that fails and those that request an acknowledgement; it drops a
 //! batch with one failure although it acknowledged other operations. Only the last operation requests
 //! an acknowledgement: success is that one and no failure.
+//!
+//! [`Client`](crate::Client) sends them. A program that has its own netlink client sends them itself, alone or
+//! among operations of its own:
+//!
+//! ```
+//! use ephport_core::{HostFacts, Policy, PortRange};
+//! use ephport_nft::plan::Batch;
+//! use ephport_nft::{Plan, TableId};
+//!
+//! let range: PortRange = "49152-61000".parse()?;
+//! let policy = Policy::to(range).build()?;
+//! let id = TableId::new("mine", "my program")?;
+//! let plan = Plan::new(&[policy], &HostFacts::with_uplinks(["eth0".parse()?]))?.in_table(&id)?;
+//! // One datagram with the messages 7, 8, ...: the kernel acknowledges the last operation.
+//! let datagram = Batch::replace(&plan.table).encode(7, None)?;
+//! // Single messages, between a beginning and an end of the caller's own.
+//! let messages = Batch::add(&plan.table).messages(8)?;
+//! assert_eq!(messages.len(), plan.operations().len());
+//! assert!(datagram.len() > messages.concat().len());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use super::diff::changes;
 use super::operation::Operation;
@@ -19,18 +40,43 @@ use crate::uapi::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch(Vec<Operation>);
 
+impl FromIterator<Operation> for Batch {
+    fn from_iter<I: IntoIterator<Item = Operation>>(operations: I) -> Self {
+        Self(operations.into_iter().collect())
+    }
+}
+
+impl Extend<Operation> for Batch {
+    fn extend<I: IntoIterator<Item = Operation>>(&mut self, operations: I) {
+        self.0.extend(operations);
+    }
+}
+
 impl Batch {
+    /// Adds the table and its content to a ruleset; what is in the table already stays. The names of its chains and
+    /// sets must be free, and so must the numbers of its sets in the batch (NFTA_SET_ID, from 1).
+    #[must_use]
+    pub fn add(ruleset: &TableState) -> Self {
+        let mut operations = vec![Operation::AddTable(ruleset.table.normalized())];
+        operations.extend(Self::content(ruleset));
+        Self(operations)
+    }
+
     /// Replaces whatever table has the name of that of `ruleset`: no packet and no reader sees the table
     /// missing.
     #[must_use]
     pub fn replace(ruleset: &TableState) -> Self {
         let plain = Table::new(ruleset.table.family, &ruleset.table.name);
         // Deleting what does not exist is an error, adding what exists is not.
-        let mut operations = vec![
-            Operation::AddTable(plain.clone()),
-            Operation::DeleteTable(plain),
-            Operation::AddTable(ruleset.table.normalized()),
-        ];
+        let mut operations =
+            vec![Operation::AddTable(plain.clone()), Operation::DeleteTable(plain)];
+        operations.extend(Self::add(ruleset).0);
+        Self(operations)
+    }
+
+    /// Adds what is in a table.
+    fn content(ruleset: &TableState) -> Vec<Operation> {
+        let mut operations = Vec::new();
         operations.extend(ruleset.chains.iter().map(Chain::unnumbered).map(Operation::AddChain));
         for (filled, id) in ruleset.sets.iter().zip(1..) {
             operations.extend(Operation::fill(filled, id));
@@ -39,7 +85,7 @@ impl Batch {
         operations.extend(ruleset.timeouts.iter().map(timeout).map(Operation::AddTimeout));
         let rule = |rule: &Rule| Rule { handle: None, position: None, ..rule.clone() };
         operations.extend(ruleset.rules.iter().map(rule).map(Operation::AppendRule));
-        Self(operations)
+        operations
     }
 
     /// The fewest changes; `None` where the table must be replaced.
@@ -96,15 +142,21 @@ impl Batch {
         self
     }
 
-    /// One datagram. The messages have sequence numbers from `seq`, that of the batch's beginning; the
-    /// kernel accepts it only at `generation`.
-    pub(crate) fn encode(&self, seq: u32, generation: Generation) -> Result<Vec<u8>, CodecError> {
+    /// One datagram for a socket of NETLINK_NETFILTER: the beginning of a batch with the sequence number `seq`, the
+    /// operations with those after it, and the end. The last operation requests an acknowledgement. With a
+    /// `generation` the kernel refuses the batch (ERESTART) when another process changed the ruleset since.
+    ///
+    /// # Errors
+    /// An attribute or a message that is too long for netlink.
+    pub fn encode(&self, seq: u32, generation: Option<Generation>) -> Result<Vec<u8>, CodecError> {
         let body = NfGenMsg { family: NFPROTO_UNSPEC, resource: NFNL_SUBSYS_NFTABLES }.to_bytes();
         let mut w = Writer::new();
         let begin = Header { message_type: NFNL_MSG_BATCH_BEGIN, flags: NLM_F_REQUEST, seq };
         w.message(begin, |w| {
             w.raw(&body);
-            w.u32_be(NFNL_BATCH_GENID, generation.0);
+            if let Some(Generation(number)) = generation {
+                w.u32_be(NFNL_BATCH_GENID, number);
+            }
         });
         let last = seq.wrapping_add(self.len());
         for (operation, seq) in self.0.iter().zip(seq.wrapping_add(1)..) {
@@ -121,6 +173,22 @@ impl Batch {
         };
         w.message(end, |w| w.raw(&body));
         w.finish()
+    }
+
+    /// The messages of the operations, with the sequence numbers from `seq`, for a batch of the caller's own. None
+    /// requests an acknowledgement: the kernel answers only those that fail.
+    ///
+    /// # Errors
+    /// An attribute or a message that is too long for netlink.
+    pub fn messages(&self, seq: u32) -> Result<Vec<Vec<u8>>, CodecError> {
+        let numbered = self.0.iter().zip(0u32..);
+        numbered.map(|(operation, at)| operation.message(seq.wrapping_add(at))).collect()
+    }
+
+    /// The operations, in order.
+    #[must_use]
+    pub fn into_operations(self) -> Vec<Operation> {
+        self.0
     }
 
     /// The operations, in order.

@@ -11,7 +11,7 @@
 //! let range: PortRange = "49152-61000".parse()?;
 //! let policy = Policy::to(range).build()?;
 //! let plan = Plan::new(&[policy], &HostFacts::with_uplinks(["eth0".parse()?]))?.in_table(&id)?;
-//! assert!(plan.table.to_nft().to_string().contains("priority 95"));
+//! assert!(plan.table.to_nft().to_string().contains("table inet node-agent {"));
 //! // let mut client = Client::open()?.for_table(id);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -19,8 +19,8 @@ pub(crate) use set::KeyRange;
 pub use set::{NormalizedSet, Set};
 
 pub use crate::nftables::{
-    Chain, Commit, CtTimeout, Element, ElementIter, ElementList, ElementRef, Elements, Rule,
-    SetSpec, Table, UnknownObject,
+    Chain, Commit, CtTimeout, Element, ElementIter, ElementList, ElementRef, Elements, Generation,
+    Rule, SetSpec, Table, UnknownObject,
 };
 
 /// A table with its chains, sets and rules.
