@@ -9,7 +9,8 @@ use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{Attribute, Item, ItemEnum, LitStr};
 
-const CRATES: [&str; 4] = ["ephport-core", "ephport-nft", "ephport-cli", "tests"];
+const CRATES: [&str; 5] =
+    ["ephport-core", "ephport-nft", "ephport-cli", "ephport-testkit", "tests"];
 
 /// A Rust file of the workspace: its errors, and where it mentions variants.
 struct Source {

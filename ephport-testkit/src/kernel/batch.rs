@@ -13,7 +13,7 @@ use ephport_nft::uapi::{
     NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES,
     NFT_MSG_DELCHAIN, NFT_MSG_DELOBJ, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM,
     NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWOBJ, NFT_MSG_NEWRULE, NFT_MSG_NEWSET,
-    NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE, NFT_SET_ANONYMOUS, NLM_F_ACK, NLM_F_REQUEST,
+    NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE, NLM_F_ACK, NLM_F_REQUEST,
 };
 
 use super::request::{Answer, Failure, Request};
@@ -65,6 +65,8 @@ pub(super) struct Transaction<'a> {
     pub(super) handles: &'a mut Handles,
     /// The sets of this transaction: number, the table's handle, name.
     pub(super) set_ids: Vec<(u32, u64, Vec<u8>)>,
+    /// New sets without names of their own that no rule has used: the table's handle, and the name.
+    pub(super) unbound: Vec<(u64, Vec<u8>)>,
     /// `NFT_VALIDATE_DO`: each new rule is checked with all others.
     pub(super) validates: bool,
 }
@@ -108,6 +110,7 @@ pub(super) fn process(
             port_id,
             handles: &mut *handles,
             set_ids: Vec::new(),
+            unbound: Vec::new(),
             validates,
         };
         run(transaction, begin.header, messages.clone(), refused)
@@ -147,6 +150,7 @@ fn run(
         acks.push((begin, None));
     }
     let (mut has_failed, mut end, mut count) = (false, None, 0);
+    let mut first = None;
     for message in messages {
         let Ok(message) = message else {
             // Nothing is answered, also of what was processed.
@@ -161,6 +165,7 @@ fn run(
             (has_failed, acks) = (true, Vec::new());
             break;
         }
+        first.get_or_insert(message.header);
         let forced = refused.filter(|(at, _)| *at == count).map(|(_, errno)| Err(errno.into()));
         let failure = forced.unwrap_or_else(|| transaction.operate(message)).err();
         has_failed |= failure.is_some();
@@ -169,10 +174,12 @@ fn run(
             acks.push((message.header, failure));
         }
     }
-    let is_valid = transaction.validates || validate(&transaction.ruleset).is_ok();
+    // A batch that fails is not looked at as a whole.
+    let is_valid = has_failed || transaction.validates || validate(&transaction.ruleset).is_ok();
     let is_committed = !has_failed && end.is_some() && is_valid;
-    if is_committed && transaction.has_unbound_set() {
-        acks.insert(0, (begin, Some(Errno::EINVAL.into())));
+    if is_committed && !transaction.unbound.is_empty() {
+        // It quotes the message that follows the beginning.
+        acks.insert(0, (first.unwrap_or(begin), Some(Errno::EINVAL.into())));
         return (Processed { acks, commit: None }, is_valid);
     }
     acks.extend(
@@ -215,23 +222,13 @@ impl Transaction<'_> {
         found.map_err(|errno| request.bad_attr(attribute, errno))
     }
 
-    /// Whether a set of this transaction without a name of its own is used by no rule.
-    fn has_unbound_set(&self) -> bool {
-        let is_new = |table: u64, name: &[u8]| {
-            self.set_ids.iter().any(|(_, of, set)| *of == table && set == name)
-        };
-        self.ruleset.tables.iter().any(|table| {
-            let mut sets = table.sets.iter().filter(|set| set.has(NFT_SET_ANONYMOUS));
-            sets.any(|set| is_new(table.handle, &set.name) && table.lookups_of(&set.name) == 0)
-        })
-    }
-
     /// The generation to commit.
     fn finish(self) -> Ruleset {
         let mut ruleset = self.ruleset;
         for table in &mut ruleset.tables {
-            if table.is_updated {
-                Arc::make_mut(table).is_updated = false;
+            if table.is_updated || table.has_changed_chain {
+                let table = Arc::make_mut(table);
+                (table.is_updated, table.has_changed_chain) = (false, false);
             }
         }
         ruleset

@@ -54,9 +54,12 @@ impl Transaction<'_> {
             if request.has(NLM_F_REPLACE) {
                 return Err(Errno::EOPNOTSUPP.into());
             }
-            return update_chain(request, chain, policy, flags, attribute);
+            update_chain(request, chain, policy, flags, attribute)?;
+            table.has_changed_chain = true;
+            return Ok(());
         }
         let base = match request.attr(NFTA_CHAIN_HOOK) {
+            Some(_) if table.is_updated => return Err(Errno::EINVAL.into()),
             Some(hook) => {
                 Some(Base { policy: policy.unwrap_or(NF_ACCEPT), ..new_hook(request, hook)? })
             }
@@ -80,17 +83,20 @@ impl Transaction<'_> {
             None => (table.chain_at(request.required_name(NFTA_CHAIN_NAME)?), NFTA_CHAIN_NAME),
         };
         let at = found.ok_or_else(|| request.bad_attr(attribute, Errno::ENOENT))?;
-        let Some(chain) = table.chains.get_mut(at) else { return Err(Errno::ENOENT.into()) };
+        let Some(chain) = table.chains.get(at) else { return Err(Errno::ENOENT.into()) };
         let name = chain.name.clone();
-        if request.has(NLM_F_NONREC) && !chain.rules.is_empty() {
+        let is_used = !chain.rules.is_empty() || table.jumps_to(&name) > 0;
+        if request.has(NLM_F_NONREC) && is_used {
             return Err(Errno::EBUSY.into());
         }
-        let rules = std::mem::take(&mut chain.rules);
-        table.drop_anonymous_sets(&rules);
-        if table.jumps_to(&name) > 0 {
+        // A jump from one of its own rules counts, although the rule goes with it.
+        let jumps = table.jumps_to(&name);
+        let rules = table.chains.get_mut(at).map(|chain| std::mem::take(&mut chain.rules));
+        table.drop_anonymous_sets(&rules.unwrap_or_default());
+        if jumps > 0 {
             return Err(request.bad_attr(attribute, Errno::EBUSY));
         }
-        table.chains.remove(at);
+        table.has_changed_chain |= table.chains.remove(at).base.is_some();
         Ok(())
     }
 }
@@ -127,15 +133,15 @@ fn update_chain(
             return Err(request.bad_attr(attribute, Errno::EEXIST));
         };
         let (number, priority) = hook_numbers(hook)?;
-        let chain_type = match request.attr(NFTA_CHAIN_TYPE) {
-            None => base.chain_type,
-            Some(_) => chain_type(request)?,
-        };
         if number.is_some_and(|number| number != base.hook)
             || priority.is_some_and(|priority| priority != base.priority)
         {
             return Err(Errno::EOPNOTSUPP.into());
         }
+        let chain_type = match request.attr(NFTA_CHAIN_TYPE) {
+            None => base.chain_type,
+            Some(_) => chain_type(request)?,
+        };
         if chain_type != base.chain_type {
             return Err(request.bad_attr(attribute, Errno::EEXIST));
         }

@@ -51,7 +51,7 @@ pub(super) struct Dump {
 }
 
 impl Query {
-    /// The query of a request; `None` for a kind of objects that this kernel does not have.
+    /// The query of a request.
     pub(super) fn of(kind: u16, request: &Request<'_>) -> Self {
         let part = match kind {
             NFT_MSG_GETRULE => Some(NFTA_RULE_CHAIN),

@@ -48,7 +48,7 @@ impl Transaction<'_> {
             set.elements = Arc::new(elements);
         }
         result?;
-        if validates && spec.is_verdict_map() {
+        if validates {
             validate_table(table)?;
         }
         Ok(())
@@ -119,13 +119,13 @@ fn key_of(attr: Attr<'_>, set: &Set) -> Result<(Vec<u8>, u32), Errno> {
 fn element(attr: Attr<'_>, set: &Set, table: &Table) -> Result<Element, Errno> {
     let (key, flags) = key_of(attr, set)?;
     let listed = Listed::decode(attr).map_err(|_| Errno::EINVAL)?;
-    let is_end = flags & NFT_SET_ELEM_INTERVAL_END != 0;
+    let ends = flags & NFT_SET_ELEM_INTERVAL_END != 0;
     let userdata = listed.userdata.map(|userdata| *userdata);
     let is_wrong = match &listed.data {
-        None => set.is_map() && !is_end,
-        Some(_) => !set.is_map() || is_end,
+        None => set.is_map() && !ends,
+        Some(_) => !set.is_map() || ends,
     };
-    if is_wrong || (is_end && userdata.is_some()) {
+    if is_wrong || (ends && userdata.is_some()) {
         return Err(Errno::EINVAL);
     }
     let chain = match &listed.data {
@@ -144,27 +144,25 @@ fn element(attr: Attr<'_>, set: &Set, table: &Table) -> Result<Element, Errno> {
     Ok(Element { key, flags, data: data.map(|data| data.value.to_vec()), chain, userdata })
 }
 
-/// `nft_setelem_insert`. The elements are in the order of their keys.
+/// `nft_setelem_insert`. The elements are in the order of their keys; at one key, a range ends before the next
+/// begins.
 fn insert(
     elements: &mut Vec<Element>,
     new: Element,
     set: &Set,
     is_exclusive: bool,
 ) -> Result<(), Errno> {
-    // At one key, a range ends before the next begins.
-    let rank = |element: &Element| (element.key.clone(), element.flags == 0);
-    let at = match elements.binary_search_by(|old| rank(old).cmp(&rank(&new))) {
+    let rank = |element: &Element| !is_end(element);
+    let found = elements
+        .binary_search_by(|old| old.key.cmp(&new.key).then_with(|| rank(old).cmp(&rank(&new))));
+    let at = match found {
         Ok(at) => {
             let is_same = elements.get(at).is_some_and(|old| old.data == new.data);
             return if is_same && !is_exclusive { Ok(()) } else { Err(Errno::EEXIST) };
         }
         Err(at) => at,
     };
-    let before = at.checked_sub(1).and_then(|at| elements.get(at));
-    let is_inside = before.is_some_and(|before| before.flags == 0);
-    let is_end = new.flags & NFT_SET_ELEM_INTERVAL_END != 0;
-    if set.is_interval() && is_inside && !is_end && elements.get(at).is_some_and(|e| e.flags != 0) {
-        // A range that begins within another one.
+    if set.is_interval() && overlaps(elements, &new, set) {
         return Err(Errno::EEXIST);
     }
     if set.size != 0 && elements.len() >= usize::try_from(set.size).unwrap_or(usize::MAX) {
@@ -172,4 +170,21 @@ fn insert(
     }
     elements.insert(at, new);
     Ok(())
+}
+
+fn is_end(element: &Element) -> bool {
+    element.flags & NFT_SET_ELEM_INTERVAL_END != 0
+}
+
+/// `__nft_rbtree_insert`: a range begins in another one, or ends without a beginning.
+fn overlaps(elements: &[Element], new: &Element, set: &Set) -> bool {
+    let below = |old: &Element| old.key < new.key || (old.key == new.key && is_end(old));
+    let at = elements.partition_point(below);
+    let before = at.checked_sub(1).and_then(|at| elements.get(at));
+    let after = elements.get(at);
+    if is_end(new) {
+        before.is_some_and(is_end) || after.is_some_and(is_end)
+    } else {
+        !set.has(NFT_SET_ANONYMOUS) && before.is_some_and(|old| !is_end(old))
+    }
 }

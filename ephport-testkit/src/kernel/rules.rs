@@ -90,6 +90,9 @@ impl Transaction<'_> {
         };
         let sets: Vec<_> = self.set_ids.iter().filter(|(_, of, _)| *of == table.handle).collect();
         let (expressions, references) = expressions(request, table, &sets)?;
+        self.unbound.retain(|(of, name)| {
+            *of != table.handle || !references.contains(&Reference::Set(name.clone()))
+        });
         let userdata = request.bytes(NFTA_RULE_USERDATA);
         let rule = Arc::new(Rule { handle, expressions, references, userdata });
         let Some(chain) = table.chains.get_mut(chain_at) else { return Err(no_chain()) };
@@ -225,7 +228,7 @@ fn looked_up(
     let flags = lookup.flags.unwrap_or(0);
     let is_inverted = flags & NFT_LOOKUP_F_INV != 0;
     let is_wrong = flags & !NFT_LOOKUP_F_INV != 0
-        || lookup.dreg.is_some() != set.is_map()
+        || lookup.dreg.is_some() && !set.is_map()
         || lookup.dreg.is_some() && is_inverted
         || lookup.dreg.is_some_and(|to| (to == Register::VERDICT) != set.is_verdict_map());
     if is_wrong {

@@ -25,6 +25,8 @@ pub(super) struct Table {
     pub(super) owner: u32,
     /// Whether this transaction changed the flags: it may do so once.
     pub(super) is_updated: bool,
+    /// Whether this transaction changed a chain, or deleted a base chain: then it cannot change the flags.
+    pub(super) has_changed_chain: bool,
     pub(super) userdata: Option<Vec<u8>>,
     pub(super) chains: Vec<Chain>,
     pub(super) sets: Vec<Set>,

@@ -40,6 +40,7 @@ impl Transaction<'_> {
         let at = self.table(request, NFTA_SET_TABLE)?;
         let table = self.ruleset.edit(at)?;
         if let Some(old) = table.set(&set.name) {
+            let (name, of) = (old.name.clone(), table.handle);
             let is_same = (old.key_type, old.key_len, old.data_type, old.data_len, old.flags)
                 == (set.key_type, set.key_len, set.data_type, set.data_len, set.flags);
             return match old {
@@ -47,7 +48,11 @@ impl Transaction<'_> {
                 _ if request.has(NLM_F_REPLACE) => Err(Errno::EOPNOTSUPP.into()),
                 old if old.has(NFT_SET_ANONYMOUS) => Err(Errno::EOPNOTSUPP.into()),
                 _ if !is_same => Err(request.bad_attr(NFTA_SET_NAME, Errno::EEXIST)),
-                _ => Ok(()),
+                // Its number in this transaction.
+                _ => {
+                    self.set_ids.push((id, of, name));
+                    Ok(())
+                }
             };
         }
         if !request.has(NLM_F_CREATE) {
@@ -56,6 +61,9 @@ impl Transaction<'_> {
         let name = set_name(table, &set.name)?;
         let handle = self.handles.next_in(table.handle);
         self.set_ids.push((id, table.handle, name.clone()));
+        if set.has(NFT_SET_ANONYMOUS) {
+            self.unbound.push((table.handle, name.clone()));
+        }
         table.sets.push(Set { name, handle, ..set });
         Ok(())
     }

@@ -46,6 +46,7 @@ impl Transaction<'_> {
             flags,
             owner,
             is_updated: false,
+            has_changed_chain: false,
             userdata: request.bytes(NFTA_TABLE_USERDATA),
             chains: Vec::new(),
             sets: Vec::new(),
@@ -68,7 +69,8 @@ impl Transaction<'_> {
         if is_refused {
             return Err(Errno::EOPNOTSUPP.into());
         }
-        if table.is_updated {
+        // `nft_table_pending_update`
+        if table.is_updated || table.has_changed_chain {
             return Err(Errno::EINVAL.into());
         }
         table.is_updated = true;
