@@ -93,7 +93,10 @@ fn elements(transport: &mut impl Transport, set: &SetSpec) -> BTreeSet<String> {
     let names = [(NFTA_SET_ELEM_LIST_TABLE, &*set.table), (NFTA_SET_ELEM_LIST_SET, &*set.name)];
     let bodies = listed(transport, NFT_MSG_GETSETELEM, set.family, &names).expect("a dump");
     let lists = bodies.iter().map(|body| Elements::decode(body).expect("elements"));
-    lists.flat_map(|list| list.elements).map(|element| format!("{element:?}")).collect()
+    let texts = |list: Elements| {
+        list.elements.iter().map(|element| format!("{element:?}")).collect::<Vec<_>>()
+    };
+    lists.flat_map(texts).collect()
 }
 
 /// Deletes all tables.
