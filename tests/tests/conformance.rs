@@ -14,7 +14,9 @@ use ephport_tests::tool::tool;
 const WRITTEN: &str = r#"
 table inet mine {
     set ephemeral { type inet_service; flags interval; elements = { 1024-65535 } }
-    chain translate { udp sport @ephemeral masquerade to :49152-61000 }
+    chain translate {
+        udp sport @ephemeral masquerade to :49152-61000
+    }
     chain out { type nat hook postrouting priority srcnat; policy accept;
         fib daddr type { broadcast, multicast } return
         fib daddr . oif type broadcast return
@@ -75,8 +77,8 @@ fn each_difference_names_its_connection() {
 
 #[test]
 fn a_dropping_chain_is_a_difference() {
-    let drop = "table inet mine { chain gate { type filter hook postrouting priority 200; \
-                udp sport 49152 drop; }; }";
+    let drop = "table inet mine {\nchain gate {\ntype filter hook postrouting priority 200;\n\
+                udp sport 49152 drop\n}\n}\n";
     let found = differences(&loaded(&format!("{WRITTEN}{drop}"))).unwrap();
     assert!(
         found[0].to_string().ends_with("by port 49152: dropped, expected to be sent"),

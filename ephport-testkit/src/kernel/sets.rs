@@ -40,7 +40,6 @@ impl Transaction<'_> {
         let at = self.table(request, NFTA_SET_TABLE)?;
         let table = self.ruleset.edit(at)?;
         if let Some(old) = table.set(&set.name) {
-            let (name, of) = (old.name.clone(), table.handle);
             let is_same = (old.key_type, old.key_len, old.data_type, old.data_len, old.flags)
                 == (set.key_type, set.key_len, set.data_type, set.data_len, set.flags);
             return match old {
@@ -48,11 +47,7 @@ impl Transaction<'_> {
                 _ if request.has(NLM_F_REPLACE) => Err(Errno::EOPNOTSUPP.into()),
                 old if old.has(NFT_SET_ANONYMOUS) => Err(Errno::EOPNOTSUPP.into()),
                 _ if !is_same => Err(request.bad_attr(NFTA_SET_NAME, Errno::EEXIST)),
-                // Its number in this transaction.
-                _ => {
-                    self.set_ids.push((id, of, name));
-                    Ok(())
-                }
+                _ => Ok(()),
             };
         }
         if !request.has(NLM_F_CREATE) {
