@@ -18,7 +18,7 @@ const DOCUMENTS: usize = 150;
 /// Chains, sets, elements and rules with every attribute that nft can set and our table does not have.
 const FOREIGN: &str = r#"
 table inet ephport {
-    comment "foreign"
+    comment "ephport-nft"
     set timeouts { type ipv4_addr; flags timeout, dynamic; timeout 1h; gc-interval 5m; size 16; policy memory;
                    elements = { 192.0.2.1 timeout 30m expires 20m comment "element" } }
     set counted { type inet_service; counter; elements = { 80, 443 } }
