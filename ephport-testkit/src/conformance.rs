@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(twice, expected);
         let lost = message(|table| {
             let jump = Immediate::verdict(Verdict::Jump("nowhere".into()));
-            table.rules[0].exprs = vec![jump.into()];
+            table.rules[0].exprs = vec![jump.into()].into();
         });
         let expected = "table ephport: chain nowhere does not exist or is part of a loop";
         assert_eq!(lost, expected);

@@ -244,7 +244,7 @@ fn expression(random: &mut Random, exprs: &mut Vec<Expr>) {
             exprs.push(Lookup { dreg, set_id, ..lookup }.into());
         }
         10 if random.chance(500) => {
-            exprs.push(Masq { flags: None, proto_min: None, proto_max: None }.into())
+            exprs.push(Masq { flags: None, proto_min: None, proto_max: None }.into());
         }
         10 => exprs.push(
             ObjRef { object_type: NFT_OBJECT_COUNTER, name: one(random, &OBJECTS).into() }.into(),
@@ -279,12 +279,11 @@ fn set(random: &mut Random, family: u8, table: &str) -> SetSpec {
         id: (!random.chance(20)).then(|| 1 + u32::from(random.chance(500))),
         ..SetSpec::new(family, table, name)
     };
-    let spec = match name {
+    match name {
         "v" => SetSpec { data_type: Some(NFT_DATA_VERDICT), ..spec },
         "m" => SetSpec { data_type: Some(13), data_len: (!random.chance(20)).then_some(2), ..spec },
         _ => spec,
-    };
-    spec
+    }
 }
 
 fn elements(random: &mut Random, family: u8, table: &str) -> Elements {

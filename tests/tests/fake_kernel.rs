@@ -36,7 +36,9 @@ fn listed(
     let mut w = Writer::new();
     w.message(Header::nf_tables(kind, NLM_F_REQUEST | NLM_F_DUMP, 1), |w| {
         w.raw(&NfGenMsg::new(family).to_bytes());
-        names.iter().for_each(|(attribute, name)| w.string(*attribute, name));
+        for (attribute, name) in names {
+            w.string(*attribute, name);
+        }
     });
     let mut bodies = Vec::new();
     dump(transport, &w.finish()?, 1, |_, body| {
