@@ -2,7 +2,7 @@
 //!
 //! The rules of a table are run on the opening packet of a connection, as the kernel would run them, and the
 //! result is compared with the meaning of the policies. A table can be read from a kernel
-//! ([`read`](crate::conformance::read)), from the fake one ([`Kernel::table`](crate::Kernel::table)), or be a
+//! ([`read`]), from the fake one ([`Kernel::table`](crate::Kernel::table)), or be a
 //! plan's own.
 //!
 //! ```

@@ -59,7 +59,7 @@ pub enum InterferingEffect {
     LaterPorts,
     /// They assign timeouts to connections.
     Timeouts {
-        /// Whether they can run after ephport's rules: the last assignment decides.
+        /// Whether they can run after ephport's rules. The last assignment decides up to Linux 6.18, the first in 7.3.
         is_later: bool,
     },
 }
@@ -94,10 +94,12 @@ impl fmt::Display for Interference {
                 "writes source ports after translation: packets that it matches are sent with its ports",
             ),
             InterferingEffect::Timeouts { is_later: false } => f.write_str(
-                "assigns timeouts too: connections that ephport translates get those of their policy instead",
+                "assigns timeouts too: connections that ephport translates get those of their policy instead; \
+                 on Linux 7.3 they keep the chain's",
             ),
             InterferingEffect::Timeouts { is_later: true } => f.write_str(
-                "assigns timeouts too, after ephport's: connections that it matches keep its timeouts",
+                "assigns timeouts too, after ephport's: connections that it matches keep its timeouts; on \
+                 Linux 7.3 those of their policy",
             ),
         }
     }
