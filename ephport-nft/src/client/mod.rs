@@ -232,7 +232,13 @@ impl<T: Transport> Client<T> {
     }
 
     fn remove_table(&mut self) -> Result<bool, Error> {
-        self.leave_remapped()?;
+        let rewriting = self.leave_remapped()?;
+        let deleted = self.delete_table();
+        self.or_rewriting(rewriting.as_ref(), deleted)
+    }
+
+    /// Deletes the table, whatever its connections.
+    fn delete_table(&mut self) -> Result<bool, Error> {
         // Its content is not read: that is slow for a large table.
         let id = self.table.clone();
         let table = |nft: &mut Self| nft.settled(|nft| nft.read_table_only(FAMILY, id.name()));

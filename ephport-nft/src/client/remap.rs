@@ -8,8 +8,10 @@
 //! 2. Conntrack's entries are replaced.
 //! 3. The two chains are removed.
 //!
-//! That takes milliseconds, in which packets are lost and sent again. A process that is killed in between leaves
-//! a table that `status` reports as drifted; the next `apply` ends the connections that still have a virtual port.
+//! That takes milliseconds, in which packets are lost and sent again. After an error in between the table of before
+//! is installed again; connections whose entries were replaced by then end. A process that is killed in between
+//! leaves a table that `status` reports as drifted; the next `apply` ends the connections that still have a virtual
+//! port.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -84,29 +86,67 @@ impl<T: Transport> Client<T> {
         if !accepts(&installed) {
             return Ok(None);
         }
-        let old = installed.table().cloned();
-        let old = old.unwrap_or_else(|| TableState::empty(desired.table.clone()));
+        let before = installed.table();
+        let none = || TableState::empty(desired.table.clone());
+        let old = before.cloned().unwrap_or_else(none);
         let affected = self.affected(&old, desired)?;
-        let first = self.install_over(&held(desired, &old, &affected), |_| true)?;
-        self.renumber(&old, desired)?;
-        self.install_over(desired, |_| true)?;
+        let first = self.install_over(&held(desired, &old, &affected), |_| true);
+        let first = self.or_restored(before, first, Error::is_unconfirmed)?;
+        let renumbered = self.renumber(&old, desired);
+        let last = renumbered.and_then(|()| self.install_over(desired, |_| true));
+        self.or_restored(before, last, |_| true)?;
         Ok(first)
     }
 
-    /// Gives the open connections their ports on the wire before the table is removed.
-    pub(super) fn leave_remapped(&mut self) -> Result<(), Error> {
+    /// The result. After an error for which the table may be another one than before, that is installed again.
+    fn or_restored<R>(
+        &mut self,
+        before: Option<&TableState>,
+        result: Result<R, Error>,
+        may_be_other: impl Fn(&Error) -> bool,
+    ) -> Result<R, Error> {
+        result.map_err(|error| {
+            if !may_be_other(&error) {
+                return error;
+            }
+            let restored = match before {
+                Some(table) => self.install_over(table, |_| true).map(|_| ()),
+                None => self.delete_table().map(|_| ()),
+            };
+            restored.map_or(Error::Unconfirmed, |()| error)
+        })
+    }
+
+    /// The result of what follows [`leave_remapped`](Self::leave_remapped).
+    pub(super) fn or_rewriting<R>(
+        &mut self,
+        rewriting: Option<&TableState>,
+        result: Result<R, Error>,
+    ) -> Result<R, Error> {
+        match rewriting {
+            Some(_) => self.or_restored(rewriting, result, |_| true),
+            None => result,
+        }
+    }
+
+    /// Gives the open connections their ports on the wire before the table is removed. The table that rewrote
+    /// them, while their packets are held.
+    pub(super) fn leave_remapped(&mut self) -> Result<Option<TableState>, Error> {
         if self.sockets.is_none() {
-            return Ok(());
+            return Ok(None);
         }
-        let Some(names) = self.port_maps()? else { return Ok(()) };
+        let Some(names) = self.port_maps()? else { return Ok(None) };
         if names.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let Some(old) = self.installed()?.table().cloned() else { return Ok(()) };
+        let Some(old) = self.installed()?.table().cloned() else { return Ok(None) };
         let none = TableState::empty(old.table.clone());
         let affected = self.affected(&old, &none)?;
-        self.install_over(&held(&old, &old, &affected), |_| true)?;
-        self.renumber(&old, &none)
+        let first = self.install_over(&held(&old, &old, &affected), |_| true);
+        self.or_restored(Some(&old), first, Error::is_unconfirmed)?;
+        let renumbered = self.renumber(&old, &none);
+        self.or_restored(Some(&old), renumbered, |_| true)?;
+        Ok(Some(old))
     }
 
     /// The connections whose port conntrack sees otherwise under `new`, each with that port.

@@ -75,16 +75,16 @@ impl<T: Transport> Client<T> {
     }
 
     fn undo_installation(&mut self, undo: &Undo) -> Result<Undone, Error> {
-        if undo.is_installed(&self.installed()?) {
-            self.leave_remapped()?;
-        }
-        self.change(Self::snapshot, |installed| match installed {
+        let is_installed = undo.is_installed(&self.installed()?);
+        let rewriting = if is_installed { self.leave_remapped()? } else { None };
+        let undone = self.change(Self::snapshot, |installed| match installed {
             Installed::Absent => Ok((Undone::Removed, None)),
             Installed::Ours { ruleset, .. } if undo.is_installed(installed) => {
                 Ok((Undone::Removed, Some(Batch::delete(&ruleset.table))))
             }
             _ => Ok((Undone::Superseded, None)),
-        })
+        });
+        self.or_rewriting(rewriting.as_ref(), undone)
     }
 }
 
