@@ -78,20 +78,39 @@ impl<T: Transport> Client<T> {
         let is_same = |installed: &Installed| {
             ignores_connections || installed.table().map(Rewritten::of).unwrap_or_default() == new
         };
-        let direct = self.install_over(desired, |found| accepts(found) && is_same(found))?;
-        if direct.is_some() {
-            return Ok(direct);
+        for _ in 0..self.bounds.tries {
+            let direct = self.install_over(desired, |found| accepts(found) && is_same(found))?;
+            if direct.is_some() {
+                return Ok(direct);
+            }
+            let installed = self.installed()?;
+            if !accepts(&installed) {
+                return Ok(None);
+            }
+            // Otherwise another process changed the table in between.
+            if !is_same(&installed) {
+                return self.install_held(desired, &installed, accepts);
+            }
         }
-        let installed = self.installed()?;
-        if !accepts(&installed) {
-            return Ok(None);
-        }
+        Err(Error::Busy { tries: self.bounds.tries })
+    }
+
+    /// Installs `desired` over `installed`, which rewrites other ports: packets of open connections are held.
+    fn install_held(
+        &mut self,
+        desired: &TableState,
+        installed: &Installed,
+        accepts: impl Fn(&Installed) -> bool,
+    ) -> Result<Option<Applied>, Error> {
         let before = installed.table();
         let none = || TableState::empty(desired.table.clone());
         let old = before.cloned().unwrap_or_else(none);
         let affected = self.affected(&old, desired)?;
-        let first = self.install_over(&held(desired, &old, &affected), |_| true);
+        let first = self.install_over(&held(desired, &old, &affected), accepts);
         let first = self.or_restored(before, first, Error::is_unconfirmed)?;
+        if first.is_none() {
+            return Ok(None);
+        }
         let renumbered = self.renumber(&old, desired);
         let last = renumbered.and_then(|()| self.install_over(desired, |_| true));
         self.or_restored(before, last, |_| true)?;
