@@ -24,7 +24,7 @@
 //! | react to changes by other processes | [`client::Events`] |
 //! | install them again after another process removed them | [`Client::restore`] |
 //! | let no other process change them | [`Client::owning`] |
-//! | work in another network namespace | [`Namespace`], [`Client::in_namespace`] |
+//! | work in another network namespace | [`Namespace`], [`Client::in_namespace`]; its facts by [`Namespace::run`] of [`host::facts`] |
 //! | bound a call in time, or end it from another thread | [`client::Options`], [`client::Interrupt`] |
 //! | poll for changes in `epoll` or tokio | [`client::Events::try_next`], `AsFd` |
 //! | know my own changes among them | [`Client::port_id`], [`Client::generations`] |

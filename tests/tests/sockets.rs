@@ -33,8 +33,11 @@ fn another_namespace_is_changed_and_no_thread_stays_there() {
     // By its descriptor, and by a path.
     let path = format!("/proc/self/fd/{}", namespace.as_fd().as_raw_fd());
     let by_path = Namespace::open(path).unwrap();
-    let facts = by_path.run(host::facts).unwrap().unwrap();
+    let mut facts = by_path.run(host::facts).unwrap().unwrap();
     assert!(!facts.uplinks.is_empty());
+    ok(&host, "iptables-legacy -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to 192.0.2.1");
+    Client::in_namespace(&namespace).unwrap().read_forwards(&mut facts).unwrap();
+    assert_eq!(facts.unseen_forwards, ["table nat of iptables-legacy".into()]);
     let plan = Plan::new(
         &[ephport_core::Policy::to("49152-61000".parse::<ephport_core::PortSet>().unwrap())
             .enforce()

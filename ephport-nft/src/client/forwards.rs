@@ -21,8 +21,10 @@ use crate::uapi::{
 
 /// The tables of iptables' legacy kernel interface in this network namespace, IPv4 and IPv6, which nf_tables does
 /// not list.
-const LEGACY: [(&str, &str); 2] =
-    [("iptables", "/proc/net/ip_tables_names"), ("ip6tables", "/proc/net/ip6_tables_names")];
+const LEGACY: [(&str, &str); 2] = [
+    ("iptables", "/proc/thread-self/net/ip_tables_names"),
+    ("ip6tables", "/proc/thread-self/net/ip6_tables_names"),
+];
 
 /// A table of another program: the number and the name of its family, and its name.
 struct Other {
@@ -45,7 +47,7 @@ impl<T: Transport> Client<T> {
     }
 
     fn forwards(&mut self, host: &HostFacts) -> Result<(PortSet, BTreeSet<String>), Error> {
-        let (mut forwarded, mut unseen) = (PortSet::EMPTY, legacy());
+        let (mut forwarded, mut unseen) = (PortSet::EMPTY, self.in_its_namespace(legacy)?);
         for other in self.tables_of_others()? {
             let mut found = Vec::new();
             let names = [(NFTA_RULE_TABLE, other.name.as_str())];

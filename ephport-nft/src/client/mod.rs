@@ -249,6 +249,14 @@ impl<T: Transport> Client<T> {
         })
     }
 
+    /// The result of `work` in the network namespace of the transport.
+    fn in_its_namespace<R: Send>(&self, work: impl FnOnce() -> R + Send) -> Result<R, Error> {
+        match &self.namespace {
+            Some(namespace) => Ok(namespace.run(work)?),
+            None => Ok(work()),
+        }
+    }
+
     /// Reads, decides, and commits the decision unless another process changed the ruleset in between.
     fn change<S, R>(
         &mut self,

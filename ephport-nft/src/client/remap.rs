@@ -171,11 +171,8 @@ impl<T: Transport> Client<T> {
     /// The connections whose port conntrack sees otherwise under `new`, each with that port.
     fn affected(&mut self, old: &TableState, new: &TableState) -> Result<Vec<Renumbered>, Error> {
         let error = |error: conntrack::ConntrackError| Error::OpenConnections(error.into());
-        let addresses = match &self.namespace {
-            Some(namespace) => namespace.run(host::addresses)?,
-            None => host::addresses(),
-        };
-        let addresses = addresses
+        let addresses = self
+            .in_its_namespace(host::addresses)?
             .map_err(|error| Error::OpenConnections(OpenError::Conntrack(error.into())))?;
         let addresses = addresses.into_iter().map(|own| (own.address, own.interface));
         let change = Change {
