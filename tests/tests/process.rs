@@ -87,14 +87,16 @@ fn without_proc_the_cause_is_named() {
 #[test]
 fn without_free_descriptors_the_cause_is_named() {
     let (host, _peer) = host_with_uplink();
-    for line in ["apply --to-ports 49152-61000", "status", "remove"] {
-        let (code, err) = after(&host, "ulimit -n 4", line);
-        assert_eq!(code, Some(1), "{line}");
-        assert!(
-            err.contains("EMFILE: Too many open files") && err.contains("ulimit -n"),
-            "{line}: {err}"
-        );
-    }
+    let run = |line: &str| after(&host, "ulimit -n 4", line);
+    // One socket is enough to change the table, and not to know all that is asked.
+    let (code, err) = run("apply --to-ports 49152-61000");
+    let warning = "warning: open UDP connections of this host may be translated: ";
+    assert!(code == Some(0) && err.starts_with(warning), "{code:?} {err}");
+    assert!(err.contains("EMFILE: Too many open files"), "{err}");
+    let (code, err) = run("status");
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("EMFILE: Too many open files") && err.contains("ulimit -n"), "{err}");
+    assert_eq!(run("remove"), (Some(0), String::new()));
 }
 
 /// In a user namespace the sysctls of IPsec are hidden.
