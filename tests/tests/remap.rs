@@ -302,13 +302,14 @@ impl Open {
             if seen == Some(connection.seen) {
                 continue;
             }
-            let port = format!("port={} ", connection.local().unwrap().port());
+            let ports = [connection.local().unwrap().port(), connection.seen.port()];
+            let ports = ports.map(|port| format!("port={port} "));
             let known = ["ipv4", "ipv6"]
                 .map(|family| tool::tool(&net.router, "conntrack", &["-L", "-f", family], "").out);
             let known: Vec<_> = known
                 .iter()
                 .flat_map(|all| all.lines())
-                .filter(|line| line.contains(&port))
+                .filter(|line| ports.iter().any(|port| line.contains(port)))
                 .collect();
             panic!("{step}: {connection:?} is seen as {seen:?}, {errors:?}, conntrack: {known:#?}");
         }

@@ -271,7 +271,10 @@ fn open(peer: Peer, from: Source) -> Result<OwnedFd, TrafficError> {
         })
         .map_err(|errno| TrafficError::Socket { protocol, to, errno })?;
     if let Some(from) = from.binding(to) {
-        setsockopt(&fd, ReuseAddr, &true)
+        // A port that the kernel selects for UDP could be that of another socket which has this option too
+        // (`udp_lib_get_port`), and one of them would get no replies.
+        let is_reusable = protocol == Protocol::Tcp || from.port() != 0;
+        setsockopt(&fd, ReuseAddr, &is_reusable)
             .and_then(|()| bind(fd.as_raw_fd(), &SockaddrStorage::from(from)))
             .map_err(|errno| TrafficError::Bind { protocol, from, errno })?;
     }
