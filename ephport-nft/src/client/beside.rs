@@ -51,14 +51,14 @@ pub(super) struct BesideChain<'a>(&'a [Rule]);
 impl BesideChain<'_> {
     /// The next rule, which shares its expressions with the known rule that has the same ones.
     pub(super) fn rule(&mut self, rule: Rule) -> Rule {
-        let mut near = self.0.iter().take(MAX_PASSED);
-        let Some(at) = near.position(|known| is_same(&known.exprs, &rule.exprs)) else {
-            return rule;
-        };
-        let (passed, rest) = self.0.split_at(at + 1);
-        self.0 = rest;
-        let exprs = passed.last().map(|known| known.exprs.clone());
-        Rule { exprs: exprs.unwrap_or_default(), ..rule }
+        let mut rest = self.0.iter();
+        match rest.by_ref().take(MAX_PASSED).find(|known| is_same(&known.exprs, &rule.exprs)) {
+            Some(known) => {
+                self.0 = rest.as_slice();
+                Rule { exprs: known.exprs.clone(), ..rule }
+            }
+            None => rule,
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use super::ruleset::{Chain, Element, Object, Rule, Ruleset, Set, Table};
 /// The elements of one message, as many as the kernel puts in a datagram at most.
 const ELEMENTS: usize = 400;
 
-/// What is listed: the kind of the objects, and the names that narrow it.
+/// The kind of the objects to list, and the names that narrow the list.
 #[derive(Clone, Debug)]
 pub(super) struct Query {
     kind: u16,
