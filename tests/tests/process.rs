@@ -39,9 +39,12 @@ fn trial_forks_once_and_starts_no_program() {
     let words: Vec<_> = line.split(' ').collect();
     let run = traced(&net.router, &["-f", "-e", starting], &words);
     assert_eq!(run.output.status.code(), Some(3), "{run:?}");
-    // The number of the process, then the call.
-    let calls = run.calls.lines().filter_map(|line| line.split_once(' ')?.1.split_once('('));
-    let names = calls.map(|(name, _)| name).filter(|name| !name.starts_with("---"));
+    // The number of the process, padded to five characters, then the call, a signal (`---`), or the
+    // end of a call during which another process made one (`<...`).
+    let calls =
+        run.calls.lines().map(|line| line.trim_start_matches(|c| matches!(c, '0'..='9' | ' ')));
+    let names = calls.filter_map(|line| Some(line.split_once('(')?.0));
+    let names = names.filter(|name| !name.starts_with("---") && !name.starts_with("<..."));
     let (execs, forks): (Vec<_>, Vec<_>) = names.partition(|name| name.starts_with("exec"));
     assert_eq!((execs.len(), forks.len()), (1, 1), "{}", run.calls);
 }
